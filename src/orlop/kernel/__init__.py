@@ -1,0 +1,1 @@
+"""One file per kernel facility; functions bear man-page names; no policy."""
