@@ -1,0 +1,34 @@
+# Two commands are all: `make demo` and `make test`. Both set up what they need on a fresh Debian 12.
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench clean
+
+help:
+	@echo "make demo    bring up an engine, run containers, explain what is seen, leave nothing behind"
+	@echo "make test    lint, types, layers, unit and privileged integration tests"
+	@echo "make bench   measure beside Docker, Podman, crun and runc where they are present"
+	@echo "make setup   what the others share: Debian packages, .venv/bin/orlop"
+	@echo "make check   lint, types and layers only"
+
+setup: .make/setup
+
+.make/setup: tools/setup pyproject.toml
+	@tools/setup
+	@mkdir -p .make && touch $@
+
+demo: setup
+	@demo/run
+
+test: setup
+	@$(PY) -m pytest -q $(ARGS)
+
+check: setup
+	@$(PY) -m pytest -q tests/lint
+
+bench: setup
+	@$(PY) benchmarks/main.py $(ARGS)
+
+clean:
+	rm -rf .venv .make .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,118 @@
+"""Fixtures and feature probes shared by all tests."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import DOCKER, Engine, HostState, wait_for
+
+
+def _runs(*command: str) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+PROBES = {
+    "root": lambda: os.geteuid() == 0,
+    "netns": lambda: _runs("unshare", "-n", "true"),
+    "mountns": lambda: _runs("unshare", "-m", "true"),
+    "overlay": lambda: "overlay" in Path("/proc/filesystems").read_text(),
+    "cgroup1": lambda: Path("/sys/fs/cgroup/memory/tasks").exists(),
+    "cgroup2": lambda: "memory" in _read("/sys/fs/cgroup/cgroup.controllers"),
+    "iptables": lambda: _runs("unshare", "-n", "iptables", "-w", "-L"),
+    "docker-client": lambda: _runs(DOCKER, "--version"),
+    "busybox": lambda: shutil.which("busybox") is not None,
+    "peers": lambda: "ORLOP_PEERS" in os.environ,
+}
+# what CI's machine is known not to have; anything else missing there is a failure
+MAY_MISS = {"cgroup2", "cgroup1", "peers"}
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("requires"):
+        for feature in marker.args:
+            if not PROBES[feature]():
+                if os.environ.get("CI") == "true" and feature not in MAY_MISS:
+                    pytest.fail(f"this machine should have {feature}")
+                pytest.skip(f"needs {feature}")
+    if item.get_closest_marker("privileged") and os.geteuid() != 0:
+        pytest.skip("needs root")
+
+
+def make_engine(*options: str) -> Engine:
+    """Start an engine with a network namespace, directories and cgroup parent of its own."""
+    name = f"orlop-t-{secrets.token_hex(4)}"
+    engine = Engine(Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/tmp")), name, options)
+    try:
+        return engine.start()
+    except BaseException:
+        engine.destroy()
+        raise
+
+
+@pytest.fixture(scope="session")
+def shared_engine():
+    """One engine for all tests that only use it; has the busybox image."""
+    engine = make_engine()
+    try:
+        engine.import_busybox()
+        yield engine
+    finally:
+        engine.destroy()
+
+
+@pytest.fixture
+def engine(shared_engine: Engine):
+    """The shared engine, found without containers and left without."""
+    yield shared_engine
+    shared_engine.remove_containers()
+
+
+@pytest.fixture
+def own_engine():
+    """An engine for one test that kills, fills or reconfigures it; has the busybox image."""
+    engine = make_engine()
+    try:
+        engine.import_busybox()
+        yield engine
+    finally:
+        engine.destroy()
+
+
+@pytest.fixture
+def leak_free(engine: Engine):
+    """Compare the machine's state before and after the test."""
+    engine.docker("run", "--rm", "busybox", "true")
+    before = HostState.of(engine)
+    yield engine
+    engine.remove_containers()
+    differences: dict = {}
+
+    def settled() -> bool:
+        differences.clear()
+        differences.update(before.differences(HostState.of(engine)))
+        return not differences
+
+    try:
+        wait_for(settled, seconds=8)
+    except TimeoutError:
+        pytest.fail(f"left behind: {differences}")

@@ -1,0 +1,132 @@
+"""Bad input: a clear error in Docker's words, nothing leaked, the engine still up."""
+
+import contextlib
+import os
+import subprocess
+
+import pytest
+
+from conftest import make_engine
+from harness import Engine, busybox_tar
+
+pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "overlay", "docker-client", "busybox")]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 400),
+        (b'{"Image": 7}', 400),
+        (b'{"Image": ""}', 400),
+        (b'{"Image": "busybox", "Cmd": "\\ud800"}', 400),
+        (b"[" * 100_000, 400),
+        (b'{"Image": "busybox", "HostConfig": {"Memory": ' + b"9" * 5000 + b"}}", 400),
+        (b'{"Image": "busybox", "HostConfig": {"NanoCpus": -1}}', 400),
+        (b'{"Image": "busybox", "HostConfig": {"CpusetCpus": "0-2147483647"}}', 400),
+        (b'{"Image": "busybox", "HostConfig": {"RestartPolicy": {"Name": "perhaps"}}}', 400),
+        (b'{"Image": "busybox", "HostConfig": {"NetworkMode": "container:ghost"}}', 404),
+        (b'{"Image": "busybox", "HostConfig": {"PortBindings": {"99999/tcp": [{}]}}}', 400),
+        (b'{"Image": "busybox", "HostConfig": {"CgroupParent": "../../x"}}', 400),
+        (b'{"Image": "busybox", "HostConfig": {"ExtraHosts": ["a\\nb:1.2.3.4"]}}', 400),
+        (b'{"Image": "ghost"}', 404),
+    ],
+)
+def test_bad_bodies(leak_free, body, status) -> None:
+    answer, text = leak_free.http("POST", "/v1.45/containers/create", body)
+    if answer == 201:  # refused at the latest by start
+        import json
+
+        answer, text = leak_free.http("POST", f"/v1.45/containers/{json.loads(text)['Id']}/start")
+    assert answer == status, text
+    assert b'"message"' in text
+    assert b"Traceback" not in text
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\n", "-x", "", "x" * 5000, "é"])
+def test_bad_names(leak_free, name) -> None:
+    from urllib.parse import quote
+
+    status, text = leak_free.http("POST", f"/containers/create?name={quote(name)}", {"Image": "busybox"})
+    assert status == (201 if name == "" else 400), text
+
+
+@pytest.mark.parametrize("version", ["v1.23", "v1.99", "v1.x", "v9"])
+def test_versions_out_of_range(engine, version) -> None:
+    status, text = engine.http("GET", f"/{version}/containers/json")
+    assert status in {400, 404}
+    assert b'"message"' in text
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_an_archive_that_is_cut_short(leak_free, tmp_path, share) -> None:
+    whole = busybox_tar(tmp_path / "whole.tar").read_bytes()
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(whole[: int(len(whole) * share)])
+    done = leak_free.docker("import", cut, "cut:1", check=False)
+    assert done.returncode != 0
+    assert "unexpected EOF" in done.stderr + done.stdout
+    assert "cut" not in leak_free.docker("images").stdout
+
+
+def test_an_archive_that_is_none(leak_free, tmp_path) -> None:
+    (tmp_path / "noise").write_bytes(os.urandom(20_000))
+    done = leak_free.docker("import", tmp_path / "noise", "noise:1", check=False)
+    assert done.returncode != 0
+    assert "noise" not in leak_free.docker("images").stdout
+
+
+@pytest.fixture
+def small_engine(tmp_path):
+    """An engine whose data-root is a file system of 24 MiB."""
+    engine = make_engine()
+    engine.stop()
+    script = f'mount -t tmpfs -o size=24m small {engine.data_root} && exec "$@"'
+    holder = engine.netns_holder
+    assert holder is not None
+    original = Engine.start
+
+    def start(self: Engine, **options):
+        import harness
+
+        real = subprocess.Popen
+
+        def private(command, **more):
+            if command[0] == "nsenter":
+                command = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *command]
+            return real(command, **more)
+
+        harness.subprocess.Popen, saved = private, harness.subprocess.Popen
+        try:
+            return original(self, **options)
+        finally:
+            harness.subprocess.Popen = saved
+
+    start(engine)
+    try:
+        yield engine
+    finally:
+        with contextlib.suppress(Exception):
+            engine.remove_containers()
+        engine.destroy()
+
+
+def test_a_full_disk(small_engine, tmp_path) -> None:  # R16
+    small_engine.import_busybox()
+    big = tmp_path / "big"
+    big.mkdir()
+    (big / "file").write_bytes(os.urandom(30_000_000))
+    subprocess.run(["tar", "-C", big, "-cf", tmp_path / "big.tar", "."], check=True)
+    done = small_engine.docker("import", tmp_path / "big.tar", "big:1", check=False)
+    assert done.returncode != 0
+    assert "no space left on device" in (done.stderr + done.stdout).lower()
+    assert "big" not in small_engine.docker("images").stdout
+    assert small_engine.docker("run", "--rm", "busybox", "echo", "alive").stdout == "alive\n"
+    filled = small_engine.docker(
+        "run", "--name", "filler", "busybox", "sh", "-c", "head -c 60000000 /dev/zero >/big", check=False
+    )
+    assert filled.returncode != 0
+    assert "No space left" in filled.stderr
+    small_engine.docker("rm", "filler")
+    assert small_engine.docker("run", "--rm", "busybox", "echo", "alive").stdout == "alive\n"

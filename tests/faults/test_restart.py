@@ -1,0 +1,233 @@
+"""R1, R10, R11, R12, R51 of faults.md: the engine, the spawner and the shims may die at any moment."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import BIN, Engine, HostState, wait_for
+
+pytestmark = [
+    pytest.mark.privileged,
+    pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
+]
+
+
+def spawner_of(engine: Engine) -> int:
+    pid = engine.process.pid
+    for task in os.listdir(f"/proc/{pid}/task"):
+        for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
+            if Path(f"/proc/{child}/exe").exists() and not Path(f"/proc/{child}/environ").read_bytes():
+                return int(child)
+    raise AssertionError("no spawner")
+
+
+def test_kill_dash_nine_loses_nothing(own_engine) -> None:
+    engine = own_engine
+    engine.docker(
+        "run",
+        "-d",
+        "--name",
+        "ticker",
+        "-p",
+        "8090:80",
+        "busybox",
+        "sh",
+        "-c",
+        "echo hi >/tmp/index.html; httpd -p 80 -h /tmp; i=0; while :; do echo tick $i; i=$((i+1)); sleep 0.05; done",
+    )
+    engine.docker("run", "-d", "--name", "short", "busybox", "sh", "-c", "sleep 1; echo last; exit 42")
+    engine.docker("create", "--name", "never", "busybox", "true")
+    before = engine.inspect("ticker")
+    engine.kill()
+    time.sleep(1.5)
+    engine.start()
+    after = engine.inspect("ticker")
+    assert after["State"]["Running"]
+    for field in ("Pid", "StartedAt"):
+        assert before["State"][field] == after["State"][field]
+    assert before["NetworkSettings"]["IPAddress"] == after["NetworkSettings"]["IPAddress"]
+    short = engine.inspect("short")["State"]
+    assert (short["Status"], short["ExitCode"]) == ("exited", 42)
+    assert engine.docker("logs", "short").stdout == "last\n"
+    assert engine.inspect("never")["State"]["Status"] == "created"
+    ticks = [int(line.split()[1]) for line in engine.docker("logs", "ticker").stdout.splitlines()]
+    assert ticks == list(range(len(ticks)))
+    assert len(ticks) > 20
+    assert engine.docker("exec", "ticker", "echo", "still").stdout == "still\n"
+    assert engine.in_network("busybox", "wget", "-T", "5", "-qO-", "http://127.0.0.1:8090/index.html").stdout == "hi\n"
+    started = time.monotonic()
+    engine.docker("stop", "-t", "1", "ticker")
+    assert time.monotonic() - started < 6
+    assert engine.inspect("ticker")["State"]["ExitCode"] == 137
+
+
+def test_a_stopped_engine_leaves_containers_running(own_engine) -> None:
+    own_engine.docker("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+    pid = own_engine.inspect("c")["State"]["Pid"]
+    started = time.monotonic()
+    assert own_engine.stop() == 0
+    assert time.monotonic() - started < 15
+    assert Path(f"/proc/{pid}").exists()
+    own_engine.start()
+    assert own_engine.inspect("c")["State"]["Pid"] == pid
+    assert own_engine.docker("run", "--rm", "busybox", "echo", "next").stdout == "next\n"
+
+
+def test_an_attached_session_survives_the_engine(own_engine) -> None:
+    client = subprocess.Popen(
+        ["docker", "run", "-i", "--name", "talk", "busybox", "cat"],
+        env=own_engine.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        client.stdin.write(b"one\n")
+        client.stdin.flush()
+        assert client.stdout.readline() == b"one\n"
+        own_engine.kill()
+        client.stdin.write(b"two\n")
+        client.stdin.flush()
+        assert client.stdout.readline() == b"two\n"
+    finally:
+        client.kill()
+        client.wait()
+        client.stdin.close()
+        client.stdout.close()
+        own_engine.start()
+
+
+def test_a_dead_spawner_is_replaced(own_engine) -> None:
+    own_engine.docker("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+    pid = own_engine.inspect("c")["State"]["Pid"]
+    old = spawner_of(own_engine)
+    os.kill(old, signal.SIGKILL)
+    wait_for(
+        lambda: own_engine.docker("run", "--rm", "busybox", "echo", "again", check=False).stdout == "again\n", seconds=5
+    )
+    assert spawner_of(own_engine) != old
+    assert own_engine.inspect("c")["State"]["Pid"] == pid
+
+
+def test_engine_and_shim_and_container_killed_together(own_engine) -> None:
+    own_engine.docker("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+    pid = own_engine.inspect("c")["State"]["Pid"]
+    shim = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    own_engine.kill()
+    os.kill(shim, signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
+    own_engine.start()
+    state = own_engine.inspect("c")["State"]
+    assert (state["Status"], state["ExitCode"]) in {("exited", 137), ("exited", 255)}
+    own_engine.docker("start", "c")
+    assert own_engine.inspect("c")["State"]["Running"]
+
+
+@pytest.mark.timeout(180)
+def test_killed_in_the_middle_of_starts_nothing_is_half(own_engine) -> None:
+    """R2, R3: kill the engine at arbitrary moments of `docker run`; every container is whole or absent."""
+    engine = own_engine
+    engine.docker("run", "--rm", "busybox", "true")
+    before = HostState.of(engine)
+    for round_ in range(8):
+        client = subprocess.Popen(
+            ["docker", "run", "-d", "--name", f"r{round_}", "busybox", "sleep", "1000"],
+            env=engine.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(0.02 + round_ * 0.006)
+        engine.kill()
+        client.wait()
+        engine.start()
+        for name in engine.docker("ps", "-a", "--format", "{{.Names}}").stdout.split():
+            state = engine.inspect(name)["State"]
+            assert state["Status"] in {"created", "running", "exited"}
+            if state["Status"] == "running":
+                assert Path(f"/proc/{state['Pid']}").exists()
+        engine.remove_containers()
+    differences: dict = {}
+
+    def settled() -> bool:
+        differences.clear()
+        differences.update(before.differences(HostState.of(engine), descriptors=8))
+        return not differences
+
+    try:
+        wait_for(settled, seconds=8)
+    except TimeoutError:
+        pytest.fail(f"left behind: {differences}")
+
+
+def test_a_second_engine_on_the_same_data_root_is_refused(own_engine, tmp_path) -> None:
+    done = own_engine.in_network(
+        BIN / "orlopd",
+        "--data-root",
+        own_engine.data_root,
+        "--exec-root",
+        tmp_path / "run",
+        "--host",
+        f"unix://{tmp_path}/s.sock",
+        "--pidfile",
+        tmp_path / "pid",
+        check=False,
+    )
+    assert done.returncode != 0
+    assert str(own_engine.data_root) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert own_engine.docker("ps").returncode == 0
+
+
+def test_restart_policy_and_back_off(own_engine) -> None:
+    own_engine.docker("run", "-d", "--name", "again", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 3")
+    wait_for(
+        lambda: (
+            own_engine.inspect("again")["RestartCount"] == 2
+            and own_engine.inspect("again")["State"]["Status"] == "exited"
+        ),
+        seconds=10,
+    )
+    own_engine.docker("run", "-d", "--name", "always", "--restart", "always", "busybox", "sleep", "1000")
+    pid = own_engine.inspect("always")["State"]["Pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_for(
+        lambda: (
+            own_engine.inspect("always")["State"]["Running"] and own_engine.inspect("always")["State"]["Pid"] != pid
+        ),
+        seconds=10,
+    )
+    own_engine.docker("stop", "-t", "0", "always")
+    time.sleep(0.5)
+    assert own_engine.inspect("always")["State"]["Status"] == "exited"
+
+
+@pytest.mark.timeout(180)
+def test_many_clients_at_once(engine) -> None:
+    """R30, R31 on a small scale: one winner for a name, and every start comes to its end."""
+    codes = []
+
+    def create() -> None:
+        codes.append(engine.http("POST", "/containers/create?name=race", {"Image": "busybox"})[0])
+
+    threads = [threading.Thread(target=create) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(codes) == [201] + [409] * 19
+    outputs = []
+
+    def run(n: int) -> None:
+        outputs.append(engine.docker("run", "--rm", "busybox", "echo", str(n)).stdout)
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outputs, key=int) == [f"{n}\n" for n in range(16)]

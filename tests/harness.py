@@ -1,0 +1,357 @@
+"""An engine of its own for a test: network namespace, data-root, exec-root, cgroup parent; and what it leaves behind.
+
+The engine's processes run in a network namespace of their own, so the host's links and rules are never touched and any
+number of engines can run at once. :class:`HostState` is the leak oracle of faults.md: it is taken before and after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+DOCKER = shutil.which("docker") or str(ROOT / ".make/bin/docker")
+
+
+def busybox_tree(into: Path) -> Path:
+    """Make a root file system of Debian's busybox-static in ``into``."""
+    for name in ("bin", "dev", "etc", "proc", "sys", "usr", "var", "tmp", "root"):
+        (into / name).mkdir(parents=True, exist_ok=True)
+    busybox = shutil.which("busybox") or "/bin/busybox"
+    shutil.copy(busybox, into / "bin/busybox")
+    for applet in subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split():
+        with contextlib.suppress(FileExistsError):
+            (into / "bin" / applet).symlink_to("busybox")
+    (into / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n")
+    (into / "etc/group").write_text("root:x:0:\nalice:x:1000:\nstaff:x:50:alice\n")
+    (into / "tmp").chmod(0o1777)
+    return into
+
+
+def busybox_tar(path: Path) -> Path:
+    """Write the same tree as a tar archive."""
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = busybox_tree(Path(scratch))
+        subprocess.run(["tar", "-C", tree, "--owner=0", "--group=0", "--numeric-owner", "-cf", path, "."], check=True)
+    return path
+
+
+def wait_for(condition: Any, *, seconds: float = 10, what: str = "condition") -> Any:
+    """Poll until ``condition()`` is true and return its value."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come true in {seconds} s")
+        time.sleep(0.02)
+
+
+@dataclasses.dataclass
+class Engine:
+    """A running engine; ``docker()`` and ``orlop()`` talk to it."""
+
+    home: Path
+    name: str
+    options: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+    netns_holder: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.home / "run/orlop.sock"
+
+    @property
+    def data_root(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def exec_root(self) -> Path:
+        return self.home / "run"
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def cgroup_parent(self) -> str:
+        return f"/{self.name}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": f"{BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": str(self.home),
+            "DOCKER_HOST": self.host,
+            "DOCKER_CONFIG": str(self.home / "config"),
+            "LANG": "C.UTF-8",
+        }
+
+    def hold_network(self) -> None:
+        """Keep the engine's network namespace alive across engine restarts."""
+        if self.netns_holder is None:
+            self.netns_holder = subprocess.Popen(["unshare", "-n", "sleep", "infinity"])
+            pid = self.netns_holder.pid
+            mine = os.readlink("/proc/self/ns/net")
+            wait_for(lambda: os.readlink(f"/proc/{pid}/ns/net") != mine, what="namespace")
+            wait_for(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", what="exec")
+            self.in_network("ip", "link", "set", "lo", "up")
+
+    def in_network(self, *command: str | Path, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command in the engine's network namespace."""
+        assert self.netns_holder is not None
+        full = ["nsenter", f"--net=/proc/{self.netns_holder.pid}/ns/net", "--", *map(str, command)]
+        options.setdefault("timeout", 60)
+        done = subprocess.run(full, capture_output=True, text=True, check=False, **options)
+        if check and done.returncode:
+            raise AssertionError(f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}")
+        return done
+
+    def start(self, *, seconds: float = 20) -> Engine:
+        """Start the engine (again) and wait until it answers."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.hold_network()
+        assert self.netns_holder is not None
+        log = (self.home / "engine.log").open("ab")
+        command = [
+            *("nsenter", f"--net=/proc/{self.netns_holder.pid}/ns/net", "--", str(BIN / "orlopd")),
+            *("--data-root", str(self.data_root), "--exec-root", str(self.exec_root), "--host", self.host),
+            *("--pidfile", str(self.home / "engine.pid"), "--cgroup-parent", self.cgroup_parent),
+            *("--config-file", str(self.home / "daemon.json")),
+            *self.options,
+        ]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, start_new_session=True
+        )
+        log.close()
+
+        def answers() -> bool:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise AssertionError(f"engine ended with {self.process.returncode}: {self.log_text()[-4000:]}")
+            return self.http("GET", "/_ping", timeout=5)[0] == 200
+
+        wait_for(answers, seconds=seconds, what="engine's answer to /_ping")
+        return self
+
+    def log_text(self) -> str:
+        path = self.home / "engine.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def http(self, method: str, path: str, body: Any = None, *, timeout: float = 30) -> tuple[int, bytes]:
+        """Make one bare HTTP request; (0, b"") when nobody listens."""
+        import http.client
+        import socket
+
+        connection = http.client.HTTPConnection("localhost", timeout=timeout)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(timeout)
+        try:
+            sock.connect(str(self.socket))
+        except OSError:
+            sock.close()
+            return 0, b""
+        connection.sock = sock
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        data = None if body is None else (body if isinstance(body, bytes) else json.dumps(body))
+        try:
+            connection.request(method, path, data, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except (ConnectionError, http.client.HTTPException):
+            return 0, b""
+        finally:
+            connection.close()
+
+    def kill(self) -> None:
+        """``kill -9`` of the engine alone."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM and its exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise
+        return self.process.returncode
+
+    def client(
+        self, program: str | Path, *arguments: str | Path, check: bool = True, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        options.setdefault("timeout", 60)
+        options.setdefault("text", True)
+        if "input" not in options:
+            options.setdefault("stdin", subprocess.DEVNULL)
+        environment = {**self.environment, **options.pop("env", {})}
+        done = subprocess.run(
+            [str(program), *map(str, arguments)], capture_output=True, check=False, env=environment, **options
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"{program} {' '.join(map(str, arguments))} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}\n"
+                f"engine: {self.log_text()[-3000:]}"
+            )
+        return done
+
+    def docker(self, *arguments: str | Path, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run the real docker client against the engine."""
+        return self.client(DOCKER, *arguments, check=check, **options)
+
+    def orlop(self, *arguments: str | Path, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run orlop's own client against the engine."""
+        return self.client(BIN / "orlop", *arguments, check=check, **options)
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """Return ``docker inspect NAME``."""
+        return json.loads(self.docker("inspect", name).stdout)[0]
+
+    def import_busybox(self, tag: str = "busybox:latest") -> None:
+        """Make the busybox image."""
+        archive = busybox_tar(self.home / "busybox.tar")
+        self.docker("import", archive, tag)
+
+    def remove_containers(self) -> None:
+        """Remove every container by force."""
+        ids = self.docker("ps", "-aq", "--no-trunc").stdout.split()
+        if ids:
+            self.docker("rm", "-f", *ids)
+
+    def destroy(self) -> None:
+        """End everything that belongs to this engine and remove its directory."""
+        with contextlib.suppress(Exception):
+            if self.process is not None and self.process.poll() is None:
+                self.remove_containers()
+        if self.process is not None:
+            with contextlib.suppress(Exception):
+                self.stop()
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if self.netns_holder is not None:
+            self.netns_holder.kill()
+            self.netns_holder.wait()
+        wait_for(lambda: not self.processes(), seconds=5, what="end of the engine's processes")
+        remove_cgroups(self.name)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def processes(self) -> list[int]:
+        """Return the pids of what this engine started: its shims, spawner and containers."""
+        return [
+            pid
+            for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+            if pid != os.getpid() and self._is_mine(pid)
+        ]
+
+    def _is_mine(self, pid: int) -> bool:
+        try:
+            status = Path(f"/proc/{pid}/stat").read_text()
+            if status.rpartition(")")[2].split()[0] == "Z":
+                return False
+            if self.name in Path(f"/proc/{pid}/cgroup").read_text():
+                return True
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+        return str(self.home).encode() in command and b"pytest" not in command
+
+
+def remove_cgroups(name: str) -> None:
+    """Remove the cgroup ``name`` below each hierarchy's root, deepest first."""
+    for top in Path("/sys/fs/cgroup").glob("*/" + name):
+        for directory, _, _ in sorted(os.walk(top), reverse=True):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+    top = Path("/sys/fs/cgroup") / name
+    if top.is_dir():
+        for directory, _, _ in sorted(os.walk(top), reverse=True):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+
+
+@dataclasses.dataclass(frozen=True)
+class HostState:
+    """What a container could leave behind on the machine, as far as ``engine`` can be the cause."""
+
+    mounts: frozenset[str]
+    links: frozenset[str]
+    rules: tuple[str, ...]
+    addresses: frozenset[str]
+    cgroups: frozenset[str]
+    shims: frozenset[str]
+    layers: frozenset[str]
+    containers: frozenset[str]
+    processes: int
+    descriptors: int
+
+    @classmethod
+    def of(cls, engine: Engine) -> HostState:
+        assert engine.process is not None
+        pid = engine.process.pid
+        rules = engine.in_network("iptables-save").stdout.splitlines()
+        links = json.loads(engine.in_network("ip", "-j", "link").stdout or "[]")
+        addresses = json.loads(engine.in_network("ip", "-j", "addr").stdout or "[]")
+        cgroups = {
+            str(path.relative_to("/sys/fs/cgroup"))
+            for top in [*Path("/sys/fs/cgroup").glob(f"*/{engine.name}"), Path("/sys/fs/cgroup") / engine.name]
+            if top.is_dir()
+            for path in top.rglob("*")
+            if path.is_dir()
+        }
+        listing = lambda path: frozenset(os.listdir(path)) if path.is_dir() else frozenset()  # noqa: E731
+        mounts = set()
+        for process in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                for line in Path(f"/proc/{process}/mountinfo").read_text().splitlines():
+                    if str(engine.home) in line:
+                        mounts.add(line.split(" ", 4)[4])
+        return cls(
+            mounts=frozenset(mounts),
+            # a few ready sandboxes are kept; their number is the pool's business, so only bound ones would differ
+            links=frozenset(link["ifname"] for link in links if not link["ifname"].startswith("veth")),
+            rules=tuple(line for line in rules if not line.startswith(("#", ":"))),
+            addresses=frozenset(
+                info["local"] for link in addresses for info in link.get("addr_info", []) if info.get("local")
+            ),
+            cgroups=frozenset(cgroups),
+            shims=listing(engine.exec_root / "shims"),
+            layers=frozenset(
+                str(path.relative_to(engine.data_root))
+                for pattern in ("layers/*/*", "layers/*/*/*")
+                for path in engine.data_root.glob(pattern)
+            ),
+            containers=listing(engine.data_root / "containers"),
+            processes=len(engine.processes()),
+            descriptors=len(os.listdir(f"/proc/{pid}/fd")),
+        )
+
+    def differences(self, after: HostState, *, descriptors: int = 4) -> dict[str, Any]:
+        """Return what changed, field by field; the engine's descriptors may vary by ``descriptors``."""
+        changed: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            old, new = getattr(self, field.name), getattr(after, field.name)
+            if field.name == "descriptors":
+                if new > old + descriptors:
+                    changed[field.name] = (old, new)
+            elif old != new:
+                both = isinstance(old, frozenset)
+                changed[field.name] = {"gone": sorted(old - new), "new": sorted(new - old)} if both else (old, new)
+        return changed

@@ -1,0 +1,394 @@
+"""The transcripts that the mission is described by, through the real docker client."""
+
+import json
+import re
+import subprocess
+import time
+
+import pytest
+
+from harness import wait_for
+
+pytestmark = [
+    pytest.mark.privileged,
+    pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
+]
+
+
+def run(engine, *arguments: str, **options) -> str:
+    return engine.docker("run", "--rm", *arguments, **options).stdout
+
+
+def test_info_tells_the_truth(engine) -> None:
+    info = json.loads(engine.docker("info", "--format", "{{json .}}").stdout)
+    assert info["Driver"] == "overlay2"
+    assert info["CgroupDriver"] == "cgroupfs"
+    assert info["CgroupVersion"] in {"1", "2"}
+    assert info["NCPU"] == len(__import__("os").sched_getaffinity(0))
+    assert info["KernelVersion"] == __import__("os").uname().release
+    assert info["DockerRootDir"] == str(engine.data_root)
+    text = engine.docker("info").stdout
+    assert "Storage Driver: overlay2" in text
+    running = engine.docker("run", "-d", "busybox", "sleep", "100").stdout.strip()
+    after = json.loads(engine.docker("info", "--format", "{{json .}}").stdout)
+    assert after["ContainersRunning"] == info["ContainersRunning"] + 1
+    engine.docker("rm", "-f", running)
+
+
+def test_export_gives_a_root_file_system(engine, tmp_path) -> None:
+    name = engine.docker("create", "busybox").stdout.strip()
+    data = engine.docker("export", name, text=False).stdout
+    (tmp_path / "rootfs").mkdir()
+    subprocess.run(["tar", "-C", tmp_path / "rootfs", "-xf", "-"], input=data, check=True)
+    names = {path.name for path in (tmp_path / "rootfs").iterdir()}
+    assert {"bin", "dev", "etc", "proc", "sys", "usr", "var"} <= names
+    assert (tmp_path / "rootfs/bin/busybox").stat().st_size > 100_000
+
+
+def test_bridge_has_one_veth_for_each_running_container(engine) -> None:
+    for name in ("b1", "b2"):
+        engine.docker("run", "-d", "--name", name, "busybox", "sleep", "100")
+    lines = engine.in_network("brctl", "show").stdout.splitlines()
+    first = next(line for line in lines if line.startswith("docker0")).split()
+    assert first[2] == "no"
+    # ports of running containers; ready sandboxes of the pool are not bound to the bridge yet
+    ports = re.findall(r"veth[0-9a-f]+", "\n".join(lines))
+    assert len(ports) == 2
+
+
+def test_inside_the_bridge_is_the_default_gateway(engine) -> None:
+    table = run(engine, "busybox", "route", "-n")
+    default = next(line.split() for line in table.splitlines() if line.startswith("0.0.0.0"))
+    assert default[1] == "172.17.0.1"
+    assert default[7] == "eth0"
+    assert "default via 172.17.0.1 dev eth0" in run(engine, "busybox", "ip", "route", "show")
+
+
+def test_two_containers_reach_each_other(engine) -> None:
+    engine.docker(
+        "run", "-d", "--name", "server", "busybox", "sh", "-c", "echo hello >/tmp/index.html; httpd -f -p 80 -h /tmp"
+    )
+    address = engine.inspect("server")["NetworkSettings"]["IPAddress"]
+    answer = wait_for(
+        lambda: (
+            engine.docker("run", "--rm", "busybox", "wget", "-qO-", f"http://{address}/index.html", check=False).stdout
+        )
+    )
+    assert answer == "hello\n"
+
+
+@pytest.fixture
+def outside(engine):
+    """A second machine beyond the bridge: 192.0.2.2, reached from the engine's namespace as 192.0.2.1."""
+    holder = subprocess.Popen(["unshare", "-n", "sleep", "infinity"])
+    enter = ["nsenter", f"--net=/proc/{holder.pid}/ns/net", "--"]
+    wait_for(
+        lambda: (
+            __import__("os").readlink(f"/proc/{holder.pid}/ns/net") != __import__("os").readlink("/proc/self/ns/net")
+        )
+    )
+    try:
+        engine.in_network("ip", "link", "add", "out0", "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
+        engine.in_network("ip", "addr", "add", "192.0.2.1/24", "dev", "out0")
+        engine.in_network("ip", "link", "set", "out0", "up")
+        for command in ("ip link set lo up", "ip addr add 192.0.2.2/24 dev eth0", "ip link set eth0 up"):
+            subprocess.run([*enter, *command.split()], check=True)
+        yield enter
+    finally:
+        engine.in_network("ip", "link", "del", "out0", check=False)
+        holder.kill()
+        holder.wait()
+
+
+def test_a_host_beyond_the_bridge_sees_the_masqueraded_address(engine, outside) -> None:
+    listener = subprocess.Popen(
+        [*outside, "busybox", "nc", "-v", "-l", "-p", "7000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for(lambda: "7000" in subprocess.run([*outside, "ss", "-ltn"], capture_output=True, text=True).stdout)
+        run(engine, "busybox", "sh", "-c", "echo hello | nc -w 2 192.0.2.2 7000")
+        out, err = listener.communicate(timeout=10)
+    finally:
+        listener.kill()
+        listener.wait()
+    assert out == "hello\n"
+    assert "192.0.2.1" in err
+    assert "172.17." not in err
+
+
+def test_a_published_port_answers_from_outside_and_on_loopback(engine, outside) -> None:
+    engine.docker(
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "-p",
+        "8080:80",
+        "busybox",
+        "sh",
+        "-c",
+        "echo hi >/tmp/index.html; httpd -f -p 80 -h /tmp",
+    )
+    fetch = ["busybox", "wget", "-T", "5", "-qO-"]
+    def from_outside():
+        return (
+            subprocess.run([*outside, *fetch, "http://192.0.2.1:8080/index.html"], capture_output=True, text=True).stdout
+        )
+    assert wait_for(from_outside) == "hi\n"
+    assert engine.in_network(*fetch, "http://127.0.0.1:8080/index.html").stdout == "hi\n"
+    assert engine.docker("port", "web").stdout.startswith("80/tcp -> 0.0.0.0:8080")
+    engine.docker("rm", "-f", "web")
+    assert not engine.in_network(*fetch, "http://127.0.0.1:8080/index.html", check=False).stdout
+
+
+def test_a_port_published_on_loopback_is_closed_to_the_neighbour(engine, outside) -> None:
+    engine.docker(
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "-p",
+        "127.0.0.1:8081:80",
+        "busybox",
+        "sh",
+        "-c",
+        "echo hi >/tmp/index.html; httpd -f -p 80 -h /tmp",
+    )
+    fetch = ["busybox", "wget", "-T", "2", "-qO-"]
+    assert wait_for(lambda: engine.in_network(*fetch, "http://127.0.0.1:8081/index.html", check=False).stdout) == "hi\n"
+    address = engine.inspect("web")["NetworkSettings"]["IPAddress"]
+    for target in ("192.0.2.1:8081", f"{address}:80"):
+        subprocess.run([*outside, "ip", "route", "replace", "default", "via", "192.0.2.1"], check=True)
+        assert not subprocess.run(
+            [*outside, *fetch, f"http://{target}/index.html"], capture_output=True, text=True
+        ).stdout
+
+
+def test_memory_limit_kills_with_137_and_oomkilled(engine) -> None:
+    hog = "x=$(busybox yes | busybox head -c 200000000); echo $x | busybox wc -c"
+    done = engine.docker("run", "--name", "hog", "--memory", "64m", "busybox", "sh", "-c", hog, check=False)
+    state = engine.inspect("hog")["State"]
+    assert (state["ExitCode"], state["OOMKilled"], done.returncode) == (137, True, 137)
+
+
+def test_pids_limit_stops_a_fork_bomb(engine) -> None:
+    engine.docker(
+        "run", "-d", "--name", "bomb", "--pids-limit", "50", "busybox", "sh", "-c", "b() { b | b & }; b; sleep 100"
+    )
+    time.sleep(1)
+    assert len(engine.docker("top", "bomb").stdout.splitlines()) <= 51
+    started = time.monotonic()
+    engine.docker("rm", "-f", "bomb")
+    assert time.monotonic() - started < 10
+
+
+def test_half_a_cpu_is_throttled(engine) -> None:
+    script = "timeout 2 sh -c 'while :; do :; done'; cat /sys/fs/cgroup/cpu/cpu.stat /sys/fs/cgroup/cpu.stat 2>/dev/null; cat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null"
+    out = run(engine, "--cpus", "0.5", "busybox", "sh", "-c", script)
+    assert int(re.search(r"nr_throttled (\d+)", out)[1]) > 5
+    usage = (
+        int(out.splitlines()[-1]) / 1e9
+        if out.splitlines()[-1].isdigit()
+        else int(re.search(r"usage_usec (\d+)", out)[1]) / 1e6
+    )
+    assert 0.6 < usage < 1.5
+
+
+def test_files_written_are_seen_neither_in_the_image_nor_in_a_sibling(engine) -> None:
+    engine.docker("run", "--name", "writer", "busybox", "sh", "-c", "echo mine >/mine; rm /bin/vi")
+    assert "mine" not in run(engine, "busybox", "ls", "/").split()
+    assert run(engine, "busybox", "sh", "-c", "ls /bin/vi").strip() == "/bin/vi"
+    engine.docker("start", "-a", "writer")
+
+
+def test_hostname_process_tree_and_cgroup_are_its_own(engine) -> None:
+    out = run(engine, "--hostname", "ship", "busybox", "sh", "-c", "hostname; ps | wc -l; cat /etc/hostname; id -u")
+    name, lines, file_name, uid = out.split()
+    assert (name, file_name, uid) == ("ship", "ship", "0")
+    assert int(lines) <= 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["busybox", "true"], 0, ""),
+        (["busybox", "sh", "-c", "exit 7"], 7, ""),
+        (["busybox", "sh", "-c", "kill -9 $$"], 137, ""),
+        (["busybox", "nope"], 127, "executable file not found in $PATH"),
+        (["busybox", "/etc"], 126, ""),
+        (["busybox", "/etc/passwd"], 126, "permission denied"),
+        (["busybox", "/nope"], 127, "no such file or directory"),
+        (["--memory", "1k", "busybox", "true"], 125, "6MB"),
+        (["--cpus", "900", "busybox", "true"], 125, "CPUs"),
+        (["--user", "nobody-here", "busybox", "true"], 125, "unable to find user nobody-here"),
+        (["no-such-image:1", "true"], 125, "Unable to find image 'no-such-image:1' locally"),
+        (["--network", "no-such-net", "busybox", "true"], 125, "no-such-net"),
+        (["-v", "relative:relative", "busybox", "true"], 125, "invalid"),
+        (["--cap-add", "NOPE", "busybox", "true"], 125, "NOPE"),
+        (["--security-opt", "nonsense=1", "busybox", "true"], 125, "nonsense"),
+        (["--runtime", "nope", "busybox", "true"], 125, "nope"),
+    ],
+)
+def test_exit_codes_and_messages(leak_free, arguments, status, text) -> None:
+    done = leak_free.docker("run", "--rm", *arguments, check=False)
+    assert done.returncode == status, done.stderr
+    assert text in done.stderr
+    assert leak_free.http("GET", "/_ping")[0] == 200
+
+
+def test_name_conflict_in_dockers_words(leak_free) -> None:
+    first = leak_free.docker("create", "--name", "taken", "busybox").stdout.strip()
+    done = leak_free.docker("create", "--name", "taken", "busybox", check=False)
+    assert done.returncode == 1
+    assert f'Conflict. The container name "/taken" is already in use by container "{first}"' in done.stderr
+
+
+def test_no_such_container(engine) -> None:
+    for command in (
+        ["start"],
+        ["stop"],
+        ["logs"],
+        ["rm"],
+        ["exec"],
+        ["kill"],
+        ["inspect"],
+        ["top"],
+        ["attach"],
+        ["wait"],
+    ):
+        extra = ["true"] if command == ["exec"] else []
+        done = engine.docker(*command, "ghost", *extra, check=False)
+        assert done.returncode == 1, command
+        assert "o such" in done.stderr, (command, done.stderr)
+
+
+def test_attach_streams_are_separate_and_complete(engine) -> None:
+    done = engine.docker("run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2; seq 1 20000")
+    assert done.stderr == "err\n"
+    assert done.stdout == "out\n" + "".join(f"{n}\n" for n in range(1, 20001))
+
+
+def test_stdin_goes_in_and_its_end_too(engine) -> None:
+    text = "".join(f"line {n}\n" for n in range(50_000))
+    assert engine.docker("run", "-i", "--rm", "busybox", "cat", input=text).stdout == text
+
+
+def test_exec_runs_in_the_container(engine) -> None:
+    engine.docker("run", "-d", "--name", "e", "--hostname", "inner", "busybox", "sleep", "100")
+    assert engine.docker("exec", "e", "hostname").stdout == "inner\n"
+    assert engine.docker("exec", "-i", "e", "cat", input="through").stdout == "through"
+    assert engine.docker(
+        "exec", "-u", "alice", "-w", "/tmp", "-e", "A=b", "e", "sh", "-c", "id -un; pwd; echo $A"
+    ).stdout.split() == ["alice", "/tmp", "b"]
+    assert engine.docker("exec", "e", "sh", "-c", "exit 9", check=False).returncode == 9
+    assert engine.docker("exec", "e", "nope", check=False).returncode == 127
+
+
+def test_terminal(engine) -> None:
+    out = engine.client(
+        "script",
+        "-qec",
+        "docker run --rm -it busybox sh -c 'tty; test -t 0 && echo terminal; stty size'",
+        "/dev/null",
+        stdin=None,
+    ).stdout
+    assert "/dev/pts/0" in out
+    assert "terminal" in out
+
+
+def test_logs_survive_and_select(engine) -> None:
+    engine.docker(
+        "run", "--name", "talker", "busybox", "sh", "-c", "for i in 1 2 3 4 5; do echo line $i; done; echo oops >&2"
+    )
+    assert engine.docker("logs", "talker").stdout.splitlines() == [f"line {i}" for i in range(1, 6)]
+    assert engine.docker("logs", "talker").stderr == "oops\n"
+    assert engine.docker("logs", "--tail", "2", "talker").stdout.splitlines() == ["line 5"]
+    stamped = engine.docker("logs", "-t", "talker").stdout.splitlines()[0]
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z line 1$", stamped)
+
+
+def test_volumes_binds_and_tmpfs(engine, tmp_path) -> None:
+    (tmp_path / "file").write_text("host\n")
+    out = run(
+        engine,
+        "-v",
+        f"{tmp_path}:/data:ro",
+        "-v",
+        "kept:/kept",
+        "--tmpfs",
+        "/scratch:size=1m",
+        "busybox",
+        "sh",
+        "-c",
+        "cat /data/file; echo x >/data/new 2>&1 || echo refused; echo v >/kept/f; df -k /scratch | tail -n 1 | awk '{print $2}'",
+    )
+    assert out.splitlines()[0] == "host"
+    assert "refused" in out
+    assert out.splitlines()[-1] == "1024"
+    assert run(engine, "-v", "kept:/kept", "busybox", "cat", "/kept/f") == "v\n"
+    engine.docker("volume", "rm", "kept")
+
+
+def test_read_only_root(engine) -> None:
+    done = engine.docker("run", "--rm", "--read-only", "busybox", "sh", "-c", "echo x >/x", check=False)
+    assert done.returncode != 0
+    assert "Read-only file system" in done.stderr
+
+
+def test_init_reaps_and_forwards(engine) -> None:
+    engine.docker(
+        "run", "-d", "--init", "--name", "i", "busybox", "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done"
+    )
+    engine.docker("exec", "i", "sh", "-c", "(sleep 0.2 &) ; true")
+    time.sleep(0.6)
+    assert " Z " not in engine.docker("exec", "i", "ps", "-o", "stat,args").stdout
+    started = time.monotonic()
+    engine.docker("stop", "i")
+    assert time.monotonic() - started < 5
+    assert engine.inspect("i")["State"]["ExitCode"] == 3
+
+
+def test_stop_signal_and_timeout(engine) -> None:
+    engine.docker(
+        "run",
+        "-d",
+        "--name",
+        "s",
+        "--stop-signal",
+        "USR1",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'exit 5' USR1; while :; do sleep 0.1; done",
+    )
+    time.sleep(0.3)
+    engine.docker("stop", "s")
+    assert engine.inspect("s")["State"]["ExitCode"] == 5
+    engine.docker("run", "-d", "--name", "stubborn", "busybox", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
+    started = time.monotonic()
+    engine.docker("stop", "-t", "1", "stubborn")
+    assert 0.8 < time.monotonic() - started < 5
+    assert engine.inspect("stubborn")["State"]["ExitCode"] == 137
+
+
+def test_network_modes(engine) -> None:
+    assert run(engine, "--network", "none", "busybox", "ls", "/sys/class/net").split() == ["lo"]
+    assert "docker0" in run(engine, "--network", "host", "busybox", "ls", "/sys/class/net").split()
+    engine.docker("run", "-d", "--name", "base", "busybox", "sleep", "100")
+    address = engine.inspect("base")["NetworkSettings"]["IPAddress"]
+    assert address in run(engine, "--network", "container:base", "busybox", "ip", "addr")
+
+
+def test_hosts_file_knows_the_host(engine) -> None:
+    hosts = run(engine, "--add-host", "db:192.0.2.9", "--hostname", "me", "busybox", "cat", "/etc/hosts")
+    assert re.search(r"^192\.0\.2\.9\s+db$", hosts, re.MULTILINE)
+    assert re.search(r"^172\.17\.0\.1\s+host\.docker\.internal$", hosts, re.MULTILINE)
+    assert re.search(r"^172\.17\.0\.\d+\s+me", hosts, re.MULTILINE)
+
+
+def test_orlop_speaks_the_same(engine) -> None:
+    assert engine.orlop("run", "--rm", "busybox", "echo", "hi").stdout == "hi\n"
+    engine.docker("run", "-d", "--name", "seen", "busybox", "sleep", "100")
+    assert "seen" in engine.orlop("ps").stdout
+    assert engine.orlop("ps", "--format", "{{.Names}}\t{{.Image}}").stdout == "seen\tbusybox\n"
+    assert engine.orlop("exec", "seen", "echo", "yes").stdout == "yes\n"
