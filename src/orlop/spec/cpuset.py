@@ -1,0 +1,46 @@
+"""CPU and memory node lists in the kernel's list format (cpuset(7)): ``0-3,7``."""
+
+from __future__ import annotations
+
+import re
+
+from orlop.errors import InvalidParameterError
+
+# Docker's bound; a range is never expanded before it was checked against it (CVE-2018-20699, threats.md C9)
+MAXIMUM = 8191
+_ITEM = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+
+
+def parse_cpuset(text: str, *, maximum: int = MAXIMUM) -> frozenset[int]:
+    """Return the numbers that ``text`` names; the empty string names none.
+
+    Raises:
+        InvalidParameterError: not in list format, a range that runs backwards, or a number above ``maximum``.
+    """
+    numbers: set[int] = set()
+    if not text:
+        return frozenset()
+    if len(text) > 8 * MAXIMUM:
+        raise InvalidParameterError("invalid list: too long")
+    for item in text.split(","):
+        match = _ITEM.fullmatch(item.strip())
+        if match is None:
+            raise InvalidParameterError(f"invalid format: {text:.80}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise InvalidParameterError(f"invalid format: {text:.80}")
+        if last > maximum:
+            raise InvalidParameterError(f"value out of range, maximum is {maximum}: {text:.80}")
+        numbers.update(range(first, last + 1))
+    return frozenset(numbers)
+
+
+def format_cpuset(numbers: frozenset[int]) -> str:
+    """Return the shortest list that names ``numbers``; the inverse of :func:`parse_cpuset`."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

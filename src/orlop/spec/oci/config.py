@@ -1,0 +1,150 @@
+"""``config.json`` of the OCI runtime-spec 1.2, for Linux, as typed values."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.spec.oci.fields import Fields
+from orlop.spec.oci.linux import IdMapping, Linux, parse_linux, parse_mappings
+from orlop.spec.oci.process import Process, parse_process
+
+if TYPE_CHECKING:
+    from orlop.spec.json import JsonObject, JsonValue
+
+SPEC_VERSION = "1.2.1"
+_VERSION = re.compile(r"1\.[0-9]{1,3}\.[0-9]{1,3}([-+][0-9A-Za-z.+-]{1,40})?")
+_NAME = re.compile(r"[^\s/]{0,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The root file system: ``path`` relative to the bundle or absolute."""
+
+    path: str
+    readonly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mount, in order; ``options`` as in mount(8) and the specification's table."""
+
+    destination: str
+    type: str = ""
+    source: str = ""
+    options: tuple[str, ...] = ()
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One container's configuration."""
+
+    version: str
+    root: Root | None = None
+    process: Process | None = None
+    hostname: str = ""
+    domainname: str = ""
+    mounts: tuple[Mount, ...] = ()
+    annotations: dict[str, str] = field(default_factory=dict)
+    linux: Linux = field(default_factory=Linux)
+
+
+_CONFIG = frozenset(
+    {"ociVersion", "root", "process", "hostname", "domainname", "mounts", "annotations", "hooks", "linux"},
+)
+_OTHER_SYSTEMS = frozenset({"solaris", "windows", "vm", "zos", "freebsd"})
+_HOOKS = frozenset({"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"})
+_MOUNT = frozenset({"destination", "type", "source", "options", "uidMappings", "gidMappings"})
+
+
+def parse_config(document: JsonValue) -> Config:
+    """Read a whole configuration.
+
+    Unknown properties and annotations are ignored as the specification wants; in security objects they are refused,
+    and so is every property of the specification that this version does not carry out.
+
+    Raises:
+        InvalidParameterError: malformed or contradictory; the message names the property.
+        UnsupportedError: asks for something that would have to be ignored.
+    """
+    fields = Fields(document, "", known=_CONFIG, refused=_OTHER_SYSTEMS)
+    version = fields.string("ociVersion")
+    if _VERSION.fullmatch(version) is None:
+        raise InvalidParameterError(f"unsupported ociVersion: {version!r:.40}")
+    _refuse_hooks(fields)
+    process = fields.value("process")
+    config = Config(
+        version=version,
+        root=_root(fields.value("root")),
+        process=None if process is None else parse_process(process),
+        hostname=_host_name(fields, "hostname"),
+        domainname=_host_name(fields, "domainname"),
+        mounts=tuple(_mount(item, fields.at("mounts")) for item in fields.items("mounts")),
+        annotations=fields.texts("annotations"),
+        linux=parse_linux(fields.value("linux")),
+    )
+    if config.linux.namespace("uts") is None:
+        for name, value in (("hostname", config.hostname), ("domainname", config.domainname)):
+            if value:
+                raise InvalidParameterError(f"unable to set {name} without a private UTS namespace")
+    return config
+
+
+def _refuse_hooks(fields: Fields) -> None:
+    if fields.value("hooks") is None:
+        return
+    hooks = Fields(fields.value("hooks"), fields.at("hooks"), known=_HOOKS, strict=True)
+    for name in sorted(_HOOKS):
+        if hooks.items(name):
+            raise UnsupportedError(f"{hooks.at(name)} is not supported")
+
+
+def _root(value: JsonValue) -> Root | None:
+    if value is None:
+        return None
+    fields = Fields(value, "root", known=frozenset({"path", "readonly"}))
+    return Root(fields.required("path"), fields.boolean("readonly"))
+
+
+def _host_name(fields: Fields, name: str) -> str:
+    """Linux takes any bytes up to 64; white space and slashes would only mislead whoever writes them to a file."""
+    value = fields.string(name)
+    if _NAME.fullmatch(value) is None or len(value.encode()) > 64:
+        raise InvalidParameterError(f"{name}: invalid name: {value!r:.80}")
+    return value
+
+
+def _mount(value: JsonValue, path: str) -> Mount:
+    fields = Fields(value, path, known=_MOUNT)
+    destination = fields.required("destination")
+    if not destination.startswith("/"):
+        # the specification: a relative destination is interpreted as relative to "/"
+        destination = "/" + destination
+    return Mount(
+        destination,
+        fields.string("type"),
+        fields.string("source"),
+        fields.strings("options"),
+        parse_mappings(fields, "uidMappings"),
+        parse_mappings(fields, "gidMappings"),
+    )
+
+
+def require_runnable(config: Config) -> tuple[Root, Process]:
+    """Return what a container cannot be started without. Raises InvalidParameterError naming it."""
+    if config.root is None:
+        raise InvalidParameterError("root must be specified")
+    if config.process is None:
+        raise InvalidParameterError("process property must not be empty")
+    return config.root, config.process
+
+
+def config_object(document: JsonValue) -> JsonObject:
+    """Return ``document`` as an object. Raises InvalidParameterError."""
+    if not isinstance(document, dict):
+        raise InvalidParameterError("config: expected an object")
+    return document

@@ -1,0 +1,119 @@
+"""``linux.seccomp`` of the runtime-spec. Values are hashable: a compiled filter is cached by the profile itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.spec.oci.fields import UINT64_MAX, Fields
+
+if TYPE_CHECKING:
+    from orlop.spec.json import JsonValue
+
+ACTIONS = frozenset(
+    "SCMP_ACT_" + name for name in ("KILL", "KILL_PROCESS", "KILL_THREAD", "TRAP", "ERRNO", "TRACE", "ALLOW", "LOG")
+)
+OPERATORS = frozenset("SCMP_CMP_" + name for name in ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"))
+FLAGS = frozenset("SECCOMP_FILTER_FLAG_" + name for name in ("TSYNC", "LOG", "SPEC_ALLOW"))
+ARCHITECTURES = frozenset(
+    "SCMP_ARCH_" + name
+    for name in (
+        *("X86", "X86_64", "X32", "ARM", "AARCH64", "LOONGARCH64", "M68K", "MIPS", "MIPS64", "MIPS64N32", "MIPSEL"),
+        *("MIPSEL64", "MIPSEL64N32", "PPC", "PPC64", "PPC64LE", "S390", "S390X", "SH", "SHEB", "PARISC", "PARISC64"),
+        "RISCV64",
+    )
+)
+# errno values above this are not errors to libc
+MAX_ERRNO = 4095
+
+
+@dataclass(frozen=True, slots=True)
+class SyscallArg:
+    """A condition on one argument: ``index`` 0..5, compared with ``value`` (``value_two`` for MASKED_EQ)."""
+
+    index: int
+    value: int
+    value_two: int
+    op: str
+
+
+@dataclass(frozen=True, slots=True)
+class SyscallRule:
+    """What happens on these system calls when all of ``args`` hold."""
+
+    names: tuple[str, ...]
+    action: str
+    errno: int | None = None
+    args: tuple[SyscallArg, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Seccomp:
+    """A seccomp profile."""
+
+    default_action: str
+    default_errno: int | None = None
+    architectures: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    syscalls: tuple[SyscallRule, ...] = ()
+
+
+_PROFILE = frozenset({"defaultAction", "defaultErrnoRet", "architectures", "flags", "syscalls"})
+_LISTENER = frozenset({"listenerPath", "listenerMetadata"})
+_RULE = frozenset({"names", "action", "errnoRet", "args"})
+_ARG = frozenset({"index", "value", "valueTwo", "op"})
+
+
+def parse_seccomp(value: JsonValue, path: str = "linux.seccomp") -> Seccomp | None:
+    """Read ``linux.seccomp``; None is no filter."""
+    if value is None:
+        return None
+    fields = Fields(value, path, known=_PROFILE, strict=True, refused=_LISTENER)
+    return Seccomp(
+        default_action=_action(fields, "defaultAction"),
+        default_errno=fields.integer("defaultErrnoRet", 0, MAX_ERRNO),
+        architectures=_all_of(fields, "architectures", ARCHITECTURES),
+        flags=_all_of(fields, "flags", FLAGS),
+        syscalls=tuple(_rule(item, fields.at("syscalls")) for item in fields.items("syscalls")),
+    )
+
+
+def _action(fields: Fields, name: str) -> str:
+    action = fields.string(name)
+    if action == "SCMP_ACT_NOTIFY":
+        raise UnsupportedError(f"{fields.at(name)}: SCMP_ACT_NOTIFY is not supported")
+    if action not in ACTIONS:
+        raise InvalidParameterError(f"{fields.at(name)}: unknown action: {action!r:.80}")
+    return action
+
+
+def _all_of(fields: Fields, name: str, known: frozenset[str]) -> tuple[str, ...]:
+    values = fields.strings(name)
+    for value in values:
+        if value not in known:
+            raise InvalidParameterError(f"{fields.at(name)}: unknown value: {value!r:.80}")
+    return values
+
+
+def _rule(value: JsonValue, path: str) -> SyscallRule:
+    fields = Fields(value, path, known=_RULE, strict=True)
+    names = fields.strings("names")
+    if not names:
+        raise InvalidParameterError(f"{path}.names: must not be empty")
+    return SyscallRule(
+        names,
+        _action(fields, "action"),
+        fields.integer("errnoRet", 0, MAX_ERRNO),
+        tuple(_argument(item, fields.at("args")) for item in fields.items("args")),
+    )
+
+
+def _argument(value: JsonValue, path: str) -> SyscallArg:
+    fields = Fields(value, path, known=_ARG, strict=True)
+    return SyscallArg(
+        fields.number("index", 0, 5),
+        fields.number("value", 0, UINT64_MAX),
+        fields.integer("valueTwo", 0, UINT64_MAX) or 0,
+        fields.choice("op", OPERATORS),
+    )
