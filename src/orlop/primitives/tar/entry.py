@@ -1,0 +1,88 @@
+"""What a tar archive is made of: one :class:`Entry` per member, and the :class:`Limits` a reader keeps.
+
+Names and link targets are bytes, exactly as stored (threats.md D7): no codec is ever asked about them.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from orlop.errors import InvalidParameterError
+
+
+class Kind(enum.Enum):
+    """The type of a member; the value is its ``typeflag`` (POSIX.1-2017 pax, "ustar Interchange Format")."""
+
+    FILE = b"0"
+    HARD_LINK = b"1"
+    SYMLINK = b"2"
+    CHARACTER = b"3"
+    BLOCK = b"4"
+    DIRECTORY = b"5"
+    FIFO = b"6"
+
+
+class Entry(NamedTuple):
+    """One member's header.
+
+    Attributes:
+        name: as stored; may be absolute, may hold ``..``.
+        kind: what it is.
+        mode: permission bits, 0..0o7777.
+        uid: numeric owner; user names in archives are ignored.
+        gid: numeric group.
+        mtime: nanoseconds since the epoch.
+        size: bytes of payload that follow in the archive; 0 for everything but files.
+        target: of a hard link (a member's name) or of a symbolic link (verbatim).
+        device: major and minor number.
+        xattrs: extended attributes by name, unfiltered.
+        sparse: data regions (offset, length) of a sparse file, in order, or None.
+        real_size: size of the file when unpacked; differs from ``size`` only for sparse files.
+    """
+
+    name: bytes
+    kind: Kind
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    size: int = 0
+    target: bytes = b""
+    device: tuple[int, int] = (0, 0)
+    xattrs: dict[bytes, bytes] = {}  # noqa: RUF012 - never changed; a NamedTuple default
+    sparse: tuple[tuple[int, int], ...] | None = None
+    real_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an archive may ask for before it is refused (threats.md D7, E7). 0 means no limit.
+
+    Attributes:
+        size: payload bytes in total; for a sparse file its data, not its holes.
+        entries: members.
+        metadata: bytes of one pax or GNU long-name record.
+        path: bytes of a name or link target.
+        depth: components of a name.
+    """
+
+    size: int = 0
+    entries: int = 5_000_000
+    metadata: int = 1 << 20
+    path: int = 4096
+    depth: int = 512
+
+
+class TarError(InvalidParameterError):
+    """The archive is damaged or asks for something that is refused."""
+
+
+INVALID_HEADER = "archive/tar: invalid tar header"
+UNEXPECTED_EOF = "unexpected EOF"
+
+
+def shown(name: bytes) -> str:
+    """Return a member's name for an error message: printable, at most 200 characters."""
+    return name.decode("utf-8", "backslashreplace").encode("unicode_escape").decode("ascii")[:200]

@@ -1,0 +1,248 @@
+"""Pack a directory tree as a tar stream, through directory descriptors.
+
+The same tree always gives the same bytes: members in byte order of their names, numeric owners, no access times, pax
+records only where ustar's fields do not hold the value. Links are never followed, other file systems never entered,
+sockets left out as Docker does. A file that shrinks while it is read is filled with zeros, so that the stream stays
+whole (GNU tar does the same).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orlop.errors import SystemFailureError
+from orlop.primitives.tar.entry import Entry, Kind, shown
+from orlop.primitives.tar.header import BLOCK
+from orlop.primitives.tar.unpack import OPAQUE, OPAQUE_XATTR, WHITEOUT, is_kept_xattr
+from orlop.primitives.tar.writer import END, render_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BUFFERED = 1 << 18
+_SENT_BY_KERNEL = 1 << 16
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFCHR: Kind.CHARACTER,
+    stat.S_IFBLK: Kind.BLOCK,
+    stat.S_IFIFO: Kind.FIFO,
+}
+_MAX_DEPTH = 800
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What was written: ``size`` bytes of tar, ``entries`` members."""
+
+    size: int
+    entries: int
+
+
+def pack(root_fd: int, out_fd: int, *, layer: bool = False) -> Packed:
+    """Write everything below the directory, itself not included, as a tar.
+
+    Args:
+        root_fd: O_RDONLY descriptor of the directory.
+        out_fd: where to; a pipe, socket or file.
+        layer: the directory is an overlay's upper one: write its whiteouts and opaque directories as ``.wh.`` members.
+
+    Raises:
+        SystemFailureError: the reader of the stream went away, or the file system refused.
+    """
+    packer = _Packer(root_fd, out_fd, layer=layer)
+    try:
+        packer.run()
+    except OSError as error:
+        raise SystemFailureError(f"{packer.where()}: {(error.strerror or '').lower()}") from error
+    finally:
+        packer.close()
+    return Packed(packer.size, packer.entries)
+
+
+class _Packer:
+    def __init__(self, root_fd: int, out_fd: int, *, layer: bool) -> None:
+        self.size = 0
+        self.entries = 0
+        self._out_fd = out_fd
+        self._layer = layer
+        self._buffer = bytearray()
+        self._links: dict[tuple[int, int], bytes] = {}
+        self._path = b""
+        self._device = os.fstat(root_fd).st_dev
+        # Each level: descriptor, path with its slash, names still to come.
+        self._levels: list[tuple[int, bytes, Iterator[bytes]]] = [(os.dup(root_fd), b"", iter(_names(root_fd)))]
+
+    def where(self) -> str:
+        return f"pack /{shown(self._path)}"
+
+    def close(self) -> None:
+        for fd, _, _ in self._levels:
+            os.close(fd)
+
+    def run(self) -> None:
+        while self._levels:
+            fd, prefix, names = self._levels[-1]
+            name = next(names, None)
+            if name is None:
+                self._levels.pop()
+                os.close(fd)
+                continue
+            self._path = prefix + name
+            try:
+                self._add(fd, prefix, name)
+            except FileNotFoundError:
+                continue  # removed meanwhile by the container
+        self._put(END)
+        self._flush()
+
+    def _add(self, fd: int, prefix: bytes, name: bytes) -> None:
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        path = prefix + name
+        if kind is None:
+            return  # a socket
+        if kind is Kind.CHARACTER and self._layer and status.st_rdev == 0:
+            self._put_entry(Entry(prefix + WHITEOUT + name, Kind.FILE, 0o600, 0, 0, status.st_mtime_ns))
+            return
+        if kind is not Kind.DIRECTORY and status.st_nlink > 1:
+            first = self._links.setdefault((status.st_dev, status.st_ino), path)
+            if first != path:
+                self._put_entry(_entry(path, Kind.HARD_LINK, status, target=first))
+                return
+        if kind is Kind.DIRECTORY:
+            self._add_directory(fd, path, name, status)
+        elif kind is Kind.FILE:
+            self._add_file(fd, path, name)
+        elif kind is Kind.SYMLINK:
+            self._put_entry(_entry(path, kind, status, target=os.readlink(name, dir_fd=fd)))
+        else:
+            self._put_entry(_entry(path, kind, status))
+
+    def _add_directory(self, fd: int, path: bytes, name: bytes, status: os.stat_result) -> None:
+        child = os.open(name, _DIRECTORY, dir_fd=fd)
+        try:
+            self._put_entry(_entry(path + b"/", Kind.DIRECTORY, status, xattrs=_xattrs(child)))
+            if os.fstat(child).st_dev != self._device:
+                os.close(child)
+                return  # something is mounted here
+            if len(self._levels) >= _MAX_DEPTH:
+                raise SystemFailureError(f"{self.where()}: directories too deep")
+            if self._layer and _is_opaque(child):
+                self._put_entry(Entry(path + b"/" + OPAQUE, Kind.FILE, 0o600, 0, 0, status.st_mtime_ns))
+            names = iter(_names(child))
+        except BaseException:
+            os.close(child)
+            raise
+        self._levels.append((child, path + b"/", names))
+
+    def _add_file(self, fd: int, path: bytes, name: bytes) -> None:
+        source = os.open(name, _FILE, dir_fd=fd)
+        try:
+            status = os.fstat(source)
+            if not stat.S_ISREG(status.st_mode):
+                return  # replaced meanwhile
+            self._put_entry(_entry(path, Kind.FILE, status, xattrs=_xattrs(source)))
+            self._put_content(source, status.st_size)
+        finally:
+            os.close(source)
+
+    def _put_entry(self, entry: Entry) -> None:
+        self.entries += 1
+        self._put(render_entry(entry))
+
+    def _put_content(self, source: int, size: int) -> None:
+        left = size
+        if size >= _SENT_BY_KERNEL:
+            self._flush()
+            while left:
+                sent = os.sendfile(self._out_fd, source, None, left)
+                if not sent:
+                    break
+                self.size += sent
+                left -= sent
+        while left:
+            data = os.read(source, min(left, _BUFFERED))
+            if not data:
+                break
+            self._put(data)
+            left -= len(data)
+        while left:
+            zeros = min(left, _BUFFERED)
+            self._put(bytes(zeros))
+            left -= zeros
+        self._put(bytes(-size % BLOCK))
+
+    def _put(self, data: bytes) -> None:
+        self._buffer += data
+        self.size += len(data)
+        if len(self._buffer) >= _BUFFERED:
+            self._flush()
+
+    def _flush(self) -> None:
+        view = memoryview(self._buffer)
+        while view:
+            view = view[os.write(self._out_fd, view) :]
+        self._buffer = bytearray()
+
+
+def _entry(
+    path: bytes,
+    kind: Kind,
+    status: os.stat_result,
+    *,
+    target: bytes = b"",
+    xattrs: dict[bytes, bytes] | None = None,
+) -> Entry:
+    device = (0, 0)
+    if kind in (Kind.CHARACTER, Kind.BLOCK):
+        device = (os.major(status.st_rdev), os.minor(status.st_rdev))
+    size = status.st_size if kind is Kind.FILE else 0
+    mode = stat.S_IMODE(status.st_mode)
+    return Entry(
+        path,
+        kind,
+        mode,
+        status.st_uid,
+        status.st_gid,
+        status.st_mtime_ns,
+        size,
+        target,
+        device,
+        xattrs or {},
+        None,
+        size,
+    )
+
+
+def _names(fd: int) -> list[bytes]:
+    return sorted(os.fsencode(name) for name in os.listdir(fd))
+
+
+def _xattrs(fd: int) -> dict[bytes, bytes]:
+    """Return the attributes that go into an archive; none where the file system has none."""
+    try:
+        names = os.listxattr(fd)
+    except OSError:
+        return {}
+    found = {}
+    for name in sorted(os.fsencode(text) for text in names):
+        if is_kept_xattr(name):
+            try:
+                found[name] = os.getxattr(fd, name)
+            except OSError:
+                continue  # removed meanwhile
+    return found
+
+
+def _is_opaque(fd: int) -> bool:
+    try:
+        return os.getxattr(fd, OPAQUE_XATTR) == b"y"
+    except OSError:
+        return False
