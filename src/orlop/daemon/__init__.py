@@ -1,0 +1,1 @@
+"""The engine as a process: options, wiring, start, signals and shutdown."""

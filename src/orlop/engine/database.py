@@ -1,0 +1,140 @@
+"""The engine's records: one SQLite file with write-ahead log.
+
+```
+<data-root>/state.db        records of every package, each with its own tables; ``user_version`` is SCHEMA_VERSION
+            state.db-wal    what was committed since the last checkpoint: part of the database, never to be removed
+            state.db.damaged-<time>   a file that SQLite could not read, put aside at start
+            state.db.v<n>   copy made before a migration from schema n
+```
+
+One process opens the file (the data-root is locked by the daemon), one thread uses it. A commit survives the death of
+the process at any instruction; a durable one survives the death of the machine too (fsync before it returns).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+from typing import TYPE_CHECKING
+
+from orlop.errors import DataLossError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+SCHEMA_VERSION = 1
+
+# From version n (the index) to n + 1; SQL scripts that run inside one transaction.
+MIGRATIONS: dict[int, str] = {}
+
+_log = logging.getLogger(__name__)
+
+
+class Database:
+    """Owns the connection. ``connection`` is in autocommit mode; group statements with :meth:`transaction`."""
+
+    def __init__(self, path: str, schemas: Sequence[str]) -> None:
+        """Open, check, migrate and complete the database.
+
+        A file that SQLite calls damaged is renamed away (``quarantined`` tells where to) and a new one is begun.
+
+        Args:
+            path: absolute path; the directory exists.
+            schemas: ``CREATE TABLE IF NOT EXISTS`` scripts of the packages that keep records.
+
+        Raises:
+            UnsupportedError: the file was written by a newer orlop.
+        """
+        self.path = path
+        self.quarantined: str | None = None
+        self._depth = 0
+        try:
+            self.connection = self._open(schemas)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+                raise DataLossError(f"cannot open {path}: {error}") from error
+            self.quarantined = self._put_aside()
+            _log.error("%s is damaged (%s): put aside as %s", path, error, self.quarantined)
+            self.connection = self._open(schemas)
+
+    def _open(self, schemas: Sequence[str]) -> sqlite3.Connection:
+        # The file holds environment variables of containers: nobody but root reads it.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA busy_timeout = 5000")
+            if (damage := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(damage)
+            self._migrate(connection)
+            for schema in schemas:
+                connection.executescript(schema)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > SCHEMA_VERSION:
+            raise UnsupportedError(
+                f"{self.path} was written by a newer version of orlop (schema {version}, this one knows"
+                f" {SCHEMA_VERSION}); use that version, or another data-root",
+            )
+        if version in (0, SCHEMA_VERSION):
+            return
+        with contextlib.closing(sqlite3.connect(f"{self.path}.v{version}")) as copy:
+            connection.backup(copy)
+        while version < SCHEMA_VERSION:
+            script = MIGRATIONS[version]
+            version += 1
+            connection.executescript(f"BEGIN IMMEDIATE;\n{script};\nPRAGMA user_version = {version};\nCOMMIT;")
+
+    def _put_aside(self) -> str:
+        target = f"{self.path}.damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(self.path + suffix, target + suffix)
+        return target
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """Group statements: all of them or none. A nested use joins the outer transaction.
+
+        Args:
+            durable: the commit is on disk before this returns (about 0.3 ms more): for what a client is told is done.
+        """
+        if self._depth:
+            self._depth += 1
+            try:
+                yield self.connection
+            finally:
+                self._depth -= 1
+            return
+        if durable:
+            self.connection.execute("PRAGMA synchronous = FULL")
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+            self._depth = 1
+            try:
+                yield self.connection
+            except BaseException:
+                self.connection.execute("ROLLBACK")
+                raise
+            else:
+                self.connection.execute("COMMIT")
+            finally:
+                self._depth = 0
+        finally:
+            if durable:
+                self.connection.execute("PRAGMA synchronous = NORMAL")
+
+    def close(self) -> None:
+        """Close; what was committed stays in the write-ahead log until the next start folds it in."""
+        self.connection.close()
