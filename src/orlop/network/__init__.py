@@ -1,0 +1,1 @@
+"""Networks of containers: drivers, addresses, published ports, firewall rules."""

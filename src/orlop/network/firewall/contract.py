@@ -1,0 +1,80 @@
+"""What the network service asks of a firewall."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeRules:
+    """A bridge as the firewall sees it.
+
+    Attributes:
+        name: interface name.
+        subnet: "172.17.0.0/16".
+        masquerade: containers reach the outside under the host's address.
+        icc: containers of this bridge reach each other.
+        internal: nothing goes in or out.
+        direct_routing: packets from other interfaces may be addressed to containers themselves.
+    """
+
+    name: str
+    subnet: str
+    masquerade: bool = True
+    icc: bool = True
+    internal: bool = False
+    direct_routing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PortRule:
+    """A published port as the firewall sees it."""
+
+    bridge: str
+    protocol: str
+    host_ip: str
+    host_port: int
+    address: str
+    container_port: int
+
+
+class Firewall(Protocol):
+    """Keeps the host's tables in step with bridges and published ports.
+
+    Every method returns when its rules are in force (or gone), or raises an OrlopError and has changed nothing of what
+    was asked. What is in ``bridges`` and published holds until it is taken back, over restarts of the engine: a new
+    instance is told everything by :meth:`start` and leaves in the tables exactly that. Rules that somebody else made,
+    and everything in DOCKER-USER, are left alone. Calls may come at the same time; each change is atomic per table.
+
+    Guarantees while the rules are in force (threats.md G3, G4, G8):
+
+    - a published port of address 127.0.0.1 can't be reached from another machine, nor from a container;
+    - packets from outside reach a container on its published ports only;
+    - containers of different bridges don't reach each other.
+    """
+
+    @property
+    def name(self) -> str:
+        """What ``docker info`` shows: the backend's name."""
+
+    async def start(self, bridges: Sequence[BridgeRules], ports: dict[str, tuple[PortRule, ...]]) -> None:
+        """Make the tables hold exactly these; ``ports`` by owner."""
+
+    async def add_bridge(self, bridge: BridgeRules) -> None:
+        """Add the rules of a bridge."""
+
+    async def remove_bridge(self, name: str) -> None:
+        """Remove them; a bridge that is not known is no error."""
+
+    async def publish(self, owner: str, ports: Sequence[PortRule]) -> None:
+        """Add the rules of published ports."""
+
+    async def withdraw(self, owner: str) -> None:
+        """Remove the owner's; none is no error."""
+
+    async def restore(self) -> bool:
+        """Put back what somebody else removed; returns whether anything was missing."""

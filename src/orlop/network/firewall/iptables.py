@@ -1,0 +1,133 @@
+"""The iptables backend: one ``iptables-restore --noflush`` for each change."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from orlop.errors import SystemFailureError
+from orlop.network.firewall import rules
+from orlop.primitives import commands
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from orlop.network.firewall.contract import BridgeRules, PortRule
+
+_TIMEOUT = 30.0
+
+
+def run_command(arguments: Sequence[str], stdin: bytes) -> commands.Completed:
+    """Run an iptables program; raises UnavailableError when it is not installed."""
+    return commands.run(arguments, stdin=stdin, timeout=_TIMEOUT)
+
+
+class IptablesFirewall:
+    """Implements :class:`orlop.network.firewall.contract.Firewall` with iptables-save and iptables-restore.
+
+    Published ports are added and removed one by one, at a cost that does not grow with their number. When a removal
+    finds that its rule is gone (somebody flushed the tables), the whole rule set is compared and put right.
+    """
+
+    name = "iptables"
+
+    def __init__(
+        self,
+        *,
+        prefix: str = "DOCKER",
+        policy_drop: bool = False,
+        run: Callable[[Sequence[str], bytes], commands.Completed] = run_command,
+    ) -> None:
+        self._prefix = prefix
+        self._policy_drop = policy_drop
+        self._run = run
+        self._bridges: dict[str, BridgeRules] = {}
+        self._ports: dict[str, tuple[PortRule, ...]] = {}
+        self._turn = asyncio.Lock()
+
+    async def start(self, bridges: Sequence[BridgeRules], ports: dict[str, tuple[PortRule, ...]]) -> None:
+        """Make the tables hold exactly these."""
+        async with self._turn:
+            for bridge in bridges:
+                rules.check_rule_values(bridge, ())
+            for owned in ports.values():
+                rules.check_rule_values(None, owned)
+            self._bridges = {bridge.name: bridge for bridge in bridges}
+            self._ports = dict(ports)
+            await self._synchronise()
+
+    async def add_bridge(self, bridge: BridgeRules) -> None:
+        """Add the rules of a bridge."""
+        rules.check_rule_values(bridge, ())
+        async with self._turn:
+            before = self._bridges.get(bridge.name)
+            self._bridges[bridge.name] = bridge
+            try:
+                await self._synchronise()
+            except BaseException:
+                self._bridges.pop(bridge.name)
+                if before is not None:
+                    self._bridges[bridge.name] = before
+                raise
+
+    async def remove_bridge(self, name: str) -> None:
+        """Remove them."""
+        async with self._turn:
+            if self._bridges.pop(name, None) is not None:
+                await self._synchronise(gone=(name,))
+
+    async def publish(self, owner: str, ports: Sequence[PortRule]) -> None:
+        """Add the rules of published ports."""
+        rules.check_rule_values(None, ports)
+        async with self._turn:
+            text = rules.render_publish(ports, prefix=self._prefix)
+            completed = await self._restore(text)
+            self._ports[owner] = tuple(ports)
+            if completed.returncode:
+                try:
+                    await self._synchronise()
+                except BaseException:
+                    del self._ports[owner]
+                    raise
+
+    async def withdraw(self, owner: str) -> None:
+        """Remove the owner's."""
+        async with self._turn:
+            ports = self._ports.pop(owner, ())
+            if not ports:
+                return
+            completed = await self._restore(rules.render_withdraw(ports, prefix=self._prefix))
+            if completed.returncode:
+                await self._synchronise()
+
+    async def restore(self) -> bool:
+        """Put back what somebody else removed."""
+        async with self._turn:
+            return await self._synchronise()
+
+    async def remove_all(self) -> None:
+        """Take every rule and chain of ours away (a test's clean-up; the engine leaves them for live containers)."""
+        async with self._turn:
+            text = rules.render_removal(await self._saved(), self._wanted())
+            if text:
+                (await self._restore(text)).check()
+
+    def _wanted(self) -> rules.RuleSet:
+        flat = [port for owned in self._ports.values() for port in owned]
+        return rules.compute(self._bridges.values(), flat, prefix=self._prefix)
+
+    async def _synchronise(self, gone: Sequence[str] = ()) -> bool:
+        text = rules.render_changes(await self._saved(), self._wanted(), policy_drop=self._policy_drop, gone=gone)
+        if text:
+            completed = await self._restore(text)
+            if completed.returncode:
+                words = completed.stderr.decode("utf-8", "replace").strip()[:2000]
+                raise SystemFailureError(f"failed to set up firewall rules: {words}")
+        return bool(text)
+
+    async def _saved(self) -> str:
+        completed = await asyncio.to_thread(self._run, ("iptables-save",), b"")
+        return completed.check().stdout.decode("utf-8", "replace")
+
+    async def _restore(self, text: str) -> commands.Completed:
+        return await asyncio.to_thread(self._run, ("iptables-restore", "--noflush", "-w"), text.encode())

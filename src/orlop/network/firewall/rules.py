@@ -1,0 +1,256 @@
+"""The rule set of the iptables backend: computed, compared and rendered without touching anything.
+
+Chains (Docker's names; ``ORLOP`` in place of ``DOCKER`` beside a live Docker, except for DOCKER-USER, which is shared):
+
+    raw     PREROUTING  -> DOCKER                    127/8 and containers' addresses from elsewhere (G3, G4)
+    filter  FORWARD     -> DOCKER-USER               the administrator's; made when missing, never rewritten (G6)
+                        -> DOCKER-FORWARD -> DOCKER-ISOLATION-STAGE-1 -> DOCKER-ISOLATION-STAGE-2     (G8)
+                                          -> DOCKER  one ACCEPT for each published port, then DROP
+    nat     PREROUTING, OUTPUT -> DOCKER             one DNAT for each published port
+            POSTROUTING                              masquerade
+
+Rules are text exactly as iptables-save prints it, so that what is there can be compared with what should be.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from orlop.network.firewall.contract import BridgeRules, PortRule
+
+USER_CHAIN = "DOCKER-USER"
+_NET = r"[0-9./]+"
+_LINK = r"[A-Za-z0-9._-]+"
+# Masquerade rules of ours live in a built-in chain; these patterns find those of subnets that are no more.
+_STALE_POSTROUTING = (
+    rf"-s {_NET} ! -o {{bridge}} -j MASQUERADE",
+    rf"-s 127.0.0.0/8 -o {_LINK} -j MASQUERADE",
+    rf"-s ({_NET}) -d \1 -o {_LINK} -m conntrack --ctstate DNAT -j MASQUERADE",
+)
+
+
+@dataclass(slots=True)
+class Table:
+    """One table's part of the rule set.
+
+    Attributes:
+        own: chain -> its rules, all of them ("-i lo -j RETURN").
+        builtin: built-in chain -> rules that have to be in it, at its head when they are put there.
+        kept: chains of the administrator -> rules that they are made with when they are missing.
+    """
+
+    own: dict[str, list[str]] = field(default_factory=dict)
+    builtin: dict[str, list[str]] = field(default_factory=dict)
+    kept: dict[str, list[str]] = field(default_factory=dict)
+
+
+RuleSet = dict[str, Table]
+
+
+def dnat_rule(port: PortRule) -> str:
+    """Return the rule of nat DOCKER for a published port."""
+    where = "" if port.host_ip in ("", "0.0.0.0") else f"-d {port.host_ip}/32 "
+    match = f"{where}-p {port.protocol} -m {port.protocol} --dport {port.host_port}"
+    return f"{match} -j DNAT --to-destination {port.address}:{port.container_port}"
+
+
+def accept_rule(port: PortRule) -> str:
+    """Return the rule of filter DOCKER for a published port."""
+    match = f"-p {port.protocol} -m {port.protocol} --dport {port.container_port}"
+    return f"-d {port.address}/32 ! -i {port.bridge} -o {port.bridge} {match} -j ACCEPT"
+
+
+def compute(bridges: Iterable[BridgeRules], ports: Iterable[PortRule], *, prefix: str = "DOCKER") -> RuleSet:
+    """Return the whole rule set. ``ports`` are in the order in which they were published; the newest comes first."""
+    bridges, ports = list(bridges), list(ports)
+    return {
+        "raw": _raw(bridges, prefix),
+        "filter": _filter(bridges, ports, prefix),
+        "nat": _nat(bridges, ports, prefix),
+    }
+
+
+def _raw(bridges: Sequence[BridgeRules], prefix: str) -> Table:
+    # Bridges have route_localnet on, so that a port published on loopback can be answered. Nothing that arrives from
+    # elsewhere may therefore claim to be from or for 127/8 (CVE-2020-8558's class; moby#45610).
+    rules = ["-i lo -j RETURN", "-d 127.0.0.0/8 -j DROP", "-s 127.0.0.0/8 -j DROP"]
+    rules += [
+        f"-d {bridge.subnet} ! -i {bridge.name} -j DROP"
+        for bridge in bridges
+        if not bridge.direct_routing and (bridge.masquerade or bridge.internal)
+    ]
+    return Table(own={prefix: rules}, builtin={"PREROUTING": [f"-j {prefix}"]})
+
+
+def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], prefix: str) -> Table:
+    forward, one, two = f"{prefix}-FORWARD", f"{prefix}-ISOLATION-STAGE-1", f"{prefix}-ISOLATION-STAGE-2"
+    own: dict[str, list[str]] = {prefix: [accept_rule(port) for port in reversed(ports)]}
+    own[forward], own[one], own[two] = [f"-j {one}"], [], []
+    for bridge in bridges:
+        name = bridge.name
+        own[prefix].append(f"! -i {name} -o {name} -j DROP")
+        if bridge.internal:
+            own[one].append(f"! -s {bridge.subnet} -o {name} -j DROP")
+            own[one].append(f"! -d {bridge.subnet} -i {name} -j DROP")
+        else:
+            own[one].append(f"-i {name} ! -o {name} -j {two}")
+            own[two].append(f"-o {name} -j DROP")
+            own[forward].append(f"-o {name} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+            own[forward].append(f"-o {name} -j {prefix}")
+            own[forward].append(f"-i {name} ! -o {name} -j ACCEPT")
+        if not bridge.icc:
+            # to a published port of a neighbour by way of the host's address: as from anywhere else
+            own[forward].append(f"-i {name} -o {name} -m conntrack --ctstate DNAT -j ACCEPT")
+        own[forward].append(f"-i {name} -o {name} -j {'ACCEPT' if bridge.icc else 'DROP'}")
+    return Table(
+        own=own,
+        builtin={"FORWARD": [f"-j {USER_CHAIN}", f"-j {forward}"]},
+        kept={USER_CHAIN: ["-j RETURN"]},
+    )
+
+
+def _nat(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], prefix: str) -> Table:
+    local = f"-m addrtype --dst-type LOCAL -j {prefix}"
+    masquerade: list[str] = []
+    for bridge in bridges:
+        if bridge.internal:
+            continue
+        if bridge.masquerade:
+            masquerade.append(f"-s {bridge.subnet} ! -o {bridge.name} -j MASQUERADE")
+        # the host's own loopback connections to published ports: the container must be able to answer
+        masquerade.append(f"-s 127.0.0.0/8 -o {bridge.name} -j MASQUERADE")
+        # a neighbour, or the container itself, by way of the host's address: the answer must come back this way
+        back = f"-s {bridge.subnet} -d {bridge.subnet} -o {bridge.name}"
+        masquerade.append(f"{back} -m conntrack --ctstate DNAT -j MASQUERADE")
+    return Table(
+        own={prefix: [dnat_rule(port) for port in reversed(ports)]},
+        builtin={"PREROUTING": [local], "OUTPUT": [local], "POSTROUTING": masquerade},
+    )
+
+
+def parse_saved(saved: str) -> dict[str, dict[str, list[str]]]:
+    """Return table -> chain -> rules of what iptables-save printed."""
+    tables: dict[str, dict[str, list[str]]] = {}
+    chains: dict[str, list[str]] = {}
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            chains = tables.setdefault(line[1:].strip(), {})
+        elif line.startswith(":"):
+            chains.setdefault(line[1:].split(" ", 1)[0], [])
+        elif line.startswith("-A "):
+            chain, _, rule = line[3:].partition(" ")
+            chains.setdefault(chain, []).append(rule.strip())
+    return tables
+
+
+def render_changes(saved: str, wanted: RuleSet, *, policy_drop: bool = False, gone: Iterable[str] = ()) -> str:
+    """Return the input of ``iptables-restore --noflush`` that turns what is there into what is wanted; "" for nothing.
+
+    Args:
+        saved: what iptables-save printed.
+        wanted: the rule set.
+        policy_drop: also set the policy of FORWARD to DROP (the engine switched forwarding on: the host must not
+            become everybody's router).
+        gone: names of bridges whose masquerade rules are to be removed.
+    """
+    present = parse_saved(saved)
+    bridges = set(gone)
+    for rule in wanted["nat"].builtin["POSTROUTING"]:
+        bridges.update(re.findall(rf"-o ({_LINK})", rule))
+    parts: list[str] = []
+    for name, table in wanted.items():
+        chains = present.get(name, {})
+        lines = [*_kept(chains, table), *_own(chains, table), *_builtin(chains, table, bridges)]
+        if name == "filter" and policy_drop and ":FORWARD DROP" not in saved:
+            lines.insert(0, ":FORWARD DROP [0:0]")
+        if lines:
+            # declarations come before rules, or the input is refused
+            lines.sort(key=lambda line: not line.startswith(":"))
+            parts += [f"*{name}", *lines, "COMMIT"]
+    return "".join(f"{line}\n" for line in parts)
+
+
+def _kept(chains: Mapping[str, list[str]], table: Table) -> Iterable[str]:
+    for chain, rules in table.kept.items():
+        if chain not in chains:
+            yield f":{chain} - [0:0]"
+            yield from (f"-A {chain} {rule}" for rule in rules)
+
+
+def _own(chains: Mapping[str, list[str]], table: Table) -> Iterable[str]:
+    for chain, rules in table.own.items():
+        if chains.get(chain) != rules:
+            yield f":{chain} - [0:0]"  # makes it, or empties it
+            yield from (f"-A {chain} {rule}" for rule in rules)
+
+
+def _builtin(chains: Mapping[str, list[str]], table: Table, bridges: set[str]) -> Iterable[str]:
+    for chain, rules in table.builtin.items():
+        there = chains.get(chain, [])
+        ours = [rule for rule in there if rule in rules or (chain == "POSTROUTING" and _is_stale(rule, bridges))]
+        if ours == rules:
+            continue
+        yield from (f"-D {chain} {rule}" for rule in ours)
+        yield from (f"-I {chain} {place} {rule}" for place, rule in enumerate(rules, 1))
+
+
+def _is_stale(rule: str, bridges: set[str]) -> bool:
+    links = re.findall(rf"-o ({_LINK})", rule)
+    if len(links) != 1 or links[0] not in bridges:
+        return False
+    return any(re.fullmatch(pattern.format(bridge=_LINK), rule) for pattern in _STALE_POSTROUTING)
+
+
+def render_publish(ports: Sequence[PortRule], *, prefix: str = "DOCKER") -> str:
+    """Return the input of iptables-restore that adds published ports."""
+    nat = "".join(f"-I {prefix} 1 {dnat_rule(port)}\n" for port in ports)
+    accept = "".join(f"-I {prefix} 1 {accept_rule(port)}\n" for port in ports)
+    return f"*nat\n{nat}COMMIT\n*filter\n{accept}COMMIT\n"
+
+
+def render_withdraw(ports: Sequence[PortRule], *, prefix: str = "DOCKER") -> str:
+    """Return the input of iptables-restore that removes published ports; it fails if one of them is not there."""
+    nat = "".join(f"-D {prefix} {dnat_rule(port)}\n" for port in ports)
+    accept = "".join(f"-D {prefix} {accept_rule(port)}\n" for port in ports)
+    return f"*nat\n{nat}COMMIT\n*filter\n{accept}COMMIT\n"
+
+
+def render_removal(saved: str, wanted: RuleSet) -> str:
+    """Return the input that takes all of our rules and chains away again (DOCKER-USER stays)."""
+    present = parse_saved(saved)
+    parts: list[str] = []
+    for name, table in wanted.items():
+        chains = present.get(name, {})
+        lines = [
+            f"-D {chain} {rule}"
+            for chain, ours in table.builtin.items()
+            for rule in chains.get(chain, [])
+            if rule in ours and rule != f"-j {USER_CHAIN}"
+        ]
+        own = [chain for chain in table.own if chain in chains]
+        lines += [f"-F {chain}" for chain in own] + [f"-X {chain}" for chain in own]
+        if lines:
+            parts += [f"*{name}", *lines, "COMMIT"]
+    return "".join(f"{line}\n" for line in parts)
+
+
+def check_rule_values(bridge: BridgeRules | None, ports: Iterable[PortRule]) -> None:
+    """Refuse values that could be more than one word of a rule; the last line of defence (threats.md G10)."""
+    if bridge is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", bridge.name):
+        raise ValueError(f"not an interface name: {bridge.name!r}")
+    if bridge is not None:
+        ipaddress.IPv4Network(bridge.subnet)
+    for port in ports:
+        if port.protocol not in ("tcp", "udp", "sctp"):
+            raise ValueError(f"not a protocol: {port.protocol!r}")
+        ipaddress.IPv4Address(port.host_ip)
+        ipaddress.IPv4Address(port.address)
+        for number in (port.host_port, port.container_port):
+            if not 0 < number < 65536:
+                raise ValueError(f"not a port: {number}")

@@ -1,0 +1,108 @@
+"""What the administrator chooses about networks."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from orlop.errors import InvalidParameterError, UnsupportedError
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPool:
+    """A range that networks without a chosen subnet are cut from.
+
+    Attributes:
+        base: the range, "172.17.0.0/16".
+        size: prefix length of each network cut from it.
+    """
+
+    base: str
+    size: int
+
+
+# The order in which Docker tries them (libnetwork/ipamutils).
+DEFAULT_POOLS = (
+    *(AddressPool(f"172.{second}.0.0/16", 16) for second in range(17, 32)),
+    AddressPool("192.168.0.0/16", 20),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    """The daemon's network options, under Docker's names.
+
+    Attributes:
+        bridge: name of the default network's bridge; "none" for no default network.
+        bip: address and prefix length of the default bridge, "172.17.0.1/16"; "" chooses a free pool.
+        mtu: of bridges and containers' interfaces, bytes.
+        iptables: whether firewall rules are kept at all; without them no port can be published.
+        ip_forward: switch IPv4 forwarding on at start.
+        ip_masq: containers reach the outside under the host's address.
+        icc: containers of the default bridge reach each other.
+        default_ip: address that ports are published on unless one is given.
+        firewall_backend: "" or "iptables".
+        default_address_pools: where subnets come from.
+        pool_size: network namespaces kept ready.
+        allow_direct_routing: let neighbours that route to a container's own address reach its published ports.
+    """
+
+    bridge: str = "docker0"
+    bip: str = ""
+    mtu: int = 1500
+    iptables: bool = True
+    ip_forward: bool = True
+    ip_masq: bool = True
+    icc: bool = True
+    default_ip: str = "0.0.0.0"
+    firewall_backend: str = ""
+    default_address_pools: tuple[AddressPool, ...] = DEFAULT_POOLS
+    pool_size: int = 4
+    allow_direct_routing: bool = False
+
+    def validate(self) -> None:
+        """Raise InvalidParameterError or UnsupportedError for what cannot be."""
+        if self.firewall_backend not in ("", "iptables"):
+            if self.firewall_backend == "nftables":
+                raise UnsupportedError("firewall backend is not supported yet: nftables")
+            raise InvalidParameterError(f"invalid firewall-backend: {self.firewall_backend!r}")
+        check_interface_name(self.bridge)
+        if self.bip:
+            check_bip(self.bip)
+        if not 68 <= self.mtu <= 65535:
+            raise InvalidParameterError(f"invalid MTU: {self.mtu}")
+        try:
+            ipaddress.IPv4Address(self.default_ip)
+        except ValueError:
+            raise InvalidParameterError(f"invalid default address of published ports: {self.default_ip}") from None
+        for pool in self.default_address_pools:
+            _check_pool(pool)
+
+
+def check_interface_name(name: str) -> str:
+    """Return the name if the kernel and our rules take it (dev_valid_name; threats.md G10)."""
+    bad = not 1 <= len(name) <= 15 or name in (".", "..") or not name.isascii() or not name[0].isalnum()
+    if bad or not all(char.isalnum() or char in "._-" for char in name):
+        raise InvalidParameterError(f"invalid bridge name: {name!r}")
+    return name
+
+
+def check_bip(text: str) -> ipaddress.IPv4Interface:
+    """Parse a bridge's address; it must be a host of its subnet, and the prefix length must be given."""
+    try:
+        interface = ipaddress.IPv4Interface(text)
+    except ValueError:
+        raise InvalidParameterError(f"invalid bridge address (bip): {text}") from None
+    subnet = interface.network
+    if "/" not in text or subnet.prefixlen > 30 or interface.ip in (subnet.network_address, subnet.broadcast_address):
+        raise InvalidParameterError(f"invalid bridge address (bip): {text}")
+    return interface
+
+
+def _check_pool(pool: AddressPool) -> None:
+    try:
+        base = ipaddress.IPv4Network(pool.base)
+    except ValueError:
+        raise InvalidParameterError(f"invalid base pool: {pool.base}") from None
+    if not base.prefixlen <= pool.size <= 30:
+        raise InvalidParameterError(f"invalid pool size: {pool.size} in {pool.base}")

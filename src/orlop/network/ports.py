@@ -1,0 +1,162 @@
+"""Host ports: who has which, held against other programs.
+
+A published port is a firewall rule, not a process. So that no other program takes the port meanwhile, the engine keeps
+a socket that is bound and never listens: a connection that no rule leads to a container is refused at once (demand.md
+16: nothing accepts before the application does).
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orlop.errors import SystemFailureError, UnsupportedError
+from orlop.spec.ports import PortBinding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orlop.spec.ports import PortRequest
+
+DOCKER_RANGE = (32768, 60999)
+_ANY = "0.0.0.0"
+_KINDS = {
+    "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    "sctp": (socket.SOCK_STREAM, 132),
+}
+
+
+def local_port_range(path: str = "/proc/sys/net/ipv4/ip_local_port_range") -> tuple[int, int]:
+    """Return the range that random host ports come from: the kernel's ephemeral one, as Docker does."""
+    try:
+        with open(path, encoding="ascii") as file:
+            low, high = (int(word) for word in file.read(64).split())
+    except (OSError, ValueError):
+        return DOCKER_RANGE
+    return (low, high) if 0 < low <= high <= 65535 else DOCKER_RANGE
+
+
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    binding: PortBinding
+    socket: socket.socket | None
+
+
+class PortAllocator:
+    """Gives out host ports and holds them."""
+
+    def __init__(self, *, default_ip: str = _ANY, dynamic: tuple[int, int] = DOCKER_RANGE) -> None:
+        self._default_ip = default_ip
+        self._dynamic = dynamic
+        self._next = dynamic[0]
+        self._taken: dict[tuple[str, int], set[str]] = {}  # (protocol, port) -> host addresses
+        self._holds: dict[str, list[_Hold]] = {}  # owner -> what it holds
+
+    def allocate(self, owner: str, requests: Sequence[PortRequest], *, address: str) -> tuple[PortBinding, ...]:
+        """Take a host port for each request; all or none.
+
+        Args:
+            owner: whose they are, for :meth:`release`.
+            requests: what is wanted; chosen ports are taken before random ones.
+            address: the container's, for messages.
+
+        Raises:
+            SystemFailureError: a port is taken, in Docker's words.
+            UnsupportedError: an IPv6 address.
+        """
+        held: list[_Hold] = []
+        try:
+            for request in sorted(requests, key=lambda request: request.first == 0):
+                held.append(self._take(request, address))
+                self._taken.setdefault((request.protocol, held[-1].binding.host_port), set()).add(
+                    held[-1].binding.host_ip
+                )
+        except BaseException:
+            self._drop(held)
+            raise
+        self._holds.setdefault(owner, []).extend(held)
+        return tuple(sorted(hold.binding for hold in held))
+
+    def release(self, owner: str) -> None:
+        """Give back everything that the owner holds."""
+        self._drop(self._holds.pop(owner, []))
+
+    def close(self) -> None:
+        """Let go of all sockets (the engine ends; rules stay)."""
+        for owner in list(self._holds):
+            self.release(owner)
+
+    def _drop(self, holds: Sequence[_Hold]) -> None:
+        for hold in holds:
+            key = hold.binding.protocol, hold.binding.host_port
+            addresses = self._taken.get(key, set())
+            addresses.discard(hold.binding.host_ip)
+            if not addresses:
+                self._taken.pop(key, None)
+            if hold.socket is not None:
+                hold.socket.close()
+
+    def _take(self, request: PortRequest, address: str) -> _Hold:
+        host_ip = request.host_ip or self._default_ip
+        if ipaddress.ip_address(host_ip).version != 4:
+            raise UnsupportedError(f"publishing on an IPv6 address is not supported yet: {host_ip}")
+        fixed = request.first == request.last != 0
+        low, high = (request.first, request.last) if request.first else self._dynamic
+        ports: Sequence[int] = range(low, high + 1)
+        if not request.first:
+            start = self._next if low <= self._next <= high else low
+            ports = [*range(start, high + 1), *range(low, start)]
+        for port in ports:
+            if self._conflicts(request.protocol, port, host_ip):
+                if fixed:
+                    raise SystemFailureError(f"Bind for {host_ip}:{port} failed: port is already allocated")
+                continue
+            try:
+                sock = _hold(request.protocol, host_ip, port)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE and not fixed:
+                    continue
+                reason = os.strerror(error.errno or 0).lower()
+                where = f"{host_ip}:{port}:{address}:{request.container_port}/{request.protocol}"
+                raise SystemFailureError(f"failed to bind host port for {where}: {reason}") from error
+            if not request.first:
+                self._next = port + 1
+            return _Hold(PortBinding(request.container_port, request.protocol, host_ip, port), sock)
+        raise SystemFailureError(f"Bind for {host_ip} failed: all ports are allocated")
+
+    def _conflicts(self, protocol: str, port: int, host_ip: str) -> bool:
+        addresses = self._taken.get((protocol, port), set())
+        return bool(addresses) and (host_ip == _ANY or _ANY in addresses or host_ip in addresses)
+
+
+def _hold(protocol: str, host_ip: str, port: int) -> socket.socket | None:
+    """Return a socket bound to the port, or None where the kernel lacks the protocol."""
+    kind, number = _KINDS[protocol]
+    try:
+        sock = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC, number)
+    except OSError as error:
+        if protocol == "sctp" and error.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
+            return None
+        raise
+    try:
+        if protocol == "udp":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # nothing is ever read from it
+        try:
+            sock.bind((host_ip, port))
+        except OSError as error:
+            if protocol != "tcp" or error.errno != errno.EADDRINUSE:
+                raise
+            # SO_REUSEADDR passes over connections in TIME_WAIT that a former server left, not over a listener.
+            # It is taken back afterwards: with it on ours, another program could listen here.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((host_ip, port))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
