@@ -1,0 +1,209 @@
+"""Taking a client's connection away from HTTP, so that a shim can serve it.
+
+Docker's attach and exec start are ordinary requests after whose head both sides speak raw bytes. The engine gives the
+socket itself to the container's shim, so nothing of aiohttp or asyncio may read from it, close it for both, or parse
+what the client sent early. Three things make that sure:
+
+* :class:`Connection` recognises such a request by its first line, hands exactly its head and body to the HTTP parser,
+  keeps every later byte aside (the *preface*) and stops reading from the socket. If the request fails and is answered
+  as ordinary HTTP, the bytes go to the parser after all and reading goes on.
+* :func:`hijack` writes the answer's head with ``send(2)`` to a duplicate of the descriptor and aborts the transport.
+  asyncio only closes its own descriptor (it never calls ``shutdown(2)`` here): the connection lives in the duplicate.
+* The handler returns :attr:`Hijacked.response`, which writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from orlop.errors import SystemFailureError, UnsupportedError
+from orlop.primitives.owned_fd import OwnedFd
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.streams import StreamReader
+
+    from orlop.api.call import Call
+
+HEAD_LIMIT = 64 * 1024
+RAW_STREAM = "application/vnd.docker.raw-stream"
+MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
+
+_GUARDED = re.compile(rb"POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)[ ?]")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,10})[ \t]*\r\n", re.IGNORECASE)
+
+
+class Connection(RequestHandler):
+    """One client connection. Beyond aiohttp's, owns the bytes held back for a request that may be hijacked."""
+
+    __slots__ = ("_body_left", "_eof", "_head", "_in_head", "_payload", "held")
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type] # aiohttp's own signature, passed through
+        self.held: bytes | None = None
+        self._head = b""
+        self._in_head = False
+        self._body_left = 0
+        self._eof = False
+        self._payload: StreamReader | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Pass bytes to the HTTP parser, as far as they are its business."""
+        if self.held is not None:
+            data = self._feed_body(data)
+            self.held += data
+            return
+        if self._head or self._between_requests():
+            data = self._head + data
+            self._head = b""
+            if data.startswith(b"POST /") or b"POST /".startswith(data):
+                end = data.find(b"\r\n\r\n")
+                if end < 0 and len(data) < HEAD_LIMIT:
+                    self._head = data
+                    return
+                if end >= 0 and _GUARDED.match(data):
+                    self._guard(data[: end + 4], data[end + 4 :])
+                    return
+        self._feed(data)
+
+    def _between_requests(self) -> bool:
+        return not self._in_head and not self._messages and (self._payload is None or self._payload.is_eof())
+
+    def _feed(self, data: bytes) -> None:
+        before = self._request_count
+        fresh = self._between_requests()
+        super().data_received(data)
+        if self._messages:
+            self._payload = self._messages[-1][1]
+        self._in_head = (fresh or self._in_head) and self._request_count == before
+
+    def _guard(self, head: bytes, rest: bytes) -> None:
+        length = _LENGTH.search(head)
+        self._body_left = int(length[1]) if length else 0
+        self.held = b""
+        self._feed(head)
+        self.held = self._feed_body(rest)
+
+    def _feed_body(self, data: bytes) -> bytes:
+        body, rest = data[: self._body_left], data[self._body_left :]
+        self._body_left -= len(body)
+        if body:
+            self._feed(body)
+        if self._body_left == 0 and self.transport is not None:
+            self.transport.pause_reading()
+        return rest
+
+    def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio: True keeps the transport open
+        """Keep the write side when a client that will be hijacked has sent everything that it wants to send."""
+        self._eof = True
+        return self.held is not None
+
+    async def finish_response(
+        self,
+        request: web.BaseRequest,
+        resp: web.StreamResponse,
+        start_time: float | None,
+    ) -> tuple[web.StreamResponse, bool]:
+        """After an ordinary answer, what was held back is HTTP."""
+        result = await super().finish_response(request, resp, start_time)
+        if self.held is not None:
+            held, self.held = self.held, None
+            if self.transport is not None:
+                self.transport.resume_reading()
+                if held:
+                    self.data_received(held)
+                if self._eof:
+                    self.close()
+        return result
+
+    def take(self) -> tuple[socket.socket, bytes]:
+        """Return a duplicate of the socket and the preface; the transport is dead afterwards."""
+        transport = self.transport
+        if transport is None:
+            raise ConnectionResetError("client is gone")
+        if transport.get_extra_info("sslcontext") is not None:
+            raise UnsupportedError("attaching over TLS is not supported")
+        if transport.get_write_buffer_size() or self._messages:
+            raise SystemFailureError("request before the hijacked one is not answered yet")
+        transport.pause_reading()
+        original = transport.get_extra_info("socket")
+        taken = socket.socket(original.family, original.type, original.proto, fileno=os.dup(original.fileno()))
+        held, self.held = self.held or b"", None
+        self.keep_alive(False)
+        transport.abort()
+        return taken, held
+
+
+class Server(web.Server):
+    """aiohttp's low-level server with :class:`Connection` as protocol."""
+
+    def __call__(self) -> RequestHandler:
+        """Make the protocol of a new connection."""
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _HijackedResponse(web.StreamResponse):
+    """Stands for an answer that was already written outside aiohttp."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Write nothing."""
+        del request
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Write nothing."""
+        del data
+
+
+@dataclass(frozen=True, slots=True)
+class Hijacked:
+    """A connection that now belongs to the caller.
+
+    Attributes:
+        fd: the client's stream socket, non-blocking; close it or pass it on.
+        preface: bytes that the client had sent before the head was written.
+        response: what the handler is to return.
+    """
+
+    fd: OwnedFd
+    preface: bytes
+    response: web.StreamResponse
+
+
+async def hijack(call: Call, *, content_type: str = RAW_STREAM) -> Hijacked:
+    """Answer 101 UPGRADED (or 200 to a client that asked for no upgrade) and take the connection.
+
+    Everything that can fail with a JSON error must have been checked before, and the body read.
+
+    Raises:
+        ConnectionError: the client is gone.
+        UnsupportedError: the connection cannot be given away.
+    """
+    connection = call.request.protocol
+    if not isinstance(connection, Connection):
+        raise UnsupportedError("this connection cannot be hijacked")
+    upgrade = call.request.headers.get("Upgrade", "")
+    taken, preface = connection.take()
+    try:
+        head = _head(content_type, upgrade=bool(upgrade))
+        await asyncio.get_running_loop().sock_sendall(taken, head)
+    except BaseException:
+        taken.close()
+        raise
+    return Hijacked(OwnedFd(taken.detach()), preface, _HijackedResponse())
+
+
+def _head(content_type: str, *, upgrade: bool) -> bytes:
+    if upgrade:
+        return (
+            f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+        ).encode()
+    return f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
