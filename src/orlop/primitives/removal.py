@@ -1,6 +1,6 @@
 """Remove a whole tree through directory descriptors.
 
-``shutil.rmtree`` is banned on container paths: it recurses as deep as a container likes and gives up on immutable files.
+``shutil.rmtree`` is banned on container paths: it recurses as deep as a container likes and stops on immutable files.
 Here the walk never follows a link, never enters another file system, keeps few descriptors open however deep the tree
 is (a directory deeper than :data:`_DEPTH` is first moved up to the top), and clears the immutable and append-only
 attributes that a container with CAP_LINUX_IMMUTABLE left behind.

@@ -1,0 +1,6 @@
+"""Layers on disk: the contract of storage drivers, the drivers, and the store of layers that images share."""
+
+from orlop.storage.contract import Change, ChangeKind, Snapshotter, Usage
+from orlop.storage.layers import SCHEMA, LayerStore
+
+__all__ = ["SCHEMA", "Change", "ChangeKind", "LayerStore", "Snapshotter", "Usage"]

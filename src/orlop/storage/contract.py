@@ -1,0 +1,139 @@
+"""The contract of a storage driver.
+
+A *snapshot* is a directory tree made of a parent's tree and changes to it. It is *active* (changing) after
+:meth:`Snapshotter.prepare` and *committed* (never changing again) after :meth:`Snapshotter.commit`. Image layers are
+committed snapshots, a container's layer is an active one.
+
+::
+
+                prepare            commit
+    (nothing) ──────────▶ active ──────────▶ committed
+                            │ remove            │ remove (only without children)
+                            ▼                   ▼
+                         tombstone           tombstone
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from orlop.spec.launch import OverlayRoot
+
+
+class ChangeKind(enum.IntEnum):
+    """How a path differs from the parent's; the numbers of Docker's API."""
+
+    MODIFY = 0
+    ADD = 1
+    DELETE = 2
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Change:
+    """One line of ``docker diff``: absolute path inside the root (bytes, as stored) and kind."""
+
+    path: bytes
+    kind: ChangeKind
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a snapshot itself holds, without its parents: bytes of its files (hard links once) and inodes."""
+
+    size: int
+    inodes: int
+
+
+class Snapshotter(Protocol):
+    """A storage driver.
+
+    Keys match ``[a-z0-9][a-z0-9_.-]{0,127}`` and name a snapshot of either kind; they become file names.
+
+    Every method is synchronous and, unless it says otherwise, short (microseconds, no walk): the engine calls it from
+    its event loop. After a crash at any instruction each method can be called again; what a driver had begun and not
+    finished is listed by :meth:`keys` or :meth:`tombstones` and by nothing else, so that the caller, who knows what
+    should exist, can remove it.
+
+    No driver mounts anything in the engine's mount namespace.
+    """
+
+    @property
+    def name(self) -> str:
+        """The driver's name, as ``docker info`` and ``--storage-driver`` spell it."""
+        ...
+
+    def status(self) -> tuple[tuple[str, str], ...]:
+        """Return ``docker info``'s DriverStatus: pairs of label and value, in order."""
+        ...
+
+    def prepare(self, key: str, parent: str | None) -> None:
+        """Make an active snapshot, empty or with the content of the committed snapshot ``parent``.
+
+        The new root directory has the parent's root's owner and mode; root's and 0755 without a parent.
+
+        Raises:
+            ConflictError: the key exists.
+            NotFoundError: the parent does not exist, or is not committed.
+            SystemFailureError: no space left on device and the like; nothing is left behind.
+        """
+        ...
+
+    def commit(self, key: str, name: str) -> None:
+        """Turn the active snapshot ``key`` into the committed snapshot ``name``, at once and as a whole.
+
+        Raises:
+            ConflictError: ``name`` exists.
+            NotFoundError: there is no active snapshot ``key``.
+        """
+        ...
+
+    def directory(self, key: str) -> str:
+        """Return the absolute path of the directory that holds an active snapshot's changes.
+
+        A layer's tar is unpacked there, whiteouts in overlay's form. Only for drivers whose changes are a directory.
+        """
+        ...
+
+    def mounts(self, key: str, *, writable: bool = True) -> OverlayRoot:
+        """Return how to mount the snapshot.
+
+        Args:
+            key: an active or committed snapshot.
+            writable: mount an active snapshot for writing; only one such mount may exist at a time. Otherwise the view
+                is read-only and may exist beside a writable one.
+        """
+        ...
+
+    def remove(self, key: str) -> str | None:
+        """Make the snapshot disappear at once; a missing one is fine.
+
+        Returns:
+            The path of what is left of it, which the caller removes when nobody waits (``remove_tree``), or None.
+
+        Raises:
+            ConflictError: another snapshot has it as its parent.
+        """
+        ...
+
+    def tombstones(self) -> list[str]:
+        """Return the paths that :meth:`remove` returned, now or before a crash, and that still exist."""
+        ...
+
+    def keys(self) -> list[str]:
+        """Return the keys of all snapshots, both kinds, whatever state a crash left them in."""
+        ...
+
+    def usage(self, key: str) -> Usage:
+        """Return what the snapshot itself holds. Walks its files: call it from a thread."""
+        ...
+
+    def diff(self, key: str) -> list[Change]:
+        """Return how the snapshot differs from its parent, by path. Walks its files: call it from a thread."""
+        ...
+
+    def describe(self, key: str) -> dict[str, str]:
+        """Return ``GraphDriver.Data`` of ``docker inspect``."""
+        ...

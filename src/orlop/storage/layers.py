@@ -1,0 +1,339 @@
+"""The layers that images and containers are made of, by chain id.
+
+What should exist is in the database (one row per layer) and in the caller's container records; what does exist is
+what the driver's ``keys()`` says. Snapshot keys:
+
+========================  =====================================================================================
+``<chain id's hex>``      an image layer, committed; has a row
+``<hex>-init``            the init layer on top of it (``storage.init_layer``), committed; made when first needed
+``scratch-init``          the same for images without layers
+``<container id>``        a container's writable layer, active
+``new-<random>``          a layer being unpacked; its name is the mark of an unfinished one
+========================  =====================================================================================
+
+Reference counts are never stored: they are counted at start from images (:meth:`LayerStore.retain`), container layers
+and parent links, so that no crash can make them wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError
+from orlop.spec.digest import Digest, chain_id
+from orlop.storage import init_layer
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping
+
+    from orlop.spec.launch import OverlayRoot
+    from orlop.storage.contract import Change, Snapshotter
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS layers (
+    chain_id TEXT PRIMARY KEY,      -- hex
+    diff_id TEXT NOT NULL,          -- hex
+    parent TEXT,                    -- hex of the parent's chain id
+    driver TEXT NOT NULL,
+    size INTEGER NOT NULL,          -- bytes of its files
+    created INTEGER NOT NULL        -- nanoseconds since the epoch
+) STRICT;
+"""
+_NEW = "new-"
+_INIT = "-init"
+_SCRATCH_INIT = "scratch-init"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One image layer: ``size`` is what its own files hold, in bytes."""
+
+    chain: Digest
+    diff_id: Digest
+    parent: Digest | None
+    size: int
+
+
+class LayerStore:
+    """Owns the layers' rows and all snapshots of its driver.
+
+    All methods are synchronous and, where not said otherwise, short. Those that return paths ("tombstones") expect the
+    caller to have them removed (``remove_tree`` in a spawner's child) when nobody waits.
+    """
+
+    def __init__(self, database: sqlite3.Connection, snapshotter: Snapshotter) -> None:
+        self._database = database
+        self._snapshotter = snapshotter
+        self._layers: dict[Digest, Layer] = {}
+        self._references: dict[Digest, int] = {}
+        self._containers: dict[str, Digest | None] = {}
+        self._inits: set[str] = set()
+
+    @property
+    def driver(self) -> Snapshotter:
+        """The storage driver."""
+        return self._snapshotter
+
+    def load(self, containers: Mapping[str, Digest | None]) -> None:
+        """Read the rows and count the references of layers and containers; call once, at start.
+
+        Args:
+            containers: id and top chain id of every container record.
+        """
+        keys = set(self._snapshotter.keys())
+        self._inits = {key for key in keys if key.endswith(_INIT)}
+        rows = self._database.execute(
+            "SELECT chain_id, diff_id, parent, size FROM layers WHERE driver = ?",
+            (self._snapshotter.name,),
+        )
+        for chain, diff_id, parent, size in rows.fetchall():
+            if chain in keys:
+                layer = Layer(Digest(chain), Digest(diff_id), Digest(parent) if parent else None, size)
+                self._layers[layer.chain] = layer
+            else:
+                self._database.execute("DELETE FROM layers WHERE chain_id = ?", (chain,))
+        for layer in self._layers.values():
+            if layer.parent is not None:
+                self._add_reference(layer.parent)
+        for container_id, top in containers.items():
+            if container_id in keys:
+                self._containers[container_id] = top
+                if top is not None:
+                    self._add_reference(top)
+
+    def collect(self) -> list[str]:
+        """Remove every layer that nothing refers to and everything a crash left; return the tombstones.
+
+        Call after :meth:`load` and after every image has called :meth:`retain`.
+        """
+        for layer in list(self._layers.values()):
+            if not self._references.get(layer.chain) and layer.chain in self._layers:
+                self._drop(layer.chain)
+        for key in self._snapshotter.keys():  # noqa: SIM118 - a method of the driver, not a mapping
+            if not self._is_known(key) and key.endswith(_INIT):
+                self._inits.discard(key)
+                self._snapshotter.remove(key)
+        unknown = [key for key in self._snapshotter.keys() if not self._is_known(key)]  # noqa: SIM118
+        while unknown:
+            left = [key for key in unknown if not self._try_remove(key)]
+            if len(left) == len(unknown):
+                raise SystemFailureError(f"layers refer to each other in a circle: {left[0]}")
+            unknown = left
+        return self._snapshotter.tombstones()
+
+    def _try_remove(self, key: str) -> bool:
+        try:
+            self._snapshotter.remove(key)
+        except ConflictError:
+            return False
+        return True
+
+    def _is_known(self, key: str) -> bool:
+        if key == _SCRATCH_INIT or key in self._containers:
+            return True
+        try:
+            return Digest(key.removesuffix(_INIT)) in self._layers
+        except InvalidParameterError:
+            return False
+
+    def get(self, chain: Digest) -> Layer:
+        """Return a layer.
+
+        Raises:
+            NotFoundError: "layer does not exist".
+        """
+        try:
+            return self._layers[chain]
+        except KeyError:
+            raise NotFoundError("layer does not exist") from None
+
+    def has(self, chain: Digest) -> bool:
+        """Tell whether the layer is there."""
+        return chain in self._layers
+
+    def size(self, chain: Digest | None) -> int:
+        """Return the bytes of a layer and everything below it; 0 for no layer."""
+        total = 0
+        while chain is not None:
+            layer = self.get(chain)
+            total += layer.size
+            chain = layer.parent
+        return total
+
+    def retain(self, chain: Digest) -> None:
+        """Count one more user of the layer.
+
+        Raises:
+            NotFoundError: there is no such layer.
+        """
+        self.get(chain)
+        self._add_reference(chain)
+
+    def release(self, chain: Digest) -> list[str]:
+        """Count one user less; remove the layer and then its parents when nobody uses them. Returns tombstones."""
+        self._references[chain] = self._references.get(chain, 0) - 1
+        return self._drop(chain) if self._references[chain] <= 0 and chain in self._layers else []
+
+    def _add_reference(self, chain: Digest) -> None:
+        self._references[chain] = self._references.get(chain, 0) + 1
+
+    def _drop(self, chain: Digest) -> list[str]:
+        tombstones: list[str | None] = []
+        current: Digest | None = chain
+        while current is not None and self._references.get(current, 0) <= 0:
+            layer = self._layers.pop(current)
+            self._references.pop(current, None)
+            # The row goes first: a snapshot without row is removed at the next start.
+            self._database.execute("DELETE FROM layers WHERE chain_id = ?", (current.hex,))
+            self._inits.discard(current.hex + _INIT)
+            tombstones.append(self._snapshotter.remove(current.hex + _INIT))
+            tombstones.append(self._snapshotter.remove(current.hex))
+            current = layer.parent
+            if current is not None:
+                self._references[current] -= 1
+        return [path for path in tombstones if path is not None]
+
+    # Making layers.
+
+    def begin(self, parent: Digest | None) -> tuple[str, str]:
+        """Start a layer on top of ``parent``; return its key and the directory to unpack into."""
+        if parent is not None:
+            self.get(parent)
+        key = _NEW + secrets.token_hex(16)
+        self._snapshotter.prepare(key, None if parent is None else parent.hex)
+        return key, self._snapshotter.directory(key)
+
+    def finish(self, key: str, diff_id: Digest, parent: Digest | None, *, size: int) -> tuple[Digest, list[str]]:
+        """Make a begun layer real, or drop it when the same layer is there already.
+
+        The caller holds one reference of the layer afterwards.
+
+        Returns:
+            The chain id and tombstones.
+        """
+        chain = chain_id(parent, diff_id)
+        tombstones: list[str] = []
+        if chain in self._layers:
+            tombstones = self.abandon(key)
+        else:
+            self._snapshotter.commit(key, chain.hex)
+            row = (chain.hex, diff_id.hex, parent.hex if parent else None, self._snapshotter.name, size, time.time_ns())
+            self._database.execute("INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._layers[chain] = Layer(chain, diff_id, parent, size)
+            if parent is not None:
+                self._add_reference(parent)
+        self._add_reference(chain)
+        return chain, tombstones
+
+    def abandon(self, key: str) -> list[str]:
+        """Drop a begun layer; return tombstones."""
+        path = self._snapshotter.remove(key)
+        return [] if path is None else [path]
+
+    # Containers.
+
+    def prepare_init(self, chain: Digest | None) -> str:
+        """Make the init layer on top of an image's layers if it is missing; return its key.
+
+        Done when an image is made, so that creating a container does not have to.
+        """
+        key = _SCRATCH_INIT if chain is None else chain.hex + _INIT
+        if key in self._inits:
+            return key
+        draft = _NEW + secrets.token_hex(16)
+        parent = None if chain is None else chain.hex
+        self._snapshotter.prepare(draft, parent)
+        try:
+            lower = () if parent is None else self._snapshotter.mounts(parent, writable=False).lower
+            self._fill_init(draft, lower)
+            self._snapshotter.commit(draft, key)
+            self._inits.add(key)
+        except BaseException:
+            self._snapshotter.remove(draft)
+            raise
+        return key
+
+    def _fill_init(self, draft: str, lower: tuple[str, ...]) -> None:
+        fds: list[int] = []
+        try:
+            fds.extend(os.open(path, _DIRECTORY) for path in (self._snapshotter.directory(draft), *lower))
+            init_layer.fill(fds[0], fds[1:])
+        except OSError as error:
+            raise SystemFailureError(f"init layer: {(error.strerror or '').lower()}") from error
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def create_container(self, container_id: str, chain: Digest | None) -> None:
+        """Make a container's writable layer.
+
+        Raises:
+            ConflictError: it exists.
+            NotFoundError: the image's layer does not exist.
+            SystemFailureError: no space left on device and the like; nothing is left.
+        """
+        if chain is not None:
+            self.get(chain)
+        self._snapshotter.prepare(container_id, self.prepare_init(chain))
+        self._containers[container_id] = chain
+        if chain is not None:
+            self._add_reference(chain)
+
+    def has_container(self, container_id: str) -> bool:
+        """Tell whether the container has its layer."""
+        return container_id in self._containers
+
+    def remove_container(self, container_id: str) -> list[str]:
+        """Take a container's writable layer away at once, and the image's if nothing else uses it; returns tombstones.
+
+        A missing one is fine.
+        """
+        if container_id not in self._containers:
+            return []
+        path = self._snapshotter.remove(container_id)
+        chain = self._containers.pop(container_id)
+        released = [] if chain is None else self.release(chain)
+        return ([] if path is None else [path]) + released
+
+    def root(self, container_id: str) -> OverlayRoot:
+        """Return how a container's init mounts its root file system."""
+        self._check_container(container_id)
+        return self._snapshotter.mounts(container_id)
+
+    def view(self, container_id: str) -> OverlayRoot:
+        """Return how to mount a container's root read-only, beside the container (export, copy-up, cp)."""
+        self._check_container(container_id)
+        return self._snapshotter.mounts(container_id, writable=False)
+
+    def image_view(self, chain: Digest | None) -> OverlayRoot:
+        """Return how to mount an image read-only, with its init layer."""
+        return self._snapshotter.mounts(self.prepare_init(chain), writable=False)
+
+    def usage(self, container_id: str) -> int:
+        """Return the bytes of the container's own files (``SizeRw``). Walks: call it from a thread."""
+        self._check_container(container_id)
+        return self._snapshotter.usage(container_id).size
+
+    def changes(self, container_id: str) -> list[Change]:
+        """Return ``docker diff``. Walks: call it from a thread."""
+        self._check_container(container_id)
+        return self._snapshotter.diff(container_id)
+
+    def describe_container(self, container_id: str) -> dict[str, str]:
+        """Return ``GraphDriver.Data`` of a container."""
+        self._check_container(container_id)
+        return self._snapshotter.describe(container_id)
+
+    def describe_image(self, chain: Digest | None) -> dict[str, str]:
+        """Return ``GraphDriver.Data`` of an image."""
+        return {} if chain is None else self._snapshotter.describe(self.get(chain).chain.hex)
+
+    def _check_container(self, container_id: str) -> None:
+        if container_id not in self._containers:
+            raise NotFoundError(f"no layer of container {container_id}")
