@@ -1,0 +1,24 @@
+"""Control groups: where a container's limits are kept and its processes are counted.
+
+``detect`` once, then ``create_cgroup`` or ``open_cgroup``. Light: loaded in the spawner, used in the shim.
+"""
+
+from __future__ import annotations
+
+from orlop.runtime.cgroups.cgroup_set import CgroupSet, OomEvents, create_cgroup, open_cgroup
+from orlop.runtime.cgroups.features import Features, probe_features
+from orlop.runtime.cgroups.hierarchy import Hierarchies, Hierarchy, detect
+from orlop.runtime.cgroups.path import normalise_path
+
+__all__ = [
+    "CgroupSet",
+    "Features",
+    "Hierarchies",
+    "Hierarchy",
+    "OomEvents",
+    "create_cgroup",
+    "detect",
+    "normalise_path",
+    "open_cgroup",
+    "probe_features",
+]

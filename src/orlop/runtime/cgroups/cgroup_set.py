@@ -1,0 +1,142 @@
+"""What a container's cgroup can do, on either version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from orlop.runtime.cgroups.v1 import CgroupV1
+from orlop.runtime.cgroups.v2 import CgroupV2
+
+if TYPE_CHECKING:
+    from orlop.runtime.cgroups.hierarchy import Hierarchies
+    from orlop.spec.json import JsonObject
+    from orlop.spec.oci import Resources
+
+
+class OomEvents(Protocol):
+    """Tells that the kernel's OOM killer acted in a cgroup."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when something happened; always the same."""
+        ...
+
+    def drain(self) -> None:
+        """Read what made it readable."""
+        ...
+
+    def killed(self) -> bool:
+        """Whether a process of the cgroup was OOM-killed since it exists. The event itself may be only pressure."""
+        ...
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        ...
+
+
+class CgroupSet(Protocol):
+    """One container's cgroup: a directory in every v1 hierarchy, or one in the unified hierarchy.
+
+    Owns the descriptors that joining needs until :meth:`close`; the directories outlive it until :meth:`remove`.
+
+    Attributes:
+        path: below the hierarchies' roots, absolute.
+        version: 1 or 2.
+    """
+
+    path: str
+    version: int
+
+    @property
+    def join_fds(self) -> tuple[int, ...]:
+        """Descriptors that :meth:`join` writes to; they must survive ``close_range`` in the child."""
+        ...
+
+    @property
+    def clone_fd(self) -> int | None:
+        """Directory for ``clone3(CLONE_INTO_CGROUP)``; None where there is no unified hierarchy.
+
+        On a hybrid machine both are used: this for the unified hierarchy, :meth:`join` for the others.
+        """
+        ...
+
+    def join(self, *, cloned: bool) -> None:
+        """Move the calling, single-threaded process in, before it runs anything of the container's (threats.md A14).
+
+        Unshare the cgroup namespace after it, or the namespace's root is the old cgroup.
+
+        Args:
+            cloned: the process was made by ``clone3`` with ``clone_fd``.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the descriptors; a second call does nothing."""
+        ...
+
+    def oom_events(self) -> OomEvents:
+        """Return a new watch; the caller closes it."""
+        ...
+
+    def pids(self) -> list[int]:
+        """Return the processes in the cgroup and below, in no order."""
+        ...
+
+    def kill(self) -> None:
+        """Kill every process in it, also those being forked, and wait until it is empty.
+
+        Raises:
+            SystemFailureError: something was still there after two seconds.
+        """
+        ...
+
+    def freeze(self) -> None:
+        """Stop every process; returns when all are stopped. Raises SystemFailureError."""
+        ...
+
+    def thaw(self) -> None:
+        """Let them run again."""
+        ...
+
+    def frozen(self) -> bool:
+        """Whether it is frozen."""
+        ...
+
+    def stats(self) -> JsonObject:
+        """Return ``cpu_stats``, ``memory_stats``, ``pids_stats`` and ``blkio_stats`` as in Docker's API."""
+        ...
+
+    def update(self, resources: Resources) -> None:
+        """Change limits; what ``resources`` does not mention stays. Raises SystemFailureError, UnsupportedError."""
+        ...
+
+    def remove(self) -> None:
+        """Remove the directories, and those that the container made below; missing ones are fine.
+
+        Raises:
+            SystemFailureError: a process was still in it after two seconds.
+        """
+        ...
+
+    def directories(self) -> dict[str, str]:
+        """Return the host directory by the hierarchy's name below ``/sys/fs/cgroup``; ``""`` for the unified one."""
+        ...
+
+
+def create_cgroup(hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupSet:
+    """Make the cgroup ``path`` (of ``normalise_path``) with its limits; on error nothing of it is left.
+
+    Raises:
+        ConflictError: there is one with processes in it.
+        UnsupportedError: this kernel has no such limit.
+        SystemFailureError: the kernel refused a value.
+    """
+    if hierarchies.version == 1:
+        return CgroupV1.create(hierarchies, path, resources)
+    return CgroupV2.create(hierarchies, path, resources)
+
+
+def open_cgroup(hierarchies: Hierarchies, path: str) -> CgroupSet:
+    """Return an existing cgroup, to join, watch, change or remove it; nothing is opened before it is needed."""
+    if hierarchies.version == 1:
+        return CgroupV1(hierarchies, path)
+    return CgroupV2(hierarchies, path)

@@ -1,0 +1,29 @@
+"""The devices that every container may use, whatever its configuration says (runtime-spec, "Default Devices")."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orlop.spec.oci import DeviceRule, default_device_rules, parse_resources
+
+if TYPE_CHECKING:
+    from orlop.spec.oci import Resources
+
+_DENY_ALL = DeviceRule(allow=False)
+_ALL = parse_resources({"devices": default_device_rules()}).devices
+_ALLOWED = tuple(rule for rule in _ALL if rule.allow)
+
+
+def with_default_devices(resources: Resources) -> Resources:
+    """Add the default devices to the rules; without any rule at all everything else is refused, as in runc."""
+    rules = resources.devices or (_DENY_ALL,)
+    if rules == _ALL or _allows_everything(rules):
+        return resources
+    missing = tuple(rule for rule in _ALLOWED if rule not in rules)
+    return replace(resources, devices=rules + missing)
+
+
+def _allows_everything(rules: tuple[DeviceRule, ...]) -> bool:
+    last = rules[-1]
+    return last.allow and last.type == "a" and last.major is None and last.minor is None and last.access == "rwm"
