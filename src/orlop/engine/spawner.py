@@ -1,0 +1,208 @@
+"""The engine's client of the spawner: the only way in which the engine makes processes.
+
+Each request has a reply channel of its own, so answers come in any order and a child's death is an end of file on
+exactly its own request. A spawner that died is replaced (:data:`RESPAWN_SECONDS`); containers do not depend on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from orlop.engine.packets import PacketSocket
+from orlop.engine.shims import ShimConnection, error_of
+from orlop.errors import OrlopError, UnavailableError
+from orlop.primitives.tar import Unpacked
+from orlop.spec.launch import to_message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from orlop.primitives.owned_fd import OwnedFd
+    from orlop.primitives.tar import Limits
+    from orlop.spec.json import JsonObject
+    from orlop.spec.launch import ContainerLaunch, ExecLaunch, OverlayRoot
+
+RESPAWN_SECONDS = 0.2
+_LOG = logging.getLogger(__name__)
+
+
+class Spawner:
+    """Requests to the spawner process.
+
+    Args:
+        start: starts a spawner process and returns the engine's end of its socket. Called at once, before an event
+            loop exists, and again after the spawner died.
+    """
+
+    def __init__(self, start: Callable[[], socket.socket]) -> None:
+        self._start = start
+        self._first: socket.socket | None = start()
+        self._packets: PacketSocket | None = None
+        self._respawning: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def open(self) -> None:
+        """Begin to use the socket in the running loop."""
+        if self._first is not None:
+            self._packets = PacketSocket(self._first, _unexpected, self._died)
+            self._first = None
+
+    async def close(self) -> None:
+        """Close the socket, upon which the spawner ends. Running containers stay."""
+        self._closing = True
+        if self._respawning is not None:
+            self._respawning.cancel()
+        if self._packets is not None:
+            self._packets.close()
+        if self._first is not None:
+            self._first.close()
+
+    async def create_network_namespace(self) -> tuple[OwnedFd, socket.socket]:
+        """Make a fresh network namespace; returns it and a NETLINK_ROUTE socket inside it."""
+        return _namespace_and_socket(await self.request({"op": "netns"}))
+
+    async def network_namespace_of(self, pidfd: int) -> tuple[OwnedFd, socket.socket]:
+        """Return the network namespace of a running process and a NETLINK_ROUTE socket inside it."""
+        return _namespace_and_socket(await self.request({"op": "netns-of"}, [pidfd]))
+
+    async def unpack(self, root: str, stream_fd: int, limits: Limits) -> Unpacked:
+        """Unpack an uncompressed layer tar into the directory ``root``; the stream is read to its end."""
+        fields = {name: getattr(limits, name) for name in type(limits).__dataclass_fields__}
+        answer = await self._plain({"op": "unpack", "root": root, "limits": fields}, [stream_fd])
+        return Unpacked(_number(answer, "size"), _number(answer, "entries"))
+
+    async def pack(self, overlay: OverlayRoot, out_fd: int) -> int:
+        """Write a root file system as tar; returns the bytes written."""
+        return _number(await self._plain({"op": "pack", "overlay": to_message(overlay)}, [out_fd]), "size")
+
+    async def pack_running(self, pid: int, pidfd: int, *, out_fd: int) -> int:
+        """Write a running container's root file system as tar; returns the bytes written."""
+        return _number(await self._plain({"op": "pack", "pid": pid}, [pidfd, out_fd]), "size")
+
+    async def copy_up(self, overlay: OverlayRoot, path: str, *, target: str) -> bool:
+        """Fill an empty volume with what the image has at ``path``; False when there was nothing to do."""
+        message: JsonObject = {"op": "copy-up", "overlay": to_message(overlay), "path": path, "target": target}
+        return (await self._plain(message)).get("copied") is True
+
+    async def remove_tree(self, path: str) -> None:
+        """Remove an engine-owned directory tree; a missing one is fine."""
+        await self._plain({"op": "remove-tree", "path": path})
+
+    async def start_container(
+        self,
+        launch: ContainerLaunch,
+        *,
+        netns: int | None,
+        attach: Sequence[int] = (),
+    ) -> ShimConnection:
+        """Fork a shim for a container. The descriptors stay the caller's; await the connection's ``started``."""
+        message: JsonObject = {"op": "container", "launch": to_message(launch)}
+        return await self._shim(message, [*([] if netns is None else [netns]), *attach])
+
+    async def start_exec(self, launch: ExecLaunch, *, pidfd: int, attach: Sequence[int] = ()) -> ShimConnection:
+        """Fork a shim for one more process in a running container."""
+        return await self._shim({"op": "exec", "launch": to_message(launch)}, [pidfd, *attach])
+
+    async def request(self, message: JsonObject, fds: Sequence[int] = ()) -> tuple[JsonObject, list[OwnedFd]]:
+        """Ask for an operation and wait for its one answer; the answer's descriptors are the caller's.
+
+        Raises:
+            OrlopError: the class that the answer's ``kind`` names.
+            UnavailableError: the spawner, or the child that worked on it, died.
+        """
+        ours, theirs = _pair()
+        answer: asyncio.Future[tuple[JsonObject, list[OwnedFd]]] = asyncio.get_running_loop().create_future()
+        reply = PacketSocket(ours, lambda got, got_fds: _deliver(answer, got, got_fds), lambda: _lost(answer))
+        try:
+            await self._send(message, theirs, fds)
+            return await answer
+        finally:
+            reply.close()
+
+    async def _plain(self, message: JsonObject, fds: Sequence[int] = ()) -> JsonObject:
+        answer, extra = await self.request(message, fds)
+        for fd in extra:
+            fd.close()
+        return answer
+
+    async def _shim(self, message: JsonObject, fds: Sequence[int]) -> ShimConnection:
+        ours, theirs = _pair()
+        connection = ShimConnection(ours)
+        try:
+            await self._send(message, theirs, fds)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def _send(self, message: JsonObject, reply: socket.socket, fds: Sequence[int]) -> None:
+        with reply:
+            if self._packets is None or not self._packets.is_open:
+                raise UnavailableError("spawner is being restarted")
+            try:
+                await self._packets.send(message, [reply.fileno(), *fds])
+            except OSError as error:
+                raise UnavailableError("spawner is gone") from error
+
+    def _died(self) -> None:
+        if not self._closing:
+            _LOG.error("spawner ended unexpectedly: starting another")
+            self._respawning = asyncio.get_running_loop().create_task(self._respawn())
+
+    async def _respawn(self) -> None:
+        while not self._closing:
+            try:
+                self._packets = PacketSocket(self._start(), _unexpected, self._died)
+            except (OSError, OrlopError):
+                _LOG.exception("spawner cannot be started")
+                await asyncio.sleep(RESPAWN_SECONDS)
+            else:
+                return
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+
+
+def _unexpected(message: JsonObject, fds: list[OwnedFd]) -> None:
+    """The spawner itself never answers; what comes all the same is dropped."""
+    del message
+    for fd in fds:
+        fd.close()
+
+
+def _deliver(
+    answer: asyncio.Future[tuple[JsonObject, list[OwnedFd]]],
+    message: JsonObject,
+    fds: list[OwnedFd],
+) -> None:
+    if not answer.done() and message.get("ok") is True:
+        answer.set_result((message, fds))
+        return
+    for fd in fds:
+        fd.close()
+    if not answer.done():
+        answer.set_exception(error_of(message))
+
+
+def _lost(answer: asyncio.Future[tuple[JsonObject, list[OwnedFd]]]) -> None:
+    if not answer.done():
+        answer.set_exception(UnavailableError("the process that worked on the request died"))
+
+
+def _namespace_and_socket(answer: tuple[JsonObject, list[OwnedFd]]) -> tuple[OwnedFd, socket.socket]:
+    _, fds = answer
+    if len(fds) != 2:
+        for fd in fds:
+            fd.close()
+        raise OrlopError(f"malformed answer of the spawner: {len(fds)} descriptors")
+    namespace, netlink = fds
+    return namespace, socket.socket(fileno=netlink.release())
+
+
+def _number(answer: JsonObject, name: str) -> int:
+    value = answer.get(name)
+    return value if isinstance(value, int) else 0

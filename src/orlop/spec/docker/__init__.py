@@ -1,0 +1,1 @@
+"""Documents of the Docker Engine API."""
