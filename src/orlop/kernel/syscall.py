@@ -9,10 +9,11 @@ from __future__ import annotations
 import ctypes
 import errno as errno_names
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
 libc = ctypes.CDLL(None, use_errno=True)  # noqa: TID251 - this is that place
 
@@ -44,13 +45,29 @@ _syscall = libc.syscall
 _syscall.restype = ctypes.c_long
 
 
+_specific_classes: dict[tuple[type, type], type] = {}
+
+
 class SyscallError(OSError):
     """A kernel call failed: names the operation, every argument and errno.
+
+    An instance is also of the built-in class for its errno (FileNotFoundError, BlockingIOError, ...), as errors of the
+    standard library are.
 
     Attributes:
         operation: the man-page name of the call.
         arguments: what it was given, rendered, flags by name where the wrapper knows them.
     """
+
+    def __new__(cls, _operation: str, errno: int, _arguments: Sequence[object] = ()) -> Self:
+        """Choose the class for ``errno``."""
+        specific = type(OSError(errno, ""))
+        if specific is OSError or issubclass(cls, specific):
+            return super().__new__(cls)
+        key = (cls, specific)
+        if key not in _specific_classes:
+            _specific_classes[key] = type(cls.__name__, (cls, specific), {"__module__": cls.__module__})
+        return cast("Self", OSError.__new__(_specific_classes[key]))
 
     def __init__(self, operation: str, errno: int, arguments: Sequence[object] = ()) -> None:
         super().__init__(errno, os.strerror(errno))
