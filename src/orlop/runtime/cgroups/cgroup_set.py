@@ -70,7 +70,7 @@ class CgroupSet(Protocol):
         ...
 
     def close(self) -> None:
-        """Close the descriptors; a second call does nothing."""
+        """Close the descriptors for good; a second call does nothing. Everything but joining still works."""
         ...
 
     def oom_events(self) -> OomEvents:

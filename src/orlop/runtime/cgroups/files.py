@@ -40,6 +40,28 @@ def write_text(path: str, text: str) -> None:
         os.close(fd)
 
 
+class _OpenFile:
+    """The file written last stays open: device rules are a dozen writes to two files, and opening is what costs."""
+
+    __slots__ = ("_fd", "path")
+
+    def __init__(self) -> None:
+        self.path = ""
+        self._fd = -1
+
+    def write(self, path: str, text: str) -> None:
+        if path != self.path:
+            self.close()
+            self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            self.path = path
+        os.write(self._fd, text.encode())
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self.path = -1, ""
+
+
 def apply(writes: Iterable[Write], directory_of: Callable[[str], str | None]) -> None:
     """Carry out ``writes`` in order.
 
@@ -55,40 +77,44 @@ def apply(writes: Iterable[Write], directory_of: Callable[[str], str | None]) ->
         SystemFailureError: the kernel refused the value; runc's words.
     """
     later = []
-    for write in writes:
-        try:
-            _apply(write, directory_of)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EBUSY):
-                raise _refused(write, error) from error
-            later.append(write)
-    for write in later:
-        try:
-            _apply(write, directory_of)
-        except OSError as error:
-            raise _refused(write, error) from error
+    file = _OpenFile()
+    try:
+        for write in writes:
+            try:
+                _apply(write, directory_of, file)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EBUSY):
+                    raise _refused(write, file.path, error) from error
+                later.append(write)
+        for write in later:
+            try:
+                _apply(write, directory_of, file)
+            except OSError as error:
+                raise _refused(write, file.path, error) from error
+    finally:
+        file.close()
 
 
-def _apply(write: Write, directory_of: Callable[[str], str | None]) -> None:
+def _apply(write: Write, directory_of: Callable[[str], str | None], file: _OpenFile) -> None:
     directory = directory_of(write.controller)
     missing: OSError | None = None
     if directory is not None:
         try:
-            write_text(f"{directory}/{write.file}", write.text)
+            file.write(f"{directory}/{write.file}", write.text)
         except FileNotFoundError as error:
             missing = error
         else:
             return
     if write.instead is not None:
-        _apply(write.instead, directory_of)
+        _apply(write.instead, directory_of, file)
     elif not write.optional:
         what = write.file if missing is not None else f"the {write.controller} cgroup controller"
         raise UnsupportedError(f"this kernel does not support {what}") from missing
 
 
-def _refused(write: Write, error: OSError) -> SystemFailureError:
+def _refused(write: Write, path: str, error: OSError) -> SystemFailureError:
     reason = (error.strerror or "").lower()
-    return SystemFailureError(f"failed to write {write.text!r}: write {error.filename or write.file}: {reason}")
+    return SystemFailureError(f"failed to write {write.text!r}: write {path or write.file}: {reason}")
 
 
 def subtree(directory: str) -> list[str]:

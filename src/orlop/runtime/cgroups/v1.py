@@ -43,6 +43,7 @@ class CgroupV1:
         }
         self._join_fds: tuple[int, ...] | None = None
         self._clone_fd: int | None = None
+        self._closed = False
 
     @classmethod
     def create(cls, hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupV1:
@@ -95,6 +96,8 @@ class CgroupV1:
         root = self._hierarchies.directory("cpuset")
         if root is not None and parent != root and parent.startswith(root + "/"):
             _inherit_cpuset(parent)
+            # the kernel then gives each new child its parent's CPUs and nodes (cgroup-v1/cgroups.rst, 1.5)
+            files.write_text(f"{parent}/cgroup.clone_children", "1")
 
     def _open(self) -> None:
         fds: list[int] = []
@@ -125,6 +128,9 @@ class CgroupV1:
         return self._clone_fd
 
     def _open_existing(self) -> None:
+        if self._closed:
+            # a join that silently does nothing would leave a container without limits
+            raise ValueError("cgroup is closed")
         if self._unified is not None and not os.path.isdir(self._unified):
             self._unified = None
         try:
@@ -147,7 +153,8 @@ class CgroupV1:
         """Close the descriptors."""
         for fd in self._join_fds or ():
             os.close(fd)
-        self._join_fds = ()
+        self._join_fds = None
+        self._closed = True
         if self._clone_fd is not None:
             os.close(self._clone_fd)
             self._clone_fd = None
@@ -260,10 +267,13 @@ class CgroupV1:
 def _inherit_cpuset(directory: str) -> None:
     """Give a new cpuset its parent's CPUs and nodes, or no process could enter it."""
     for name in cpuset.INHERITED:
-        path = f"{directory}/{name}"
-        try:
-            if not files.read_text(path).strip():
-                parent = files.read_text(f"{os.path.dirname(directory)}/{name}").strip()
-                files.write_text(path, parent)
-        except FileNotFoundError:
-            continue
+        if files.read_text(f"{directory}/{name}").strip():
+            # both are filled together, by the kernel or by us
+            return
+        above = os.path.dirname(directory)
+        parent = files.read_text(f"{above}/{name}").strip()
+        if not parent:
+            # somebody else's unfinished parent; the root of the hierarchy is never empty
+            _inherit_cpuset(above)
+            parent = files.read_text(f"{above}/{name}").strip()
+        files.write_text(f"{directory}/{name}", parent)

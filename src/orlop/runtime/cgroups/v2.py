@@ -35,6 +35,7 @@ class CgroupV2:
         self._root = hierarchies.unified or ""
         self._directory = self._root + path
         self._fd: int | None = None
+        self._closed = False
 
     @classmethod
     def create(cls, hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupV2:
@@ -88,6 +89,8 @@ class CgroupV2:
             _enable(directory, self._hierarchies.controllers)
 
     def _open(self) -> int:
+        if self._closed:
+            raise ValueError("cgroup is closed")
         if self._fd is None:
             try:
                 self._fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -118,6 +121,7 @@ class CgroupV2:
     def close(self) -> None:
         """Close the directory."""
         fd, self._fd = self._fd, None
+        self._closed = True
         if fd is not None:
             os.close(fd)
 
