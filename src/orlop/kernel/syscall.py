@@ -63,14 +63,14 @@ class SyscallError(OSError):
         """Choose the class for ``errno``."""
         specific = type(OSError(errno, ""))
         if specific is OSError or issubclass(cls, specific):
-            return super().__new__(cls)
+            return super().__new__(cls, errno, os.strerror(errno))
         key = (cls, specific)
         if key not in _specific_classes:
             _specific_classes[key] = type(cls.__name__, (cls, specific), {"__module__": cls.__module__})
-        return cast("Self", OSError.__new__(_specific_classes[key]))
+        return cast("Self", OSError.__new__(_specific_classes[key], errno, os.strerror(errno)))
 
     def __init__(self, operation: str, errno: int, arguments: Sequence[object] = ()) -> None:
-        super().__init__(errno, os.strerror(errno))
+        super().__init__(errno, os.strerror(errno))  # has no effect on the attributes: __new__ set them
         self.operation = operation
         self.arguments = tuple(str(argument) for argument in arguments)
 
