@@ -16,6 +16,7 @@ from orlop.errors import InvalidParameterError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from orlop.api.hijack import Connection
     from orlop.spec.json import JsonObject
 
 T = TypeVar("T")
@@ -126,6 +127,10 @@ class Call:
         if media.split(";", 1)[0].strip().lower() != "application/json":
             raise InvalidParameterError(f"unsupported Content-Type header ({media}): must be 'application/json'")
         return await self.read()
+
+    async def wait_gone(self) -> None:
+        """Return when the client has closed its connection: for streams that may be idle for long."""
+        await cast("Connection", self.request.protocol).gone.wait()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives."""

@@ -42,13 +42,19 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,10})[ \t]*\r\n", re.IG
 
 
 class Connection(RequestHandler):
-    """One client connection. Beyond aiohttp's, owns the bytes held back for a request that may be hijacked."""
+    """One client connection. Beyond aiohttp's, owns the bytes held back for a request that may be hijacked.
 
-    __slots__ = ("_body_left", "_eof", "_head", "_in_head", "_payload", "held")
+    Attributes:
+        held: those bytes; None while no such request is being handled.
+        gone: set when the connection is closed, or hijacked.
+    """
+
+    __slots__ = ("_body_left", "_eof", "_head", "_in_head", "_payload", "gone", "held")
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type] # aiohttp's own signature, passed through
         self.held: bytes | None = None
+        self.gone = asyncio.Event()
         self._head = b""
         self._in_head = False
         self._body_left = 0
@@ -100,6 +106,11 @@ class Connection(RequestHandler):
         if self._body_left == 0 and self.transport is not None:
             self.transport.pause_reading()
         return rest
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Tell handlers that wait for the client to leave."""
+        super().connection_lost(exc)
+        self.gone.set()
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio: True keeps the transport open
         """Keep the write side when a client that will be hijacked has sent everything that it wants to send."""

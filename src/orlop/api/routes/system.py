@@ -1,0 +1,171 @@
+"""Routes of the engine as a whole: ping, version, info, events, disk usage, and what this engine refuses by name."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+from aiohttp import web
+
+from orlop.api.call import Call, Handler, Route
+from orlop.api.responses import JsonStream, json_response
+from orlop.api.routing import API_VERSION, MIN_API_VERSION, version_text
+from orlop.engine.events import EventFilter
+from orlop.errors import InvalidParameterError, UnavailableError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from orlop.engine.events import Event, Events
+    from orlop.engine.system import SystemService
+
+_PING_HEADERS = {
+    # 1: the client uses the classic builder; BuildKit needs /session and /grpc.
+    "Builder-Version": "1",
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Pragma": "no-cache",
+    "Swarm": "inactive",
+    "Content-Type": "text/plain; charset=utf-8",
+}
+_NOT_A_MANAGER = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm'
+    " and try again."
+)
+_TIMESTAMP = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,9}))?", re.ASCII)
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|m|s|ms|us|ns)", re.ASCII)
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+
+
+class DiskUsage(Protocol):
+    """Who adds up what is on disk."""
+
+    async def disk_usage(self, kinds: frozenset[str]) -> dict[str, object]:
+        """Return the document of ``/system/df`` for these kinds of objects (all when empty)."""
+        ...
+
+
+def routes(system: SystemService, *, events: Events, disk: DiskUsage) -> list[Route]:
+    """Return the routes."""
+
+    async def ping(_call: Call) -> web.Response:
+        return web.Response(body=b"OK", headers=_PING_HEADERS)
+
+    async def version(_call: Call) -> web.Response:
+        return json_response(
+            system.version(api_version=version_text(API_VERSION), minimum=version_text(MIN_API_VERSION))
+        )
+
+    async def info(call: Call) -> web.Response:
+        document = system.info()
+        if call.version < (1, 39):
+            document["SecurityOptions"] = [str(option) for option in system.facts.security_options]
+        return json_response(document)
+
+    async def disk_usage(call: Call) -> web.Response:
+        kinds = frozenset(call.texts("type"))
+        if unknown := kinds - {"container", "image", "volume", "build-cache"}:
+            raise InvalidParameterError(f"unknown object type: {min(unknown)}")
+        return json_response(await disk.disk_usage(kinds))
+
+    async def listen(call: Call) -> web.StreamResponse:
+        since, until = parse_moment(call.text("since")), parse_moment(call.text("until"))
+        if since is not None and until is not None and since > until:
+            raise InvalidParameterError("`since` time cannot be after `until` time")
+        wanted = EventFilter(call.filters())
+        async with events.subscribe(wanted, since_ns=since, until_ns=until) as stream, JsonStream(call) as answer:
+            await answer.flush()
+            gone = asyncio.ensure_future(call.wait_gone())
+            try:
+                while (event := await _next_or_gone(stream, gone)) is not None:
+                    await answer.send(event.document())
+            finally:
+                gone.cancel()
+        return answer.response
+
+    return [
+        Route("GET", "/_ping", ping),
+        Route("GET", "/version", version),
+        Route("GET", "/info", info),
+        Route("GET", "/events", listen),
+        Route("GET", "/system/df", disk_usage),
+        Route("POST", "/auth", _refuse("signing in to a registry is not supported yet")),
+        Route("POST", "/session", _no_session),
+        Route("POST", "/grpc", _no_session),
+        Route("POST", "/build", _refuse("building images is not supported yet")),
+        Route("POST", "/build/prune", _refuse("building images is not supported yet")),
+        Route("POST", "/build/cancel", _refuse("building images is not supported yet")),
+        Route("GET", "/plugins", _no_plugins),
+        Route("POST", "/plugins/{name:.*}", _refuse("plugins are not supported")),
+        Route("GET", "/distribution/{name:.*}/json", _refuse("registries are not supported yet")),
+        *(Route(method, path, _not_a_manager) for method, path in _SWARM),
+    ]
+
+
+_SWARM = [
+    *(("GET", f"/{noun}") for noun in ("swarm", "nodes", "services", "tasks", "secrets", "configs", "swarm/unlockkey")),
+    *(("GET", f"/{noun}/{{id}}") for noun in ("nodes", "services", "tasks", "secrets", "configs")),
+    *(("DELETE", f"/{noun}/{{id}}") for noun in ("nodes", "services", "secrets", "configs")),
+    *(("POST", f"/{noun}/create") for noun in ("services", "secrets", "configs")),
+    *(("POST", f"/{noun}/{{id}}/update") for noun in ("nodes", "services", "secrets", "configs")),
+    *(("POST", f"/swarm/{verb}") for verb in ("init", "join", "leave", "update", "unlock")),
+]
+
+
+async def _not_a_manager(call: Call) -> web.Response:
+    if call.request.rel_url.raw_path.rsplit("/", 1)[-1] in ("init", "join"):
+        raise UnsupportedError("swarm mode is not supported")
+    raise UnavailableError(_NOT_A_MANAGER)
+
+
+async def _no_session(call: Call) -> web.Response:
+    if "Upgrade" not in call.request.headers:
+        raise InvalidParameterError("no upgrade proto in request")
+    raise UnsupportedError("BuildKit sessions are not supported")
+
+
+async def _no_plugins(_call: Call) -> web.Response:
+    return json_response([])
+
+
+def _refuse(message: str) -> Handler:
+    async def handler(_call: Call) -> web.Response:
+        raise UnsupportedError(message)
+
+    return handler
+
+
+async def _next_or_gone(stream: AsyncIterator[Event], gone: asyncio.Future[None]) -> Event | None:
+    task = asyncio.ensure_future(_next(stream))
+    waiting: set[asyncio.Future[None] | asyncio.Future[Event | None]] = {task, gone}
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        return task.result()
+    task.cancel()
+    return None
+
+
+async def _next(stream: AsyncIterator[Event]) -> Event | None:
+    return await anext(stream, None)
+
+
+def parse_moment(text: str) -> int | None:
+    """Return nanoseconds since the epoch of ``1700000000.5``, ``2026-01-02T03:04:05Z`` or ``10m`` (ago); None for "".
+
+    Raises:
+        InvalidParameterError: none of these.
+    """
+    if not text:
+        return None
+    if match := _TIMESTAMP.fullmatch(text):
+        return int(match[1]) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
+    parts = _DURATION_PART.findall(text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        return time.time_ns() - int(sum(float(number) * _UNITS[unit] for number, unit in parts) * 1e9)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidParameterError(f"invalid time: {text}") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)

@@ -1,0 +1,178 @@
+"""The table of the daemon's settings: Docker's key in daemon.json, the flag, the type, and whether it is honoured."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orlop.errors import InvalidParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TEXT, BOOLEAN, NUMBER, LIST, MAP = "text", "boolean", "number", "list", "map"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        key: Docker's name in daemon.json.
+        kind: TEXT, BOOLEAN, NUMBER, LIST or MAP.
+        default: its value when neither flag nor file gives one.
+        help: for ``--help``.
+        flag: the long flag's name, ``key`` unless given; "" for none.
+        short: one letter, or "".
+        check: raises InvalidParameterError for a value of the flag (one item of a list) that cannot be.
+    """
+
+    key: str
+    kind: str
+    default: object
+    help: str
+    flag: str | None = None
+    short: str = ""
+    check: Callable[[str], None] | None = None
+
+    @property
+    def flag_name(self) -> str:
+        """The long flag without its dashes."""
+        return self.key if self.flag is None else self.flag
+
+    @property
+    def field(self) -> str:
+        """The attribute's name in Options."""
+        return self.key.replace("-", "_")
+
+
+def _check_address(text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise InvalidParameterError(f"invalid string being converted to IP address: {text}") from None
+
+
+def _check_label(text: str) -> None:
+    if "=" not in text:
+        raise InvalidParameterError(f"bad attribute format: {text}")
+
+
+def _check_host(text: str) -> None:
+    protocol, separator, rest = text.partition("://")
+    if not separator or protocol not in ("unix", "tcp", "fd"):
+        raise InvalidParameterError(f"invalid bind address ({text}): unsupported proto '{protocol}'")
+    if protocol == "unix" and not rest.startswith("/"):
+        raise InvalidParameterError(f"invalid bind address ({text}): not an absolute path")
+    if protocol == "tcp" and re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:/\[\]]+):[0-9]{1,5}", rest) is None:
+        raise InvalidParameterError(f"invalid bind address ({text}): host:port expected")
+
+
+def _check_ulimit(text: str) -> None:
+    parse_ulimit(text)
+
+
+def _check_pool(text: str) -> None:
+    parse_pool(text)
+
+
+def parse_ulimit(text: str) -> tuple[str, int, int]:
+    """Return name, soft and hard limit of ``nofile=1024:2048``; -1 is unlimited."""
+    match = re.fullmatch(r"([a-z]+)=(-?[0-9]{1,19})(?::(-?[0-9]{1,19}))?", text, re.ASCII)
+    if match is None:
+        raise InvalidParameterError(f"invalid ulimit argument: {text}")
+    soft = int(match[2])
+    hard = soft if match[3] is None else int(match[3])
+    if hard >= 0 and (soft > hard or soft == -1):
+        raise InvalidParameterError(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
+    return match[1], soft, hard
+
+
+def parse_pool(text: str) -> tuple[str, int]:
+    """Return base and size of ``base=172.80.0.0/16,size=24``."""
+    fields = dict(part.partition("=")[::2] for part in text.split(","))
+    size = fields.get("size", "")
+    if set(fields) != {"base", "size"} or re.fullmatch("[0-9]{1,3}", size, re.ASCII) is None:
+        raise InvalidParameterError(f"invalid default address pool: {text}")
+    try:
+        ipaddress.ip_network(fields["base"], strict=False)
+    except ValueError:
+        raise InvalidParameterError(f"invalid base pool {fields['base']!r}") from None
+    return fields["base"], int(size)
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("hosts", LIST, (), "sockets to listen on", flag="host", short="H", check=_check_host),
+    Setting("data-root", TEXT, "/var/lib/orlop", "directory of persistent state"),
+    Setting("exec-root", TEXT, "/run/orlop", "directory of run-time state"),
+    Setting("pidfile", TEXT, "", "file to write the pid to (default <exec-root>/orlop.pid)", short="p"),
+    Setting("group", TEXT, "docker", "group that may use the unix socket", short="G"),
+    Setting("debug", BOOLEAN, False, "debug mode", short="D"),
+    Setting("log-level", TEXT, "info", "debug, info, warn, error or fatal", short="l"),
+    Setting("labels", LIST, (), "key=value labels of the engine", flag="label", check=_check_label),
+    Setting("shutdown-timeout", NUMBER, 15, "seconds that shutting down may take"),
+    Setting(
+        "live-restore", BOOLEAN, True, "containers keep running while the engine is down (always so; default true)"
+    ),
+    Setting("tcp-without-tls", BOOLEAN, False, "allow --host tcp://: whoever reaches the port is root on this machine"),
+    Setting("bridge", TEXT, "", "bridge of the default network (default docker0), or none", short="b"),
+    Setting("bip", TEXT, "", "address of the default bridge, as in 172.17.0.1/16"),
+    Setting("mtu", NUMBER, 1500, "MTU of the default network"),
+    Setting("icc", BOOLEAN, True, "containers on the default bridge reach each other"),
+    Setting("ip", TEXT, "0.0.0.0", "address that ports are published on", check=_check_address),
+    Setting("ip-forward", BOOLEAN, True, "switch on net.ipv4.ip_forward"),
+    Setting("ip-masq", BOOLEAN, True, "masquerade what leaves the bridge"),
+    Setting("iptables", BOOLEAN, True, "add firewall rules"),
+    Setting("firewall-backend", TEXT, "", "iptables"),
+    Setting("allow-direct-routing", BOOLEAN, False, "allow packets routed directly to a container's published port"),
+    Setting(
+        "default-address-pools",
+        LIST,
+        (),
+        "base=...,size=...: pool of subnets",
+        "default-address-pool",
+        check=_check_pool,
+    ),
+    Setting("dns", LIST, (), "name server for containers", check=_check_address),
+    Setting("dns-opts", LIST, (), "resolver option for containers", flag="dns-opt"),
+    Setting("dns-search", LIST, (), "search domain for containers"),
+    Setting("cgroup-parent", TEXT, "", "cgroup that containers' cgroups are made in"),
+    Setting("storage-driver", TEXT, "", "overlay2", short="s"),
+    Setting("storage-opts", LIST, (), "option of the storage driver", flag="storage-opt"),
+    Setting(
+        "default-ulimits", MAP, {}, "name=soft[:hard] limit of containers", flag="default-ulimit", check=_check_ulimit
+    ),
+    Setting("default-shm-size", TEXT, "64MiB", "size of containers' /dev/shm"),
+    Setting("init", BOOLEAN, False, "run an init in containers"),
+    Setting("no-new-privileges", BOOLEAN, False, "set no_new_privs in containers"),
+    Setting("log-driver", TEXT, "json-file", "default log driver"),
+    Setting("log-opts", MAP, {}, "option of the log driver", flag="log-opt"),
+)
+
+BY_KEY = {setting.key: setting for setting in SETTINGS}
+
+# Docker's other directives, known so that the refusal can say "not supported" instead of "no such option".
+UNSUPPORTED = frozenset(
+    [
+        *("add-runtime", "runtimes", "default-runtime", "authorization-plugins", "containerd", "containerd-namespace"),
+        *("cdi-spec-dirs", "cpu-rt-period", "cpu-rt-runtime", "default-cgroupns-mode", "default-gateway"),
+        *("default-gateway-v6", "default-ipc-mode", "default-network-opts", "exec-opts", "experimental", "features"),
+        *(
+            "fixed-cidr",
+            "fixed-cidr-v6",
+            "host-gateway-ip",
+            "host-gateway-ips",
+            "http-proxy",
+            "https-proxy",
+            "no-proxy",
+        ),
+        *("proxies", "init-path", "insecure-registries", "ip6tables", "ipv6", "log-format", "max-concurrent-downloads"),
+        *("max-concurrent-uploads", "max-download-attempts", "metrics-addr", "network-control-plane-mtu"),
+        *("node-generic-resources", "oom-score-adjust", "registry-mirrors", "rootless", "seccomp-profile"),
+        *("selinux-enabled", "swarm-default-advertise-addr", "tls", "tlscacert", "tlscert", "tlskey", "tlsverify"),
+        *("userland-proxy", "userland-proxy-path", "userns-remap", "builder", "min-api-version", "bip6"),
+        *("allow-nondistributable-artifacts", "raw-logs", "api-cors-header"),
+    ],
+)
