@@ -40,7 +40,7 @@ _BAD_INPUT = frozenset((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EI
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What came out: ``size`` is the sum of the files' bytes (hard links once), ``entries`` the number of members."""
+    """What came out: ``size`` is the sum of the files' and symbolic links' bytes (hard links once), as Docker counts."""
 
     size: int
     entries: int
@@ -204,6 +204,7 @@ class _Unpacker:
                 self._end_file(entry)
         elif entry.kind is Kind.SYMLINK:
             os.symlink(entry.target, name, dir_fd=parent)
+            self._size += len(entry.target)
             os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
             os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
         else:

@@ -1,0 +1,145 @@
+"""``docker rmi`` and ``docker image prune``: Docker's rules of what may go, and its words for what may not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orlop.errors import ConflictError
+from orlop.image.store import Image, ImageStore, ImageUser, Removal
+from orlop.spec.reference import Reference, parse_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from orlop.spec.digest import Digest
+
+
+def remove_image(
+    store: ImageStore,
+    name: str,
+    users: Sequence[ImageUser],
+    *,
+    force: bool = False,
+    prune_parents: bool = True,
+) -> Removal:
+    """Remove a name and, with the last one, the image; or, by id, all names and the image.
+
+    Args:
+        store: the images.
+        name: as the user wrote it.
+        users: all containers.
+        force: remove although stopped containers use it or several names refer to it.
+        prune_parents: parents without names and users go too.
+
+    Raises:
+        NotFoundError: "No such image: x:latest".
+        ConflictError: "conflict: unable to ...".
+    """
+    image = store.get(name)
+    records: list[tuple[str, str]] = []
+    using = [user for user in users if user.image_id.removeprefix("sha256:") == image.id.hex]
+    by_id = image.id.hex.startswith(name.removeprefix("sha256:"))
+    if not by_id:
+        if not force and using and _is_single(image.references):
+            raise ConflictError(
+                f'conflict: unable to remove repository reference "{name}" (must force) - container '
+                f"{using[0].container_id[:12]} is using its referenced image {image.id.short}",
+            )
+        _untag(store, parse_reference(name).with_default_tag(), records)
+        image = store.get_by_id(image.id.hex)
+        if any(reference.digest is None for reference in image.references):
+            return Removal(tuple(records))
+        _untag_all(store, image, records)
+    elif _is_single(image.references):
+        _refuse(store, image, using, force=force, named=False)
+        _untag_all(store, image, records)
+    image = store.get_by_id(image.id.hex)
+    try:
+        _refuse(store, image, using, force=force, named=True)
+    except ConflictError:
+        if not by_id:
+            return Removal(tuple(records))  # the name is gone, which is what was asked for
+        raise
+    _untag_all(store, image, records)
+    return _delete(store, image, users, records, prune_parents=prune_parents)
+
+
+def prune_images(store: ImageStore, images: Iterable[Image], users: Sequence[ImageUser]) -> Removal:
+    """Remove every one of these images that no container uses and no other image needs."""
+    used = {user.image_id.removeprefix("sha256:") for user in users}
+    records: list[tuple[str, str]] = []
+    tombstones: list[str] = []
+    reclaimed = 0
+    for image in images:
+        if image.id.hex in used or store.children(image.id):
+            continue
+        _untag_all(store, image, records)
+        removal = _delete(store, image, users, [], prune_parents=True)
+        records.extend(removal.records)
+        tombstones.extend(removal.tombstones)
+        reclaimed += removal.reclaimed
+    return Removal(tuple(records), tuple(tombstones), reclaimed)
+
+
+def _is_single(references: Sequence[Reference]) -> bool:
+    """Tell whether there is at most one tag, and everything is in one repository."""
+    tags = sum(reference.digest is None for reference in references)
+    return len(references) <= 1 or (tags <= 1 and len({reference.name for reference in references}) == 1)
+
+
+def _refuse(store: ImageStore, image: Image, using: Sequence[ImageUser], *, force: bool, named: bool) -> None:
+    """Raise the first reason against deleting; ``named`` counts remaining names as one."""
+    short = image.id.short
+    hard = f"conflict: unable to delete {short} (cannot be forced) - "
+    if store.children(image.id):
+        raise ConflictError(f"{hard}image has dependent child images")
+    running = next((user for user in using if user.running), None)
+    if running is not None:
+        raise ConflictError(f"{hard}image is being used by running container {running.container_id[:12]}")
+    if force:
+        return
+    soft = f"conflict: unable to delete {short} (must be forced) - "
+    if named and image.references:
+        raise ConflictError(f"{soft}image is referenced in multiple repositories")
+    if using:
+        raise ConflictError(f"{soft}image is being used by stopped container {using[0].container_id[:12]}")
+
+
+def _untag(store: ImageStore, reference: Reference, records: list[tuple[str, str]]) -> None:
+    store.untag(reference)
+    records.append(("Untagged", reference.familiar))
+
+
+def _untag_all(store: ImageStore, image: Image, records: list[tuple[str, str]]) -> None:
+    for reference in store.get_by_id(image.id.hex).references:
+        _untag(store, reference, records)
+
+
+def _delete(
+    store: ImageStore,
+    image: Image,
+    users: Sequence[ImageUser],
+    records: list[tuple[str, str]],
+    *,
+    prune_parents: bool,
+) -> Removal:
+    tombstones: list[str] = []
+    reclaimed = 0
+    used = {user.image_id.removeprefix("sha256:") for user in users}
+    current: Image | None = image
+    while current is not None:
+        paths, size = store.delete(current.id)
+        records.append(("Deleted", str(current.id)))
+        tombstones.extend(paths)
+        reclaimed += size
+        current = _unused_parent(store, current.parent, used) if prune_parents else None
+    return Removal(tuple(records), tuple(tombstones), reclaimed)
+
+
+def _unused_parent(store: ImageStore, parent: Digest | None, used: set[str]) -> Image | None:
+    if parent is None:
+        return None
+    image = next((image for image in store.images() if image.id == parent), None)
+    if image is None or image.references or image.id.hex in used or store.children(image.id):
+        return None
+    return image

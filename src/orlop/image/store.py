@@ -1,0 +1,360 @@
+"""Images and their names.
+
+The configuration is a blob whose digest is the image's id. The database says which images and names exist; the store
+keeps both in memory as well, because a container's start must not read a disk.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from orlop.errors import DataLossError, InvalidParameterError, NotFoundError, SystemFailureError
+from orlop.spec.digest import Digest
+from orlop.spec.image import SIZE_LIMIT, History, ImageConfig
+from orlop.spec.reference import Reference, parse_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from orlop.image.content import ContentStore
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS images (
+    id TEXT PRIMARY KEY,            -- hex of the configuration's digest
+    parent TEXT,                    -- hex of the image it was committed or built from, here
+    chain TEXT,                     -- hex of the top layer's chain id; NULL for no layers
+    last_tagged INTEGER NOT NULL    -- nanoseconds since the epoch; 0 never
+) STRICT;
+CREATE TABLE IF NOT EXISTS image_names (
+    reference TEXT PRIMARY KEY,     -- normalised, with tag or digest
+    image TEXT NOT NULL             -- hex
+) STRICT;
+"""
+
+
+class Layers(Protocol):
+    """What images need of the layer store (``storage.layers.LayerStore``)."""
+
+    def retain(self, chain: Digest) -> None:
+        """Count one more user."""
+        ...
+
+    def release(self, chain: Digest) -> list[str]:
+        """Count one user less; return tombstones."""
+        ...
+
+    def has(self, chain: Digest) -> bool:
+        """Tell whether the layer is there."""
+        ...
+
+    def size(self, chain: Digest | None) -> int:
+        """Return the bytes of a layer and all below it."""
+        ...
+
+    def prepare_init(self, chain: Digest | None) -> str:
+        """Make the init layer ready."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image, as it was when it was asked for.
+
+    Attributes:
+        size: bytes of its layers' files.
+        references: its names, in order.
+        last_tagged: nanoseconds since the epoch; 0 never.
+        parent: the image that it was committed or built from, here.
+    """
+
+    id: Digest
+    config: ImageConfig
+    size: int
+    references: tuple[Reference, ...] = ()
+    last_tagged: int = 0
+    parent: Digest | None = None
+
+    @property
+    def chain(self) -> Digest | None:
+        """The top layer's chain id."""
+        chains = self.config.chain_ids
+        return chains[-1] if chains else None
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """``RepoTags``."""
+        return tuple(reference.familiar for reference in self.references if reference.digest is None)
+
+    @property
+    def repo_digests(self) -> tuple[str, ...]:
+        """``RepoDigests``."""
+        return tuple(reference.familiar for reference in self.references if reference.digest is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageUser:
+    """A container that was made from an image."""
+
+    container_id: str
+    running: bool
+    image_id: str
+    image_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a removal did, in order: (``Untagged`` or ``Deleted``, name or id); and paths to ``remove_tree``."""
+
+    records: tuple[tuple[str, str], ...] = ()
+    tombstones: tuple[str, ...] = ()
+    reclaimed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One line of ``docker history``; ``id`` is ``<missing>`` where the image of that step is not here."""
+
+    id: str
+    step: History
+    size: int
+    tags: tuple[str, ...]
+
+
+class ImageStore:
+    """Owns the tables above and the configurations' blobs."""
+
+    def __init__(self, database: sqlite3.Connection, content: ContentStore, layers: Layers) -> None:
+        self._database = database
+        self._content = content
+        self._layers = layers
+        self._images: dict[Digest, Image] = {}
+        self._names: dict[Reference, Digest] = {}
+
+    def load(self) -> list[str]:
+        """Read everything and retain the layers; returns the ids of images that had to be given up as damaged.
+
+        Call once, after ``LayerStore.load`` and before ``LayerStore.collect``.
+        """
+        damaged = []
+        names: dict[str, list[Reference]] = {}
+        for text, image in self._database.execute("SELECT reference, image FROM image_names ORDER BY reference"):
+            names.setdefault(image, []).append(parse_reference(text))
+        rows = self._database.execute("SELECT id, parent, chain, last_tagged FROM images").fetchall()
+        for hex_id, parent, _, last_tagged in rows:
+            digest = Digest(hex_id)
+            try:
+                config = ImageConfig.parse(self._content.get(digest, limit=SIZE_LIMIT))
+                if not all(self._layers.has(chain) for chain in config.chain_ids):
+                    raise DataLossError(f"image {digest} has lost layers")
+            except (NotFoundError, DataLossError, InvalidParameterError):
+                damaged.append(str(digest))
+                self._forget(hex_id)
+                continue
+            image = Image(
+                digest, config, 0, tuple(names.get(hex_id, ())), last_tagged, Digest(parent) if parent else None
+            )
+            self._adopt(image)
+            if image.chain is not None:
+                self._layers.retain(image.chain)
+        return damaged
+
+    def _adopt(self, image: Image) -> Image:
+        image = replace(image, size=self._layers.size(image.chain))
+        self._images[image.id] = image
+        for reference in image.references:
+            self._names[reference] = image.id
+        return image
+
+    def _forget(self, hex_id: str) -> None:
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.execute("DELETE FROM image_names WHERE image = ?", (hex_id,))
+        self._database.execute("DELETE FROM images WHERE id = ?", (hex_id,))
+        self._database.execute("COMMIT")
+
+    # Looking up.
+
+    def get(self, name: str) -> Image:
+        """Find an image by reference, id, unique prefix of an id, or digest, in Docker's order.
+
+        Raises:
+            NotFoundError: "No such image: x:latest".
+            InvalidParameterError: the name can be none of these.
+        """
+        digest = _as_id(name)
+        if digest is not None:
+            if digest not in self._images:
+                raise NotFoundError(f"No such image: {digest}")
+            return self._images[digest]
+        reference = parse_reference(name).with_default_tag()
+        image_id = self._names.get(_key(reference))
+        if image_id is None:
+            image_id = self._find_prefix(name)
+        if image_id is None:
+            raise NotFoundError(f"No such image: {reference.familiar}")
+        return self._images[image_id]
+
+    def get_by_id(self, image_id: str) -> Image:
+        """Return the image whose full id (``sha256:<hex>`` or hex) this is.
+
+        Raises:
+            NotFoundError: it does not exist.
+        """
+        image = self._images.get(Digest(image_id.removeprefix("sha256:")))
+        if image is None:
+            raise NotFoundError(f"No such image: {image_id}")
+        return image
+
+    def _find_prefix(self, name: str) -> Digest | None:
+        prefix = name.removeprefix("sha256:")
+        if not prefix:
+            return None
+        found = [image_id for image_id in self._images if image_id.hex.startswith(prefix)]
+        return found[0] if len(found) == 1 else None
+
+    def images(self) -> list[Image]:
+        """Return all images, newest first, as ``docker images`` does."""
+        return sorted(self._images.values(), key=lambda image: (image.config.created, image.id.hex), reverse=True)
+
+    def children(self, image_id: Digest) -> list[Image]:
+        """Return the images that were committed or built from this one."""
+        return [image for image in self._images.values() if image.parent == image_id]
+
+    def history(self, image: Image) -> list[HistoryEntry]:
+        """Return ``docker history``, newest first."""
+        chains = iter(image.config.chain_ids)
+        below = 0
+        entries = []
+        for step in image.config.history:
+            size = 0
+            if not step.empty_layer:
+                total = self._layers.size(next(chains, None))
+                size, below = total - below, total
+            entries.append(HistoryEntry("<missing>", step, max(size, 0), ()))
+        entries.reverse()
+        current: Image | None = image
+        for position, entry in enumerate(entries):
+            if current is None:
+                break
+            entries[position] = replace(entry, id=str(current.id), tags=current.tags)
+            current = self._images.get(current.parent) if current.parent is not None else None
+        return entries
+
+    # Making and naming.
+
+    def create(
+        self,
+        config: bytes,
+        chain: Digest | None,
+        reference: Reference | None = None,
+        *,
+        parent: Digest | None = None,
+    ) -> tuple[Image, list[str]]:
+        """Make an image of a configuration and layers that exist, and name it.
+
+        Args:
+            config: the document, kept as it is.
+            chain: its top layer, whose reference the caller hands over.
+            reference: its name, taken from another image that may have it; None for none.
+            parent: the image it was made from.
+
+        Returns:
+            The image, and tombstones.
+
+        Raises:
+            InvalidParameterError: the configuration is malformed or is not of these layers.
+            SystemFailureError: no space left on device and the like; the reference of the layer is given back.
+        """
+        tombstones: list[str] = []
+        try:
+            parsed = ImageConfig.parse(config)
+            if (parsed.chain_ids or (None,))[-1] != chain:
+                raise InvalidParameterError("invalid image config: its layers are not those of the image")
+            image_id = self._content.put(config)
+            if image_id not in self._images:
+                self._layers.prepare_init(chain)
+                self._database.execute(
+                    "INSERT OR REPLACE INTO images VALUES (?, ?, ?, 0)",
+                    (image_id.hex, parent.hex if parent else None, chain.hex if chain else None),
+                )
+                self._adopt(Image(image_id, parsed, 0, parent=parent))
+            elif chain is not None:
+                tombstones = self._layers.release(chain)
+        except BaseException as error:
+            if chain is not None:
+                self._layers.release(chain)
+            if isinstance(error, sqlite3.Error):
+                raise SystemFailureError(f"database: {error}") from error
+            raise
+        if reference is not None:
+            self.tag(image_id, reference)
+        return self._images[image_id], tombstones
+
+    def tag(self, image_id: Digest, reference: Reference) -> Image | None:
+        """Name an image; returns the image that had the name before, if another one did.
+
+        Raises:
+            NotFoundError: there is no such image.
+        """
+        image = self.get_by_id(image_id.hex)
+        reference = _key(reference.with_default_tag())
+        now = time.time_ns()
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.execute("INSERT OR REPLACE INTO image_names VALUES (?, ?)", (str(reference), image_id.hex))
+        self._database.execute("UPDATE images SET last_tagged = ? WHERE id = ?", (now, image_id.hex))
+        self._database.execute("COMMIT")
+        previous = self._names.get(reference)
+        self._names[reference] = image_id
+        references = tuple(sorted({*image.references, reference}, key=str))
+        self._images[image_id] = replace(image, references=references, last_tagged=now)
+        if previous is None or previous == image_id:
+            return None
+        return self._drop_name(previous, reference)
+
+    def untag(self, reference: Reference) -> None:
+        """Take a name away.
+
+        Raises:
+            NotFoundError: nothing has it.
+        """
+        reference = _key(reference.with_default_tag())
+        image_id = self._names.get(reference)
+        if image_id is None:
+            raise NotFoundError(f"No such image: {reference.familiar}")
+        self._database.execute("DELETE FROM image_names WHERE reference = ?", (str(reference),))
+        del self._names[reference]
+        self._drop_name(image_id, reference)
+
+    def _drop_name(self, image_id: Digest, reference: Reference) -> Image:
+        image = self._images[image_id]
+        references = tuple(other for other in image.references if other != reference)
+        self._images[image_id] = replace(image, references=references)
+        return self._images[image_id]
+
+    def delete(self, image_id: Digest) -> tuple[list[str], int]:
+        """Delete an image that has no names; return tombstones and the bytes of layers that went with it."""
+        image = self._images.pop(image_id)
+        self._forget(image_id.hex)
+        self._content.remove(image_id)
+        if image.chain is None:
+            return [], 0
+        chains: Iterable[Digest] = image.config.chain_ids
+        sizes = {chain: self._layers.size(chain) for chain in chains}
+        tombstones = self._layers.release(image.chain)
+        kept = max((size for chain, size in sizes.items() if self._layers.has(chain)), default=0)
+        return tombstones, sizes[image.chain] - kept
+
+
+def _as_id(name: str) -> Digest | None:
+    """Return the digest if the name is a whole one, with or without its algorithm."""
+    try:
+        return Digest(name.removeprefix("sha256:"))
+    except InvalidParameterError:
+        return None
+
+
+def _key(reference: Reference) -> Reference:
+    """Return the reference under which a name is kept: a digest, where there is one, decides alone."""
+    return replace(reference, tag=None) if reference.digest is not None else reference
