@@ -1,0 +1,182 @@
+"""Network namespaces kept ready, because making one costs more than all the rest of a start.
+
+A ready namespace has its loopback up and, unless it is a plain one, a pair of virtual Ethernet links: ``eth0`` inside
+and ``veth<7 digits>`` outside, both up, the outer one not yet a port of any bridge. It exists only as descriptors of
+the engine: if the engine dies, the kernel removes namespace and links.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from orlop.kernel import rtnetlink
+from orlop.kernel.rtnetlink import Rtnetlink
+
+if TYPE_CHECKING:
+    import socket
+
+    from orlop.primitives.owned_fd import OwnedFd
+
+INTERFACE = "eth0"
+_LOOPBACK_INDEX = 1  # LOOPBACK_IFINDEX
+_REFILL_DELAY = 0.004  # seconds: leaves the processors to the container that is just being started
+_PLAIN_SIZE = 1
+_log = logging.getLogger(__name__)
+
+
+class NamespaceFactory(Protocol):
+    """Makes and finds network namespaces; the engine's spawner client."""
+
+    async def create_network_namespace(self) -> tuple[OwnedFd, socket.socket]:
+        """Return a fresh namespace and a NETLINK_ROUTE socket opened inside it; the caller owns both."""
+        ...
+
+    async def network_namespace_of(self, pidfd: int) -> tuple[OwnedFd, socket.socket]:
+        """Return the same of a running process; the caller owns both, and keeps the pidfd."""
+        ...
+
+
+@dataclass(slots=True)
+class ReadyNamespace:
+    """A namespace that waits for its container.
+
+    Attributes:
+        netns: the namespace.
+        inside: rtnetlink in it.
+        index: eth0's, inside; 0 in a plain one.
+        host_name: the outer link's name; "" in a plain one.
+        host_index: the outer link's index.
+        ipv6_off: eth0 has IPv6 and router advertisements off (the spawner saw to it).
+    """
+
+    netns: OwnedFd
+    inside: Rtnetlink
+    index: int = 0
+    host_name: str = ""
+    host_index: int = 0
+    ipv6_off: bool = True
+
+    def close(self) -> None:
+        """Drop it; the kernel removes the links with the namespace."""
+        self.inside.close()
+        self.netns.close()
+
+
+class NamespacePool:
+    """Keeps namespaces ready; takes from it never wait while one is there.
+
+    Args:
+        factory: where namespaces come from.
+        size: how many with links are kept; 0 makes each when it is asked for.
+        mtu: of both ends of the links.
+    """
+
+    def __init__(self, factory: NamespaceFactory, *, size: int, mtu: int) -> None:
+        self._factory = factory
+        self._size = size
+        self._mtu = mtu
+        self._ready: deque[ReadyNamespace] = deque()
+        self._plain: deque[ReadyNamespace] = deque()
+        self._host = Rtnetlink.open()
+        self._host_turn = asyncio.Lock()  # the socket is used from worker threads, one at a time
+        self._refill: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def take(self) -> ReadyNamespace:
+        """Return a namespace with links; the caller owns it."""
+        if self._ready:
+            ready = self._ready.popleft()
+            self.refill_soon()
+            return ready
+        self.refill_soon()
+        return await self._make()
+
+    async def take_plain(self) -> ReadyNamespace:
+        """Return a namespace with nothing but loopback; the caller owns it."""
+        if self._plain:
+            ready = self._plain.popleft()
+            self.refill_soon()
+            return ready
+        self.refill_soon()
+        return await self._make_plain()
+
+    def refill_soon(self) -> None:
+        """Begin to fill up in the background, unless that is under way."""
+        if self._closed or self._size == 0 or (self._refill is not None and not self._refill.done()):
+            return
+        self._refill = asyncio.get_running_loop().create_task(self._fill(), name="network-pool")
+
+    async def fill(self) -> None:
+        """Wait until the pool is full (or could not be filled)."""
+        self.refill_soon()
+        if self._refill is not None:
+            await self._refill
+
+    async def close(self) -> None:
+        """Drop all that is ready."""
+        self._closed = True
+        if self._refill is not None:
+            self._refill.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._refill
+        for ready in (*self._ready, *self._plain):
+            ready.close()
+        self._ready.clear()
+        self._plain.clear()
+        async with self._host_turn:
+            self._host.close()
+
+    async def _fill(self) -> None:
+        await asyncio.sleep(_REFILL_DELAY)
+        try:
+            while len(self._ready) < self._size:
+                self._ready.append(await self._make())
+            while len(self._plain) < _PLAIN_SIZE:
+                self._plain.append(await self._make_plain())
+        except Exception as error:  # noqa: BLE001 - a container's start will meet the same and report it
+            _log.warning("cannot keep network namespaces ready: %s", error)
+
+    async def _make(self) -> ReadyNamespace:
+        return await self._prepare(await self._make_plain())
+
+    async def _make_plain(self) -> ReadyNamespace:
+        netns, sock = await self._factory.create_network_namespace()
+        ready = ReadyNamespace(netns, Rtnetlink(sock))
+        try:
+            ready.inside.execute(rtnetlink.set_link(_LOOPBACK_INDEX, up=True))
+        except BaseException:
+            ready.close()
+            raise
+        return ready
+
+    async def _prepare(self, ready: ReadyNamespace) -> ReadyNamespace:
+        try:
+            async with self._host_turn:
+                # shielded: a cancelled start must not leave the thread at work on a closed socket
+                await asyncio.shield(asyncio.to_thread(self._add_links, ready))
+        except BaseException:
+            ready.close()
+            raise
+        return ready
+
+    def _add_links(self, ready: ReadyNamespace) -> None:
+        name = f"veth{os.urandom(4).hex()[:7]}"
+        answers = self._host.execute(
+            rtnetlink.add_veth(name, INTERFACE, peer_netns=ready.netns.fileno(), mtu=self._mtu),
+            rtnetlink.refuse_link_local(name),
+            rtnetlink.set_link(0, name=name, up=True),
+            rtnetlink.get_link(name=name),
+        )
+        ready.host_name, ready.host_index = name, rtnetlink.parse_link(answers[0]).index
+        answers = ready.inside.execute(
+            rtnetlink.set_link(0, name=INTERFACE, up=True), rtnetlink.get_link(name=INTERFACE)
+        )
+        inner = rtnetlink.parse_link(answers[0])
+        ready.index = inner.index
+        ready.ipv6_off = inner.ipv6_disabled in (True, None)

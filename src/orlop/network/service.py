@@ -1,0 +1,415 @@
+"""The network service: what the engine calls when containers start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orlop.errors import ConflictError, ForbiddenError, InvalidParameterError, NotFoundError, OrlopError
+from orlop.kernel.netlink import NetlinkError
+from orlop.kernel.rtnetlink import LinkStatistics, Rtnetlink
+from orlop.network import ipam, networks, placement, sysctl
+from orlop.network.bridge import BridgeDriver, Surroundings
+from orlop.network.container import ContainerDriver
+from orlop.network.firewall.iptables import IptablesFirewall
+from orlop.network.host import HostDriver
+from orlop.network.networks import Network, NetworkRequest
+from orlop.network.none import NoneDriver
+from orlop.network.options import check_interface_name
+from orlop.network.pool import NamespaceFactory, NamespacePool
+from orlop.network.ports import PortAllocator, local_port_range
+from orlop.network.records import Records
+from orlop.spec.ids import generate_id, is_id_prefix
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Coroutine, Mapping
+
+    from orlop.network.driver import Driver
+    from orlop.network.firewall.contract import PortRule
+    from orlop.network.options import NetworkOptions
+    from orlop.network.sandbox import AttachRequest, Endpoint, Sandbox
+
+_LINGER = 1.0  # seconds that the kernel gets to remove a dead container's links by itself
+_log = logging.getLogger(__name__)
+
+
+class NetworkService:
+    """Owns the networks, their endpoints and everything in the host's tables that stands for them.
+
+    Call :meth:`start` once before anything else, inside the running event loop.
+    """
+
+    def __init__(self, options: NetworkOptions, *, database: sqlite3.Connection, namespaces: NamespaceFactory) -> None:
+        options.validate()
+        self._options = options
+        self._records = Records(database)
+        self._namespaces = namespaces
+        self._networks: dict[str, Network] = {}
+        self._drivers: dict[str, Driver] = {}  # by network id
+        self._sandboxes: dict[str, Sandbox] = {}  # by container id
+        self._releases: dict[str, asyncio.Task[None]] = {}  # by container id
+        self._chores: set[asyncio.Task[None]] = set()
+        self._shared = ContainerDriver(self.sandbox)
+        self._around: Surroundings | None = None
+        self._prefix = "DOCKER"
+        self._default = ""  # id of the default bridge network
+
+    # --- life ---
+
+    async def start(self, running: Mapping[str, int]) -> list[str]:
+        """Bring bridges and rules up, take up running containers, clean up after the others.
+
+        Args:
+            running: container id -> pidfd (borrowed) of containers that kept running.
+
+        Returns:
+            warnings for the administrator.
+
+        Raises:
+            OrlopError: the networks can't be set up.
+        """
+        host = Rtnetlink.open()
+        recorded = {network.name: network for network in self._records.networks()}
+        endpoints = self._records.endpoints()
+        warnings = self._lay_networks(host, recorded, keep=any(owner in running for owner, _ in endpoints))
+        opened = self._options.ip_forward and sysctl.enable_forwarding()
+        firewall = IptablesFirewall(prefix=self._prefix, policy_drop=opened) if self._options.iptables else None
+        self._around = Surroundings(
+            host=host,
+            records=self._records,
+            ports=PortAllocator(default_ip=self._options.default_ip, dynamic=local_port_range()),
+            pool=NamespacePool(self._namespaces, size=self._options.pool_size, mtu=self._options.mtu),
+            namespaces=self._namespaces,
+            firewall=firewall,
+            mtu=self._options.mtu,
+            direct_routing=self._options.allow_direct_routing,
+        )
+        for network in self._networks.values():
+            self._drivers[network.id] = self._driver(network, self._around)
+        bridges = [driver for driver in self._drivers.values() if isinstance(driver, BridgeDriver)]
+        for bridge in bridges:
+            bridge.create()
+        rules = self._claim(endpoints, running)
+        if firewall is not None:
+            await firewall.start([bridge.rules for bridge in bridges], rules)
+        await self._reconcile(endpoints, running)
+        for bridge in bridges:
+            bridge.route_loopback()
+            bridge.remove_strays()
+        self._around.pool.refill_soon()
+        return warnings
+
+    async def close(self) -> None:
+        """End background work; running containers keep their network."""
+        await self.settle()
+        for chore in list(self._chores):
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        if self._around is not None:
+            await self._around.pool.close()
+            self._around.ports.close()
+            self._around.host.close()
+        for sandbox in self._sandboxes.values():
+            if sandbox.netns is not None:
+                sandbox.netns.close()
+        self._sandboxes.clear()
+
+    async def settle(self) -> None:
+        """Wait until the releases that are under way are done."""
+        while self._releases:
+            await asyncio.gather(*self._releases.values(), return_exceptions=True)
+            await asyncio.sleep(0)
+
+    # --- containers ---
+
+    async def attach(self, container_id: str, request: AttachRequest) -> Sandbox:
+        """Return the network of a container that starts.
+
+        Raises:
+            OrlopError: in Docker's words; nothing is left behind.
+        """
+        pending = self._releases.get(container_id)
+        if pending is not None:
+            await asyncio.wait([pending])
+        if container_id in self._sandboxes:
+            raise ConflictError(f"endpoint with name {request.container_name} already exists in network")
+        if request.network.startswith("container:"):
+            sandbox = self._shared.attach(request.network.partition(":")[2])
+        else:
+            network = self.network("bridge" if request.network in ("", "default") else request.network)
+            if request.address and network.name in networks.BUILTIN:
+                raise InvalidParameterError("user specified IP address is supported on user defined networks only")
+            if request.ports:
+                await self.settle()  # a container that just ended may still hold the port
+            sandbox = await self._drivers[network.id].attach(container_id, request)
+        self._sandboxes[container_id] = sandbox
+        return sandbox
+
+    def release(self, container_id: str) -> None:
+        """Take a container's network down in the background; one that has none is no error."""
+        sandbox = self._sandboxes.pop(container_id, None)
+        if sandbox is None:
+            return
+        task = asyncio.get_running_loop().create_task(self._release(sandbox), name=f"release {container_id:.12}")
+        self._releases[container_id] = task
+        task.add_done_callback(lambda _: self._releases.pop(container_id, None))
+
+    def sandbox(self, container_id: str) -> Sandbox | None:
+        """Return the network of a running container."""
+        return self._sandboxes.get(container_id)
+
+    def statistics(self, container_id: str) -> dict[str, LinkStatistics]:
+        """Return the counters of each interface of a container, as the container sees them."""
+        sandbox = self._sandboxes.get(container_id)
+        found: dict[str, LinkStatistics] = {}
+        for endpoint in sandbox.endpoints if sandbox is not None else ():
+            if not endpoint.host_interface:
+                continue
+            try:
+                outer = self._surroundings.host.link(endpoint.host_interface).statistics
+            except NetlinkError:
+                continue
+            found[endpoint.interface] = LinkStatistics(
+                rx_packets=outer.tx_packets,
+                tx_packets=outer.rx_packets,
+                rx_bytes=outer.tx_bytes,
+                tx_bytes=outer.rx_bytes,
+                rx_errors=outer.tx_errors,
+                tx_errors=outer.rx_errors,
+                rx_dropped=outer.tx_dropped,
+                tx_dropped=outer.rx_dropped,
+            )
+        return found
+
+    # --- networks ---
+
+    @property
+    def gateway(self) -> str:
+        """The default bridge's address, "" when there is no default bridge."""
+        return self._networks[self._default].gateway if self._default else ""
+
+    @property
+    def bridge_name(self) -> str:
+        """The default bridge's interface, "" when there is no default bridge."""
+        return self._networks[self._default].bridge_name if self._default else ""
+
+    def networks(self) -> list[Network]:
+        """Return all networks."""
+        return list(self._networks.values())
+
+    def network(self, name_or_id: str) -> Network:
+        """Return a network by name, full id or unique beginning of an id.
+
+        Raises:
+            NotFoundError: in Docker's words.
+            InvalidParameterError: several ids begin like that.
+        """
+        for network in self._networks.values():
+            if name_or_id in (network.name, network.id):
+                return network
+        found = [n for n in self._networks.values() if is_id_prefix(name_or_id) and n.id.startswith(name_or_id)]
+        if len(found) > 1:
+            count = f"{len(found)} matches found based on ID prefix"
+            raise InvalidParameterError(f"network {name_or_id} is ambiguous ({count})")
+        if not found:
+            raise NotFoundError(f"network {name_or_id} not found")
+        return found[0]
+
+    def endpoints_of(self, network_id: str) -> dict[str, Endpoint]:
+        """Return container id -> endpoint of the running containers on a network."""
+        return {
+            container_id: endpoint
+            for container_id, sandbox in self._sandboxes.items()
+            for endpoint in sandbox.endpoints
+            if endpoint.network_id == network_id
+        }
+
+    async def create_network(self, request: NetworkRequest) -> Network:
+        """Make a user-defined bridge network.
+
+        Raises:
+            OrlopError: in Docker's words; nothing is left behind.
+        """
+        networks.check_request(request)
+        around = self._surroundings
+        if any(network.name == request.name for network in self._networks.values()):
+            raise ConflictError(f"network with name {request.name} already exists")
+        chosen = networks.check_subnet(request)
+        others = [ipaddress.IPv4Network(other.subnet) for other in self._networks.values() if other.subnet]
+        if chosen is None:
+            occupied = [*placement.occupied_ranges(around.host), *others]
+            subnet = ipam.choose_subnet(self._options.default_address_pools, occupied)
+            chosen = subnet, subnet[1]
+        elif any(chosen[0].overlaps(other) for other in others):
+            raise ForbiddenError("invalid pool request: Pool overlaps with other one on this address space")
+        network = Network(
+            id=generate_id(),
+            name=request.name,
+            driver="bridge",
+            created_at=time.time_ns(),
+            subnet=str(chosen[0]),
+            gateway=str(chosen[1]),
+            ip_range=request.ip_range,
+            internal=request.internal,
+            attachable=request.attachable,
+            options=dict(request.options),
+            labels=dict(request.labels),
+        )
+        self._check_bridge_name(network)
+        driver = BridgeDriver(network, around)
+        self._records.put_network(network)
+        try:
+            driver.create()
+            if around.firewall is not None:
+                await around.firewall.add_bridge(driver.rules)
+            driver.route_loopback()
+        except BaseException:
+            driver.remove()
+            self._records.delete_network(network.id)
+            raise
+        self._networks[network.id] = network
+        self._drivers[network.id] = driver
+        return network
+
+    async def remove_network(self, name_or_id: str) -> Network:
+        """Remove a user-defined network that no running container uses; returns it.
+
+        Raises:
+            ForbiddenError: it is one of the three, or in use.
+        """
+        network = self.network(name_or_id)
+        if network.name in networks.BUILTIN:
+            raise ForbiddenError(f"{network.name} is a pre-defined network and cannot be removed")
+        await self.settle()
+        if self.endpoints_of(network.id):
+            raise ForbiddenError(
+                f"error while removing network: network {network.name} id {network.id} has active endpoints"
+            )
+        driver = self._drivers.pop(network.id)
+        del self._networks[network.id]
+        if isinstance(driver, BridgeDriver):
+            driver.remove()
+            if self._surroundings.firewall is not None:
+                await self._surroundings.firewall.remove_bridge(network.bridge_name)
+        self._records.delete_network(network.id)
+        return network
+
+    # --- parts ---
+
+    @property
+    def _surroundings(self) -> Surroundings:
+        if self._around is None:
+            raise RuntimeError("the network service was not started")
+        return self._around
+
+    def _lay_networks(self, host: Rtnetlink, recorded: Mapping[str, Network], *, keep: bool) -> list[str]:
+        """Fill in the networks: those recorded and the three that are always there. Returns warnings."""
+        warnings: list[str] = []
+        for name, driver in networks.BUILTIN.items():
+            known = recorded.get(name)
+            network = Network(
+                id=known.id if known else generate_id(),
+                name=name,
+                driver=driver,
+                created_at=known.created_at if known else time.time_ns(),
+            )
+            if name == "bridge":
+                if self._options.bridge == "none":
+                    continue
+                place = placement.place_default_bridge(self._options, host, known, keep=keep)
+                warnings += [place.warning] if place.warning else []
+                self._prefix = place.prefix
+                network = self._default_network(network, place)
+                self._default = network.id
+            if network != known:
+                self._records.put_network(network)
+            self._networks[network.id] = network
+        for name, network in recorded.items():
+            if name not in networks.BUILTIN:
+                self._networks[network.id] = network
+        return warnings
+
+    def _default_network(self, network: Network, place: placement.Placement) -> Network:
+        options = {
+            networks.OPTION_DEFAULT_BRIDGE: "true",
+            networks.OPTION_ICC: str(self._options.icc).lower(),
+            networks.OPTION_MASQUERADE: str(self._options.ip_masq).lower(),
+            networks.OPTION_HOST_BINDING: self._options.default_ip,
+            networks.OPTION_BRIDGE_NAME: place.bridge,
+            networks.OPTION_MTU: str(self._options.mtu),
+        }
+        gateway = place.gateway
+        return replace(network, subnet=str(gateway.network), gateway=str(gateway.ip), options=options)
+
+    def _driver(self, network: Network, around: Surroundings) -> Driver:
+        if network.driver == "host":
+            return HostDriver(network, self._records)
+        if network.driver == "null":
+            return NoneDriver(network, records=self._records, pool=around.pool, namespaces=self._namespaces)
+        return BridgeDriver(network, around)
+
+    def _claim(
+        self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int]
+    ) -> dict[str, tuple[PortRule, ...]]:
+        """Take addresses and host ports of running containers again; return their rules by endpoint."""
+        rules: dict[str, tuple[PortRule, ...]] = {}
+        for container_id, endpoint in endpoints:
+            driver = self._drivers.get(endpoint.network_id)
+            if container_id in running and isinstance(driver, BridgeDriver):
+                found = driver.restore_endpoint(endpoint)
+                if found:
+                    rules[endpoint.id] = found
+        return rules
+
+    async def _reconcile(self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int]) -> None:
+        """Take up the running containers; remove what rows of all others stand for."""
+        for container_id, row in endpoints:
+            driver = self._drivers.get(row.network_id)
+            if driver is None:
+                self._records.delete_endpoint(row.id)
+                continue
+            endpoint = replace(row, network_name=self._networks[row.network_id].name)
+            if container_id not in running:
+                await driver.discard(endpoint)
+                if isinstance(driver, BridgeDriver):
+                    driver.delete_link(endpoint)
+                continue
+            try:
+                self._sandboxes[container_id] = await driver.adopt(container_id, endpoint, running[container_id])
+            except OrlopError as error:
+                _log.warning("cannot take up the network of container %.12s: %s", container_id, error)
+
+    async def _release(self, sandbox: Sandbox) -> None:
+        if sandbox.mode == "container":
+            self._shared.release(sandbox)
+            return
+        for endpoint in sandbox.endpoints:
+            driver = self._drivers.get(endpoint.network_id)
+            if driver is None:
+                continue
+            try:
+                await driver.release(sandbox)
+            except Exception:  # noqa: BLE001 - nobody waits for this; the next start cleans up after it
+                _log.exception("cannot take down endpoint %.12s", endpoint.id)
+            if isinstance(driver, BridgeDriver):
+                self._chore(self._remove_link_later(driver, endpoint))
+
+    async def _remove_link_later(self, driver: BridgeDriver, endpoint: Endpoint) -> None:
+        """Remove a link whose namespace something else keeps alive; mostly the kernel was faster."""
+        await asyncio.sleep(_LINGER)
+        driver.delete_link(endpoint)
+
+    def _chore(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+    def _check_bridge_name(self, network: Network) -> None:
+        name = check_interface_name(network.bridge_name)
+        if any(name == other.bridge_name for other in self._networks.values() if other.driver == "bridge"):
+            raise ForbiddenError(f"bridge name {name} is in use by another network")

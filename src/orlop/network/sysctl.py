@@ -1,0 +1,56 @@
+"""The host's network settings that bridges need (/proc/sys/net), of the engine's own namespace."""
+
+from __future__ import annotations
+
+import os
+
+_ROOT = "/proc/sys/net"
+
+
+def read_setting(path: str) -> str:
+    """Return a setting's value, "" when the kernel does not have it."""
+    try:
+        fd = os.open(f"{_ROOT}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        return os.read(fd, 4096).decode("ascii", "replace").strip()
+    finally:
+        os.close(fd)
+
+
+def write_setting(path: str, value: str) -> None:
+    """Set it; a setting that the kernel does not have is left out. Raises OSError."""
+    try:
+        fd = os.open(f"{_ROOT}/{path}", os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def protect_bridge(name: str) -> None:
+    """Set what a bridge of IPv4 containers needs; ``name`` has been checked.
+
+    No IPv6 and no router advertisements from containers (threats.md G1).
+    """
+    write_setting(f"ipv6/conf/{name}/accept_ra", "0")
+    write_setting(f"ipv6/conf/{name}/disable_ipv6", "1")
+
+
+def route_loopback(name: str) -> None:
+    """Let loopback addresses be routed over a bridge, so that ports published on 127.0.0.1 can be answered.
+
+    Only after the rules of the raw table are in force, which drop what would abuse it (threats.md G3).
+    """
+    write_setting(f"ipv4/conf/{name}/route_localnet", "1")
+
+
+def enable_forwarding() -> bool:
+    """Switch IPv4 forwarding on; returns whether it was off."""
+    if read_setting("ipv4/ip_forward") != "0":
+        return False
+    write_setting("ipv4/ip_forward", "1")
+    return True
