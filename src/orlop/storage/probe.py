@@ -8,12 +8,8 @@ from dataclasses import dataclass
 
 from orlop.errors import UnsupportedError
 from orlop.kernel.dirent import DT_DIR, getdents64
-from orlop.kernel.syscall import call
+from orlop.kernel.mount import fsconfig_create, fsconfig_set_string, fsmount, fsopen
 from orlop.primitives.removal import remove_tree
-
-_CLOEXEC = 1  # FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC
-_FSCONFIG_SET_STRING = 1
-_FSCONFIG_CMD_CREATE = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +80,12 @@ def _check_xattr(path: str, name: str) -> None:
 
 def _check_mount(scratch: str, name: str) -> None:
     try:
-        context = call("fsopen", b"overlay", _CLOEXEC)
+        context = fsopen("overlay")
         try:
-            for option, part in ((b"lowerdir", "lower"), (b"upperdir", "upper"), (b"workdir", "work")):
-                call("fsconfig", context, _FSCONFIG_SET_STRING, option, os.fsencode(f"{scratch}/{part}"), 0)
-            call("fsconfig", context, _FSCONFIG_CMD_CREATE, None, None, 0)
-            os.close(call("fsmount", context, _CLOEXEC, 0))
+            for option, part in (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")):
+                fsconfig_set_string(context, option, f"{scratch}/{part}")
+            fsconfig_create(context)
+            os.close(fsmount(context))
         finally:
             os.close(context)
     except OSError as error:
