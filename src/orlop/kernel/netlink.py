@@ -55,19 +55,13 @@ class NetlinkError(SyscallError):
     """The kernel refused a request.
 
     Attributes:
-        request: what was asked, in words ("add link eth0").
-        reason: the kernel's own explanation (extended acknowledgement), or "".
+        operation: what was asked, in words ("add link eth0").
+        arguments: the kernel's own explanation (extended acknowledgement), where it gave one.
     """
-
-    def __init__(self, errno: int, request: str, reason: str = "") -> None:
-        super().__init__("netlink", errno, (request,))
-        self.request = request
-        self.reason = reason
 
     def __str__(self) -> str:
         name = errno_names.errorcode.get(self.errno or 0, str(self.errno))
-        detail = f": {self.reason}" if self.reason else ""
-        return f"{self.request}: {os.strerror(self.errno or 0).lower()} ({name}){detail}"
+        return ": ".join((self.operation, f"{os.strerror(self.errno or 0).lower()} ({name})", *self.arguments))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +165,7 @@ def _error_of(message: Message, request: str) -> NetlinkError | None:
         (original,) = struct.unpack_from("=I", message.body, 4)
         skip = 4 + (_HEADER.size if message.flags & NLM_F_CAPPED else (original + 3) & ~3)
         reason = text(parse_attributes(message.body[skip:]).get(NLMSGERR_ATTR_MSG, b""))
-    return NetlinkError(-code, request, reason)
+    return NetlinkError(request, -code, (reason,) if reason else ())
 
 
 class NetlinkSocket:
@@ -243,7 +237,7 @@ class NetlinkSocket:
             answers = self._dump_once(request)
             if answers is not None:
                 return answers
-        raise NetlinkError(errno_names.EAGAIN, request.describe, "the list kept changing")
+        raise NetlinkError(request.describe, errno_names.EAGAIN, ("the list kept changing",))
 
     def _dump_once(self, request: Request) -> list[Message] | None:
         wanted = self._send((request,))
@@ -271,5 +265,5 @@ class NetlinkSocket:
     def _receive(self) -> bytes:
         data, _, flags, _ = self._socket.recvmsg(_RECEIVE_SIZE)
         if flags & socket.MSG_TRUNC:
-            raise NetlinkError(errno_names.EMSGSIZE, "receive", f"message longer than {_RECEIVE_SIZE} bytes")
+            raise NetlinkError("receive", errno_names.EMSGSIZE, (f"message longer than {_RECEIVE_SIZE} bytes",))
         return data

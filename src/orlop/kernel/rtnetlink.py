@@ -47,6 +47,7 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 1
 IFLA_IFALIAS, IFLA_STATS64, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 23, 26, 28, 29
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_BR_STP_STATE = 5
+IFLA_PROTINFO, IFLA_BRPORT_MODE = 12, 4
 IFLA_INET6_CONF, IFLA_INET6_ADDR_GEN_MODE = 2, 8
 IN6_ADDR_GEN_MODE_NONE = 1
 VETH_INFO_PEER = 1
@@ -212,6 +213,13 @@ def set_link(
     if netns >= 0:
         body += attribute_u32(IFLA_NET_NS_FD, netns)
     return Request(RTM_NEWLINK, 0, body, f"set link {index or name}")
+
+
+def set_port_hairpin(index: int, *, enabled: bool) -> Request:
+    """Ask a bridge to send frames back out of the port that they came in by, or not."""
+    mode = attribute(IFLA_BRPORT_MODE, bytes([enabled]))
+    body = _IFINFO.pack(socket.AF_BRIDGE, 0, index, 0, 0) + nested(IFLA_PROTINFO, mode)
+    return Request(RTM_SETLINK, 0, body, f"set hairpin mode of link {index}")
 
 
 def get_link(index: int = 0, *, name: str = "") -> Request:

@@ -257,13 +257,18 @@ class BridgeDriver:
             inside.append(rtnetlink.add_route(None, index=ready.index, gateway=self._gateway))
         ready.inside.execute(*inside)
         host = self._around.host
+        outside = [rtnetlink.set_link(ready.host_index, master=self._index)]
+        if endpoint.ports:
+            # with br_netfilter a connection to one's own published port is turned round inside the bridge
+            outside.append(rtnetlink.set_port_hairpin(ready.host_index, enabled=True))
         try:
-            host.execute(rtnetlink.set_link(ready.host_index, master=self._index))
+            host.execute(*outside)
         except NetlinkError as error:
             if error.errno not in (errno.ENODEV, errno.EINVAL, errno.ENOENT):
                 raise
             self._repair()  # somebody removed the bridge
-            host.execute(rtnetlink.set_link(ready.host_index, master=self._index))
+            outside[0] = rtnetlink.set_link(ready.host_index, master=self._index)
+            host.execute(*outside)
 
     def _repair(self) -> None:
         """Make the bridge anew and plug every running container in again."""

@@ -125,6 +125,11 @@ class NetworkService:
             await asyncio.gather(*self._releases.values(), return_exceptions=True)
             await asyncio.sleep(0)
 
+    async def restore_rules(self) -> bool:
+        """Put back firewall rules that somebody else removed; returns whether any were missing (threats.md G5)."""
+        firewall = self._surroundings.firewall
+        return firewall is not None and await firewall.restore()
+
     # --- containers ---
 
     async def attach(self, container_id: str, request: AttachRequest) -> Sandbox:

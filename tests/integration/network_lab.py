@@ -1,0 +1,214 @@
+"""A laboratory for network tests: a "host" and an "outside" namespace, and containers made of nothing but a namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from orlop.kernel import rtnetlink
+from orlop.kernel.rtnetlink import Rtnetlink
+from orlop.kernel.syscall import libc
+from orlop.network.options import NetworkOptions
+from orlop.network.sandbox import Sandbox
+from orlop.network.service import NetworkService
+from orlop.primitives.owned_fd import OwnedFd
+
+CLONE_NEWNET = 0x40000000
+PYTHON = os.path.realpath(sys.executable)
+OUTSIDE, HOST = "10.99.0.2", "10.99.0.1"
+
+
+def _unshare() -> None:
+    if libc.unshare(CLONE_NEWNET) != 0:
+        raise OSError("unshare")
+
+
+def in_thread(work: Callable[[], Any], *, fresh: bool = True) -> Any:
+    """Run ``work`` in a thread with (if fresh) a network namespace of its own."""
+    outcome: list[Any] = []
+
+    def body() -> None:
+        try:
+            if fresh:
+                _unshare()
+            outcome.append((True, work()))
+        except BaseException as error:
+            outcome.append((False, error))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    done, value = outcome[0]
+    if not done:
+        raise value
+    return value
+
+
+def _open_namespace(path: str = "/proc/thread-self/ns/net") -> tuple[OwnedFd, socket.socket]:
+    fd = OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    return fd, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+
+
+class ThreadFactory:
+    """NamespaceFactory in place of the spawner."""
+
+    def __init__(self, *, ipv6_off: bool = True) -> None:
+        self.ipv6_off = ipv6_off
+        self.made = 0
+
+    def _make(self) -> tuple[OwnedFd, socket.socket]:
+        if self.ipv6_off:
+            for name, value in (("disable_ipv6", "1"), ("accept_ra", "0")):
+                with open(f"/proc/sys/net/ipv6/conf/default/{name}", "w") as file:
+                    file.write(value)
+        return _open_namespace()
+
+    async def create_network_namespace(self) -> tuple[OwnedFd, socket.socket]:
+        self.made += 1
+        return in_thread(self._make)
+
+    async def network_namespace_of(self, pidfd: int) -> tuple[OwnedFd, socket.socket]:
+        def join() -> tuple[OwnedFd, socket.socket]:
+            if libc.setns(pidfd, CLONE_NEWNET) != 0:
+                raise OSError("setns")
+            return _open_namespace()
+
+        return in_thread(join, fresh=False)
+
+
+def run_in(netns: OwnedFd | None, *command: str, check: bool = True, timeout: float = 10) -> str:
+    """Run a command in a namespace (None: the caller's) and return what it wrote to both streams."""
+    where = [] if netns is None else ["nsenter", f"--net=/proc/{os.getpid()}/fd/{netns.fileno()}", "--"]
+    done = subprocess.run(
+        [*where, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False
+    )
+    text = done.stdout.decode(errors="replace")
+    if check and done.returncode:
+        raise AssertionError(f"{command}: {done.returncode}: {text}")
+    return text
+
+
+@dataclass
+class Lab:
+    """The host's side of the laboratory; used in the thread that lives in the "host" namespace."""
+
+    outside: OwnedFd
+    host: Rtnetlink
+    database: sqlite3.Connection = field(default_factory=lambda: sqlite3.connect(":memory:", isolation_level=None))
+    factory: ThreadFactory = field(default_factory=ThreadFactory)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def service(self, **options: Any) -> NetworkService:
+        return NetworkService(NetworkOptions(**options), database=self.database, namespaces=self.factory)
+
+    def serve(self, netns: OwnedFd | None, port: int, answer: str, *, udp: bool = False) -> subprocess.Popen[bytes]:
+        """Serve ``answer`` and the client's address on a port of a namespace, for any number of clients."""
+        code = (
+            "import socket,sys\n"
+            "port,answer,udp=int(sys.argv[1]),sys.argv[2],sys.argv[3]=='udp'\n"
+            "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)\n"
+            "s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1)\n"
+            "s.bind(('0.0.0.0',port))\n"
+            "udp or s.listen(16)\n"
+            "print('ready',flush=True)\n"
+            "while True:\n"
+            "  if udp:\n"
+            "    _,peer=s.recvfrom(100); s.sendto(f'{answer} {peer[0]}'.encode(),peer)\n"
+            "  else:\n"
+            "    c,peer=s.accept(); c.sendall(f'{answer} {peer[0]}'.encode()); c.close()\n"
+        )
+        where = [] if netns is None else ["nsenter", f"--net=/proc/{os.getpid()}/fd/{netns.fileno()}", "--"]
+        process = subprocess.Popen(
+            [*where, PYTHON, "-I", "-S", "-c", code, str(port), answer, "udp" if udp else "tcp"],
+            stdout=subprocess.PIPE,
+        )
+        self.processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        return process
+
+    def sleeper(self, sandbox: Sandbox) -> subprocess.Popen[bytes]:
+        """Start a process in a sandbox, as a container's init."""
+        assert sandbox.netns is not None
+        process = subprocess.Popen(
+            ["nsenter", f"--net=/proc/{os.getpid()}/fd/{sandbox.netns.fileno()}", "--", "sleep", "60"]
+        )
+        self.processes.append(process)
+        inode = os.stat(f"/proc/{os.getpid()}/fd/{sandbox.netns.fileno()}").st_ino
+        while os.stat(f"/proc/{process.pid}/ns/net").st_ino != inode:
+            os.sched_yield()
+        return process
+
+    def ask(self, netns: OwnedFd | None, address: str, port: int, *, udp: bool = False) -> str:
+        """Return what a server answers to a client in a namespace; "" when it can't be reached."""
+        code = (
+            "import socket,sys\n"
+            "where,udp=(sys.argv[1],int(sys.argv[2])),sys.argv[3]=='udp'\n"
+            "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)\n"
+            "s.settimeout(0.5)\n"
+            "try:\n"
+            "  s.connect(where); udp and s.send(b'?'); print(s.recv(100).decode())\n"
+            "except OSError: pass\n"
+        )
+        return run_in(netns, PYTHON, "-I", "-S", "-c", code, address, str(port), "udp" if udp else "tcp").strip()
+
+    def links(self) -> set[str]:
+        return {link.name for link in self.host.links()}
+
+    def rules(self) -> str:
+        text = run_in(None, "iptables-save")
+        return "\n".join(line.split(" [")[0] for line in text.splitlines() if not line.startswith("#"))
+
+    async def wait_links(self, expected: set[str], *, seconds: float = 5) -> None:
+        """Wait until exactly these links are left."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self.links() != expected:
+            assert asyncio.get_running_loop().time() < deadline, f"{self.links()} instead of {expected}"
+            await asyncio.sleep(0.05)
+
+
+@contextlib.contextmanager
+def _laboratory() -> Iterator[Lab]:
+    outside, sock = in_thread(_open_namespace)
+    host = Rtnetlink.open()
+    with Rtnetlink(sock) as far:
+        host.execute(
+            rtnetlink.add_veth("uplink", "far", peer_netns=outside.fileno()),
+            rtnetlink.set_link(1, up=True),
+            rtnetlink.set_link(0, name="uplink", up=True),
+        )
+        host.execute(rtnetlink.add_address(host.link("uplink").index, ipaddress.ip_interface(f"{HOST}/24")))
+        far.execute(rtnetlink.set_link(1, up=True), rtnetlink.set_link(0, name="far", up=True))
+        far.execute(rtnetlink.add_address(far.link("far").index, ipaddress.ip_interface(f"{OUTSIDE}/24")))
+    lab = Lab(outside, host)
+    try:
+        yield lab
+    finally:
+        for process in lab.processes:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        lab.database.close()
+        host.close()
+        outside.close()
+
+
+def in_laboratory(body: Callable[[Lab], Awaitable[None]]) -> None:
+    """Run ``body`` in a fresh laboratory, in an event loop of its own."""
+
+    def work() -> None:
+        with _laboratory() as lab:
+            asyncio.run(body(lab))  # type: ignore[arg-type]
+
+    in_thread(work)
