@@ -1,0 +1,172 @@
+"""Routes of networks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from orlop.api.call import Call, Route
+from orlop.api.responses import empty, json_response
+from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.network.networks import NetworkRequest
+from orlop.spec.timestamps import rfc3339_nano
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiohttp import web
+
+    from orlop.engine.networks import NetworkCatalogue
+    from orlop.network.networks import Network
+    from orlop.network.sandbox import Endpoint
+
+
+class _Range(msgspec.Struct, rename="pascal"):
+    subnet: str = ""
+    ip_range: str = msgspec.field(default="", name="IPRange")
+    gateway: str = ""
+    auxiliary_addresses: dict[str, str] | None = None
+
+
+class _Ipam(msgspec.Struct, rename="pascal"):
+    driver: str = ""
+    options: dict[str, str] | None = None
+    config: list[_Range] | None = None
+
+
+class NetworkCreate(msgspec.Struct, rename="pascal"):
+    """``POST /networks/create``."""
+
+    name: str = ""
+    driver: str = ""
+    scope: str = ""
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    enable_ipv6: bool | None = msgspec.field(default=None, name="EnableIPv6")
+    enable_ipv4: bool | None = msgspec.field(default=None, name="EnableIPv4")
+    ipam: _Ipam | None = msgspec.field(default=None, name="IPAM")
+    options: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+    config_only: bool = False
+    config_from: dict[str, str] | None = None
+
+    def request(self) -> NetworkRequest:
+        """Return what is asked for.
+
+        Raises:
+            InvalidParameterError, UnsupportedError: what cannot be.
+        """
+        if not self.name:
+            raise InvalidParameterError("network name cannot be empty")
+        ipam = self.ipam or _Ipam()
+        ranges = ipam.config or []
+        for refused, what in (
+            (self.scope not in ("", "local"), f"network scope {self.scope}"),
+            (self.ingress, "ingress networks"),
+            (self.enable_ipv6, "IPv6 networks"),
+            (self.enable_ipv4 is False, "networks without IPv4"),
+            (self.config_only or bool((self.config_from or {}).get("Network")), "configuration-only networks"),
+            (ipam.driver not in ("", "default"), f"IPAM driver {ipam.driver}"),
+            (bool(ipam.options), "IPAM options"),
+            (len(ranges) > 1, "networks with several subnets"),
+            (any(entry.auxiliary_addresses for entry in ranges), "auxiliary addresses"),
+        ):
+            if refused:
+                raise UnsupportedError(f"{what} are not supported yet" if what[-1] == "s" else f"not supported: {what}")
+        chosen = ranges[0] if ranges else _Range()
+        return NetworkRequest(
+            name=self.name,
+            driver=self.driver or "bridge",
+            subnet=chosen.subnet,
+            gateway=chosen.gateway,
+            ip_range=chosen.ip_range,
+            internal=self.internal,
+            attachable=self.attachable,
+            options=self.options or {},
+            labels=self.labels or {},
+        )
+
+
+def routes(networks: NetworkCatalogue) -> list[Route]:
+    """Return the routes."""
+
+    async def listing(call: Call) -> web.Response:
+        return json_response(
+            [document(network, {}, version=call.version) for network in networks.select(call.filters())]
+        )
+
+    async def inspect(call: Call) -> web.Response:
+        if call.text("scope") not in ("", "local"):
+            raise UnsupportedError(f"not supported: network scope {call.text('scope')}")
+        network = networks.get(call.variables["name"])
+        return json_response(document(network, networks.endpoints(network), version=call.version))
+
+    async def create(call: Call) -> web.Response:
+        network = await networks.create((await call.body(NetworkCreate)).request())
+        return json_response({"Id": network.id, "Warning": ""}, status=201)
+
+    async def remove(call: Call) -> web.Response:
+        await networks.remove(call.variables["name"])
+        return empty()
+
+    async def prune(call: Call) -> web.Response:
+        return json_response({"NetworksDeleted": await networks.prune(call.filters()) or None})
+
+    async def connect(call: Call) -> web.Response:
+        networks.get(call.variables["name"])
+        raise UnsupportedError("connecting a container to a further network is not supported yet")
+
+    return [
+        Route("GET", "/networks", listing),
+        Route("GET", "/networks/", listing),
+        Route("POST", "/networks/create", create),
+        Route("POST", "/networks/prune", prune),
+        Route("GET", "/networks/{name}", inspect),
+        Route("DELETE", "/networks/{name}", remove),
+        Route("POST", "/networks/{name}/connect", connect),
+        Route("POST", "/networks/{name}/disconnect", connect),
+    ]
+
+
+def document(
+    network: Network,
+    endpoints: Mapping[str, tuple[str, Endpoint]],
+    *,
+    version: tuple[int, int],
+) -> dict[str, object]:
+    """Return the API's document of a network with the containers on it, each with its name."""
+    configuration: list[dict[str, str]] | None = None
+    if network.subnet:
+        configuration = [{"Subnet": network.subnet, "Gateway": network.gateway}]
+        if network.ip_range:
+            configuration[0]["IPRange"] = network.ip_range
+    builtin = network.name in ("bridge", "host", "none")
+    return {
+        "Name": network.name,
+        "Id": network.id,
+        "Created": rfc3339_nano(network.created_at),
+        "Scope": "local",
+        "Driver": network.driver,
+        **({"EnableIPv4": True} if version >= (1, 48) else {}),
+        "EnableIPv6": False,
+        "IPAM": {"Driver": "default", "Options": None if builtin else {}, "Config": configuration},
+        "Internal": network.internal,
+        "Attachable": network.attachable,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {
+            container_id: {
+                "Name": name,
+                "EndpointID": endpoint.id,
+                "MacAddress": endpoint.mac,
+                "IPv4Address": f"{endpoint.address}/{endpoint.prefix_length}" if endpoint.address else "",
+                "IPv6Address": "",
+            }
+            for container_id, (name, endpoint) in endpoints.items()
+        },
+        "Options": network.options,
+        "Labels": network.labels,
+    }
