@@ -64,6 +64,11 @@ class FilterProgram:
     def __len__(self) -> int:
         return int(self._fprog.len)
 
+    @property
+    def code(self) -> bytes:
+        """The instructions."""
+        return self._buffer.raw
+
     def install(self) -> None:
         """Put the filter before every later system call of this thread; cannot be undone.
 
