@@ -178,7 +178,7 @@ def test_taken_ports_are_refused_in_dockers_words_and_nothing_leaks():
         await lab.wait_links(links)
         first = await service.attach(A, AttachRequest(container_name="web", ports=publish("8080:80")))
         assert first.endpoints[0].address == "172.17.0.2"
-        with pytest.raises(SystemFailureError, match="Bind for 0.0.0.0:8080 failed: port is already allocated"):
+        with pytest.raises(SystemFailureError, match="port is already allocated"):
             await service.attach(B, AttachRequest(container_name="two", ports=publish("8080:80")))
         # other programs can't take it either
         with socket.socket() as late, pytest.raises(OSError, match="in use"):

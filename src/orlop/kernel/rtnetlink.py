@@ -144,10 +144,10 @@ class Neighbour:
     address: bytes
 
 
-def add_bridge(name: str, *, address: bytes = b"", mtu: int = 0, stp: bool = False, alias: str = "") -> Request:
+def add_bridge(name: str, *, address: bytes = b"", mtu: int = 0, stp: bool = False) -> Request:
     """Ask for a bridge, down, with the spanning tree protocol off unless wanted."""
     data = nested(IFLA_INFO_DATA, attribute_u32(IFLA_BR_STP_STATE, int(stp)))
-    body = _link_body(0, name=name, address=address, mtu=mtu, alias=alias)
+    body = _link_body(0, name=name, address=address, mtu=mtu)
     info = nested(IFLA_LINKINFO, attribute_text(IFLA_INFO_KIND, "bridge"), data)
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + info, f"add bridge {name}")
 

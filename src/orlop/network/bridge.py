@@ -102,7 +102,10 @@ class BridgeDriver:
                     raise
                 # a fixed address of its own: else the bridge's changes whenever a port comes or goes
                 mac = b"\x02\x42" + os.urandom(4)
-                host.execute(rtnetlink.add_bridge(name, address=mac, mtu=self._around.mtu, alias=ALIAS))
+                host.execute(
+                    rtnetlink.add_bridge(name, address=mac, mtu=self._around.mtu),
+                    rtnetlink.set_link(0, name=name, alias=ALIAS),
+                )
                 link = host.link(name)
             if link.kind != "bridge":
                 raise SystemFailureError(f"interface {name} exists and is not a bridge: {link.kind or 'hardware'}")

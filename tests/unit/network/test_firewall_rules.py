@@ -1,0 +1,176 @@
+"""The iptables rule set: golden, idempotent, and careful with what belongs to others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from orlop.network.firewall import rules
+from orlop.network.firewall.contract import BridgeRules, PortRule
+from orlop.network.firewall.iptables import IptablesFirewall
+from orlop.primitives.commands import Completed
+
+GOLDEN = Path(__file__).resolve().parents[2] / "golden/network/iptables-restore.txt"
+BRIDGES = [
+    BridgeRules("docker0", "172.17.0.0/16"),
+    BridgeRules("br-quiet", "172.18.0.0/16", icc=False),
+    BridgeRules("br-inner", "172.19.0.0/16", internal=True),
+    BridgeRules("br-route", "10.8.0.0/24", masquerade=False),
+]
+PORTS = [
+    PortRule("docker0", "tcp", "0.0.0.0", 8080, "172.17.0.2", 80),
+    PortRule("docker0", "udp", "127.0.0.1", 5353, "172.17.0.2", 53),
+]
+
+
+def apply(saved: str, change: str) -> str:
+    """Do to iptables-save's output what ``iptables-restore --noflush`` would."""
+    tables = rules.parse_saved(saved)
+    chains: dict[str, list[str]] = {}
+    builtin = {"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
+    for line in change.splitlines():
+        words = line.split(" ")
+        if line.startswith("*"):
+            chains = tables.setdefault(line[1:], {})
+        elif line.startswith(":"):
+            if words[0][1:] not in builtin:
+                chains[words[0][1:]] = []
+        elif words[0] == "-A":
+            chains.setdefault(words[1], []) if words[1] in builtin else None
+            chains[words[1]].append(" ".join(words[2:]))
+        elif words[0] == "-I":
+            chains.setdefault(words[1], []) if words[1] in builtin else None
+            chains[words[1]].insert(int(words[2]) - 1, " ".join(words[3:]))
+        elif words[0] == "-D":
+            chains[words[1]].remove(" ".join(words[2:]))
+        elif words[0] in ("-F", "-X"):
+            chains[words[1]].clear() if words[0] == "-F" else chains.pop(words[1])
+        else:
+            assert line == "COMMIT"
+    lines = []
+    for name, content in tables.items():
+        lines += [f"*{name}", *(f":{chain} - [0:0]" for chain in content)]
+        lines += [f"-A {chain} {rule}" for chain, owned in content.items() for rule in owned]
+        lines.append("COMMIT")
+    return "\n".join(lines) + "\n"
+
+
+def test_golden():
+    text = rules.render_changes("", rules.compute(BRIDGES, PORTS), policy_drop=True)
+    if "ORLOP_REGENERATE" in os.environ:
+        GOLDEN.parent.mkdir(parents=True, exist_ok=True)
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text()
+
+
+def test_applying_twice_changes_nothing():
+    wanted = rules.compute(BRIDGES, PORTS)
+    saved = apply("", rules.render_changes("", wanted))
+    assert rules.render_changes(saved, wanted) == ""
+
+
+def test_publish_and_withdraw_meet_the_whole():
+    before = apply("", rules.render_changes("", rules.compute(BRIDGES, PORTS[:1])))
+    after = apply(before, rules.render_publish(PORTS[1:]))
+    assert rules.render_changes(after, rules.compute(BRIDGES, PORTS)) == ""
+    assert apply(after, rules.render_withdraw(PORTS[1:])) == before
+
+
+def test_rules_of_others_stay():
+    theirs = (
+        "*filter\n:FORWARD ACCEPT [0:0]\n:DOCKER-USER - [0:0]\n:ufw-before - [0:0]\n"
+        "-A FORWARD -j ufw-before\n-A FORWARD -o docker0 -j ACCEPT\n-A DOCKER-USER -s 192.0.2.1/32 -j DROP\nCOMMIT\n"
+        "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -s 10.0.0.0/8 -o eth0 -j MASQUERADE\n"
+        "-A POSTROUTING -s 172.20.0.0/16 ! -o other0 -j MASQUERADE\nCOMMIT\n"
+    )
+    saved = apply(theirs, rules.render_changes(theirs, rules.compute(BRIDGES, PORTS)))
+    for line in theirs.splitlines():
+        if line.startswith("-A"):
+            assert line in saved.splitlines()
+    forward = [line for line in saved.splitlines() if line.startswith("-A FORWARD")]
+    assert forward[:2] == ["-A FORWARD -j DOCKER-USER", "-A FORWARD -j DOCKER-FORWARD"]
+    gone = apply(saved, rules.render_removal(saved, rules.compute(BRIDGES, PORTS)))
+    left = [line for line in gone.splitlines() if line.startswith("-A")]
+    assert set(left) - {"-A FORWARD -j DOCKER-USER"} == {line for line in theirs.splitlines() if line.startswith("-A")}
+
+
+def test_masquerade_of_a_former_subnet_goes():
+    old = [BridgeRules("docker0", "172.17.0.0/16"), BridgeRules("br1", "10.1.0.0/24")]
+    saved = apply("", rules.render_changes("", rules.compute(old, [])))
+    new = [BridgeRules("docker0", "172.20.0.0/16")]
+    saved = apply(saved, rules.render_changes(saved, rules.compute(new, []), gone=("br1",)))
+    assert "172.17." not in saved
+    assert "br1" not in saved
+    assert "-s 172.20.0.0/16 ! -o docker0 -j MASQUERADE" in saved
+    assert rules.render_changes(saved, rules.compute(new, [])) == ""
+
+
+def test_flushed_tables_are_put_right():
+    wanted = rules.compute(BRIDGES, PORTS)
+    saved = apply("", rules.render_changes("", wanted))
+    for victim in (
+        "-A DOCKER -i lo -j RETURN",
+        "-A FORWARD -j DOCKER-FORWARD",
+        "-A POSTROUTING -s 172.17.0.0/16 ! -o docker0",
+    ):
+        damaged = "".join(line + "\n" for line in saved.splitlines() if not line.startswith(victim))
+        assert damaged != saved
+        repaired = apply(damaged, rules.render_changes(damaged, wanted))
+        assert rules.parse_saved(repaired) == rules.parse_saved(saved)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        BridgeRules("docker0 -j ACCEPT", "172.17.0.0/16"),
+        BridgeRules("docker0\nCOMMIT", "172.17.0.0/16"),
+        BridgeRules("--help", "172.17.0.0/16"),
+        BridgeRules("sixteencharacters", "172.17.0.0/16"),
+        BridgeRules("docker0", "172.17.0.0/16 -j ACCEPT"),
+    ],
+)
+async def test_injection_through_bridges(bad: BridgeRules):
+    firewall = IptablesFirewall(run=lambda *_: pytest.fail("ran"))
+    with pytest.raises(ValueError):
+        await firewall.add_bridge(bad)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        PortRule("docker0", "tcp --x", "0.0.0.0", 1, "172.17.0.2", 1),
+        PortRule("docker0", "tcp", "0.0.0.0 -j X", 1, "172.17.0.2", 1),
+        PortRule("docker0", "tcp", "0.0.0.0", 0, "172.17.0.2", 1),
+        PortRule("docker0", "tcp", "0.0.0.0", 1, "172.17.0.2\nCOMMIT", 1),
+        PortRule("docker0", "tcp", "0.0.0.0", 1, "172.17.0.2", 65536),
+    ],
+)
+async def test_injection_through_ports(bad: PortRule):
+    firewall = IptablesFirewall(run=lambda *_: pytest.fail("ran"))
+    with pytest.raises(ValueError):
+        await firewall.publish("a", [bad])
+
+
+async def test_one_command_for_each_published_container():
+    ran: list[str] = []
+    table = {"saved": ""}
+
+    def run(arguments, stdin):
+        ran.append(arguments[0])
+        if arguments[0] == "iptables-restore":
+            table["saved"] = apply(table["saved"], stdin.decode())
+        return Completed(tuple(arguments), 0, table["saved"].encode(), b"")
+
+    firewall = IptablesFirewall(run=run)
+    await firewall.start(BRIDGES, {})
+    whole = table["saved"]
+    ran.clear()
+    await firewall.publish("a", PORTS)
+    assert ran == ["iptables-restore"]
+    await firewall.withdraw("a")
+    await firewall.withdraw("a")
+    assert ran == ["iptables-restore"] * 2
+    assert table["saved"] == whole
+    assert not await firewall.restore()
