@@ -75,14 +75,15 @@ class Application:
                 route, variables = self._router.find(request.method, path, version)
                 call = Call(request, version, variables)
                 response = await route.handler(call)
-        except (ConnectionError, asyncio.CancelledError):
-            raise
+        except ConnectionError:
+            # The client is gone; aiohttp finds that out again when it writes, and says nothing.
+            return call.stream if call is not None and call.stream is not None else web.Response()
         except Exception as error:  # noqa: BLE001 - the boundary: nothing but JSON leaves the engine
-            if call is not None and call.stream is not None and call.stream.prepared:
-                error_response(error)  # logs it; the head is out, so the client sees a cut stream
-                call.stream.force_close()
-                raise ConnectionResetError("stream failed") from None
             response = error_response(error)
+            if call is not None and call.stream is not None and call.stream.prepared:
+                # The head is out: all that is left to tell the client is a stream that ends too early.
+                request.protocol.force_close()
+                return call.stream
         if not response.prepared:
             response.headers.update(_HEADERS)
         return response

@@ -68,9 +68,20 @@ class VolumeService:
         """Return the volumes that match, by name. Raises InvalidParameterError."""
         return filter_volumes(self.store, filters, self._users())
 
-    def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove a volume that no container uses. Raises NotFoundError, ConflictError in Docker's words."""
-        tombstones = self.store.remove(name, self._users().get(name, ()), force=force)
+    def remove(self, name: str, *, users: Sequence[str] | None = None, force: bool = False) -> None:
+        """Remove a volume that no container uses.
+
+        Args:
+            name: the volume.
+            users: ids of containers that use it, where the caller knows better.
+            force: a missing volume is fine.
+
+        Raises:
+            NotFoundError, ConflictError: in Docker's words.
+        """
+        if users is None:
+            users = self._users().get(name, ())
+        tombstones = self.store.remove(name, users, force=force)
         self._removals.bury(tombstones)
         if tombstones:
             self._events.publish("volume", "destroy", name, {"driver": "local"})

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orlop.api.call import Call, Handler, Route
+from orlop.api.moments import parse_moment
 from orlop.api.responses import JsonStream, empty, json_response
-from orlop.api.routes.system import parse_moment
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.image.importer import ImportRequest
 from orlop.spec.image import render_defaults
+from orlop.spec.reference import parse_reference
 from orlop.spec.timestamps import rfc3339_nano, unix_seconds
 
 if TYPE_CHECKING:
@@ -118,9 +119,9 @@ def _refuse(message: str) -> Handler:
 
 def _pulled_name(call: Call) -> str:
     name, tag = call.text("fromImage"), call.text("tag")
-    if not tag:
-        return name
-    return f"{name}{'@' if ':' in tag else ':'}{tag}"
+    if tag:
+        name += f"{'@' if ':' in tag else ':'}{tag}"
+    return parse_reference(name).with_default_tag().familiar
 
 
 def _until(filters: Mapping[str, list[str]]) -> str | None:

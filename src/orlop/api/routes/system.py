@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import time
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from orlop.api.call import Call, Handler, Route
+from orlop.api.moments import parse_moment
 from orlop.api.responses import JsonStream, json_response
+from orlop.api.routes.images import summary
+from orlop.api.routes.volumes import document as volume_document
 from orlop.api.routing import API_VERSION, MIN_API_VERSION, version_text
 from orlop.engine.events import EventFilter
 from orlop.errors import InvalidParameterError, UnavailableError, UnsupportedError
@@ -19,6 +19,7 @@ from orlop.errors import InvalidParameterError, UnavailableError, UnsupportedErr
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from orlop.engine.disk_usage import DiskUsage
     from orlop.engine.events import Event, Events
     from orlop.engine.system import SystemService
 
@@ -34,17 +35,6 @@ _NOT_A_MANAGER = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm'
     " and try again."
 )
-_TIMESTAMP = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,9}))?", re.ASCII)
-_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|m|s|ms|us|ns)", re.ASCII)
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-
-
-class DiskUsage(Protocol):
-    """Who adds up what is on disk."""
-
-    async def disk_usage(self, kinds: frozenset[str]) -> dict[str, object]:
-        """Return the document of ``/system/df`` for these kinds of objects (all when empty)."""
-        ...
 
 
 def routes(system: SystemService, *, events: Events, disk: DiskUsage) -> list[Route]:
@@ -68,7 +58,7 @@ def routes(system: SystemService, *, events: Events, disk: DiskUsage) -> list[Ro
         kinds = frozenset(call.texts("type"))
         if unknown := kinds - {"container", "image", "volume", "build-cache"}:
             raise InvalidParameterError(f"unknown object type: {min(unknown)}")
-        return json_response(await disk.disk_usage(kinds))
+        return json_response(await _disk_usage(call, disk, kinds))
 
     async def listen(call: Call) -> web.StreamResponse:
         since, until = parse_moment(call.text("since")), parse_moment(call.text("until"))
@@ -102,6 +92,27 @@ def routes(system: SystemService, *, events: Events, disk: DiskUsage) -> list[Ro
         Route("GET", "/distribution/{name:.*}/json", _refuse("registries are not supported yet")),
         *(Route(method, path, _not_a_manager) for method, path in _SWARM),
     ]
+
+
+async def _disk_usage(call: Call, disk: DiskUsage, kinds: frozenset[str]) -> dict[str, object]:
+    """Return the document of ``/system/df`` for these kinds of objects, all when empty."""
+    document: dict[str, object] = {}
+    if not kinds or "image" in kinds:
+        size, rows = disk.images()
+        document["LayersSize"] = size
+        document["Images"] = [
+            summary(image, version=call.version, containers=users, shared=shared) for image, users, shared in rows
+        ]
+    if not kinds or "container" in kinds:
+        document["Containers"] = await disk.containers()
+    if not kinds or "volume" in kinds:
+        document["Volumes"] = [
+            {**volume_document(volume), "UsageData": {"RefCount": users, "Size": size}}
+            for volume, size, users in await disk.volumes()
+        ]
+    if not kinds or "build-cache" in kinds:
+        document["BuildCache"] = []
+    return document
 
 
 _SWARM = [
@@ -149,23 +160,3 @@ async def _next_or_gone(stream: AsyncIterator[Event], gone: asyncio.Future[None]
 
 async def _next(stream: AsyncIterator[Event]) -> Event | None:
     return await anext(stream, None)
-
-
-def parse_moment(text: str) -> int | None:
-    """Return nanoseconds since the epoch of ``1700000000.5``, ``2026-01-02T03:04:05Z`` or ``10m`` (ago); None for "".
-
-    Raises:
-        InvalidParameterError: none of these.
-    """
-    if not text:
-        return None
-    if match := _TIMESTAMP.fullmatch(text):
-        return int(match[1]) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
-    parts = _DURATION_PART.findall(text)
-    if parts and "".join(number + unit for number, unit in parts) == text:
-        return time.time_ns() - int(sum(float(number) * _UNITS[unit] for number, unit in parts) * 1e9)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidParameterError(f"invalid time: {text}") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)

@@ -1,0 +1,253 @@
+"""The composition root: the only place where the engine's objects meet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import orlop
+from orlop.api.app import Application
+from orlop.api.routes import containers as container_routes
+from orlop.api.routes import exec as exec_routes
+from orlop.api.routes import images as image_routes
+from orlop.api.routes import networks as network_routes
+from orlop.api.routes import system as system_routes
+from orlop.api.routes import volumes as volume_routes
+from orlop.daemon.paths import engine_id, make_directory
+from orlop.engine import containers as container_engine
+from orlop.engine.containers import ContainerService, Settings
+from orlop.engine.containers.records import ContainerRecords
+from orlop.engine.database import Database
+from orlop.engine.disk_usage import DiskUsage
+from orlop.engine.events import Events
+from orlop.engine.exec import ExecService
+from orlop.engine.images import ImageService
+from orlop.engine.networks import NetworkCatalogue
+from orlop.engine.removals import Removals
+from orlop.engine.system import Facts, SystemService
+from orlop.engine.volumes import VolumeService
+from orlop.image import SCHEMA as IMAGE_SCHEMA
+from orlop.image.content import ContentStore
+from orlop.image.importer import Importer
+from orlop.image.store import ImageStore
+from orlop.network.options import DEFAULT_POOLS, AddressPool, NetworkOptions
+from orlop.network.service import NetworkService
+from orlop.runtime.cgroups import detect, probe_features
+from orlop.spec.digest import Digest
+from orlop.storage import SCHEMA as LAYER_SCHEMA
+from orlop.storage import LayerStore, overlay2
+from orlop.volumes.store import SCHEMA as VOLUME_SCHEMA
+from orlop.volumes.store import VolumeStore
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable
+
+    from orlop.api.call import Route
+    from orlop.daemon.options import Options
+    from orlop.engine.spawner import Spawner
+
+RULES_CHECK_SECONDS = 15.0
+_DRAIN_SECONDS = 3.0
+_log = logging.getLogger(__name__)
+
+
+def make_directories(options: Options) -> None:
+    """Make the engine's directories with their modes, whatever they were before."""
+    make_directory(options.data_root, 0o710)
+    make_directory(options.exec_root, 0o711)
+    make_directory(f"{options.data_root}/containers", 0o710)
+    make_directory(f"{options.exec_root}/shims", 0o700)
+
+
+class Engine:
+    """Every object of one engine. Made after the data-root is locked, inside the running event loop."""
+
+    def __init__(self, options: Options, spawner: Spawner) -> None:
+        """Open the records and build everything; nothing is started yet.
+
+        Raises:
+            OrlopError: newer schema, file system that cannot hold layers and the like.
+        """
+        self._options = options
+        self._spawner = spawner
+        self.events = Events()
+        self._removals = Removals(spawner)
+        root = options.data_root
+        schemas = [LAYER_SCHEMA, IMAGE_SCHEMA, VOLUME_SCHEMA, container_engine.SCHEMA]
+        self.database = Database(f"{root}/state.db", schemas)
+        self._driver = overlay2.open_driver(f"{root}/layers")
+        self.layers = LayerStore(self.database.connection, self._driver)
+        image_store = ImageStore(self.database.connection, ContentStore(f"{root}/blobs"), self.layers)
+        volume_store = VolumeStore(self.database.connection, f"{root}/volumes")
+        self._tombstones = self._load(image_store, volume_store)
+        self.images = ImageService(
+            image_store,
+            Importer(image_store, self.layers, spawner, version=orlop.__version__),
+            removals=self._removals,
+            events=self.events,
+            users=lambda: self.containers.image_users(),  # noqa: PLW0108 - made after this
+        )
+        self.volumes = VolumeService(
+            volume_store,
+            removals=self._removals,
+            events=self.events,
+            users=lambda: self.containers.volume_users(),  # noqa: PLW0108 - made after this
+        )
+        self.network = NetworkService(
+            _network_options(options),
+            database=self.database.connection,
+            namespaces=spawner,
+        )
+        self.containers = ContainerService(
+            _container_settings(options),
+            database=self.database,
+            events=self.events,
+            spawner=spawner,
+            images=self.images,
+            layers=self.layers,
+            volumes=self.volumes,
+            network=self.network,
+        )
+        self.system = SystemService(
+            self._facts(),
+            containers=self.containers,
+            image_count=self.images.count,
+            events=self.events,
+            address_pools=options.default_address_pools,
+        )
+        self._app = Application(self._routes())
+        self._rules: asyncio.Task[None] | None = None
+
+    def _load(self, images: ImageStore, volumes: VolumeStore) -> list[str]:
+        """Read the stores; returns the tombstones that a crash left."""
+        records = ContainerRecords(self.database).load()
+        tops = {definition.id: _digest(definition.chain) for definition, _, _ in records}
+        self.layers.load(tops)
+        for damaged in images.load():
+            _log.error("image is damaged and was given up: %s", damaged)
+        if self.database.quarantined:
+            # Layers without records may be all that is left of somebody's images: keep them this time.
+            return volumes.load()
+        return [*self.layers.collect(), *volumes.load()]
+
+    def _facts(self) -> Facts:
+        hierarchies = detect()
+        return Facts(
+            engine_id=engine_id(self._options.data_root),
+            data_root=self._options.data_root,
+            driver=self._driver.name,
+            driver_status=self._driver.status(),
+            cgroup_version=hierarchies.version,
+            limits=probe_features(hierarchies),
+            security_options=("name=seccomp,profile=builtin", "name=cgroupns"),
+            debug=self._options.debug,
+            labels=self._options.labels,
+            log_driver=self._options.log_driver,
+        )
+
+    def _routes(self) -> Iterable[Route]:
+        disk = DiskUsage(
+            images=self.images,
+            volumes=self.volumes,
+            containers=self.containers,
+            layer_size=self.layers.size,
+        )
+        catalogue = NetworkCatalogue(self.network, events=self.events, name_of=self.containers.name_of)
+        return [
+            *system_routes.routes(self.system, events=self.events, disk=disk),
+            *image_routes.routes(self.images, graph=self._image_graph),
+            *volume_routes.routes(self.volumes),
+            *network_routes.routes(catalogue),
+            *container_routes.routes(self.containers),
+            *exec_routes.routes(ExecService(self.containers)),
+        ]
+
+    def _image_graph(self, chain: Digest | None) -> dict[str, object]:
+        return {"Data": self.layers.describe_image(chain), "Name": self._driver.name}
+
+    async def start(self, sockets: Iterable[socket.socket]) -> None:
+        """Adopt what runs, bring the network up, apply restart policies and answer clients."""
+        self._spawner.open()
+        running = await self.containers.adopt()
+        for warning in await self.network.start(running):
+            _log.warning("%s", warning)
+        await self.containers.resume()
+        self._removals.bury(self._tombstones)
+        for sock in sockets:
+            await self._app.listen(sock)
+        if self._options.iptables:
+            self._rules = asyncio.create_task(self._watch_rules())
+
+    async def _watch_rules(self) -> None:
+        """Put firewall rules back that somebody flushed (threats.md G5)."""
+        while True:
+            await asyncio.sleep(RULES_CHECK_SECONDS)
+            try:
+                if await self.network.restore_rules():
+                    _log.warning("firewall rules had been removed and were restored")
+            except Exception:  # noqa: BLE001 - the watch outlives any single failure
+                _log.exception("cannot check the firewall rules")
+
+    def reload(self, options: Options) -> None:
+        """Apply the settings that can change while the engine runs: debug, labels and the log level."""
+        self.system.facts = replace(self.system.facts, debug=options.debug, labels=options.labels)
+        attributes = {"debug": str(options.debug).lower(), "labels": ",".join(options.labels)}
+        self.events.publish("daemon", "reload", self.system.facts.engine_id, attributes)
+
+    async def close(self) -> None:
+        """Stop answering and let go of everything; containers keep running."""
+        if self._rules is not None:
+            self._rules.cancel()
+        self.events.close()
+        await self._app.close(_DRAIN_SECONDS)
+        await self.containers.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.network.close(), _DRAIN_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._removals.settle(), _DRAIN_SECONDS)
+        await self._spawner.close()
+        self.database.close()
+        self._driver.close()
+
+
+def _digest(text: str) -> Digest | None:
+    return Digest.parse(text) if ":" in text else Digest(text) if text else None
+
+
+def _network_options(options: Options) -> NetworkOptions:
+    pools = tuple(AddressPool(base, size) for base, size in options.default_address_pools)
+    return NetworkOptions(
+        bridge=options.bridge or "docker0",
+        bip=options.bip,
+        mtu=options.mtu,
+        iptables=options.iptables,
+        ip_forward=options.ip_forward,
+        ip_masq=options.ip_masq,
+        icc=options.icc,
+        default_ip=options.ip,
+        firewall_backend=options.firewall_backend,
+        default_address_pools=pools or DEFAULT_POOLS,
+        allow_direct_routing=options.allow_direct_routing,
+    )
+
+
+def _container_settings(options: Options) -> Settings:
+    return Settings(
+        data_root=options.data_root,
+        exec_root=options.exec_root,
+        cgroup_parent=options.cgroup_parent,
+        default_ulimits=options.default_ulimits,
+        log_driver=options.log_driver,
+        log_options=options.log_opts,
+        init=options.init,
+        dns=options.dns,
+        dns_search=options.dns_search,
+        dns_options=options.dns_opts,
+        default_shm_size=options.default_shm_size,
+        no_new_privileges=options.no_new_privileges,
+        shutdown_timeout=options.shutdown_timeout,
+    )

@@ -1,0 +1,198 @@
+"""``orlopd``: from the command line to a serving engine and back.
+
+The order matters. Flags are read first, because ``--help`` needs nothing else. Then the spawner is started: before the
+configuration file is read (it may hold secrets), before any thread, event loop or socket exists (threats.md J3, J6).
+Only then is the rest imported and built.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from orlop.daemon.options import CommandLine, Options, load_options, parse_arguments
+from orlop.errors import OrlopError
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+    from collections.abc import Sequence
+
+    from orlop.daemon.compose import Engine
+    from orlop.engine.spawner import Spawner
+
+_LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}
+_FORCED_EXIT_SIGNALS = 3
+
+
+def entry(arguments: Sequence[str] | None = None) -> int:
+    """Run the engine until SIGTERM or SIGINT; returns the exit status."""
+    try:
+        line = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+        if line.validate:
+            load_options(line)
+            print("configuration OK")  # noqa: T201 - Docker's answer to --validate
+            return 0
+    except OrlopError as error:
+        return _fail(str(error))
+    if os.geteuid() != 0:
+        return _fail("orlopd needs root: run it with sudo")
+    os.umask(0o022)
+    try:
+        return _run(line)
+    except OrlopError as error:
+        return _fail(f"failed to start daemon: {error}")
+
+
+def _fail(message: str) -> int:
+    print(message, file=sys.stderr)  # noqa: T201 - the log is not open yet
+    return 1
+
+
+def _run(line: CommandLine) -> int:
+    from orlop.engine.spawner import Spawner
+    from orlop.runtime.sealed import start_spawner
+
+    spawner = Spawner(start_spawner)
+    try:
+        options = load_options(line)
+    except OrlopError as error:
+        return _fail(str(error))
+    _open_log(options)
+
+    import asyncio
+
+    from orlop.daemon.compose import make_directories
+    from orlop.daemon.paths import lock_data_root, write_pidfile
+
+    make_directories(options)
+    with lock_data_root(options.data_root):
+        write_pidfile(options.pidfile)
+        sockets = _bind(options)
+        try:
+            asyncio.run(_serve(line, options, spawner=spawner, sockets=sockets))
+        finally:
+            for host in options.hosts:
+                if host.startswith("unix://"):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(host.removeprefix("unix://"))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(options.pidfile)
+    return 0
+
+
+def _bind(options: Options) -> list[socket.socket]:
+    from orlop.daemon.paths import bind_tcp, bind_unix, group_id, passed_sockets
+    from orlop.errors import InvalidParameterError
+
+    passed = passed_sockets()
+    group = group_id(options.group)
+    if group is None and options.group != "docker":
+        raise InvalidParameterError(f"group {options.group} not found")
+    sockets = []
+    for host in options.hosts:
+        protocol, _, address = host.partition("://")
+        if protocol == "fd":
+            if not passed:
+                raise InvalidParameterError("no sockets found via socket activation: make sure the service was started")
+            sockets.extend(passed)
+        else:
+            sockets.append(bind_unix(address, group) if protocol == "unix" else bind_tcp(address))
+    return sockets
+
+
+def _open_log(options: Options) -> None:
+    import logging
+
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=_LEVELS["debug" if options.debug else options.log_level],
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    # aiohttp's and asyncio's debug lines are about themselves.
+    logging.getLogger("asyncio").setLevel(logging.INFO)
+
+
+async def _serve(line: CommandLine, options: Options, *, spawner: Spawner, sockets: Sequence[socket.socket]) -> None:
+    import asyncio
+    import logging
+
+    import orlop
+    from orlop.daemon.compose import Engine
+    from orlop.daemon.paths import notify
+
+    log = logging.getLogger(__name__)
+    stop = asyncio.Event()
+    engine = Engine(options, spawner)
+    if engine.database.quarantined:
+        log.error("the state database was damaged and put aside: %s", engine.database.quarantined)
+    _handle_signals(stop, line, engine=engine)
+    await engine.start(sockets)
+    gc.collect()
+    gc.freeze()
+    log.info("orlop %s listens on %s", orlop.__version__, ", ".join(options.hosts))
+    notify("READY=1")
+    watchdog = asyncio.create_task(_feed_watchdog())
+    try:
+        await stop.wait()
+    finally:
+        notify("STOPPING=1")
+        watchdog.cancel()
+        log.info("stopping; containers keep running")
+        try:
+            await asyncio.wait_for(engine.close(), max(1, options.shutdown_timeout - 1))
+        except TimeoutError:
+            log.warning("did not finish in %d s", options.shutdown_timeout)
+
+
+def _handle_signals(stop: asyncio.Event, line: CommandLine, *, engine: Engine) -> None:
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    received = 0
+
+    def end() -> None:
+        nonlocal received
+        received += 1
+        stop.set()
+        if received >= _FORCED_EXIT_SIGNALS:
+            os._exit(1)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGHUP, _reload, line, engine)
+    # SIGUSR1 writes every thread's stack to standard error; container data is not shown, local variables neither.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+
+def _reload(line: CommandLine, engine: Engine) -> None:
+    import logging
+
+    log = logging.getLogger(__name__)
+    try:
+        options = load_options(line)
+    except OrlopError as error:
+        log.error("configuration is not reloaded: %s", error)  # noqa: TRY400 - the message says it all
+        return
+    logging.getLogger().setLevel(_LEVELS["debug" if options.debug else options.log_level])
+    engine.reload(options)
+    log.info("configuration reloaded")
+
+
+async def _feed_watchdog() -> None:
+    """Tell systemd's watchdog that the event loop is alive, twice in its period (sd_watchdog_enabled(3))."""
+    import asyncio
+
+    from orlop.daemon.paths import notify
+
+    period = os.environ.get("WATCHDOG_USEC", "")
+    if not period.isdigit() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return
+    while True:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(int(period) / 2_000_000)
