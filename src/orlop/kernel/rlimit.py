@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from typing import TYPE_CHECKING
 
-from orlop.kernel.syscall import check, prototype
+from orlop.errors import InvalidParameterError, SystemFailureError
+from orlop.kernel.syscall import SyscallError, check, prototype
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orlop.spec.oci.process import Rlimit
 
 # include/uapi/asm-generic/resource.h; the same on x86 and Arm
 NUMBERS: dict[str, int] = {
@@ -42,3 +49,21 @@ def get_rlimit(resource: int, pid: int = 0) -> tuple[int, int]:
     check(_prlimit(pid, resource, None, buffer), "prlimit", pid, resource)
     soft, hard = _RLIMIT.unpack(buffer.raw)
     return soft, hard
+
+
+def set_rlimits(limits: Sequence[Rlimit], *, pid: int = 0) -> None:
+    """Set resource limits, in order; before the privileges go, as raising one needs CAP_SYS_RESOURCE.
+
+    Raises:
+        InvalidParameterError: a limit that does not exist.
+        SystemFailureError: the kernel refused, in runc's words.
+    """
+    for limit in limits:
+        number = NUMBERS.get(limit.type)
+        if number is None:
+            raise InvalidParameterError(f"invalid rlimit type: {limit.type}")
+        try:
+            prlimit(pid, number, limit.soft, limit.hard)
+        except SyscallError as error:
+            reason = (error.strerror or "").lower()
+            raise SystemFailureError(f"error setting rlimit type {number}: {reason}") from error

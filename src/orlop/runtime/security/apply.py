@@ -10,11 +10,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orlop.errors import CommandNotExecutableError, InvalidParameterError, SystemFailureError
+from orlop.errors import CommandNotExecutableError, InvalidParameterError
 from orlop.kernel import capability, prctl
-from orlop.kernel.rlimit import NUMBERS as RLIMIT_NUMBERS
-from orlop.kernel.rlimit import prlimit
-from orlop.kernel.syscall import SyscallError, call
+from orlop.kernel.syscall import call
 from orlop.runtime.security.capabilities import DEFAULT
 from orlop.runtime.security.seccomp_compile import compile_filter
 from orlop.runtime.security.seccomp_profile import default_seccomp
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
     from orlop.kernel.seccomp import FilterProgram
     from orlop.runtime.users import Identity
-    from orlop.spec.oci.process import Process, Rlimit
+    from orlop.spec.oci.process import Process
     from orlop.spec.oci.seccomp import Seccomp
 
 DEFAULT_UMASK = 0o022
@@ -88,24 +86,6 @@ def prepare(process: Process, seccomp: Seccomp | None = None) -> PreparedPrivile
         program=compile_filter(seccomp) if seccomp is not None else None,
         umask=DEFAULT_UMASK if process.user.umask is None else process.user.umask,
     )
-
-
-def apply_rlimits(limits: Sequence[Rlimit], *, pid: int = 0) -> None:
-    """Set resource limits, in order; before the privileges go, as raising one needs CAP_SYS_RESOURCE.
-
-    Raises:
-        InvalidParameterError: a limit that does not exist.
-        SystemFailureError: the kernel refused, in runc's words.
-    """
-    for limit in limits:
-        number = RLIMIT_NUMBERS.get(limit.type)
-        if number is None:
-            raise InvalidParameterError(f"invalid rlimit type: {limit.type}")
-        try:
-            prlimit(pid, number, limit.soft, limit.hard)
-        except SyscallError as error:
-            reason = (error.strerror or "").lower()
-            raise SystemFailureError(f"error setting rlimit type {number}: {reason}") from error
 
 
 def apply_privileges(prepared: PreparedPrivileges, identity: Identity, cwd: bytes, *, keep: Sequence[int] = ()) -> None:

@@ -24,7 +24,9 @@ MAX_PROFILE_BYTES = 1 << 20
 _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _NATIVE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 
-_PROFILE_KEYS = frozenset({"defaultAction", "defaultErrnoRet", "architectures", "archMap", "syscalls", "flags"})
+_PROFILE_KEYS = frozenset(
+    {"defaultAction", "defaultErrnoRet", "architectures", "archMap", "syscalls", "flags", "comment"}
+)
 _LISTENER_KEYS = frozenset({"listenerPath", "listenerMetadata"})
 _RULE_KEYS = frozenset({"name", "names", "action", "errnoRet", "args", "comment", "includes", "excludes"})
 _FILTER_KEYS = frozenset({"caps", "arches", "minKernel"})

@@ -1,0 +1,99 @@
+"""``--security-opt``: Docker's list of strings as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orlop.errors import InvalidParameterError
+from orlop.runtime.security.lsm import UNCONFINED, check_apparmor, check_selinux
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityOptions:
+    """What a container's security options mean.
+
+    Attributes:
+        seccomp: empty for Docker's default profile, "unconfined", or a profile's JSON text.
+        no_new_privileges: asked for; when nothing was said the daemon's default counts.
+        system_paths_unconfined: no masked and no read-only paths.
+        apparmor: profile; always empty while there is no support.
+        selinux: process label; likewise.
+    """
+
+    seccomp: str = ""
+    no_new_privileges: bool = False
+    system_paths_unconfined: bool = False
+    apparmor: str = ""
+    selinux: str = ""
+
+
+def parse_security_options(given: Sequence[str], *, privileged: bool = False) -> SecurityOptions:
+    """Read the options in order; of one that is named twice the last counts, as in Docker.
+
+    Args:
+        given: as the API has them: ``no-new-privileges``, ``seccomp=<json>``, ``systempaths=unconfined``. The
+            separator ``:`` is Docker's old one.
+        privileged: no filter unless one is asked for, and no hidden paths.
+
+    Raises:
+        InvalidParameterError: an unknown option or value: 'invalid --security-opt 2: "x"'.
+        UnsupportedError: an LSM that orlop cannot drive.
+    """
+    seccomp = UNCONFINED if privileged else ""
+    no_new_privileges: bool = False
+    unconfined_paths = privileged
+    apparmor = selinux = ""
+    for option in given:
+        key, value = _split(option)
+        if key == "no-new-privileges":
+            no_new_privileges = _boolean(value, option)
+        elif key == "disable":
+            selinux = ""
+        elif key == "seccomp":
+            seccomp = _seccomp(value, option)
+        elif key == "systempaths" and value == UNCONFINED:
+            unconfined_paths = True
+        elif key == "apparmor" and value:
+            apparmor = check_apparmor(value)
+        elif key == "label" and value:
+            selinux = check_selinux(value)
+        else:
+            raise _invalid(option)
+    return SecurityOptions(seccomp, no_new_privileges, unconfined_paths, apparmor, selinux)
+
+
+def _split(option: str) -> tuple[str, str]:
+    if option in {"no-new-privileges", "disable"}:
+        return option, "true"
+    separator = "=" if "=" in option else ":"
+    key, found, value = option.partition(separator)
+    if not found:
+        raise InvalidParameterError(f'invalid --security-opt 1: "{option[:200]}"')
+    return key, value
+
+
+def _boolean(value: str, option: str) -> bool:
+    if value in _TRUE:
+        return True
+    if value in _FALSE:
+        return False
+    raise _invalid(option)
+
+
+def _seccomp(value: str, option: str) -> str:
+    if value == "builtin":
+        return ""
+    if value == UNCONFINED or value.lstrip().startswith("{"):
+        return value
+    raise _invalid(option)
+
+
+def _invalid(option: str) -> InvalidParameterError:
+    return InvalidParameterError(f'invalid --security-opt 2: "{option[:200]}"')
