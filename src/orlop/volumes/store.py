@@ -235,7 +235,7 @@ class VolumeStore:
 
 
 def _check_name(name: str) -> None:
-    if len(name) < 2:
+    if len(name.encode("utf-8", "surrogatepass")) < 2:  # Docker counts bytes
         raise InvalidParameterError(
             f"create {name}: volume name is too short, names should be at least two alphanumeric characters",
         )

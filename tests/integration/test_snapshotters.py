@@ -1,0 +1,304 @@
+"""The contract of storage drivers, for every driver that works here; overlay is really mounted, in a namespace of its own.
+
+A driver joins by one line in DRIVERS.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError
+from orlop.primitives.removal import remove_tree
+from orlop.storage import overlay2
+from orlop.storage.contract import Change, ChangeKind
+
+pytestmark = [pytest.mark.privileged, pytest.mark.requires("overlay", "mountns")]
+
+DRIVERS = {"overlay2": overlay2.open_driver}
+
+
+@pytest.fixture(params=sorted(DRIVERS))
+def opener(request, tmp_path):
+    def opened():
+        return DRIVERS[request.param](str(tmp_path / "layers"))
+
+    return opened
+
+
+@pytest.fixture
+def driver(opener):
+    driver = opener()
+    yield driver
+    driver.close()
+
+
+_MOUNTED = """
+import ctypes, json, os, sys
+sys.path[:0] = json.loads(os.environ["PATHS"])
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.unshare(0x20000) == 0
+assert libc.mount(b"none", b"/", None, 0x44000, None) == 0
+layers = json.loads(sys.argv[1])
+target = sys.argv[2].encode()
+options = "lowerdir=" + ":".join(layers["lower"])
+if layers["upper"]:
+    options += f",upperdir={layers['upper']},workdir={layers['work']}"
+if layers["upper"] or len(layers["lower"]) > 1:
+    ok = libc.mount(b"overlay", target, b"overlay", 0, options.encode()) == 0
+else:
+    ok = libc.mount(layers["lower"][0].encode(), target, None, 0x1000, None) == 0
+if not ok:
+    sys.exit(os.strerror(ctypes.get_errno()))
+os.chdir(target)
+exec(sys.argv[3])
+"""
+
+
+def inside(driver, key, tmp_path, code, *, writable=True):
+    """Run code in the mounted snapshot, as its current directory; return what it prints."""
+    root = driver.mounts(key, writable=writable)
+    target = tmp_path / "mounted"
+    target.mkdir(exist_ok=True)
+    layers = json.dumps({"lower": root.lower, "upper": root.upper, "work": root.work})
+    done = subprocess.run(
+        [sys.executable, "-c", _MOUNTED, layers, str(target), code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATHS": json.dumps(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(target) == [], "the mount is seen outside"
+    return done.stdout
+
+
+def layer(driver, name, parent, fill):
+    """Make a committed snapshot; ``fill`` changes its directory."""
+    draft = f"draft-{name}"
+    driver.prepare(draft, parent)
+    fill(driver.directory(draft))
+    driver.commit(draft, name)
+
+
+def write(path, text="x", mode=0o644):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        file.write(text)
+    os.chmod(path, mode)
+
+
+class TestLife:
+    def test_child_sees_parent_and_hides_its_changes_from_it(self, driver, tmp_path):
+        layer(driver, "bottom", None, lambda top: write(f"{top}/etc/a", "bottom"))
+        driver.prepare("one", "bottom")
+        driver.prepare("two", "bottom")
+        inside(driver, "one", tmp_path, "open('etc/a','w').write('one'); open('new','w').close(); os.mkdir('d')")
+        assert inside(driver, "two", tmp_path, "print(open('etc/a').read(), os.listdir('.'))") == "bottom ['etc']\n"
+        assert inside(driver, "bottom", tmp_path, "print(open('etc/a').read())") == "bottom\n"
+        assert inside(driver, "one", tmp_path, "print(open('etc/a').read())") == "one\n"
+
+    def test_a_read_only_view_beside_the_writable_mount(self, driver, tmp_path):
+        layer(driver, "bottom", None, lambda top: write(f"{top}/a"))
+        driver.prepare("one", "bottom")
+        inside(driver, "one", tmp_path, "open('b','w').write('two')")
+        code = """
+print(open('b').read())
+try: open('c','w')
+except OSError as error: print(error.strerror)
+"""
+        assert inside(driver, "one", tmp_path, code, writable=False) == "two\nRead-only file system\n"
+
+    def test_committed_child_keeps_deletions_and_replacements(self, driver, tmp_path):
+        def bottom(top):
+            for name in ("gone", "dir/inner", "turned/file", "kept"):
+                write(f"{top}/{name}")
+
+        layer(driver, "bottom", None, bottom)
+        driver.prepare("draft", "bottom")
+        code = """
+import shutil
+os.unlink('gone'); shutil.rmtree('dir'); os.mkdir('dir'); open('dir/new','w').close()
+shutil.rmtree('turned'); os.symlink('kept','turned')
+"""
+        inside(driver, "draft", tmp_path, code)
+        driver.commit("draft", "middle")
+        driver.prepare("top", "middle")
+        listing = "print(sorted(os.listdir('.')), os.listdir('dir'), os.readlink('turned'))"
+        assert inside(driver, "top", tmp_path, listing) == "['dir', 'kept', 'turned'] ['new'] kept\n"
+
+    def test_ownership_modes_and_attributes_go_through(self, driver, tmp_path):
+        def fill(top):
+            write(f"{top}/suid", mode=0o4755)
+            os.chown(f"{top}/suid", 12, 34)
+            os.chmod(f"{top}/suid", 0o4755)
+            os.setxattr(f"{top}/suid", "user.mine", b"1")
+            os.link(f"{top}/suid", f"{top}/hard")
+            os.chown(top, 5, 6)
+            os.chmod(top, 0o711)
+
+        layer(driver, "bottom", None, fill)
+        driver.prepare("c", "bottom")
+        code = """
+s = os.stat('hard'); r = os.stat('.')
+print(s.st_uid, s.st_gid, oct(s.st_mode), s.st_nlink, os.getxattr('suid','user.mine'), r.st_uid, r.st_gid, oct(r.st_mode))
+"""
+        assert inside(driver, "c", tmp_path, code) == "12 34 0o104755 2 b'1' 5 6 0o40711\n"
+
+    def test_root_without_parent_is_root_0755_whatever_the_umask(self, driver):
+        old = os.umask(0o077)
+        try:
+            driver.prepare("a", None)
+        finally:
+            os.umask(old)
+        assert oct(os.stat(driver.directory("a")).st_mode) == "0o40755"
+
+    def test_renamed_directory_of_a_lower_layer(self, driver, tmp_path):
+        layer(driver, "bottom", None, lambda top: write(f"{top}/old/f", "f"))
+        driver.prepare("c", "bottom")
+        code = """
+import shutil
+try: os.rename('old', 'new')
+except OSError: shutil.copytree('old', 'new'); shutil.rmtree('old')
+print(os.listdir('.'), open('new/f').read())
+"""
+        assert inside(driver, "c", tmp_path, code) == "['new'] f\n"
+
+    def test_depth_limit(self, driver):
+        parent = None
+        for number in range(128):
+            layer(driver, f"l{number}", parent, lambda _: None)
+            parent = f"l{number}"
+        with pytest.raises(InvalidParameterError, match="max depth exceeded"):
+            driver.prepare("too-deep", parent)
+        assert len(driver.mounts(parent, writable=False).lower) == 128
+
+
+class TestRules:
+    def test_refusals(self, driver):
+        driver.prepare("active", None)
+        layer(driver, "done", None, lambda _: None)
+        with pytest.raises(ConflictError):
+            driver.prepare("done", None)
+        with pytest.raises(NotFoundError):
+            driver.prepare("x", "missing")
+        with pytest.raises(NotFoundError):
+            driver.prepare("x", "active")
+        with pytest.raises(ConflictError):
+            driver.commit("active", "done")
+        for key in ("done", "missing"):
+            with pytest.raises(NotFoundError):
+                driver.commit(key, "other")
+        with pytest.raises(NotFoundError):
+            driver.mounts("missing")
+        assert sorted(driver.keys()) == ["active", "done"]
+
+    @pytest.mark.parametrize("key", ["", ".", "..", "a/b", "../x", ".removed-1-x", "A", "a\n", "a" * 129, "é"])
+    def test_keys_are_file_names(self, driver, key):
+        with pytest.raises(InvalidParameterError):
+            driver.prepare(key, None)
+
+    def test_parents_stay_while_they_have_children(self, driver):
+        layer(driver, "bottom", None, lambda _: None)
+        driver.prepare("child", "bottom")
+        with pytest.raises(ConflictError):
+            driver.remove("bottom")
+        assert driver.remove("child")
+        assert driver.remove("bottom")
+        assert driver.remove("bottom") is None
+        assert driver.keys() == []
+
+    def test_what_remove_returns_is_all_that_is_left(self, driver, tmp_path):
+        layer(driver, "bottom", None, lambda top: write(f"{top}/a"))
+        driver.prepare("c", "bottom")
+        inside(driver, "c", tmp_path, "open('b','w').close()")
+        graves = {driver.remove("c"), driver.remove("bottom")}
+        assert graves <= set(driver.tombstones())
+        for path in driver.tombstones():
+            remove_tree(path)
+        assert driver.tombstones() == []
+
+    def test_nobody_but_root_passes(self, driver):
+        driver.prepare("a", None)
+        directory = driver.directory("a")
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "ls", directory]
+        assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+
+
+class TestCrash:
+    def test_everything_is_there_after_a_restart(self, opener, tmp_path):
+        driver = opener()
+        layer(driver, "bottom", None, lambda top: write(f"{top}/a"))
+        driver.prepare("c", "bottom")
+        driver.close()
+        driver = opener()
+        assert sorted(driver.keys()) == ["bottom", "c"]
+        with pytest.raises(ConflictError):
+            driver.remove("bottom")
+        assert inside(driver, "c", tmp_path, "print(os.listdir('.'))") == "['a']\n"
+        driver.close()
+
+    @pytest.mark.parametrize("call", ["rename", "mkdir", "open"])
+    @pytest.mark.parametrize("at", range(4))
+    def test_prepare_that_fails_anywhere_leaves_nothing(self, opener, monkeypatch, call, at):
+        driver = opener()
+        layer(driver, "bottom", None, lambda _: None)
+        for path in driver.tombstones():
+            remove_tree(path)
+        real, count = getattr(os, call), iter(range(100))
+
+        def failing(*args, **kwargs):
+            if next(count) == at:
+                raise OSError(28, "No space left on device")
+            return real(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, failing)
+            try:
+                driver.prepare("c", "bottom")
+            except SystemFailureError as error:
+                assert "no space left on device" in str(error)
+                assert driver.keys() == ["bottom"]
+        driver.remove("c")
+        for path in driver.tombstones():
+            remove_tree(path)
+        driver.prepare("c", "bottom")
+        driver.close()
+
+
+class TestDiff:
+    def test_docker_diff(self, driver, tmp_path):
+        def fill(top):
+            for name in ("etc/passwd", "etc/gone", "usr/share/doc/x", "var/log/y", "opt/a/b"):
+                write(f"{top}/{name}")
+
+        layer(driver, "bottom", None, fill)
+        driver.prepare("c", "bottom")
+        assert driver.diff("c") == []
+        code = """
+import shutil
+open('etc/passwd','a').write('more'); os.unlink('etc/gone'); open('etc/new','w').close()
+shutil.rmtree('opt/a'); os.mkdir('opt/a'); os.makedirs('srv/x'); os.chmod('usr/share/doc/x', 0o600)
+"""
+        inside(driver, "c", tmp_path, code)
+        kinds = ChangeKind
+        assert driver.diff("c") == [
+            Change(b"/etc", kinds.MODIFY),
+            Change(b"/etc/gone", kinds.DELETE),
+            Change(b"/etc/new", kinds.ADD),
+            Change(b"/etc/passwd", kinds.MODIFY),
+            Change(b"/opt", kinds.MODIFY),
+            Change(b"/opt/a", kinds.MODIFY),
+            Change(b"/srv", kinds.ADD),
+            Change(b"/srv/x", kinds.ADD),
+            Change(b"/usr/share/doc/x", kinds.MODIFY),
+        ]
+
+    def test_usage_counts_own_files_and_hard_links_once(self, driver, tmp_path):
+        layer(driver, "bottom", None, lambda top: write(f"{top}/big", "x" * 5000))
+        driver.prepare("c", "bottom")
+        inside(driver, "c", tmp_path, "open('f','w').write('x'*100); os.link('f','g'); os.mkdir('d')")
+        assert driver.usage("c").size == 100
+        assert driver.usage("bottom").size == 5000
