@@ -12,8 +12,8 @@ import time
 import pytest
 
 from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError
-from orlop.image import ImageStore
 from orlop.image import SCHEMA as IMAGE_SCHEMA
+from orlop.image import ImageStore
 from orlop.image.content import ContentStore
 from orlop.image.importer import Importer, ImportRequest
 from orlop.image.removal import remove_image

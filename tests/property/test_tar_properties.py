@@ -1,4 +1,5 @@
 import io
+import itertools
 import tarfile
 
 from hypothesis import given, settings
@@ -30,7 +31,7 @@ def read(data: bytes, cuts: list[int], limits: Limits | None = None):
     reader = TarReader(limits or Limits())
     found: list[tuple[Entry, bytearray]] = []
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         reader.feed(data[start:end])
         _drain(reader, found)
     reader.finish()

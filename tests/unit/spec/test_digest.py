@@ -24,7 +24,7 @@ def test_of_bytes_is_sha256():
         f"sha256:{A}\n",
         f"sha512:{A}",
         f"sha256:../{A[3:]}",
-        f"sha256:{'٠' * 64}",
+        f"sha256:{chr(0x660) * 64}",
         f" sha256:{A}",
     ],
 )

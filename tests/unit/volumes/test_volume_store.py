@@ -76,9 +76,9 @@ def test_docker_words(store):
         store.create("ab", options={"type": "tmpfs"})
     with pytest.raises(UnsupportedError):
         store.create("ab", options={"type": "tmpfs", "device": "tmpfs"})
-    with pytest.raises(NotFoundError, match="^get nosuch: no such volume$"):
+    with pytest.raises(NotFoundError, match=r"^get nosuch: no such volume$"):
         store.get("nosuch")
-    with pytest.raises(NotFoundError, match="^get nosuch: no such volume$"):
+    with pytest.raises(NotFoundError, match=r"^get nosuch: no such volume$"):
         store.remove("nosuch")
     assert store.volumes() == []
 
