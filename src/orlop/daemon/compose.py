@@ -18,8 +18,7 @@ from orlop.api.routes import system as system_routes
 from orlop.api.routes import volumes as volume_routes
 from orlop.daemon.paths import engine_id, make_directory
 from orlop.engine import containers as container_engine
-from orlop.engine.containers import ContainerService, Settings
-from orlop.engine.containers.records import ContainerRecords
+from orlop.engine.containers import ContainerService, Settings, container_chains
 from orlop.engine.database import Database
 from orlop.engine.disk_usage import DiskUsage
 from orlop.engine.events import Events
@@ -36,7 +35,6 @@ from orlop.image.store import ImageStore
 from orlop.network.options import DEFAULT_POOLS, AddressPool, NetworkOptions
 from orlop.network.service import NetworkService
 from orlop.runtime.cgroups import detect, probe_features
-from orlop.spec.digest import Digest
 from orlop.storage import SCHEMA as LAYER_SCHEMA
 from orlop.storage import LayerStore, overlay2
 from orlop.volumes.store import SCHEMA as VOLUME_SCHEMA
@@ -49,6 +47,7 @@ if TYPE_CHECKING:
     from orlop.api.call import Route
     from orlop.daemon.options import Options
     from orlop.engine.spawner import Spawner
+    from orlop.spec.digest import Digest
 
 RULES_CHECK_SECONDS = 15.0
 _DRAIN_SECONDS = 3.0
@@ -111,6 +110,7 @@ class Engine:
             layers=self.layers,
             volumes=self.volumes,
             network=self.network,
+            removals=self._removals,
         )
         self.system = SystemService(
             self._facts(),
@@ -124,9 +124,7 @@ class Engine:
 
     def _load(self, images: ImageStore, volumes: VolumeStore) -> list[str]:
         """Read the stores; returns the tombstones that a crash left."""
-        records = ContainerRecords(self.database).load()
-        tops = {definition.id: _digest(definition.chain) for definition, _, _ in records}
-        self.layers.load(tops)
+        self.layers.load(container_chains(self.database))
         for damaged in images.load():
             _log.error("image is damaged and was given up: %s", damaged)
         if self.database.quarantined:
@@ -212,10 +210,6 @@ class Engine:
         await self._spawner.close()
         self.database.close()
         self._driver.close()
-
-
-def _digest(text: str) -> Digest | None:
-    return Digest.parse(text) if ":" in text else Digest(text) if text else None
 
 
 def _network_options(options: Options) -> NetworkOptions:

@@ -55,10 +55,10 @@ def _fail(message: str) -> int:
 
 
 def _run(line: CommandLine) -> int:
+    from orlop.daemon.spawner_process import SpawnerStarter
     from orlop.engine.spawner import Spawner
-    from orlop.runtime.sealed import start_spawner
 
-    spawner = Spawner(start_spawner)
+    spawner = Spawner(SpawnerStarter())
     try:
         options = load_options(line)
     except OrlopError as error:
@@ -73,20 +73,19 @@ def _run(line: CommandLine) -> int:
     make_directories(options)
     with lock_data_root(options.data_root):
         write_pidfile(options.pidfile)
-        sockets = _bind(options)
+        bound: list[str] = []
         try:
+            sockets = _bind(options, bound)
             asyncio.run(_serve(line, options, spawner=spawner, sockets=sockets))
         finally:
-            for host in options.hosts:
-                if host.startswith("unix://"):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(host.removeprefix("unix://"))
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(options.pidfile)
+            for path in (*bound, options.pidfile):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
     return 0
 
 
-def _bind(options: Options) -> list[socket.socket]:
+def _bind(options: Options, bound: list[str]) -> list[socket.socket]:
+    """Open the sockets; ``bound`` gets the paths of those that are to be removed at the end."""
     from orlop.daemon.paths import bind_tcp, bind_unix, group_id, passed_sockets
     from orlop.errors import InvalidParameterError
 
@@ -101,8 +100,11 @@ def _bind(options: Options) -> list[socket.socket]:
             if not passed:
                 raise InvalidParameterError("no sockets found via socket activation: make sure the service was started")
             sockets.extend(passed)
+        elif protocol == "unix":
+            sockets.append(bind_unix(address, group))
+            bound.append(address)
         else:
-            sockets.append(bind_unix(address, group) if protocol == "unix" else bind_tcp(address))
+            sockets.append(bind_tcp(address))
     return sockets
 
 

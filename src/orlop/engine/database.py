@@ -4,6 +4,7 @@
 <data-root>/state.db        records of every package, each with its own tables; ``user_version`` is SCHEMA_VERSION
             state.db-wal    what was committed since the last checkpoint: part of the database, never to be removed
             state.db.damaged-<time>   a file that SQLite could not read, put aside at start
+            state.db.good             copy made at the last good start: what is not readable is taken from here
             state.db.v<n>   copy made before a migration from schema n
 ```
 
@@ -59,6 +60,11 @@ class Database:
             self.quarantined = self._put_aside()
             _log.error("%s is damaged (%s): put aside as %s", path, error, self.quarantined)
             self.connection = self._open(schemas)
+            self._salvage()
+        else:
+            with contextlib.closing(sqlite3.connect(f"{path}.good")) as copy:
+                self.connection.backup(copy)
+            os.chmod(f"{path}.good", 0o600)
 
     def _open(self, schemas: Sequence[str]) -> sqlite3.Connection:
         # The file holds environment variables of containers: nobody but root reads it.
@@ -102,6 +108,34 @@ class Database:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(self.path + suffix, target + suffix)
         return target
+
+    def _salvage(self) -> None:
+        """Take over every row that can still be read, from the damaged file and then from the last good copy."""
+        tables = [name for (name,) in self.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for source in (self.quarantined, f"{self.path}.good"):
+            if source is None or not os.path.exists(source):
+                continue
+            with contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as old:
+                counts = {table: self._copy_rows(old, table) for table in tables}
+            _log.warning("rows taken over from %s: %s", source, counts)
+            if any(counts.values()):
+                return
+
+    def _copy_rows(self, old: sqlite3.Connection, table: str) -> int:
+        columns = [row[1] for row in self.connection.execute(f"PRAGMA table_info({table})")]
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        before = self.connection.total_changes
+        for order in ("ASC", "DESC"):
+            # Forwards up to the damage, then backwards up to it.
+            try:
+                rows = old.execute(f"SELECT {names} FROM {table} ORDER BY rowid {order}")  # noqa: S608 - own schema
+                for row in rows:
+                    with contextlib.suppress(sqlite3.IntegrityError):
+                        self.connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)  # noqa: S608
+            except sqlite3.DatabaseError:
+                continue
+            break
+        return self.connection.total_changes - before
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
