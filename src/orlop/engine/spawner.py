@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from orlop.engine.packets import PacketSocket
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from orlop.spec.launch import ContainerLaunch, ExecLaunch, OverlayRoot
 
 RESPAWN_SECONDS = 0.2
+STABLE_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -39,6 +41,7 @@ class Spawner:
 
     def __init__(self, start: Callable[[], socket.socket]) -> None:
         self._start = start
+        self._started = time.monotonic()
         self._first: socket.socket | None = start()
         self._packets: PacketSocket | None = None
         self._respawning: asyncio.Task[None] | None = None
@@ -153,8 +156,12 @@ class Spawner:
             self._respawning = asyncio.get_running_loop().create_task(self._respawn())
 
     async def _respawn(self) -> None:
+        if time.monotonic() - self._started < STABLE_SECONDS:
+            # One that dies at once would otherwise keep the machine busy starting others.
+            await asyncio.sleep(STABLE_SECONDS)
         while not self._closing:
             try:
+                self._started = time.monotonic()
                 self._packets = PacketSocket(self._start(), _unexpected, self._died)
             except (OSError, OrlopError):
                 _LOG.exception("spawner cannot be started")

@@ -1,0 +1,330 @@
+"""Routes of containers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from orlop.api.call import Call, Route
+from orlop.api.hijack import MULTIPLEXED_STREAM, RAW_STREAM, hijack
+from orlop.api.responses import ByteStream, JsonStream, empty, json_response
+from orlop.engine.containers.attaching import parse_detach_keys
+from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.logs.entry import frame, render
+from orlop.logs.reader import LogQuery
+from orlop.spec.docker.containers import ContainerUpdate, decode, decode_create
+from orlop.spec.docker.times import parse_timestamp
+from orlop.spec.launch import AttachTarget
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from aiohttp import web
+
+    from orlop.engine.containers import ContainerService
+    from orlop.engine.containers.container import Container
+    from orlop.logs.entry import LogEntry
+
+_MULTIPLEXED_SINCE = (1, 42)
+_PLACE = "/containers/{name}"
+
+
+def routes(containers: ContainerService) -> list[Route]:
+    """Return the routes."""
+    handlers = _Handlers(containers)
+    streams = _Streams(containers)
+    named: dict[str, list[tuple[str, Callable[[Call], Awaitable[web.StreamResponse]]]]] = {
+        "GET": [
+            ("json", handlers.inspect),
+            ("top", handlers.top),
+            ("changes", handlers.changes),
+            ("logs", streams.logs),
+            ("stats", streams.stats),
+            ("export", streams.export),
+            ("archive", _unsupported("docker cp")),
+            ("attach/ws", _unsupported("attach by websocket")),
+        ],
+        "POST": [
+            ("start", handlers.start),
+            ("stop", handlers.stop),
+            ("restart", handlers.restart),
+            ("kill", handlers.kill),
+            ("pause", handlers.pause),
+            ("unpause", handlers.unpause),
+            ("rename", handlers.rename),
+            ("update", handlers.update),
+            ("resize", handlers.resize),
+            ("wait", streams.wait),
+            ("attach", streams.attach),
+        ],
+        "PUT": [("archive", _unsupported("docker cp"))],
+        "HEAD": [("archive", _unsupported("docker cp"))],
+    }
+    return [
+        Route("GET", "/containers/json", handlers.listing),
+        Route("POST", "/containers/create", handlers.create),
+        Route("POST", "/containers/prune", handlers.prune),
+        Route("POST", "/commit", _unsupported("docker commit")),
+        Route("DELETE", _PLACE, handlers.remove),
+        *(Route(method, f"{_PLACE}/{verb}", handler) for method, verbs in named.items() for verb, handler in verbs),
+    ]
+
+
+def _unsupported(what: str) -> Callable[[Call], Awaitable[web.StreamResponse]]:
+    async def refuse(call: Call) -> web.StreamResponse:
+        del call
+        raise UnsupportedError(f"{what} is not supported by this version of orlop")
+
+    return refuse
+
+
+class _Handlers:
+    """Requests with one answer."""
+
+    def __init__(self, containers: ContainerService) -> None:
+        self._containers = containers
+
+    async def listing(self, call: Call) -> web.Response:
+        documents = await self._containers.summaries(
+            call.filters(),
+            every=call.boolean("all"),
+            limit=call.integer("limit", 0) or 0,
+            size=call.boolean("size"),
+        )
+        return json_response(documents)
+
+    async def create(self, call: Call) -> web.Response:
+        body = await call.body_object()
+        platform = call.text("platform")
+        if platform and platform.split("/")[0] != "linux":
+            raise InvalidParameterError(f"operating system is not supported: {platform}")
+        container_id, warnings = self._containers.create(decode_create(body), call.text("name"))
+        return json_response({"Id": container_id, "Warnings": warnings}, status=201)
+
+    async def inspect(self, call: Call) -> web.Response:
+        return json_response(await self._containers.inspect(call.variables["name"], size=call.boolean("size")))
+
+    async def start(self, call: Call) -> web.Response:
+        if call.text("checkpoint"):
+            raise UnsupportedError("checkpoints are not supported")
+        parse_detach_keys(call.text("detachKeys"))
+        await self._containers.start(call.variables["name"])
+        return empty()
+
+    async def stop(self, call: Call) -> web.Response:
+        await self._containers.stop(call.variables["name"], signal_name=call.text("signal"), timeout=call.integer("t"))
+        return empty()
+
+    async def restart(self, call: Call) -> web.Response:
+        await self._containers.restart(
+            call.variables["name"], signal_name=call.text("signal"), timeout=call.integer("t")
+        )
+        return empty()
+
+    async def kill(self, call: Call) -> web.Response:
+        await self._containers.kill(call.variables["name"], call.text("signal"))
+        return empty()
+
+    async def pause(self, call: Call) -> web.Response:
+        await self._containers.pause(call.variables["name"])
+        return empty()
+
+    async def unpause(self, call: Call) -> web.Response:
+        await self._containers.unpause(call.variables["name"])
+        return empty()
+
+    async def rename(self, call: Call) -> web.Response:
+        self._containers.rename(call.variables["name"], call.text("name"))
+        return empty()
+
+    async def update(self, call: Call) -> web.Response:
+        changes = decode(await call.body_object(), ContainerUpdate)
+        return json_response({"Warnings": self._containers.update(call.variables["name"], changes)})
+
+    async def resize(self, call: Call) -> web.Response:
+        await self._containers.resize(
+            call.variables["name"], height=call.integer("h", 0) or 0, width=call.integer("w", 0) or 0
+        )
+        return empty(200)
+
+    async def top(self, call: Call) -> web.Response:
+        return json_response(self._containers.top(call.variables["name"], call.text("ps_args", "-ef")))
+
+    async def changes(self, call: Call) -> web.Response:
+        return json_response(await self._containers.changes(call.variables["name"]) or None)
+
+    async def remove(self, call: Call) -> web.Response:
+        if call.boolean("link"):
+            raise UnsupportedError("links are not supported")
+        await self._containers.remove(
+            call.variables["name"], force=call.boolean("force"), with_volumes=call.boolean("v")
+        )
+        return empty()
+
+    async def prune(self, call: Call) -> web.Response:
+        removed, space = await self._containers.prune(call.filters())
+        return json_response({"ContainersDeleted": removed or None, "SpaceReclaimed": space})
+
+
+class _Streams:
+    """Requests whose answer takes as long as the container."""
+
+    def __init__(self, containers: ContainerService) -> None:
+        self._containers = containers
+
+    async def wait(self, call: Call) -> web.StreamResponse:
+        outcome = self._containers.wait(call.variables["name"], call.text("condition"))
+        async with JsonStream(call) as stream:
+            # The client goes on to start the container only when it has seen our head.
+            await stream.flush()
+            code, error = await outcome
+            document: dict[str, object] = {"StatusCode": code}
+            if error:
+                document["Error"] = {"Message": error}
+            await stream.send(document)
+        return stream.response
+
+    async def attach(self, call: Call) -> web.StreamResponse:
+        container = self._containers.require_attachable(call.variables["name"])
+        config = container.definition.config
+        stdout, stderr = call.boolean("stdout"), call.boolean("stderr")
+        target = AttachTarget(
+            stdin=call.boolean("stdin") and config.open_stdin,
+            stdout=stdout,
+            stderr=stderr,
+            multiplexed=not config.tty,
+            detach_keys=parse_detach_keys(call.text("detachKeys")) if config.tty else "",
+        )
+        hijacked = await hijack(call, content_type=_content_type(call, tty=config.tty))
+        client = hijacked.fd
+        try:
+            if call.boolean("logs"):
+                await self._replay(container, client.fileno(), LogQuery(stdout=stdout, stderr=stderr))
+            if call.boolean("stream"):
+                with_preface = AttachTarget(
+                    **{
+                        **{name: getattr(target, name) for name in AttachTarget.__slots__},
+                        "preface": hijacked.preface.hex(),
+                    }
+                )
+                await self._containers.attach(container, with_preface, client)
+            else:
+                client.close()
+        except Exception:
+            client.close()
+            raise
+        return hijacked.response
+
+    async def _replay(self, container: Container, client: int, query: LogQuery) -> None:
+        async for entry in self._containers.logs(container, query, follow=False):
+            data = _encode(entry, tty=container.definition.config.tty, timestamps=False, details=False)
+            await _send_all(client, data)
+
+    async def logs(self, call: Call) -> web.StreamResponse:
+        container = self._containers.get(call.variables["name"])
+        stdout, stderr = call.boolean("stdout"), call.boolean("stderr")
+        if not stdout and not stderr:
+            raise InvalidParameterError("Bad parameters: you must choose at least one stream")
+        query = LogQuery(
+            tail=_tail(call.text("tail", "all")),
+            since=_moment(call.text("since")),
+            until=_moment(call.text("until")),
+            stdout=stdout,
+            stderr=stderr,
+        )
+        entries = self._containers.logs(container, query, follow=call.boolean("follow"))
+        tty = container.definition.config.tty
+        return await _write_logs(
+            call, entries, tty=tty, timestamps=call.boolean("timestamps"), details=call.boolean("details")
+        )
+
+    async def stats(self, call: Call) -> web.StreamResponse:
+        name = call.variables["name"]
+        once = not call.boolean("stream", default=True)
+        sample = self._containers.stats(name, None)
+        if once:
+            if not call.boolean("one-shot") and self._containers.get(name).alive:
+                await asyncio.sleep(1)
+                sample = self._containers.stats(name, sample)
+            return json_response(sample)
+        async with JsonStream(call) as stream:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    await stream.send(sample)
+                    await asyncio.sleep(1)
+                    sample = self._containers.stats(name, sample)
+        return stream.response
+
+    async def export(self, call: Call) -> web.StreamResponse:
+        name = call.variables["name"]
+        self._containers.get(name)
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        work = asyncio.ensure_future(self._containers.export(name, write_end))
+        try:
+            return await _copy_pipe(call, read_end, write_end, work)
+        finally:
+            work.cancel()
+
+
+async def _copy_pipe(call: Call, read_end: int, write_end: int, work: asyncio.Future[None]) -> web.StreamResponse:
+    """Stream a pipe until the work that fills it is done, then what is left in it."""
+    loop = asyncio.get_running_loop()
+    work.add_done_callback(lambda _: os.close(write_end))
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", buffering=0)
+    )
+    try:
+        async with ByteStream(call, content_type="application/octet-stream") as stream:
+            # The pipe ends when the work is done; an error before its first byte is still an ordinary answer.
+            while data := await reader.read(1 << 18):
+                await stream.write(data)
+            await work
+        return stream.response
+    finally:
+        transport.close()
+
+
+def _content_type(call: Call, *, tty: bool) -> str:
+    return RAW_STREAM if tty or call.version < _MULTIPLEXED_SINCE else MULTIPLEXED_STREAM
+
+
+def _tail(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def _moment(text: str) -> int:
+    return parse_timestamp(text) if text else 0
+
+
+def _encode(entry: LogEntry, *, tty: bool, timestamps: bool, details: bool) -> bytes:
+    data = render(entry, timestamps=timestamps, details=details)
+    return data if tty else frame(entry.stream, data)
+
+
+async def _write_logs(
+    call: Call,
+    entries: AsyncIterator[LogEntry],
+    *,
+    tty: bool,
+    timestamps: bool,
+    details: bool,
+) -> web.StreamResponse:
+    async with ByteStream(call, content_type=_content_type(call, tty=tty)) as stream:
+        await stream.flush()
+        with contextlib.suppress(ConnectionError):
+            async for entry in entries:
+                await stream.write(_encode(entry, tty=tty, timestamps=timestamps, details=details))
+    return stream.response
+
+
+async def _send_all(client: int, data: bytes) -> None:
+    """Send to a non-blocking stream socket that no transport owns."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(client, view) :]
+        except BlockingIOError:
+            await asyncio.sleep(0.01)

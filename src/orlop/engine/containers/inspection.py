@@ -1,0 +1,216 @@
+"""``GET /containers/{id}/json``: the document that ``docker inspect`` shows, field by field as dockerd 26 fills it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from orlop.engine.containers.log_target import log_path
+from orlop.spec.docker.containers import document_of
+from orlop.spec.docker.times import rfc3339
+from orlop.spec.json import JsonValue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orlop.engine.containers.container import Container
+    from orlop.engine.containers.records import Definition, MountPoint
+    from orlop.engine.containers.settings import Settings
+    from orlop.network.sandbox import Endpoint, Sandbox
+    from orlop.spec.docker.containers import EndpointConfig
+    from orlop.spec.json import JsonObject
+
+# Members that Go leaves out when they are empty (omitempty).
+_CONFIG_OPTIONAL = (
+    *(
+        "ExposedPorts",
+        "Healthcheck",
+        "ArgsEscaped",
+        "NetworkDisabled",
+        "MacAddress",
+        "StopSignal",
+        "StopTimeout",
+        "Shell",
+    ),
+)
+_HOST_OPTIONAL = ("Annotations", "StorageOpt", "Sysctls", "Mounts", "Init", "KernelMemory", "KernelMemoryTCP")
+
+
+def config_document(definition: Definition) -> JsonObject:
+    """Return ``Config``."""
+    document = document_of(definition.config)
+    for name in _CONFIG_OPTIONAL:
+        if document[name] in (None, "", False, []) or document[name] == {}:
+            del document[name]
+    return document
+
+
+def host_document(definition: Definition) -> JsonObject:
+    """Return ``HostConfig``."""
+    document = document_of(definition.host)
+    document["ConsoleSize"] = list[JsonValue](definition.host.console_size)
+    for name in _HOST_OPTIONAL:
+        if not document[name] and not (name == "Init" and document[name] is False):
+            del document[name]
+    if definition.host.privileged:
+        document["MaskedPaths"] = document["ReadonlyPaths"] = None
+    for name in ("PortBindings",):
+        if document[name] is None:
+            document[name] = {}
+    return document
+
+
+def state_document(container: Container) -> JsonObject:
+    """Return ``State``."""
+    state = container.state
+    document: JsonObject = {
+        "Status": state.status.value,
+        "Running": state.running,
+        "Paused": state.status.value == "paused",
+        "Restarting": container.restarting,
+        "OOMKilled": state.oom_killed,
+        "Dead": state.status.value == "dead",
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": rfc3339(state.started_at),
+        "FinishedAt": rfc3339(state.finished_at),
+    }
+    if container.health is not None:
+        document["Health"] = container.health.document()
+    return document
+
+
+def mount_documents(mounts: Sequence[MountPoint]) -> list[JsonValue]:
+    """Return ``Mounts``: binds, volumes and ``--mount`` tmpfs."""
+    result: list[JsonValue] = []
+    for point in mounts:
+        document: JsonObject = {"Type": point.kind}
+        if point.kind == "volume":
+            document["Name"] = point.name
+        document["Source"] = point.source
+        document["Destination"] = point.destination
+        if point.kind == "volume":
+            document["Driver"] = "local"
+        document["Mode"] = point.mode
+        document["RW"] = point.writable
+        document["Propagation"] = point.propagation if point.kind == "bind" else ""
+        result.append(document)
+    return result
+
+
+def port_map(endpoints: Sequence[Endpoint], definition: Definition) -> JsonObject:
+    """Return ``NetworkSettings.Ports``: exposed ports without binding are null."""
+    ports: JsonObject = dict.fromkeys(sorted(definition.config.exposed_ports or {}))
+    for endpoint in endpoints:
+        for binding in endpoint.ports:
+            name = f"{binding.container_port}/{binding.protocol}"
+            own = ports.get(name)
+            item: JsonObject = {"HostIp": binding.host_ip, "HostPort": str(binding.host_port)}
+            ports[name] = [*own, item] if isinstance(own, list) else [item]
+    return ports
+
+
+def endpoint_document(wanted: EndpointConfig | None, endpoint: Endpoint | None, *, network_id: str) -> JsonObject:
+    """Return one entry of ``Networks``."""
+    ipam = wanted.ipam_config if wanted is not None else None
+    return {
+        "IPAMConfig": cast("JsonValue", None if ipam is None else document_of(ipam)),
+        "Links": None,
+        "Aliases": cast("JsonValue", wanted.aliases if wanted is not None else None),
+        "MacAddress": endpoint.mac if endpoint else "",
+        "NetworkID": endpoint.network_id if endpoint else network_id,
+        "EndpointID": endpoint.id if endpoint else "",
+        "Gateway": endpoint.gateway if endpoint else "",
+        "IPAddress": endpoint.address if endpoint else "",
+        "IPPrefixLen": endpoint.prefix_length if endpoint else 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DriverOpts": cast("JsonValue", wanted.driver_opts if wanted is not None else None),
+        "DNSNames": None,
+    }
+
+
+def networks_document(container: Container, sandbox: Sandbox | None, network_ids: dict[str, str]) -> JsonObject:
+    """Return ``Networks`` by network name."""
+    endpoints = sandbox.endpoints if sandbox is not None and container.alive else ()
+    by_name = {endpoint.network_name: endpoint for endpoint in endpoints}
+    return {
+        name: endpoint_document(wanted, by_name.get(name), network_id=network_ids.get(name, ""))
+        for name, wanted in container.definition.networks.items()
+    }
+
+
+def network_document(container: Container, sandbox: Sandbox | None, network_ids: dict[str, str]) -> JsonObject:
+    """Return ``NetworkSettings``; the old top-level members show the default bridge."""
+    live = sandbox if container.alive else None
+    endpoints = live.endpoints if live is not None else ()
+    main = next((endpoint for endpoint in endpoints if endpoint.network_name == "bridge"), None)
+    return {
+        "Bridge": "",
+        "SandboxID": live.id if live is not None else "",
+        "SandboxKey": "" if live is None or not container.state.pid else f"/proc/{container.state.pid}/ns/net",
+        "Ports": port_map(endpoints, container.definition) if live is not None else {},
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": main.id if main else "",
+        "Gateway": main.gateway if main else "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": main.address if main else "",
+        "IPPrefixLen": main.prefix_length if main else 0,
+        "IPv6Gateway": "",
+        "MacAddress": main.mac if main else "",
+        "Networks": networks_document(container, sandbox, network_ids),
+    }
+
+
+def inspect_document(
+    container: Container,
+    settings: Settings,
+    *,
+    sandbox: Sandbox | None,
+    network_ids: dict[str, str],
+    graph: tuple[str, dict[str, str]],
+) -> JsonObject:
+    """Return the whole document (without sizes)."""
+    definition = container.definition
+    directory = settings.container_dir(container.id)
+    started = container.state.started_at != 0
+    logs = definition.host.log_config.type == "json-file"
+    driver, data = graph
+    return {
+        "Id": container.id,
+        "Created": rfc3339(definition.created_at),
+        "Path": definition.arguments[0],
+        "Args": list[JsonValue](definition.arguments[1:]),
+        "State": state_document(container),
+        "Image": definition.image_id,
+        "ResolvConfPath": f"{directory}/resolv.conf" if started else "",
+        "HostnamePath": f"{directory}/hostname" if started else "",
+        "HostsPath": f"{directory}/hosts" if started else "",
+        "LogPath": log_path(directory, container.id) if started and logs else "",
+        "Name": f"/{container.name}",
+        "RestartCount": container.state.restarts,
+        "Driver": driver,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": list[JsonValue](container.execs) or None,
+        "HostConfig": host_document(definition),
+        "GraphDriver": {"Data": dict[str, JsonValue](data), "Name": driver},
+        "Mounts": mount_documents([point for point in definition.mounts if not _is_tmpfs_flag(definition, point)]),
+        "Config": config_document(definition),
+        "NetworkSettings": network_document(container, sandbox, network_ids),
+    }
+
+
+def _is_tmpfs_flag(definition: Definition, point: MountPoint) -> bool:
+    # ``--tmpfs`` shows up in HostConfig.Tmpfs only, ``--mount type=tmpfs`` in Mounts.
+    return point.kind == "tmpfs" and any(
+        target.rstrip("/") == point.destination for target in definition.host.tmpfs or {}
+    )

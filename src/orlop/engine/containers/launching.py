@@ -1,0 +1,256 @@
+"""Starting a container (architecture.md section 5): network, files, one message to the spawner, its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING, Protocol
+
+from orlop.engine.containers.creation import port_requests
+from orlop.engine.containers.files import existing_files, write_files
+from orlop.engine.containers.log_target import log_path, log_target
+from orlop.engine.containers.mounts import make_bind_sources
+from orlop.engine.containers.namespaces import host_devices, shared_namespaces
+from orlop.engine.containers.oci_config import Surroundings, oci_config
+from orlop.engine.containers.state import Status
+from orlop.engine.containers.trees import remove_flat
+from orlop.errors import ConflictError, NotModifiedError, OrlopError, SystemFailureError
+from orlop.network.sandbox import AttachRequest
+from orlop.spec.launch import ContainerLaunch
+
+if TYPE_CHECKING:
+    from orlop.engine.containers.container import Container
+    from orlop.engine.containers.directory import Directory
+    from orlop.engine.containers.ending import Endings
+    from orlop.engine.containers.settings import Settings
+    from orlop.engine.events import Events
+    from orlop.engine.shims import ShimConnection, Started
+    from orlop.engine.spawner import Spawner
+    from orlop.network.sandbox import Sandbox
+    from orlop.spec.json import JsonObject
+    from orlop.spec.launch import OverlayRoot
+
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class Roots(Protocol):
+    """Root file systems of containers."""
+
+    def root(self, container_id: str) -> OverlayRoot:
+        """How init mounts it."""
+
+    def view(self, container_id: str) -> OverlayRoot:
+        """How it is mounted read-only beside the container."""
+
+
+class Network(Protocol):
+    """What a start asks of the network service."""
+
+    async def attach(self, container_id: str, request: AttachRequest) -> Sandbox:
+        """Make the container's sandbox."""
+
+    def release(self, container_id: str) -> None:
+        """Undo it in the background."""
+
+    @property
+    def gateway(self) -> str:
+        """The default bridge's address."""
+
+
+class VolumeFilling(Protocol):
+    """Which volumes wait for their first content."""
+
+    def get(self, name: str) -> object:
+        """Return the volume; its ``filled`` tells."""
+
+    def mark_filled(self, name: str) -> None:
+        """It has been filled."""
+
+
+class Launcher:
+    """Starts containers. The caller holds the container's lock."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: Directory,
+        *,
+        spawner: Spawner,
+        layers: Roots,
+        volumes: VolumeFilling,
+        network: Network,
+        events: Events,
+        endings: Endings,
+    ) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._spawner = spawner
+        self._layers = layers
+        self._volumes = volumes
+        self._network = network
+        self._events = events
+        self._endings = endings
+        with open(BOOT_ID, encoding="ascii") as file:
+            self._boot = file.read().strip()
+
+    @property
+    def boot(self) -> str:
+        """The kernel's boot id."""
+        return self._boot
+
+    async def start(self, container: Container, *, by_policy: bool = False) -> None:
+        """Start; returns when the program runs.
+
+        Args:
+            container: created or ended.
+            by_policy: the restart policy starts it: restarts are counted on.
+
+        Raises:
+            NotModifiedError: it runs already.
+            ConflictError: paused, or being removed.
+            CommandNotFoundError, CommandNotExecutableError and others: why the program never ran; everything is undone.
+        """
+        self._require_startable(container)
+        attributes = container.attributes()
+        try:
+            with contextlib.ExitStack() as failed:
+                started, shim = await self._launch(container, failed)
+                failed.pop_all()
+        except (OrlopError, OSError) as error:
+            problem = error if isinstance(error, OrlopError) else SystemFailureError(f"cannot start container: {error}")
+            self._note_failure(container, problem)
+            raise problem from error
+        container.shim, container.pidfd = shim, started.pidfd
+        self._directory.set_state(
+            container,
+            status=Status.RUNNING,
+            pid=started.pid,
+            start_time=started.start_time,
+            started_at=started.started_at,
+            finished_at=container.state.finished_at if container.state.started_at else 0,
+            exit_code=0,
+            error="",
+            oom_killed=False,
+            stopped=False,
+            restarts=container.state.restarts if by_policy else 0,
+            boot=self._boot,
+        )
+        container.stop_requested = False
+        self._events.publish("container", "start", container.id, attributes)
+        self._endings.watch(container)
+
+    def _require_startable(self, container: Container) -> None:
+        if container.state.status is Status.PAUSED:
+            raise ConflictError("cannot start a paused container, try unpause instead")
+        if container.alive:
+            raise NotModifiedError("container is already running")
+        if container.removing or container.state.status in {Status.REMOVING, Status.DEAD}:
+            raise ConflictError("container is marked for removal and cannot be started")
+
+    async def _launch(self, container: Container, failed: contextlib.ExitStack) -> tuple[Started, ShimConnection]:
+        definition = container.definition
+        make_bind_sources(definition.mounts)
+        await self._fill_volumes(container)
+        failed.callback(self._network.release, container.id)
+        request = AttachRequest(
+            network=definition.host.network_mode,
+            container_name=definition.name,
+            ports=port_requests(definition),  # type: ignore[arg-type]  # PortRequest values
+            address=_wanted_address(container),
+            mac=_wanted_mac(container),
+        )
+        sandbox = await self._network.attach(container.id, request)
+        container.config = self._config(container, sandbox)
+        state_dir = self._settings.state_dir(container.id)
+        remove_flat(state_dir)
+        os.makedirs(state_dir, mode=0o700)
+        failed.callback(remove_flat, state_dir)
+        launch = ContainerLaunch(
+            id=container.id,
+            state_dir=state_dir,
+            config=container.config,
+            overlay=self._layers.root(container.id),
+            log=log_target(definition.config, definition.host.log_config, path=self._log_path(container)),
+            open_stdin=definition.config.open_stdin,
+            stdin_once=definition.config.stdin_once,
+            init=self._settings.init if definition.host.init is None else definition.host.init,
+            has_netns=sandbox.netns is not None,
+            systemd_cgroup=self._settings.systemd_cgroup,
+            console_size=_console_size(container),
+            attach=tuple(client.target for client in container.pending),
+        )
+        clients = [client.socket.fileno() for client in container.pending]
+        netns = None if sandbox.netns is None else sandbox.netns.fileno()
+        failed.callback(container.close_pending)
+        shim = await self._spawner.start_container(launch, netns=netns, attach=clients)
+        try:
+            started = await asyncio.shield(shim.started)
+        except BaseException:
+            shim.close()
+            raise
+        container.close_pending()
+        return started, shim
+
+    def _config(self, container: Container, sandbox: Sandbox) -> JsonObject:
+        definition = container.definition
+        host = definition.host
+        if sandbox.mode == "container":
+            other = host.network_mode.removeprefix("container:")
+            files = existing_files(self._settings.container_dir(other))
+        else:
+            files = write_files(self._settings, definition, sandbox, gateway=self._network.gateway)
+        devices, rules = host_devices(host)
+        surroundings = Surroundings(
+            cgroups_path=self._settings.cgroup_path(container.id, host.cgroup_parent),
+            shared=shared_namespaces(host, self._directory, network_mode=sandbox.mode),
+            files=files,
+            devices=devices,
+            device_rules=rules,
+            ulimits=self._settings.default_ulimits,
+            sysctls=sandbox.sysctls,
+            no_new_privileges=self._settings.no_new_privileges,
+            shm_size=host.shm_size,
+        )
+        return oci_config(definition, surroundings)
+
+    async def _fill_volumes(self, container: Container) -> None:
+        for point in container.definition.mounts:
+            if point.kind != "volume" or not point.copy:
+                continue
+            if getattr(self._volumes.get(point.name), "filled", True):
+                continue
+            view = self._layers.view(container.id)
+            await self._spawner.copy_up(view, point.destination, target=point.source)
+            self._volumes.mark_filled(point.name)
+
+    def _log_path(self, container: Container) -> str:
+        return log_path(self._settings.container_dir(container.id), container.id)
+
+    def _note_failure(self, container: Container, error: OrlopError) -> None:
+        code = {"command_not_found": 127, "command_not_executable": 126}.get(error.kind, 128)
+        status = container.state.status
+        self._directory.set_state(
+            container,
+            status=Status.EXITED if status is Status.RESTARTING else status,
+            exit_code=code,
+            error=str(error),
+        )
+        self._events.publish("container", "die", container.id, container.attributes(exitCode=str(code)))
+        container.notify_exit()
+
+
+def _console_size(container: Container) -> tuple[int, int] | None:
+    height, width = container.definition.host.console_size
+    return (height, width) if container.definition.config.tty and height and width else None
+
+
+def _wanted_address(container: Container) -> str:
+    endpoint = container.definition.networks.get(container.definition.host.network_mode)
+    return endpoint.ipam_config.i_pv4_address if endpoint is not None and endpoint.ipam_config is not None else ""
+
+
+def _wanted_mac(container: Container) -> str:
+    endpoint = container.definition.networks.get(container.definition.host.network_mode)
+    own = endpoint.mac_address if endpoint is not None else ""
+    return own or container.definition.config.mac_address

@@ -1,0 +1,208 @@
+"""``GET /containers/json``: which containers, and one summary of each."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+from orlop.engine.containers.inspection import mount_documents, networks_document
+from orlop.errors import InvalidParameterError
+from orlop.spec.docker.times import human_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from orlop.engine.containers.container import Container
+    from orlop.engine.containers.directory import Directory
+    from orlop.network.sandbox import Sandbox
+    from orlop.spec.json import JsonObject, JsonValue
+
+_NANO = 1_000_000_000
+_FILTERS = frozenset(
+    {
+        *("ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network"),
+        *("publish", "since", "status", "volume"),
+    },
+)
+_STATUSES = ("paused", "restarting", "running", "dead", "created", "exited", "removing")
+_HEALTH = ("starting", "healthy", "unhealthy", "none")
+
+
+def status_text(container: Container, now_ns: int) -> str:
+    """Return Docker's ``Status``: ``Up 2 seconds (healthy)``, ``Exited (0) 3 seconds ago``."""
+    state = container.state
+    up = human_duration((now_ns - state.started_at) / _NANO)
+    ended = human_duration((now_ns - state.finished_at) / _NANO)
+    match state.status.value:
+        case "created":
+            return "Created"
+        case "paused":
+            return f"Up {up} (Paused)"
+        case "restarting":
+            return f"Restarting ({state.exit_code}) {ended} ago"
+        case "running":
+            health = container.health.status if container.health is not None else "none"
+            suffix = {"none": "", "starting": " (health: starting)"}.get(health, f" ({health})")
+            return f"Up {up}{suffix}"
+        case "removing":
+            return "Removal In Progress"
+        case "dead":
+            return "Dead"
+        case _:
+            return f"Exited ({state.exit_code}) {ended} ago" if state.finished_at else "Created"
+
+
+def command_text(arguments: tuple[str, ...]) -> str:
+    """Return ``Command``: words joined, those with spaces quoted as dockerd quotes them."""
+    first, *rest = arguments
+    words = [f"'{word}'" if " " in word or not word else word for word in rest]
+    return " ".join([first, *words])
+
+
+def port_documents(container: Container, sandbox: Sandbox | None) -> list[JsonValue]:
+    """Return ``Ports`` of a summary; those of a container that does not run are none."""
+    if sandbox is None or not container.alive:
+        return []
+    result: list[JsonValue] = []
+    bound = set()
+    for endpoint in sandbox.endpoints:
+        for binding in endpoint.ports:
+            bound.add(f"{binding.container_port}/{binding.protocol}")
+            result.append(
+                {
+                    "IP": binding.host_ip,
+                    "PrivatePort": binding.container_port,
+                    "PublicPort": binding.host_port,
+                    "Type": binding.protocol,
+                },
+            )
+    for port in sorted(container.definition.config.exposed_ports or {}):
+        if port not in bound:
+            number, _, protocol = port.partition("/")
+            result.append({"PrivatePort": int(number.partition("-")[0]), "Type": protocol or "tcp"})
+    return result
+
+
+def summary(container: Container, sandbox: Sandbox | None, network_ids: dict[str, str], *, now_ns: int) -> JsonObject:
+    """Return one element of the list."""
+    definition = container.definition
+    return {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": definition.image_name,
+        "ImageID": definition.image_id,
+        "Command": command_text(definition.arguments),
+        "Created": definition.created_at // _NANO,
+        "Ports": port_documents(container, sandbox),
+        "Labels": dict[str, "JsonValue"](definition.config.labels or {}),
+        "State": container.state.status.value,
+        "Status": status_text(container, now_ns),
+        "HostConfig": {"NetworkMode": definition.host.network_mode},
+        "NetworkSettings": {"Networks": networks_document(container, sandbox, network_ids)},
+        "Mounts": mount_documents([point for point in definition.mounts if point.kind != "tmpfs"]),
+    }
+
+
+class Selection:
+    """Which containers a list shows; checked when it is made.
+
+    Raises:
+        InvalidParameterError: unknown filter or value, in Docker's words.
+        NotFoundError: ``before`` or ``since`` name nothing.
+    """
+
+    def __init__(self, filters: Mapping[str, list[str]], directory: Directory, image_ids: Mapping[str, str]) -> None:
+        for name in filters:
+            if name not in _FILTERS:
+                raise InvalidParameterError(f"invalid filter '{name}'")
+        self._filters = filters
+        self._image_ids = image_ids
+        _check_values(filters.get("status", ()), _STATUSES, "status")
+        _check_values(filters.get("health", ()), _HEALTH, "health")
+        self._before = [directory.get(name).definition.created_at for name in filters.get("before", ())]
+        self._since = [directory.get(name).definition.created_at for name in filters.get("since", ())]
+        try:
+            self._exited = [int(code) for code in filters.get("exited", ())]
+        except ValueError as error:
+            raise InvalidParameterError(f"invalid filter 'exited={error}'") from None
+
+    @property
+    def shows_stopped(self) -> bool:
+        """Whether a filter makes stopped containers visible without ``all``."""
+        return bool(self._filters.get("status") or self._filters.get("exited"))
+
+    def matches(self, container: Container) -> bool:
+        """Whether the container passes every filter; values of one filter are alternatives (labels: all)."""
+        definition, state = container.definition, container.state
+        checks: dict[str, bool] = {}
+        filters = self._filters
+        if "status" in filters:
+            checks["status"] = state.status.value in filters["status"]
+        if "exited" in filters:
+            checks["exited"] = state.status.value == "exited" and state.exit_code in self._exited
+        if "id" in filters:
+            checks["id"] = any(container.id.startswith(value) for value in filters["id"])
+        if "name" in filters:
+            checks["name"] = any(_name_matches(value, container.name) for value in filters["name"])
+        if "label" in filters:
+            checks["label"] = all(_label_matches(value, definition.config.labels or {}) for value in filters["label"])
+        if "ancestor" in filters:
+            wanted = {self._image_ids.get(value, value) for value in filters["ancestor"]}
+            checks["ancestor"] = definition.image_id in wanted or definition.image_name in wanted
+        if "network" in filters:
+            checks["network"] = bool(set(filters["network"]) & set(definition.networks))
+        if "volume" in filters:
+            own = {
+                name for point in definition.mounts for name in (point.name, point.destination, point.source) if name
+            }
+            checks["volume"] = bool(set(filters["volume"]) & own)
+        if "health" in filters:
+            checks["health"] = (container.health.status if container.health else "none") in filters["health"]
+        if "expose" in filters:
+            checks["expose"] = _ports_match(filters["expose"], definition.config.exposed_ports or {})
+        if "publish" in filters:
+            checks["publish"] = _ports_match(filters["publish"], definition.host.port_bindings or {})
+        if self._before:
+            checks["before"] = definition.created_at < min(self._before)
+        if self._since:
+            checks["since"] = definition.created_at > max(self._since)
+        if "is-task" in filters:
+            checks["is-task"] = "true" not in filters["is-task"]
+        return all(checks.values())
+
+
+def _check_values(values: Iterable[str], allowed: tuple[str, ...], name: str) -> None:
+    for value in values:
+        if value not in allowed:
+            raise InvalidParameterError(f"invalid filter '{name}={value}'")
+
+
+def _name_matches(pattern: str, name: str) -> bool:
+    """Docker takes regular expressions here; only a bounded subset is run as one (threats.md J9)."""
+    if pattern in {name, f"/{name}"}:
+        return True
+    simple = pattern.replace("^", "").replace("$", "").lstrip("/")
+    if re.fullmatch(r"[a-zA-Z0-9_. -]*", simple):
+        anchored_start, anchored_end = pattern.startswith("^"), pattern.endswith("$")
+        if anchored_start and anchored_end:
+            return name == simple
+        if anchored_start:
+            return name.startswith(simple)
+        return name.endswith(simple) if anchored_end else simple in name
+    raise InvalidParameterError(f"invalid filter 'name={pattern}': only names, ^ and $ are supported")
+
+
+def _label_matches(wanted: str, labels: Mapping[str, str]) -> bool:
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)
+
+
+def _ports_match(wanted: Iterable[str], ports: Iterable[str]) -> bool:
+    normal = {port if "/" in port else f"{port}/tcp" for port in ports}
+    return any((port if "/" in port else f"{port}/tcp") in normal for port in wanted)
+
+
+def now() -> int:
+    """Return nanoseconds since the epoch."""
+    return time.time_ns()

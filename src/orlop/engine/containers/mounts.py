@@ -1,0 +1,295 @@
+"""From ``-v``, ``--mount``, ``--tmpfs`` and the image's VOLUMEs to resolved mount points."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import stat
+from typing import TYPE_CHECKING, Protocol
+
+from orlop.engine.containers.records import MountPoint
+from orlop.errors import InvalidParameterError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orlop.spec.docker.containers import ContainerConfig, HostConfig, MountDocument
+
+_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
+_PROPAGATIONS = frozenset({"private", "rprivate", "slave", "rslave", "shared", "rshared"})
+_TMPFS_OPTIONS = re.compile(
+    r"(rw|ro|nosuid|suid|nodev|dev|noexec|exec|sync|async|dirsync|noatime|atime|nodiratime|relatime|strictatime"
+    r"|size=[0-9]+[kmgKMG%]?|mode=[0-7]{1,5}|uid=[0-9]{1,10}|gid=[0-9]{1,10}|nr_inodes=[0-9]+[kmg]?|nr_blocks=[0-9]+[kmg]?)",
+)
+
+
+class Volume(Protocol):
+    """What is needed of a named volume."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def path(self) -> str:
+        """Where its files are on the host."""
+
+
+class Volumes(Protocol):
+    """The store of named volumes."""
+
+    def create(
+        self,
+        name: str,
+        *,
+        driver: str = "local",
+        options: Mapping[str, str] = ...,
+        labels: Mapping[str, str] = ...,
+    ) -> Volume:
+        """Return the volume of that name, made if there is none; a made-up name if it is empty."""
+
+
+def resolve_mounts(config: ContainerConfig, host: HostConfig, *, volumes: Volumes) -> tuple[MountPoint, ...]:
+    """Return the mounts of a container in the order in which they are to be mounted; makes missing volumes.
+
+    Everything is checked before the first volume is made.
+
+    Raises:
+        InvalidParameterError: malformed or duplicate, in Docker's words.
+        UnsupportedError: a type of mount that this version does not do.
+    """
+    points: dict[str, MountPoint] = {}
+
+    def put(point: MountPoint) -> None:
+        if point.destination in points:
+            raise InvalidParameterError(f"Duplicate mount point: {point.destination}")
+        points[point.destination] = point
+
+    for text in host.binds or []:
+        put(parse_bind(text))
+    for document in host.mounts or []:
+        put(_from_document(document))
+    for destination, options in (host.tmpfs or {}).items():
+        put(_tmpfs(destination, options))
+    for destination in config.volumes or {}:
+        target = clean_destination(destination)
+        if target not in points:
+            points[target] = MountPoint(kind="volume", destination=target, copy=True, anonymous=True)
+    labels = {
+        document.target: (document.volume_options.labels or {}, document.volume_options.driver_config)
+        for document in host.mounts or []
+        if document.volume_options is not None
+    }
+    return tuple(_make(points[name], labels, volumes) for name in sorted(points, key=lambda path: path.split("/")))
+
+
+def _make(point: MountPoint, labels: Mapping[str, tuple[Mapping[str, str], object]], volumes: Volumes) -> MountPoint:
+    if point.kind == "bind":
+        if not point.propagation:
+            return _replace(point, propagation="rprivate")
+        return point
+    if point.kind != "volume":
+        return point
+    own, driver = labels.get(point.destination, ({}, None))
+    options = getattr(driver, "options", None) or {}
+    anonymous = point.anonymous or not point.name
+    marks = {"com.docker.volume.anonymous": ""} if anonymous else {}
+    volume = volumes.create(point.name, driver="local", options=options, labels={**own, **marks})
+    return _replace(point, name=volume.name, source=volume.path, anonymous=anonymous)
+
+
+def _replace(point: MountPoint, **changes: object) -> MountPoint:
+    return MountPoint(**{**{name: getattr(point, name) for name in point.__struct_fields__}, **changes})
+
+
+def clean_destination(path: str) -> str:
+    """Return the normal form of a path in the container.
+
+    Raises:
+        InvalidParameterError: relative, ``/``, or with a NUL.
+    """
+    if "\0" in path:
+        raise InvalidParameterError("invalid mount path: it contains a NUL")
+    if not path.startswith("/"):
+        raise InvalidParameterError(f"invalid volume specification: '{path}': mount path must be absolute")
+    clean = posixpath.normpath("/" + path.lstrip("/"))
+    if clean == "/":
+        raise InvalidParameterError(f"invalid volume specification: '{path}': destination can't be '/'")
+    return clean
+
+
+def parse_bind(text: str) -> MountPoint:
+    """Parse one ``-v`` value: ``[source:]destination[:mode]``.
+
+    Raises:
+        InvalidParameterError: in Docker's words.
+    """
+    parts = text.split(":")
+    if len(parts) not in {2, 3} or not all(parts[:2]):
+        raise InvalidParameterError(f"invalid volume specification: '{text}'")
+    source, destination = parts[0], parts[1]
+    mode = parts[2] if len(parts) == 3 else ""
+    writable, propagation, copy = _parse_mode(mode, text)
+    if not destination.startswith("/"):
+        raise InvalidParameterError(
+            f"invalid volume specification: '{text}': invalid mount config for type \"volume\": invalid mount path:"
+            f" '{destination}' mount path must be absolute",
+        )
+    target = clean_destination(destination)
+    if source.startswith("/"):
+        return MountPoint(
+            kind="bind",
+            source=_prepare_bind(source),
+            destination=target,
+            mode=mode,
+            writable=writable,
+            propagation=propagation or "rprivate",
+        )
+    if propagation:
+        raise InvalidParameterError(f"invalid volume specification: '{text}': invalid mode: {mode}")
+    _check_volume_name(source)
+    return MountPoint(kind="volume", name=source, destination=target, mode=mode or "z", writable=writable, copy=copy)
+
+
+def _check_volume_name(name: str) -> None:
+    if _VOLUME_NAME.fullmatch(name) is None:
+        raise InvalidParameterError(
+            f'create {name}: "{name}" includes invalid characters for a local volume name, only'
+            ' "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path',
+        )
+
+
+def _parse_mode(mode: str, text: str) -> tuple[bool, str, bool]:
+    writable, propagation, copy = True, "", True
+    for word in mode.split(",") if mode else []:
+        if word in {"ro", "rw"}:
+            writable = word == "rw"
+        elif word in _PROPAGATIONS:
+            propagation = word
+        elif word == "nocopy":
+            copy = False
+        elif word not in {"z", "Z", "consistent", "cached", "delegated"}:
+            raise InvalidParameterError(f"invalid volume specification: '{text}': invalid mode: {mode}")
+    return writable, propagation, copy
+
+
+def _prepare_bind(source: str) -> str:
+    """Return the source's normal form; ``-v`` makes a missing directory, as Docker does."""
+    clean = posixpath.normpath(source)
+    if "\0" in clean:
+        raise InvalidParameterError("invalid bind source: it contains a NUL")
+    return clean
+
+
+def make_bind_sources(mounts: tuple[MountPoint, ...]) -> None:
+    """Make the missing host directories of ``-v`` binds, at each start. Raises InvalidParameterError."""
+    for point in mounts:
+        if point.kind == "bind" and not os.path.lexists(point.source):
+            try:
+                os.makedirs(point.source, mode=0o755, exist_ok=True)
+            except OSError as error:
+                reason = (error.strerror or "failed").lower()
+                raise InvalidParameterError(
+                    f"error while creating mount source path '{point.source}': mkdir {point.source}: {reason}",
+                ) from None
+
+
+def _from_document(document: MountDocument) -> MountPoint:
+    if document.image_options or document.cluster_options:
+        raise UnsupportedError(f"mount type is not supported: {document.type}")
+    target = document.target
+    if not target:
+        raise InvalidParameterError(f'invalid mount config for type "{document.type}": field Target must not be empty')
+    if not target.startswith("/"):
+        raise InvalidParameterError(
+            f"invalid mount config for type \"{document.type}\": invalid mount path: '{target}' mount path must be"
+            " absolute",
+        )
+    destination = clean_destination(target)
+    if document.type == "bind":
+        return _bind_document(document, destination)
+    if document.type == "volume":
+        return _volume_document(document, destination)
+    if document.type == "tmpfs":
+        return _tmpfs_document(document, destination)
+    if document.type in {"image", "cluster", "npipe"}:
+        raise UnsupportedError(f"mount type is not supported: {document.type}")
+    raise InvalidParameterError(f'invalid mount config for type "{document.type}": mount type unknown')
+
+
+def _bind_document(document: MountDocument, destination: str) -> MountPoint:
+    source = document.source
+    if not source.startswith("/"):
+        raise InvalidParameterError(
+            f"invalid mount config for type \"bind\": invalid mount path: '{source}' mount path must be absolute"
+            if source
+            else 'invalid mount config for type "bind": field Source must not be empty',
+        )
+    options = document.bind_options
+    propagation = (options.propagation if options else "") or "rprivate"
+    if propagation not in _PROPAGATIONS:
+        raise InvalidParameterError(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
+    if options and options.read_only_force_recursive:
+        raise UnsupportedError("recursive read-only binds are not supported")
+    if not (options and options.create_mountpoint):
+        try:
+            os.stat(source)
+        except OSError:
+            raise InvalidParameterError(
+                f'invalid mount config for type "bind": bind source path does not exist: {source}',
+            ) from None
+    return MountPoint(
+        kind="bind",
+        source=posixpath.normpath(source),
+        destination=destination,
+        writable=not document.read_only,
+        propagation=propagation,
+        recursive=not (options and options.non_recursive),
+    )
+
+
+def _volume_document(document: MountDocument, destination: str) -> MountPoint:
+    options = document.volume_options
+    if options and options.subpath:
+        raise UnsupportedError("subpath of a volume is not supported")
+    if options and options.driver_config and options.driver_config.name not in {"", "local"}:
+        raise UnsupportedError(f"volume driver is not supported: {options.driver_config.name}")
+    if document.source:
+        _check_volume_name(document.source)
+    return MountPoint(
+        kind="volume",
+        name=document.source,
+        destination=destination,
+        mode="z",
+        writable=not document.read_only,
+        copy=not (options and options.no_copy),
+        anonymous=not document.source,
+    )
+
+
+def _tmpfs_document(document: MountDocument, destination: str) -> MountPoint:
+    if document.source:
+        raise InvalidParameterError('invalid mount config for type "tmpfs": field Source must not be specified')
+    words = []
+    options = document.tmpfs_options
+    if options is not None:
+        if options.size_bytes:
+            words.append(f"size={options.size_bytes}")
+        if options.mode:
+            words.append(f"mode={stat.S_IMODE(options.mode):o}")
+        words.extend("=".join(pair) for pair in options.options or [])
+    if document.read_only:
+        words.append("ro")
+    point = _tmpfs(destination, ",".join(words))
+    return _replace(point, mode="")
+
+
+def _tmpfs(destination: str, options: str) -> MountPoint:
+    words = [word for word in options.split(",") if word]
+    for word in words:
+        if _TMPFS_OPTIONS.fullmatch(word) is None:
+            raise InvalidParameterError(f"invalid tmpfs option {word!r}")
+    return MountPoint(
+        kind="tmpfs", destination=clean_destination(destination), options=tuple(words), writable="ro" not in words
+    )

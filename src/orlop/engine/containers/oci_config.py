@@ -1,0 +1,245 @@
+"""From a container's definition to the OCI runtime configuration: pure, no look at the host.
+
+What depends on the host (paths of namespaces, devices, engine-written files) comes in as :class:`Surroundings`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orlop.engine.containers.limits import resources
+from orlop.runtime.security import capabilities, paths, seccomp_profile
+from orlop.runtime.security.options import parse_security_options
+from orlop.spec.json import JsonValue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orlop.engine.containers.records import Definition, MountPoint
+    from orlop.spec.docker.containers import HostConfig
+    from orlop.spec.json import JsonObject
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NOFILE = (1024, 524288)
+_NAMESPACES = ("mount", "network", "uts", "pid", "ipc", "cgroup")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the engine found for one start.
+
+    Attributes:
+        cgroups_path: ``cgroupsPath``.
+        shared: namespace type to the path to join, "" for the host's.
+        files: container path to the engine-written host file bound there.
+        devices: ``linux.devices`` of ``--device`` and of ``--privileged``.
+        device_rules: cgroup rules that let them be used.
+        ulimits: the daemon's defaults.
+        sysctls: what the network wants set.
+        no_new_privileges: the daemon's default.
+        shm_size: bytes of /dev/shm.
+    """
+
+    cgroups_path: str
+    shared: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    devices: Sequence[JsonObject] = ()
+    device_rules: Sequence[JsonObject] = ()
+    ulimits: dict[str, tuple[int, int]] = field(default_factory=dict)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    no_new_privileges: bool = False
+    shm_size: int = 64 * 1024 * 1024
+
+
+def oci_config(definition: Definition, surroundings: Surroundings) -> JsonObject:
+    """Return ``config.json`` of a container. Raises InvalidParameterError for bad security options."""
+    host = definition.host
+    options = parse_security_options(host.security_opt or [], privileged=host.privileged)
+    names = capabilities.resolve(host.cap_add or [], host.cap_drop or [], privileged=host.privileged)
+    linux: JsonObject = {
+        "cgroupsPath": surroundings.cgroups_path,
+        "namespaces": _namespaces(surroundings),
+        "resources": _resources(host, surroundings),
+    }
+    if surroundings.devices:
+        linux["devices"] = list[JsonValue](surroundings.devices)
+    sysctls = {**surroundings.sysctls, **(host.sysctls or {})}
+    if sysctls:
+        linux["sysctl"] = dict[str, JsonValue](sysctls)
+    if not host.privileged and not options.system_paths_unconfined:
+        linux["maskedPaths"] = list[JsonValue](masked_paths(host))
+        linux["readonlyPaths"] = list[JsonValue](readonly_paths(host))
+    if options.seccomp not in {"unconfined", ""}:
+        linux["seccomp"] = seccomp_profile.custom_seccomp(options.seccomp, names)
+    elif options.seccomp == "" and not host.privileged:
+        linux["seccomp"] = seccomp_profile.default_seccomp(names)
+    propagation = _root_propagation(definition.mounts)
+    if propagation:
+        linux["rootfsPropagation"] = propagation
+    process = process_object(definition, names, no_new_privileges=_no_new_privileges(definition, surroundings))
+    process["rlimits"] = rlimits(host, surroundings.ulimits)
+    config: JsonObject = {
+        "ociVersion": "1.2.0",
+        "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
+        "process": process,
+        "mounts": [*_default_mounts(host, definition.mounts, surroundings), *_mounts(definition.mounts, surroundings)],
+        "linux": linux,
+    }
+    if "uts" not in surroundings.shared:
+        config["hostname"] = definition.config.hostname
+        if definition.config.domainname:
+            config["domainname"] = definition.config.domainname
+    notes = dict(host.annotations or {})
+    groups = [name for name in host.group_add or [] if not name.isdigit()]
+    if groups:
+        notes["orlop.group-add"] = ",".join(groups)
+    if notes:
+        config["annotations"] = dict[str, JsonValue](notes)
+    return config
+
+
+def masked_paths(host: HostConfig) -> list[str]:
+    """Return the paths that are hidden; the user's list wins."""
+    if host.privileged:
+        return []
+    return list(paths.MASKED_PATHS) if host.masked_paths is None else host.masked_paths
+
+
+def readonly_paths(host: HostConfig) -> list[str]:
+    """Return the paths that are read-only; the user's list wins."""
+    if host.privileged:
+        return []
+    return list(paths.READONLY_PATHS) if host.readonly_paths is None else host.readonly_paths
+
+
+def _no_new_privileges(definition: Definition, surroundings: Surroundings) -> bool:
+    chosen = [text for text in definition.host.security_opt or [] if text.startswith("no-new-privileges")]
+    if chosen:
+        return parse_security_options(definition.host.security_opt or [], privileged=False).no_new_privileges
+    return surroundings.no_new_privileges
+
+
+def process_object(definition: Definition, names: Sequence[str], *, no_new_privileges: bool) -> JsonObject:
+    """Return the OCI ``process`` of the container's own program."""
+    config, host = definition.config, definition.host
+    process: JsonObject = {
+        "args": list[JsonValue](definition.arguments),
+        "cwd": config.working_dir or "/",
+        "env": list[JsonValue](environment(config.env or [], config.hostname, tty=config.tty)),
+        "terminal": config.tty,
+        "user": user_object(config.user, host),
+        "capabilities": capabilities.oci_sets(names),
+        "noNewPrivileges": no_new_privileges,
+        "oomScoreAdj": host.oom_score_adj,
+    }
+    height, width = host.console_size
+    if config.tty and height and width:
+        process["consoleSize"] = {"height": height, "width": width}
+    return process
+
+
+def user_object(user: str, host: HostConfig) -> JsonObject:
+    """Return ``process.user``; init resolves the name against the image's own passwd and group files."""
+    numbers = [int(name) for name in host.group_add or [] if name.isdigit()]
+    result: JsonObject = {"uid": 0, "gid": 0, "username": user}
+    if numbers:
+        result["additionalGids"] = list[JsonValue](numbers)
+    return result
+
+
+def environment(wanted: Sequence[str], hostname: str, *, tty: bool) -> list[str]:
+    """Return the environment in Docker's order; HOME is added by init. ``NAME`` without ``=`` removes a default."""
+    defaults = [DEFAULT_PATH, f"HOSTNAME={hostname}"]
+    if tty:
+        defaults.append("TERM=xterm")
+    own = {item.partition("=")[0] for item in wanted}
+    kept = [item for item in defaults if item.partition("=")[0] not in own]
+    return [*kept, *(item for item in wanted if "=" in item)]
+
+
+def rlimits(host: HostConfig, defaults: dict[str, tuple[int, int]]) -> list[JsonValue]:
+    """Return ``process.rlimits``: the built-in nofile, the daemon's, the container's, the last winning."""
+    chosen = {"nofile": NOFILE, **defaults, **{limit.name: (limit.soft, limit.hard) for limit in host.ulimits or []}}
+    return [
+        {"type": f"RLIMIT_{name.upper()}", "soft": soft % 2**64, "hard": hard % 2**64}
+        for name, (soft, hard) in sorted(chosen.items())
+    ]
+
+
+def _namespaces(surroundings: Surroundings) -> list[JsonValue]:
+    result: list[JsonValue] = []
+    for kind in _NAMESPACES:
+        path = surroundings.shared.get(kind)
+        if path is None:
+            result.append({"type": kind})
+        elif path:
+            result.append({"type": kind, "path": path})
+    return result
+
+
+def _resources(host: HostConfig, surroundings: Surroundings) -> JsonObject:
+    result = resources(host)
+    if surroundings.device_rules and not host.privileged:
+        rules = result["devices"]
+        if isinstance(rules, list):
+            rules.extend(surroundings.device_rules)
+    return result
+
+
+def _root_propagation(mounts: Sequence[MountPoint]) -> str:
+    wanted = {point.propagation for point in mounts if point.kind == "bind"}
+    if wanted & {"shared", "rshared"}:
+        return "shared"
+    return "rslave" if wanted & {"slave", "rslave"} else ""
+
+
+def _default_mounts(host: HostConfig, points: Sequence[MountPoint], surroundings: Surroundings) -> list[JsonValue]:
+    flags = ["nosuid", "noexec", "nodev"]
+    cgroup = [*flags, "relatime", *([] if host.privileged else ["ro"])]
+    mounts: list[tuple[str, str, str, list[str]]] = [
+        ("/proc", "proc", "proc", flags),
+        ("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        ("/dev/pts", "devpts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        ("/sys", "sysfs", "sysfs", [*flags, *([] if host.privileged else ["ro"])]),
+        ("/sys/fs/cgroup", "cgroup", "cgroup", cgroup),
+    ]
+    if surroundings.shared.get("ipc") is None:
+        mounts.append(("/dev/mqueue", "mqueue", "mqueue", flags))
+        if host.ipc_mode != "none":
+            mounts.append(("/dev/shm", "tmpfs", "shm", [*flags, "mode=1777", f"size={surroundings.shm_size}"]))
+    elif surroundings.shared["ipc"] == "":
+        mounts.append(("/dev/mqueue", "bind", "/dev/mqueue", ["rbind", *flags]))
+        mounts.append(("/dev/shm", "bind", "/dev/shm", ["rbind"]))
+    taken = {point.destination for point in points}
+    return [
+        {"destination": target, "type": kind, "source": source, "options": list[JsonValue](options)}
+        for target, kind, source, options in mounts
+        if target not in taken or target in {"/proc", "/dev", "/sys"}
+    ]
+
+
+def _mounts(points: Sequence[MountPoint], surroundings: Surroundings) -> list[JsonValue]:
+    taken = {point.destination for point in points}
+    result: list[JsonValue] = [_mount(point) for point in points]
+    for target, source in surroundings.files.items():
+        if target not in taken:
+            result.append({"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate"]})
+    return result
+
+
+def _mount(point: MountPoint) -> JsonObject:
+    access = "rw" if point.writable else "ro"
+    if point.kind == "tmpfs":
+        defaults = ["noexec", "nosuid", "nodev"]
+        own = set(point.options)
+        kept = [word for word in defaults if word.removeprefix("no") not in own]
+        options: list[JsonValue] = [*kept, *(word for word in point.options if word not in kept)]
+        return {"destination": point.destination, "type": "tmpfs", "source": "tmpfs", "options": options}
+    bind = "rbind" if point.recursive else "bind"
+    return {
+        "destination": point.destination,
+        "type": "bind",
+        "source": point.source,
+        "options": [bind, point.propagation or "rprivate", access],
+    }

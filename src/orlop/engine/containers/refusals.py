@@ -1,0 +1,88 @@
+"""What of Docker's create request this version does not carry out: refused by name, never ignored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orlop.errors import ConflictError, InvalidParameterError, UnsupportedError
+
+if TYPE_CHECKING:
+    from orlop.spec.docker.containers import ContainerConfig, HostConfig
+
+RUNTIMES = frozenset({"", "orlop", "runc", "io.containerd.runc.v2"})
+
+
+def refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
+    """Check for settings that would have to be ignored.
+
+    Raises:
+        UnsupportedError: names the setting.
+        InvalidParameterError: a value that Docker refuses as well.
+    """
+    if host.runtime not in RUNTIMES:
+        raise InvalidParameterError(f"unknown or invalid runtime name: {host.runtime}")
+    if host.isolation not in {"", "default"}:
+        raise InvalidParameterError(f"invalid isolation '{host.isolation}' on linux")
+    if host.userns_mode not in {"", "host"}:
+        raise UnsupportedError(f"user namespace mode is not supported: {host.userns_mode}")
+    if host.links:
+        raise UnsupportedError("links are not supported: use a user-defined network")
+    refused: dict[str, object] = {
+        "volumes-from": host.volumes_from,
+        "device requests (--gpus)": host.device_requests,
+        "storage options (--storage-opt)": host.storage_opt,
+        "cpu realtime period": host.cpu_realtime_period,
+        "cpu realtime runtime": host.cpu_realtime_runtime,
+        "cpu count": host.cpu_count,
+        "cpu percent": host.cpu_percent,
+        "io maximum iops": host.io_maximum_i_ops,
+        "io maximum bandwidth": host.io_maximum_bandwidth,
+        "kernel memory limit": host.kernel_memory,
+        "kernel memory TCP limit": host.kernel_memory_tcp,
+        "cgroup of another container (Cgroup)": host.cgroup,
+        "device cgroup rules": host.device_cgroup_rules,
+        "container id file": host.container_id_file,
+    }
+    for what, value in refused.items():
+        if value:
+            raise UnsupportedError(f"not supported by this version of orlop: {what}")
+    if host.volume_driver not in {"", "local"}:
+        raise UnsupportedError(f"volume driver is not supported: {host.volume_driver}")
+    _check_namespace_modes(host)
+    if config.network_disabled and host.network_mode not in {"", "none", "default"}:
+        raise UnsupportedError("NetworkDisabled is not supported with a network mode: use --network none")
+    if host.auto_remove and host.restart_policy.name not in {"", "no"}:
+        raise InvalidParameterError("can't create 'AutoRemove' container with restart policy")
+
+
+def _check_namespace_modes(host: HostConfig) -> None:
+    if host.uts_mode not in {"", "host"}:
+        raise InvalidParameterError("invalid UTS mode")
+    if host.cgroupns_mode not in {"", "private", "host"}:
+        raise InvalidParameterError("invalid cgroup namespace mode")
+    if host.pid_mode not in {"", "host"} and not host.pid_mode.startswith("container:"):
+        raise InvalidParameterError("invalid PID mode")
+    if host.ipc_mode not in {"", "private", "host", "shareable", "none"} and not host.ipc_mode.startswith("container:"):
+        raise InvalidParameterError(f"invalid IPC mode: {host.ipc_mode}")
+
+
+def require_host_modes_agree(config: ContainerConfig, host: HostConfig) -> None:
+    """Refuse what contradicts the network mode, in dockerd's words (runconfig).
+
+    Raises:
+        InvalidParameterError, ConflictError: as Docker.
+    """
+    mode = host.network_mode
+    if host.uts_mode == "host" and config.hostname:
+        raise InvalidParameterError("conflicting options: hostname and the UTS mode")
+    if mode.startswith("container:"):
+        if config.hostname:
+            raise InvalidParameterError("conflicting options: hostname and the network mode")
+        if host.dns:
+            raise InvalidParameterError("conflicting options: dns and the network mode")
+        if host.extra_hosts:
+            raise InvalidParameterError("conflicting options: custom host-to-IP mapping and the network mode")
+        if host.port_bindings or host.publish_all_ports:
+            raise ConflictError("conflicting options: port publishing and the container type network mode")
+    if config.mac_address and mode in {"host", "none"}:
+        raise InvalidParameterError("conflicting options: mac-address and the network mode")

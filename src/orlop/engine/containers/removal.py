@@ -1,0 +1,134 @@
+"""Removing a container: what others could see goes at once, what takes time is done when nobody waits."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from orlop.engine.containers.state import Status
+from orlop.engine.containers.trees import remove_flat
+from orlop.errors import ConflictError, OrlopError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from orlop.engine.containers.container import Container
+    from orlop.engine.containers.directory import Directory
+    from orlop.engine.containers.ending import Endings
+    from orlop.engine.containers.settings import Settings
+    from orlop.engine.containers.stopping import Stopper
+    from orlop.engine.events import Events
+
+_LOG = logging.getLogger(__name__)
+
+
+class Layers(Protocol):
+    """Where the writable layer is."""
+
+    def remove_container(self, container_id: str) -> list[str]:
+        """Take it away; returns tombstones."""
+
+
+class Burials(Protocol):
+    """Removes directory trees when nobody waits."""
+
+    def bury(self, paths: Iterable[str]) -> None:
+        """Remove these soon."""
+
+
+class VolumeRemoval(Protocol):
+    """Where volumes are removed."""
+
+    def remove(self, name: str, *, users: Sequence[str] | None = None, force: bool = False) -> None:
+        """Take a volume away. Raises ConflictError while a container uses it."""
+
+
+class Remover:
+    """Carries out ``DELETE /containers/{id}`` and ``--rm``."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: Directory,
+        *,
+        layers: Layers,
+        volumes: VolumeRemoval,
+        removals: Burials,
+        events: Events,
+        endings: Endings,
+        stopper: Stopper,
+    ) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._layers = layers
+        self._volumes = volumes
+        self._removals = removals
+        self._events = events
+        self._endings = endings
+        self._stopper = stopper
+
+    async def remove(self, container: Container, *, force: bool = False, with_volumes: bool = False) -> None:
+        """Remove a container.
+
+        Raises:
+            ConflictError: it runs and ``force`` is not given, or its removal is under way; Docker's words.
+        """
+        if container.removing:
+            raise ConflictError(f"removal of container {container.id} is already in progress")
+        if container.state.running and not force:
+            self._refuse(container)
+        container.removing = True
+        try:
+            if container.restarting:
+                self._endings.cancel_restart(container)
+            if container.alive:
+                await self._stopper.kill(container)
+            async with container.lock:
+                self._take_away(container, with_volumes=with_volumes)
+        except BaseException:
+            container.removing = False
+            raise
+
+    @staticmethod
+    def _refuse(container: Container) -> None:
+        raise ConflictError(
+            f'cannot remove container "/{container.name}": container is {container.state.status.value}: stop the'
+            " container before removing or force remove",
+        )
+
+    async def remove_automatically(self, container: Container) -> None:
+        """Remove an ``--rm`` container after its end; ``removing`` is set already."""
+        async with container.lock:
+            if not container.removed:
+                self._take_away(container, with_volumes=True)
+
+    def finish(self, container: Container) -> None:
+        """Remove what an earlier engine began to remove or did not finish to create."""
+        container.removing = True
+        self._take_away(container, with_volumes=False)
+
+    def _take_away(self, container: Container, *, with_volumes: bool) -> None:
+        if container.removed:
+            return
+        if container.state.status is not Status.REMOVING:
+            self._directory.set_state(container, status=Status.REMOVING)
+        container.close_pending()
+        tombstones = self._layers.remove_container(container.id)
+        directory = self._settings.container_dir(container.id)
+        remove_flat(directory)
+        remove_flat(self._settings.state_dir(container.id))
+        self._directory.remove(container)
+        if with_volumes:
+            self._remove_volumes(container)
+        self._events.publish("container", "destroy", container.id, container.attributes())
+        container.notify_removed()
+        self._removals.bury(tombstones)
+
+    def _remove_volumes(self, container: Container) -> None:
+        for point in container.definition.mounts:
+            if point.kind != "volume" or not point.anonymous:
+                continue
+            try:
+                self._volumes.remove(point.name)
+            except OrlopError as error:
+                _LOG.debug("volume %s stays: %s", point.name, error)

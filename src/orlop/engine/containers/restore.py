@@ -1,0 +1,125 @@
+"""After a restart of the engine: what the records call running is adopted, or its end is looked up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from orlop.engine.containers.state import Status
+from orlop.engine.shims import connect
+from orlop.errors import OrlopError
+from orlop.primitives.owned_fd import OwnedFd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orlop.engine.containers.container import Container
+    from orlop.engine.containers.directory import Directory
+    from orlop.engine.containers.ending import Endings
+    from orlop.engine.containers.records import ContainerRecords
+    from orlop.engine.containers.removal import Remover
+
+_STATUS_SECONDS = 5.0
+_LOG = logging.getLogger(__name__)
+
+
+class Restorer:
+    """Brings records and the machine together at start-up."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        records: ContainerRecords,
+        *,
+        state_dir: Callable[[str], str],
+        endings: Endings,
+        remover: Remover,
+        config_of: Callable[[Container], None],
+        boot: str,
+    ) -> None:
+        self._directory = directory
+        self._records = records
+        self._state_dir = state_dir
+        self._endings = endings
+        self._remover = remover
+        self._config_of = config_of
+        self._boot = boot
+        self._unfinished: list[Container] = []
+        self._ended: list[Container] = []
+        self._restarting: list[Container] = []
+
+    async def adopt(self) -> dict[str, int]:
+        """Read the records and connect to the shims; returns id to pidfd (borrowed) of what runs."""
+        running: dict[str, int] = {}
+        for definition, state, ready in self._records.load():
+            container = self._directory.adopt(definition, state)
+            if not ready or state.status in {Status.REMOVING, Status.DEAD}:
+                self._unfinished.append(container)
+            elif state.status is Status.RESTARTING:
+                self._restarting.append(container)
+            elif state.alive:
+                if await self._reconnect(container):
+                    if container.pidfd is not None:
+                        running[container.id] = container.pidfd.fileno()
+                else:
+                    self._ended.append(container)
+        return running
+
+    async def _reconnect(self, container: Container) -> bool:
+        if container.state.boot != self._boot:
+            return False
+        shim = connect(self._state_dir(container.id))
+        if shim is None:
+            self._find_init(container)
+            return False
+        try:
+            async with asyncio.timeout(_STATUS_SECONDS):
+                await shim.status()
+                started = await asyncio.shield(shim.started)
+        except (OrlopError, TimeoutError) as error:
+            _LOG.warning("shim of %s does not answer: %s", container.id, error)
+            shim.close()
+            self._find_init(container)
+            return False
+        container.shim, container.pidfd = shim, started.pidfd
+        self._config_of(container)
+        return True
+
+    def _find_init(self, container: Container) -> None:
+        """Take hold of an init that may outlive its shim; the pid is checked against its start time."""
+        state = container.state
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pidfd = os.pidfd_open(state.pid)
+            with open(f"/proc/{state.pid}/stat", "rb") as file:
+                start = int(file.read().rpartition(b")")[2].split()[19])
+            if start == state.start_time:
+                container.pidfd = OwnedFd(pidfd)
+            else:
+                os.close(pidfd)
+
+    async def resume(self) -> None:
+        """Finish what was begun, record what ended, and apply the restart policies."""
+        for container in self._unfinished:
+            self._remover.finish(container)
+        for container in self._directory:
+            if container.shim is not None:
+                self._endings.watch(container)
+        for container in self._ended:
+            self._endings.finish(container, await self._endings.lost(container))
+        for container in self._restarting:
+            self._endings.resume_restart(container)
+        for container in self._directory:
+            self._start_at_boot(container)
+
+    def _start_at_boot(self, container: Container) -> None:
+        """``always`` comes back after a reboot even if the user had stopped it (as dockerd)."""
+        policy = container.definition.host.restart_policy.name
+        state = container.state
+        if policy == "always" and state.status is Status.EXITED and state.boot != self._boot and state.boot:
+            self._endings.resume_restart(container)
+        elif container.definition.host.auto_remove and state.status is Status.EXITED and not container.removing:
+            container.removing = True
+            self._endings.spawn(self._remover.remove_automatically(container))

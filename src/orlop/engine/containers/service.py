@@ -1,0 +1,471 @@
+"""The service of containers: finds them, takes their lock, and hands the work to the part that does it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from orlop.engine.containers.attaching import attach, require_attachable
+from orlop.engine.containers.cgroup_access import CgroupAccess
+from orlop.engine.containers.creation import Creator
+from orlop.engine.containers.directory import Directory
+from orlop.engine.containers.ending import Endings
+from orlop.engine.containers.inspection import inspect_document
+from orlop.engine.containers.launching import Launcher
+from orlop.engine.containers.limits import check_limits, resources
+from orlop.engine.containers.listing import Selection, now, summary
+from orlop.engine.containers.log_target import log_path
+from orlop.engine.containers.oci_config import Surroundings, oci_config
+from orlop.engine.containers.processes import top_document
+from orlop.engine.containers.records import ContainerRecords
+from orlop.engine.containers.removal import Remover
+from orlop.engine.containers.restore import Restorer
+from orlop.engine.containers.state import Status
+from orlop.engine.containers.statistics import idle_document, stats_document
+from orlop.engine.containers.stopping import Stopper
+from orlop.engine.containers.waiting import wait
+from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, NotModifiedError, OrlopError
+from orlop.image.store import ImageUser
+from orlop.logs.reader import LogQuery, read_log
+from orlop.spec.oci import parse_resources
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from orlop.engine.containers.container import Container
+    from orlop.engine.containers.settings import Settings
+    from orlop.engine.database import Database
+    from orlop.engine.events import Events
+    from orlop.engine.images import ImageService
+    from orlop.engine.removals import Removals
+    from orlop.engine.spawner import Spawner
+    from orlop.engine.volumes import VolumeService
+    from orlop.logs.entry import LogEntry
+    from orlop.network.sandbox import Sandbox
+    from orlop.network.service import NetworkService
+    from orlop.primitives.owned_fd import OwnedFd
+    from orlop.spec.docker.containers import ContainerCreate, ContainerUpdate
+    from orlop.spec.json import JsonObject
+    from orlop.spec.launch import AttachTarget, OverlayRoot
+    from orlop.storage.layers import LayerStore
+
+
+class ContainerService:
+    """Everything that the API can do with a container, except exec."""
+
+    def __init__(  # noqa: PLR0913 - the collaborators; wired in one place
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        events: Events,
+        spawner: Spawner,
+        images: ImageService,
+        layers: LayerStore,
+        volumes: VolumeService,
+        network: NetworkService,
+        removals: Removals,
+    ) -> None:
+        self.settings = settings
+        self.events = events
+        self.spawner = spawner
+        self._images = images
+        self._layers = layers
+        self._network = network
+        self._removals = removals
+        records = ContainerRecords(database)
+        self.directory = Directory(records)
+        self.cgroups = CgroupAccess(settings)
+        self.endings = Endings(settings, self.directory, network=network, events=events, reap=self.cgroups.reap)
+        self._stopper = Stopper(self.directory, events=events, endings=self.endings, cgroups=self.cgroups.open)
+        self._creator = Creator(
+            settings, self.directory, images=images, layers=layers, volumes=volumes, networks=network, events=events
+        )
+        self._launcher = Launcher(
+            settings,
+            self.directory,
+            spawner=spawner,
+            layers=layers,
+            volumes=volumes,
+            network=network,
+            events=events,
+            endings=self.endings,
+        )
+        self._remover = Remover(
+            settings,
+            self.directory,
+            layers=layers,
+            volumes=volumes,
+            removals=removals,
+            events=events,
+            endings=self.endings,
+            stopper=self._stopper,
+        )
+        self.endings.start = lambda container: self._start(container, by_policy=True)
+        self.endings.remove = self._remover.remove_automatically
+        self._restorer = Restorer(
+            self.directory,
+            records,
+            state_dir=settings.state_dir,
+            endings=self.endings,
+            remover=self._remover,
+            config_of=self._rebuild_config,
+            boot=self._launcher.boot,
+        )
+        # Set by the exec service: begins health checks at each start.
+        self.started = _no_listener
+
+    # Life of the engine.
+
+    async def adopt(self) -> dict[str, int]:
+        """Take over what runs; returns container id to pidfd (borrowed), for the network's start."""
+        return await self._restorer.adopt()
+
+    async def resume(self) -> None:
+        """After the network's start: finish what was begun, apply restart policies."""
+        await self._restorer.resume()
+        for container in self.directory:
+            if container.alive:
+                self.started(container)
+
+    async def close(self) -> None:
+        """Let go of everything; running containers run on."""
+        for container in self.directory:
+            if container.health is not None:
+                container.health.stop()
+            container.close_pending()
+        self.endings.close()
+        for container in self.directory:
+            if container.shim is not None:
+                container.shim.close()
+
+    def _rebuild_config(self, container: Container) -> None:
+        """Make the configuration that execs need, for an adopted container."""
+        path = self.settings.cgroup_path(container.id, container.definition.host.cgroup_parent)
+        container.config = oci_config(
+            container.definition,
+            Surroundings(cgroups_path=path, no_new_privileges=self.settings.no_new_privileges),
+        )
+
+    # Verbs.
+
+    def get(self, name: str) -> Container:
+        """Find a container. Raises NotFoundError, InvalidParameterError."""
+        return self.directory.get(name)
+
+    def create(self, request: ContainerCreate, name: str) -> tuple[str, list[str]]:
+        """Create; returns id and warnings."""
+        container, warnings = self._creator.create(request, name)
+        return container.id, warnings
+
+    async def start(self, name: str) -> None:
+        """Start; returns when the program runs. An ``--rm`` container that cannot start is removed."""
+        container = self.get(name)
+        async with container.lock:
+            self.endings.cancel_restart(container)
+            await self._start(container)
+
+    async def _start(self, container: Container, *, by_policy: bool = False) -> None:
+        try:
+            await self._launcher.start(container, by_policy=by_policy)
+        except NotModifiedError:
+            raise
+        except OrlopError:
+            if container.definition.host.auto_remove and not container.alive and not container.removing:
+                container.removing = True
+                self.endings.spawn(self._remover.remove_automatically(container))
+            raise
+        self.started(container)
+
+    async def stop(self, name: str, *, signal_name: str = "", timeout: int | None = None) -> None:
+        """Stop. Raises NotModifiedError."""
+        await self._stopper.stop(self.get(name), signal_name=signal_name, timeout=timeout)
+
+    async def restart(self, name: str, *, signal_name: str = "", timeout: int | None = None) -> None:
+        """Stop if it runs, then start."""
+        container = self.get(name)
+        if container.state.running:
+            # An --rm container is not to vanish in between.
+            container.removing, before = True, container.removing
+            try:
+                with contextlib.suppress(NotModifiedError):
+                    await self._stopper.stop(container, signal_name=signal_name, timeout=timeout)
+            finally:
+                container.removing = before
+        async with container.lock:
+            await self._start(container)
+        self.events.publish("container", "restart", container.id, container.attributes())
+
+    async def kill(self, name: str, signal_name: str = "") -> None:
+        """Send a signal."""
+        await self._stopper.kill(self.get(name), signal_name)
+
+    async def pause(self, name: str) -> None:
+        """Freeze."""
+        container = self.get(name)
+        async with container.lock:
+            self._stopper.pause(container)
+
+    async def unpause(self, name: str) -> None:
+        """Thaw."""
+        container = self.get(name)
+        async with container.lock:
+            self._stopper.unpause(container)
+
+    async def remove(self, name: str, *, force: bool = False, with_volumes: bool = False) -> None:
+        """Remove."""
+        await self._remover.remove(self.get(name), force=force, with_volumes=with_volumes)
+
+    def rename(self, name: str, new: str) -> None:
+        """Give another name."""
+        container = self.get(name)
+        if not new:
+            raise InvalidParameterError("Neither old nor new names may be empty")
+        if new.removeprefix("/") == container.name:
+            raise InvalidParameterError("Renaming a container with the same name as its current name")
+        old = container.name
+        self.directory.rename(container, new)
+        self.events.publish("container", "rename", container.id, container.attributes(oldName=f"/{old}"))
+
+    def update(self, name: str, changes: ContainerUpdate) -> list[str]:
+        """Change limits and restart policy; returns warnings."""
+        container = self.get(name)
+        host = container.definition.host
+        fields = {field: getattr(changes, field) for field in changes.__struct_fields__}
+        wanted = {field: value for field, value in fields.items() if value is not None}
+        if "restart_policy" in wanted and wanted["restart_policy"].name == "":
+            del wanted["restart_policy"]
+        for field, value in tuple(wanted.items()):
+            if value in (0, "") and field != "pids_limit":
+                del wanted[field]
+        if "restart_policy" in wanted and host.auto_remove and wanted["restart_policy"].name != "no":
+            raise InvalidParameterError(
+                "Restart policy cannot be updated because AutoRemove is enabled for the container",
+            )
+        updated = check_limits(msgspec.structs.replace(host, **wanted))
+        if container.alive and set(wanted) - {"restart_policy"}:
+            cgroups = self.cgroups.open(container)
+            try:
+                cgroups.update(parse_resources({**resources(updated), "devices": []}))
+            finally:
+                cgroups.close()
+        definition = msgspec.structs.replace(container.definition, host=updated)
+        self.directory.redefine(container, definition)
+        self.events.publish("container", "update", container.id, container.attributes())
+        return []
+
+    async def resize(self, name: str, *, height: int, width: int) -> None:
+        """Set the terminal's size. Raises ConflictError."""
+        container = self.get(name)
+        if container.shim is None:
+            raise ConflictError(f"container {container.id} is not running")
+        await container.shim.resize(height, width)
+        attributes = container.attributes(height=str(height), width=str(width))
+        self.events.publish("container", "resize", container.id, attributes)
+
+    def require_attachable(self, name: str) -> Container:
+        """Find a container for an attach. Raises NotFoundError, ConflictError."""
+        container = self.get(name)
+        require_attachable(container)
+        return container
+
+    async def attach(self, container: Container, target: AttachTarget, client: OwnedFd) -> None:
+        """Give a client's socket to a container; it is taken over."""
+        self.events.publish("container", "attach", container.id, container.attributes())
+        await attach(container, target, client)
+
+    def wait(self, name: str, condition: str) -> asyncio.Future[tuple[int, str]]:
+        """Return a future of exit code and error text. Raises NotFoundError, InvalidParameterError."""
+        return wait(self.get(name), condition)
+
+    # Looking.
+
+    def _sandbox(self, container: Container) -> Sandbox | None:
+        return self._network.sandbox(container.id) if container.alive else None
+
+    def _network_ids(self) -> dict[str, str]:
+        return {network.name: network.id for network in self._network.networks()}
+
+    async def inspect(self, name: str, *, size: bool = False) -> JsonObject:
+        """Return the document of ``docker inspect``."""
+        container = self.get(name)
+        graph: tuple[str, dict[str, str]] = (self._layers.driver.name, {})
+        with contextlib.suppress(NotFoundError):
+            graph = (self._layers.driver.name, self._layers.describe_container(container.id))
+        document = inspect_document(
+            container,
+            self.settings,
+            sandbox=self._sandbox(container),
+            network_ids=self._network_ids(),
+            graph=graph,
+        )
+        if size:
+            document.update(await self._sizes(container))
+        return document
+
+    async def _sizes(self, container: Container) -> JsonObject:
+        used = 0
+        with contextlib.suppress(OrlopError):
+            used = await asyncio.to_thread(self._layers.usage, container.id)
+        whole = used
+        with contextlib.suppress(OrlopError):
+            whole += self._images.resolve(container.definition.image_id).size
+        return {"SizeRw": used, "SizeRootFs": whole}
+
+    async def summaries(
+        self,
+        filters: Mapping[str, list[str]],
+        *,
+        every: bool = False,
+        limit: int = 0,
+        size: bool = False,
+    ) -> list[JsonObject]:
+        """Return the documents of ``docker ps``, newest first."""
+        image_ids = {}
+        for name in filters.get("ancestor", ()):
+            with contextlib.suppress(OrlopError):
+                image_ids[name] = str(self._images.resolve(name).id)
+        selection = Selection(filters, self.directory, image_ids)
+        every = every or limit > 0 or selection.shows_stopped
+        chosen = [c for c in self.directory if (every or c.state.running) and selection.matches(c)]
+        chosen.sort(key=lambda container: container.definition.created_at, reverse=True)
+        if limit > 0:
+            chosen = chosen[:limit]
+        moment, ids = now(), self._network_ids()
+        documents = []
+        for container in chosen:
+            document = summary(container, self._sandbox(container), ids, now_ns=moment)
+            if size:
+                document.update(await self._sizes(container))
+            documents.append(document)
+        return documents
+
+    def top(self, name: str, arguments: str) -> JsonObject:
+        """Return the processes. Raises ConflictError: it does not run."""
+        container = self.get(name)
+        if not container.alive:
+            raise ConflictError(f"container {container.id} is not running")
+        cgroups = self.cgroups.open(container)
+        try:
+            return top_document(cgroups.pids(), arguments)
+        finally:
+            cgroups.close()
+
+    def stats(self, name: str, before: JsonObject | None) -> JsonObject:
+        """Return one sample of the counters; all zero for a container that does not run."""
+        container = self.get(name)
+        if not container.alive:
+            return idle_document(container)
+        try:
+            cgroups = self.cgroups.open(container)
+        except (OSError, OrlopError):
+            return idle_document(container)
+        try:
+            counters = cgroups.stats()
+        finally:
+            cgroups.close()
+        return stats_document(container, counters, self._network.statistics(container.id), before=before)
+
+    def logs(self, container: Container, query: LogQuery, *, follow: bool) -> AsyncIterator[LogEntry]:
+        """Yield log entries. Raises InvalidParameterError: the container writes no log."""
+        if container.definition.host.log_config.type == "none":
+            raise InvalidParameterError("configured logging driver does not support reading")
+        path = log_path(self.settings.container_dir(container.id), container.id)
+        return read_log(path, query, follow=self._end_of(container) if follow else None)
+
+    @staticmethod
+    def _end_of(container: Container) -> asyncio.Event:
+        """An event that is set when the program has ended."""
+        ended = asyncio.Event()
+        if container.alive:
+            container.next_exit().add_done_callback(lambda _: ended.set())
+        else:
+            ended.set()
+        return ended
+
+    async def export(self, name: str, out_fd: int) -> None:
+        """Write the root file system as tar."""
+        container = self.get(name)
+        self.events.publish("container", "export", container.id, container.attributes())
+        if container.alive and container.pidfd is not None:
+            await self.spawner.pack_running(container.state.pid, container.pidfd.fileno(), out_fd=out_fd)
+        else:
+            await self.spawner.pack(self._layers.view(container.id), out_fd)
+
+    async def changes(self, name: str) -> list[JsonObject]:
+        """Return ``docker diff``."""
+        container = self.get(name)
+        found = await asyncio.to_thread(self._layers.changes, container.id)
+        return [{"Path": os.fsdecode(change.path), "Kind": int(change.kind)} for change in found]
+
+    async def prune(self, filters: Mapping[str, list[str]]) -> tuple[list[str], int]:
+        """Remove stopped containers; returns their ids and the bytes given back."""
+        for name in filters:
+            if name not in {"label", "label!", "until"}:
+                raise InvalidParameterError(f"invalid filter '{name}'")
+        if filters.get("label!") or filters.get("until"):
+            raise InvalidParameterError("container prune supports the label filter only")
+        selection = Selection({"label": filters["label"]} if "label" in filters else {}, self.directory, {})
+        removed, space = [], 0
+        for container in self.directory:
+            if container.state.status not in {Status.CREATED, Status.EXITED} or not selection.matches(container):
+                continue
+            size = (await self._sizes(container))["SizeRw"]
+            with contextlib.suppress(OrlopError):
+                await self._remover.remove(container)
+                removed.append(container.id)
+                space += size if isinstance(size, int) else 0
+        return removed, space
+
+    # What other services ask.
+
+    def image_users(self) -> list[ImageUser]:
+        """Return which containers were made from which image."""
+        return [
+            ImageUser(c.id, c.state.running, c.definition.image_id, c.definition.image_name) for c in self.directory
+        ]
+
+    def volume_users(self) -> dict[str, list[str]]:
+        """Return volume name to ids of containers."""
+        users: dict[str, list[str]] = {}
+        for container in self.directory:
+            for point in container.definition.mounts:
+                if point.kind == "volume":
+                    users.setdefault(point.name, []).append(container.id)
+        return users
+
+    def network_users(self) -> dict[str, list[str]]:
+        """Return network name to ids of containers."""
+        users: dict[str, list[str]] = {}
+        for container in self.directory:
+            for name in container.definition.networks:
+                users.setdefault(name, []).append(container.id)
+        return users
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return how many run, are paused, are stopped."""
+        running = sum(c.state.status in {Status.RUNNING, Status.RESTARTING} for c in self.directory)
+        paused = sum(c.state.status is Status.PAUSED for c in self.directory)
+        return running, paused, len(self.directory) - running - paused
+
+    def name_of(self, container_id: str) -> str:
+        """Return a container's name, its id if it is gone."""
+        found = self.directory.find(container_id)
+        return found.name if found is not None else container_id
+
+    async def disk_usage(self) -> list[JsonObject]:
+        """Return all summaries with sizes."""
+        return await self.summaries({}, every=True, size=True)
+
+    def root_of(self, name: str) -> OverlayRoot:
+        """Return how to mount a container's root read-only beside it."""
+        return self._layers.view(self.get(name).id)
+
+
+def _no_listener(container: Container) -> None:
+    """Nobody wants to know about starts."""
+    del container

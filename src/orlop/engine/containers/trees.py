@@ -1,0 +1,22 @@
+"""Removing the engine's own flat directories: a few files, no subdirectory, nothing that a container can write to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+
+def remove_flat(path: str) -> None:
+    """Remove a directory and the files in it; a missing one is fine. Raises OSError for one with subdirectories."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        for name in os.listdir(descriptor):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(path)

@@ -1,0 +1,43 @@
+"""``docker wait``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from orlop.errors import InvalidParameterError
+
+if TYPE_CHECKING:
+    from orlop.engine.containers.container import Container
+    from orlop.engine.containers.state import State
+
+
+def wait(container: Container, condition: str) -> asyncio.Future[tuple[int, str]]:
+    """Return a future of exit code and error text; the condition is watched from now on.
+
+    Args:
+        container: whose end is waited for.
+        condition: ``not-running`` (or empty), ``next-exit``, ``removed``.
+
+    Raises:
+        InvalidParameterError: another condition.
+    """
+    if condition not in {"", "not-running", "next-exit", "removed"}:
+        raise InvalidParameterError(f"invalid condition: {condition!r}".replace("'", '"'))
+    result: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+    if condition in {"", "not-running"} and not container.state.running:
+        result.set_result(_outcome(container.state))
+        return result
+    source = container.removal() if condition == "removed" else container.next_exit()
+    source.add_done_callback(lambda done: _pass_on(done, result))
+    result.add_done_callback(lambda _: source.cancel())
+    return result
+
+
+def _outcome(state: State) -> tuple[int, str]:
+    return state.exit_code, state.error
+
+
+def _pass_on(source: asyncio.Future[State], result: asyncio.Future[tuple[int, str]]) -> None:
+    if not source.cancelled() and not result.done():
+        result.set_result(_outcome(source.result()))

@@ -1,0 +1,326 @@
+"""Exec: one more process in a running container, and health probes, which are execs that nobody attached to."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orlop.engine.containers.attaching import parse_detach_keys
+from orlop.engine.containers.health import OUTPUT_LIMIT, HealthMonitor
+from orlop.engine.containers.oci_config import environment, user_object
+from orlop.engine.containers.trees import remove_flat
+from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, OrlopError
+from orlop.primitives.owned_fd import OwnedFd
+from orlop.runtime.security import capabilities
+from orlop.runtime.users import validate_user
+from orlop.spec.docker.containers import ExecCreate
+from orlop.spec.ids import generate_id
+from orlop.spec.json import JsonValue
+from orlop.spec.launch import AttachTarget, ExecLaunch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orlop.engine.containers import ContainerService
+    from orlop.engine.containers.container import Container
+    from orlop.engine.shims import ShimConnection, Started
+    from orlop.spec.docker.containers import HealthConfig
+    from orlop.spec.json import JsonObject
+
+# Finished sessions stay inspectable for a while, as in Docker (there: five minutes).
+_KEPT_SECONDS = 300.0
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One exec.
+
+    Attributes:
+        id: 64 hexadecimal digits.
+        container: in which it runs.
+        request: as the client made it.
+        detach_keys: hex.
+        started: whether a start was asked for.
+        running: the process exists.
+        exit_code: None until it ended.
+        pid: on the host, 0 unless it runs.
+        shim: its control channel.
+    """
+
+    id: str
+    container: Container
+    request: ExecCreate
+    detach_keys: str
+    started: bool = False
+    running: bool = False
+    exit_code: int | None = None
+    pid: int = 0
+    shim: ShimConnection | None = None
+
+
+class ExecService:
+    """Owns the exec sessions; they end with their container and are forgotten with the engine."""
+
+    def __init__(self, containers: ContainerService) -> None:
+        self._containers = containers
+        self._sessions: dict[str, Session] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        containers.started = self._begin_health
+
+    def get(self, exec_id: str) -> Session:
+        """Find a session. Raises NotFoundError in Docker's words."""
+        try:
+            return self._sessions[exec_id]
+        except KeyError:
+            raise NotFoundError(f"No such exec instance: {exec_id}") from None
+
+    def create(self, name: str, request: ExecCreate) -> str:
+        """Prepare an exec; returns its id.
+
+        Raises:
+            ConflictError: the container does not run, or is paused.
+            InvalidParameterError: no command, bad user or directory.
+        """
+        container = self._containers.get(name)
+        _require_running(container)
+        if not request.cmd:
+            raise InvalidParameterError("No exec command specified")
+        for text in (*request.cmd, *(request.env or ()), request.working_dir):
+            if "\0" in text:
+                raise InvalidParameterError("invalid string: it contains a NUL")
+        validate_user(request.user)
+        if request.working_dir and not request.working_dir.startswith("/"):
+            raise InvalidParameterError("Cwd must be an absolute path")
+        session = Session(generate_id(), container, request, parse_detach_keys(request.detach_keys))
+        self._sessions[session.id] = session
+        container.execs.append(session.id)
+        self._tell(session, f"exec_create: {' '.join(request.cmd)}")
+        return session.id
+
+    def require_startable(self, exec_id: str) -> Session:
+        """Find a session that can be started now. Raises NotFoundError, ConflictError."""
+        session = self.get(exec_id)
+        if session.exit_code is not None:
+            raise ConflictError(f"exec command {exec_id} has already run")
+        if session.started:
+            raise ConflictError(f"exec command {exec_id} is already running")
+        _require_running(session.container)
+        return session
+
+    async def start(
+        self,
+        session: Session,
+        client: OwnedFd | None,
+        *,
+        multiplexed: bool = True,
+        preface: bytes = b"",
+        console_size: tuple[int, int] | None = None,
+    ) -> None:
+        """Run the process; returns when it runs. The client's socket is taken over in every case.
+
+        Raises:
+            OrlopError: it could not be started; the exit code is 126 or 127 then.
+        """
+        session.started = True
+        self._tell(session, f"exec_start: {' '.join(session.request.cmd or ())}")
+        request = session.request
+        targets: tuple[AttachTarget, ...] = ()
+        if client is not None:
+            targets = (
+                AttachTarget(
+                    stdin=request.attach_stdin,
+                    stdout=request.attach_stdout,
+                    stderr=request.attach_stderr,
+                    multiplexed=multiplexed and not request.tty,
+                    detach_keys=session.detach_keys if request.tty else "",
+                    preface=preface.hex(),
+                ),
+            )
+        try:
+            started = await self._launch(session, targets, client, console_size or request.console_size)
+        except OrlopError as error:
+            session.exit_code = {"command_not_found": 127, "command_not_executable": 126}.get(error.kind, 128)
+            self._ended(session)
+            raise
+        finally:
+            if client is not None:
+                client.close()
+        session.running, session.pid = True, started.pid
+        started.pidfd.close()
+        task = asyncio.get_running_loop().create_task(self._watch(session))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _launch(
+        self,
+        session: Session,
+        targets: tuple[AttachTarget, ...],
+        client: OwnedFd | None,
+        console_size: tuple[int, int] | None,
+    ) -> Started:
+        container = session.container
+        _require_running(container)
+        if container.pidfd is None:
+            raise ConflictError(f"container {container.id} is not running")
+        state_dir = self._containers.settings.state_dir(session.id)
+        os.makedirs(state_dir, mode=0o700, exist_ok=True)
+        request = session.request
+        launch = ExecLaunch(
+            id=session.id,
+            container_id=container.id,
+            state_dir=state_dir,
+            config=container.config,
+            process=self._process(container, request),
+            open_stdin=request.attach_stdin and client is not None,
+            console_size=console_size if request.tty and console_size and all(console_size) else None,
+            attach=targets,
+        )
+        clients: Sequence[int] = [client.fileno()] if client is not None else []
+        spawner = self._containers.spawner
+        session.shim = await spawner.start_exec(launch, pidfd=container.pidfd.fileno(), attach=clients)
+        return await asyncio.shield(session.shim.started)
+
+    def _process(self, container: Container, request: ExecCreate) -> JsonObject:
+        definition = container.definition
+        host = definition.host
+        names = capabilities.resolve(
+            host.cap_add or [], host.cap_drop or [], privileged=host.privileged or request.privileged
+        )
+        own = {item.partition("=")[0] for item in request.env or ()}
+        inherited = [item for item in definition.config.env or () if item.partition("=")[0] not in own]
+        env = environment([*inherited, *(request.env or ())], definition.config.hostname, tty=request.tty)
+        process = container.config.get("process")
+        outer: JsonObject = process if isinstance(process, dict) else {}
+        return {
+            "args": list[JsonValue](request.cmd or []),
+            "cwd": request.working_dir or definition.config.working_dir or "/",
+            "env": list[JsonValue](env),
+            "terminal": request.tty,
+            "user": user_object(request.user or definition.config.user, host),
+            "capabilities": capabilities.oci_sets(names),
+            "noNewPrivileges": outer.get("noNewPrivileges", False),
+            "rlimits": outer.get("rlimits", []),
+            "oomScoreAdj": host.oom_score_adj,
+        }
+
+    async def _watch(self, session: Session) -> None:
+        if session.shim is None:
+            return
+        record = await asyncio.shield(session.shim.ended)
+        session.exit_code = record.exit_code if record is not None else 137
+        self._ended(session)
+
+    def _ended(self, session: Session) -> None:
+        if session.shim is not None:
+            session.shim.close()
+            session.shim = None
+        session.running, session.pid = False, 0
+        with contextlib.suppress(OSError):
+            remove_flat(self._containers.settings.state_dir(session.id))
+        self._tell(session, "exec_die", exitCode=str(session.exit_code))
+        if session.id in session.container.execs:
+            session.container.execs.remove(session.id)
+        asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._sessions.pop, session.id, None)
+
+    def _tell(self, session: Session, action: str, **more: str) -> None:
+        attributes = session.container.attributes(execID=session.id, **more)
+        self._containers.events.publish("container", action, session.container.id, attributes)
+
+    async def resize(self, exec_id: str, *, height: int, width: int) -> None:
+        """Set the terminal's size. Raises ConflictError: it does not run."""
+        session = self.get(exec_id)
+        if session.shim is None:
+            raise ConflictError(f"exec process {exec_id} is not running")
+        await session.shim.resize(height, width)
+
+    def inspect(self, exec_id: str) -> JsonObject:
+        """Return the document of ``GET /exec/{id}/json``."""
+        session = self.get(exec_id)
+        request = session.request
+        words = request.cmd or [""]
+        return {
+            "ID": session.id,
+            "Running": session.running,
+            "ExitCode": session.exit_code,
+            "ProcessConfig": {
+                "tty": request.tty,
+                "entrypoint": words[0],
+                "arguments": list[JsonValue](words[1:]),
+                "privileged": request.privileged,
+                **({"user": request.user} if request.user else {}),
+            },
+            "OpenStdin": request.attach_stdin,
+            "OpenStderr": request.attach_stderr,
+            "OpenStdout": request.attach_stdout,
+            "CanRemove": session.exit_code is not None,
+            "ContainerID": session.container.id,
+            "DetachKeys": base64.b64encode(bytes.fromhex(session.detach_keys)).decode(),
+            "Pid": session.pid,
+        }
+
+    # Health checks.
+
+    def _begin_health(self, container: Container) -> None:
+        config = container.definition.config.healthcheck
+        if config is None or not config.test or config.test[0] == "NONE":
+            return
+        monitor = HealthMonitor(
+            config,
+            probe=lambda timeout: self._probe(container, config, timeout),
+            changed=lambda status: self._health_changed(container, status),
+        )
+        container.health = monitor
+        monitor.start()
+
+    def _health_changed(self, container: Container, status: str) -> None:
+        self._containers.events.publish("container", f"health_status: {status}", container.id, container.attributes())
+
+    async def _probe(self, container: Container, config: HealthConfig, timeout: float) -> tuple[int, str]:
+        kind, *words = config.test or [""]
+        if kind == "CMD-SHELL":
+            words = [*(container.definition.config.shell or ["/bin/sh", "-c"]), " ".join(words)]
+        request = ExecCreate(cmd=words, attach_stdout=True, attach_stderr=True)
+        session = self.get(self.create(container.id, request))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        with ours:
+            ours.setblocking(False)
+            output = bytearray()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self.start(session, OwnedFd(theirs.detach()), multiplexed=False)
+                    await _read_all(ours, output)
+                    while session.exit_code is None and session.shim is not None:
+                        await asyncio.wait([session.shim.ended])
+                        await asyncio.sleep(0)
+            except TimeoutError:
+                await self._kill(session)
+                return -1, ""
+        code = session.exit_code
+        return (code if code is not None else -1), output.decode("utf-8", "replace")
+
+    async def _kill(self, session: Session) -> None:
+        if session.shim is not None:
+            with contextlib.suppress(OrlopError):
+                await session.shim.signal(signal.SIGKILL)
+
+
+async def _read_all(sock: socket.socket, output: bytearray) -> None:
+    """Read to the end; beyond the limit bytes are dropped, so that the probe never blocks on us."""
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(sock, 65536):
+        output += data[: max(0, OUTPUT_LIMIT - len(output))]
+
+
+def _require_running(container: Container) -> None:
+    if container.state.status.value == "paused":
+        raise ConflictError(f"container {container.id} is paused, unpause the container before exec")
+    if container.restarting:
+        raise ConflictError(f"Container {container.id} is restarting, wait until the container is running")
+    if not container.alive:
+        raise ConflictError(f"container {container.id} is not running")

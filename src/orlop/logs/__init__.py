@@ -1,0 +1,1 @@
+"""Reading the logs that shims write."""
