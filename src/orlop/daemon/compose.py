@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 RULES_CHECK_SECONDS = 15.0
 _DRAIN_SECONDS = 3.0
+_SPAWNER_SECONDS = 20.0
 _log = logging.getLogger(__name__)
 
 
@@ -170,6 +171,8 @@ class Engine:
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Adopt what runs, bring the network up, apply restart policies and answer clients."""
         self._spawner.open()
+        # Nothing works without the spawner: better no engine than one that fails every start of a container.
+        await asyncio.wait_for(self._spawner.remove_tree(f"{self._options.exec_root}/shims/.none"), _SPAWNER_SECONDS)
         running = await self.containers.adopt()
         for warning in await self.network.start(running):
             _log.warning("%s", warning)
