@@ -53,6 +53,10 @@ class LayerSink(Protocol):
         """Drop it; return tombstones."""
         ...
 
+    def release(self, chain: Digest) -> list[str]:
+        """Give a retained layer back; return tombstones."""
+        ...
+
 
 class TreeOps(Protocol):
     """Work on trees, done in children of the spawner (docs/concepts/processes.md)."""
@@ -129,7 +133,11 @@ class Importer:
             comment=message,
             docker_version=self._version,
         )
-        image, tombstones = self._images.create(config.render(), chain, reference)
+        try:
+            image, tombstones = self._images.create(config.render(), chain, reference)
+        except BaseException:
+            await self._bury(self._layers.release(chain))
+            raise
         await self._bury(tombstones)
         return image
 

@@ -6,17 +6,18 @@ keeps both in memory as well, because a container's start must not read a disk.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from orlop.errors import DataLossError, InvalidParameterError, NotFoundError, SystemFailureError
+from orlop.errors import DataLossError, InvalidParameterError, NotFoundError
+from orlop.primitives.sql import transaction
 from orlop.spec.digest import Digest
 from orlop.spec.image import SIZE_LIMIT, History, ImageConfig
 from orlop.spec.reference import Reference, parse_reference
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterable
 
     from orlop.image.content import ContentStore
@@ -169,10 +170,9 @@ class ImageStore:
         return image
 
     def _forget(self, hex_id: str) -> None:
-        self._database.execute("BEGIN IMMEDIATE")
-        self._database.execute("DELETE FROM image_names WHERE image = ?", (hex_id,))
-        self._database.execute("DELETE FROM images WHERE id = ?", (hex_id,))
-        self._database.execute("COMMIT")
+        with transaction(self._database, f"delete image {hex_id[:12]}"):
+            self._database.execute("DELETE FROM image_names WHERE image = ?", (hex_id,))
+            self._database.execute("DELETE FROM images WHERE id = ?", (hex_id,))
 
     # Looking up.
 
@@ -265,31 +265,37 @@ class ImageStore:
 
         Raises:
             InvalidParameterError: the configuration is malformed or is not of these layers.
-            SystemFailureError: no space left on device and the like; the reference of the layer is given back.
+            SystemFailureError: no space left on device and the like.
+
+        When it raises, nothing was made and the layer's reference is still the caller's.
         """
-        tombstones: list[str] = []
+        parsed = ImageConfig.parse(config)
+        if (parsed.chain_ids or (None,))[-1] != chain:
+            raise InvalidParameterError("invalid image config: its layers are not those of the image")
+        image_id = Digest.of(config)
+        known = image_id in self._images
+        if not known:
+            self._layers.prepare_init(chain)
+            self._content.put(config)
+        now = time.time_ns()
         try:
-            parsed = ImageConfig.parse(config)
-            if (parsed.chain_ids or (None,))[-1] != chain:
-                raise InvalidParameterError("invalid image config: its layers are not those of the image")
-            image_id = self._content.put(config)
-            if image_id not in self._images:
-                self._layers.prepare_init(chain)
-                self._database.execute(
-                    "INSERT OR REPLACE INTO images VALUES (?, ?, ?, 0)",
-                    (image_id.hex, parent.hex if parent else None, chain.hex if chain else None),
-                )
-                self._adopt(Image(image_id, parsed, 0, parent=parent))
-            elif chain is not None:
-                tombstones = self._layers.release(chain)
-        except BaseException as error:
-            if chain is not None:
-                self._layers.release(chain)
-            if isinstance(error, sqlite3.Error):
-                raise SystemFailureError(f"database: {error}") from error
+            with transaction(self._database, "create image"):
+                if not known:
+                    row = (image_id.hex, parent.hex if parent else None, chain.hex if chain else None)
+                    self._database.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?, 0)", row)
+                if reference is not None:
+                    self._write_name(image_id, _key(reference.with_default_tag()), now)
+        except BaseException:
+            if not known:
+                self._content.remove(image_id)
             raise
+        tombstones: list[str] = []
+        if not known:
+            self._adopt(Image(image_id, parsed, 0, parent=parent))
+        elif chain is not None:
+            tombstones = self._layers.release(chain)
         if reference is not None:
-            self.tag(image_id, reference)
+            self._hold_name(image_id, _key(reference.with_default_tag()), now)
         return self._images[image_id], tombstones
 
     def tag(self, image_id: Digest, reference: Reference) -> Image | None:
@@ -297,14 +303,22 @@ class ImageStore:
 
         Raises:
             NotFoundError: there is no such image.
+            SystemFailureError: no space left on device.
         """
-        image = self.get_by_id(image_id.hex)
+        self.get_by_id(image_id.hex)
         reference = _key(reference.with_default_tag())
         now = time.time_ns()
-        self._database.execute("BEGIN IMMEDIATE")
+        with transaction(self._database, f"tag {reference.familiar}"):
+            self._write_name(image_id, reference, now)
+        return self._hold_name(image_id, reference, now)
+
+    def _write_name(self, image_id: Digest, reference: Reference, now: int) -> None:
         self._database.execute("INSERT OR REPLACE INTO image_names VALUES (?, ?)", (str(reference), image_id.hex))
         self._database.execute("UPDATE images SET last_tagged = ? WHERE id = ?", (now, image_id.hex))
-        self._database.execute("COMMIT")
+
+    def _hold_name(self, image_id: Digest, reference: Reference, now: int) -> Image | None:
+        """Do in memory what was written; return the image that lost the name."""
+        image = self._images[image_id]
         previous = self._names.get(reference)
         self._names[reference] = image_id
         references = tuple(sorted({*image.references, reference}, key=str))
@@ -323,7 +337,8 @@ class ImageStore:
         image_id = self._names.get(reference)
         if image_id is None:
             raise NotFoundError(f"No such image: {reference.familiar}")
-        self._database.execute("DELETE FROM image_names WHERE reference = ?", (str(reference),))
+        with transaction(self._database, f"untag {reference.familiar}"):
+            self._database.execute("DELETE FROM image_names WHERE reference = ?", (str(reference),))
         del self._names[reference]
         self._drop_name(image_id, reference)
 
@@ -335,8 +350,8 @@ class ImageStore:
 
     def delete(self, image_id: Digest) -> tuple[list[str], int]:
         """Delete an image that has no names; return tombstones and the bytes of layers that went with it."""
-        image = self._images.pop(image_id)
         self._forget(image_id.hex)
+        image = self._images.pop(image_id)
         self._content.remove(image_id)
         if image.chain is None:
             return [], 0

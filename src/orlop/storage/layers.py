@@ -17,6 +17,7 @@ and parent links, so that no crash can make them wrong.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError
+from orlop.primitives.sql import transaction
 from orlop.spec.digest import Digest, chain_id
 from orlop.storage import init_layer
 
@@ -74,6 +76,7 @@ class LayerStore:
         self._references: dict[Digest, int] = {}
         self._containers: dict[str, Digest | None] = {}
         self._inits: set[str] = set()
+        self._failed: dict[str, str | None] = {}  # tombstones of begun layers that could not be finished
 
     @property
     def driver(self) -> Snapshotter:
@@ -189,8 +192,10 @@ class LayerStore:
         while current is not None and self._references.get(current, 0) <= 0:
             layer = self._layers.pop(current)
             self._references.pop(current, None)
-            # The row goes first: a snapshot without row is removed at the next start.
-            self._database.execute("DELETE FROM layers WHERE chain_id = ?", (current.hex,))
+            # The row goes first: a snapshot without row is removed at the next start. On a full disk it stays; then the
+            # next start finds a row without snapshot.
+            with contextlib.suppress(SystemFailureError), transaction(self._database, "delete layer"):
+                self._database.execute("DELETE FROM layers WHERE chain_id = ?", (current.hex,))
             self._inits.discard(current.hex + _INIT)
             tombstones.append(self._snapshotter.remove(current.hex + _INIT))
             tombstones.append(self._snapshotter.remove(current.hex))
@@ -224,7 +229,12 @@ class LayerStore:
         else:
             self._snapshotter.commit(key, chain.hex)
             row = (chain.hex, diff_id.hex, parent.hex if parent else None, self._snapshotter.name, size, time.time_ns())
-            self._database.execute("INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?)", row)
+            try:
+                with transaction(self._database, "register layer"):
+                    self._database.execute("INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?)", row)
+            except BaseException:
+                self._failed[key] = self._snapshotter.remove(chain.hex)
+                raise
             self._layers[chain] = Layer(chain, diff_id, parent, size)
             if parent is not None:
                 self._add_reference(parent)
@@ -232,8 +242,8 @@ class LayerStore:
         return chain, tombstones
 
     def abandon(self, key: str) -> list[str]:
-        """Drop a begun layer; return tombstones."""
-        path = self._snapshotter.remove(key)
+        """Drop a begun layer, also one whose :meth:`finish` failed; return tombstones."""
+        path = self._snapshotter.remove(key) or self._failed.pop(key, None)
         return [] if path is None else [path]
 
     # Containers.

@@ -8,9 +8,9 @@
       .new-<random>/                            a volume being made; removed at start
       .removed-<random>/                        a removed volume that is being deleted
 
-A volume appears and disappears by one rename. It exists when it has both a row and a directory; a directory without a
-row is never touched, because it may hold somebody's data. Use counts are not stored: who uses a volume is what the
-containers' records say, and is handed in.
+A volume appears and disappears by one rename, its row just before. It exists when it has both a row and a directory;
+a directory without a row is never touched, because it may hold somebody's data. Use counts are not stored: who uses a
+volume is what the containers' records say, and is handed in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import json
 import os
 import re
 import secrets
-import sqlite3
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -32,8 +31,10 @@ from orlop.errors import (
     UnsupportedError,
 )
 from orlop.primitives.removal import remove_tree
+from orlop.primitives.sql import transaction
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
 
 SCHEMA = """
@@ -147,15 +148,15 @@ class VolumeStore:
         volume = Volume(name, LOCAL, plain_labels, plain_options, time.time_ns(), self._path(name))
         try:
             self._make(volume)
-        except (OSError, sqlite3.Error) as error:
-            text = (error.strerror or "").lower() if isinstance(error, OSError) else str(error)
-            raise SystemFailureError(f"create {name}: {text}") from error
+        except OSError as error:
+            raise SystemFailureError(f"create {name}: {(error.strerror or '').lower()}") from error
         self._volumes[name] = volume
         return volume
 
     def _make(self, volume: Volume) -> None:
         draft = os.path.join(self._root, _NEW + secrets.token_hex(8))
         final = os.path.join(self._root, volume.name)
+        renamed = False
         try:
             if os.path.lexists(final):
                 raise ConflictError(f"create {volume.name}: a directory without record is in the way: {final}")
@@ -165,11 +166,14 @@ class VolumeStore:
             os.mkdir(data, 0o755)
             os.chmod(data, 0o755)  # noqa: S103 - containers' users must reach it; the directory above keeps others out
             row = (volume.name, volume.driver, _render(volume.labels), _render(volume.options), volume.created)
-            self._database.execute("INSERT INTO volumes VALUES (?, ?, ?, ?, ?, 0)", row)
-            os.rename(draft, final)
+            with transaction(self._database, f"create {volume.name}"):
+                self._database.execute("INSERT INTO volumes VALUES (?, ?, ?, ?, ?, 0)", row)
+                os.rename(draft, final)
+                renamed = True
         except BaseException:
+            if renamed:
+                os.rename(final, draft)
             remove_tree(draft)
-            self._database.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
             raise
 
     def get(self, name: str) -> Volume:
@@ -191,7 +195,8 @@ class VolumeStore:
         """Say that copy-up was done, so that it is never done again (threats.md B16)."""
         volume = self.get(name)
         if not volume.filled:
-            self._database.execute("UPDATE volumes SET filled = 1 WHERE name = ?", (name,))
+            with transaction(self._database, f"volume {name}"):
+                self._database.execute("UPDATE volumes SET filled = 1 WHERE name = ?", (name,))
             self._volumes[name] = replace(volume, filled=True)
 
     def remove(self, name: str, users: Sequence[str] = (), *, force: bool = False) -> list[str]:
@@ -219,8 +224,9 @@ class VolumeStore:
             grave = ""
         except OSError as error:
             raise SystemFailureError(f"remove {name}: {(error.strerror or '').lower()}") from error
-        self._database.execute("DELETE FROM volumes WHERE name = ?", (name,))
         del self._volumes[name]
+        with transaction(self._database, f"remove {name}"):
+            self._database.execute("DELETE FROM volumes WHERE name = ?", (name,))
         return [grave] if grave else []
 
     def prune(self, candidates: Iterable[Volume], users: Mapping[str, Sequence[str]]) -> tuple[list[Volume], list[str]]:

@@ -160,7 +160,8 @@ class TestNames:
         world[2].retain(layer)
         with pytest.raises(InvalidParameterError):
             store.create(ImageConfig("amd64", "linux").render(), layer)
-        assert world[2].references == {}
+        assert world[2].references == {layer: 1}  # still the caller's
+        assert list(world[1].digests()) == []
         assert store.images() == []
 
 

@@ -129,6 +129,16 @@ def test_failure_leaves_nothing(store, monkeypatch, tmp_path):
     store.create("data")
 
 
+def test_a_full_database_leaves_nothing(store, tmp_path):
+    pages = store._database.execute("PRAGMA page_count").fetchone()[0]
+    store._database.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(SystemFailureError, match="create full: no space left on device"):
+        store.create("full", labels={"big": "x" * 100_000})
+    assert os.listdir(tmp_path / "volumes") == []
+    store._database.execute("PRAGMA max_page_count = 100000")
+    store.create("full", labels={"big": "x" * 100_000})
+
+
 def test_filters_and_prune(store):
     store.create("one", labels={"a": "b"})
     store.create("two")
