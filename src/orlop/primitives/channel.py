@@ -149,6 +149,10 @@ class Channel:
             return None
         return decode(packet, fds)
 
+    def set_blocking(self, blocking: bool) -> None:  # noqa: FBT001 - as socket.setblocking
+        """Make :meth:`send` and :meth:`receive` raise BlockingIOError instead of waiting, or wait again."""
+        self._socket.setblocking(blocking)
+
     def detach(self) -> int:
         """Give the socket's descriptor away."""
         return self._socket.detach()

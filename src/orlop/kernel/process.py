@@ -1,0 +1,101 @@
+"""Making, joining and signalling processes: clone3, setns, unshare, pidfd_open, pidfd_send_signal, close_range."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from orlop.kernel.syscall import NUMBERS, SyscallError, call, check, libc, prototype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CLONE_NEWTIME = 0x80
+CLONE_PIDFD = 0x1000
+CLONE_NEWNS = 0x20000
+CLONE_NEWCGROUP = 0x2000000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CLONE_INTO_CGROUP = 0x200000000
+CLOSE_RANGE_UNSHARE = 2
+SIGCHLD = 17
+MAX_FD = 0xFFFFFFFF
+
+_unshare = prototype("unshare", ctypes.c_int)
+_setns = prototype("setns", ctypes.c_int, ctypes.c_int)
+# struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size,
+# cgroup
+_CLONE_ARGS = struct.Struct("=11Q")
+
+
+def clone3(flags: int, *, cgroup_fd: int | None = None) -> tuple[int, int]:
+    """clone3(2) without a new stack: like fork. Returns (0, -1) in the child, (pid, pidfd) in the parent.
+
+    Only for a single-threaded process: Python's fork hooks do not run.
+    """
+    pidfd = ctypes.c_int(-1)
+    flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0)
+    packed = _CLONE_ARGS.pack(flags, ctypes.addressof(pidfd), 0, 0, SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd or 0)
+    buffer = ctypes.create_string_buffer(packed, len(packed))
+    result = int(libc.syscall(ctypes.c_long(NUMBERS["clone3"]), buffer, ctypes.c_size_t(len(packed))))
+    if result < 0:
+        raise SyscallError("clone3", ctypes.get_errno(), (hex(flags),))
+    return (0, -1) if result == 0 else (result, pidfd.value)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    check(_unshare(flags), "unshare", hex(flags))
+
+
+def setns(fd: int, flags: int = 0) -> None:
+    """setns(2); with a pidfd ``flags`` may name several namespaces at once."""
+    check(_setns(fd, flags), "setns", fd, hex(flags))
+
+
+def pidfd_open(pid: int) -> int:
+    """pidfd_open(2); the descriptor is close-on-exec."""
+    return call("pidfd_open", pid, 0)
+
+
+def pidfd_send_signal(pidfd: int, signal: int) -> None:
+    """pidfd_send_signal(2). Raises ProcessLookupError when the process has been reaped."""
+    call("pidfd_send_signal", pidfd, signal, None, 0)
+
+
+def close_range(first: int, last: int) -> None:
+    """close_range(2)."""
+    call("close_range", first, last, 0)
+
+
+def close_all_but(keep: Iterable[int]) -> None:
+    """Close every descriptor from 3 on that ``keep`` does not name. Nothing is allocated per descriptor."""
+    first = 3
+    for fd in sorted({fd for fd in keep if fd >= 3}):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = fd + 1
+    close_range(first, MAX_FD)
+
+
+def start_time(pid: int) -> int:
+    """Return the start time of a process in clock ticks after boot (proc_pid_stat(5), field 22)."""
+    fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, 4096)
+    finally:
+        os.close(fd)
+    return int(text[text.rindex(b")") + 2 :].split()[19])
+
+
+_setdomainname = prototype("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
+
+
+def setdomainname(name: bytes) -> None:
+    """setdomainname(2): the NIS domain of the UTS namespace."""
+    check(_setdomainname(name, len(name)), "setdomainname", name)

@@ -1,0 +1,113 @@
+"""Clients attached to a container: their sockets are the shim's, their bytes never pass through the engine.
+
+Each has a bounded buffer. When it is full the container's output is not read until there is room, as with Docker; a
+client that has not taken a byte for :data:`STUCK_SECONDS` is cut off, so that a forgotten terminal cannot hold a
+container for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from orlop.runtime.detach import DetachKeys
+
+if TYPE_CHECKING:
+    from orlop.spec.launch import AttachTarget
+
+BUFFER_LIMIT = 1 << 20
+STUCK_SECONDS = 60.0
+_CHUNK = 64 * 1024
+STREAM_NUMBERS = {"stdin": 0, "stdout": 1, "stderr": 2}
+
+
+def frame(stream: str, data: bytes) -> bytes:
+    """Return ``data`` behind Docker's 8-byte header: stream number, three zeros, length big-endian."""
+    return bytes((STREAM_NUMBERS[stream], 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+
+
+class Client:
+    """One attached stream socket, non-blocking, owned."""
+
+    def __init__(self, sock: socket.socket, target: AttachTarget, *, terminal: bool) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self.target = target
+        self._framed = target.multiplexed and not terminal
+        self._keys = DetachKeys(bytes.fromhex(target.detach_keys))
+        self._out = bytearray()
+        self._preface = bytes.fromhex(target.preface)
+        self._moved = time.monotonic()
+        self.wants_input = target.stdin
+        self.reading_ended = False
+        self.detached = False
+        self.broken = False
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self.socket.fileno()
+
+    def offer(self, stream: str, data: bytes) -> None:
+        """Queue output of the container and send what can be sent."""
+        if self.broken or self.detached or not (self.target.stdout if stream == "stdout" else self.target.stderr):
+            return
+        if not self._out:
+            self._moved = time.monotonic()
+        self._out += frame(stream, data) if self._framed else data
+        self.flush()
+
+    @property
+    def full(self) -> bool:
+        """Whether the container's output has to wait for this client."""
+        return len(self._out) >= BUFFER_LIMIT and not self.broken and not self.detached
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is still to be sent."""
+        return bool(self._out) and not self.broken
+
+    def flush(self) -> None:
+        """Send what the socket takes."""
+        while self._out:
+            try:
+                sent = self.socket.send(memoryview(self._out)[:_CHUNK], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if time.monotonic() - self._moved > STUCK_SECONDS:
+                    self.broken = True
+                return
+            except OSError:
+                self.broken = True
+                return
+            del self._out[:sent]
+            self._moved = time.monotonic()
+
+    def read(self) -> bytes:
+        """Return input for the container; sets ``reading_ended``, ``detached`` or ``broken``."""
+        if self._preface:
+            data, self._preface = self._preface, b""
+        else:
+            try:
+                data = self.socket.recv(_CHUNK, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return b""
+            except OSError:
+                self.broken = self.reading_ended = True
+                return b""
+            if not data:
+                self.reading_ended = True
+                return b""
+        passed, self.detached = self._keys.feed(data)
+        return passed if self.wants_input else b""
+
+    @property
+    def has_preface(self) -> bool:
+        """Whether :meth:`read` has something without waiting for the socket."""
+        return bool(self._preface)
+
+    def close(self) -> None:
+        """Close the connection: the client sees the end of the stream."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()

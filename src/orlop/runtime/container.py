@@ -1,0 +1,234 @@
+"""Making a container's first process: cgroup, namespaces, init; and undoing all of it when it does not come to run.
+
+Used by the shim, for the engine, and by ``orlop-runtime``, for everybody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, UnsupportedError, from_kind
+from orlop.kernel import process as k
+from orlop.primitives.channel import Channel
+from orlop.primitives.owned_fd import OwnedFd
+from orlop.runtime import init
+from orlop.runtime.cgroups import create_cgroup, normalise_path
+from orlop.runtime.rootfs import plan
+from orlop.runtime.security import apply
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orlop.runtime.cgroups import CgroupSet, Hierarchies
+    from orlop.spec.launch import OverlayRoot
+    from orlop.spec.oci import Config, IdMapping
+
+_CLONED = {
+    "mount": k.CLONE_NEWNS,
+    "pid": k.CLONE_NEWPID,
+    "network": k.CLONE_NEWNET,
+    "ipc": k.CLONE_NEWIPC,
+    "uts": k.CLONE_NEWUTS,
+    "user": k.CLONE_NEWUSER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """How to create a container.
+
+    Attributes:
+        id: names the cgroup when the configuration does not.
+        config: the configuration; it has a process.
+        root_target: an existing empty directory of the host to mount the root at, in init's own mount namespace.
+        overlay: layers, or None: ``config.root.path`` is bound.
+        netns: a network namespace to join instead of the configuration's.
+        stdio: descriptors for 0, 1, 2, or None to inherit or with a terminal.
+        console_size: height and width.
+        fifo: O_PATH descriptor of the exec fifo that init waits on, or None to run at once.
+        preserve: how many descriptors from 3 on the program inherits.
+        reap: run a reaping init as pid 1.
+        new_keyring: join a new session keyring.
+        die_with_parent: see InitTask.
+    """
+
+    id: str
+    config: Config
+    root_target: str
+    overlay: OverlayRoot | None = None
+    netns: int | None = None
+    stdio: tuple[int, int, int] | None = None
+    console_size: tuple[int, int] | None = None
+    fifo: int | None = None
+    preserve: int = 0
+    reap: bool = False
+    new_keyring: bool = True
+    die_with_parent: bool = True
+
+
+@dataclass(slots=True)
+class RunningProcess:
+    """A process that executed its program, or waits on its fifo. Owns ``pidfd`` and ``master``."""
+
+    pid: int
+    pidfd: OwnedFd
+    master: OwnedFd | None
+    cgroup: CgroupSet
+    sync: Channel | None = None
+
+
+def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
+    """Create the container and wait until its program runs, or with a fifo until init waits.
+
+    Raises:
+        OrlopError: it did not come to run; nothing of it is left.
+        OSError: the same.
+    """
+    config = creation.config
+    if config.process is None:
+        raise InvalidParameterError("config has no process")
+    with contextlib.ExitStack() as always, contextlib.ExitStack() as on_failure:
+        prepared = apply.prepare(config.process, config.linux.seccomp)
+        cgroup_path = normalise_path(config.linux.cgroups_path, container_id=creation.id)
+        cgroup = create_cgroup(hierarchies, cgroup_path, config.linux.resources)
+        on_failure.callback(_remove_cgroup, cgroup)
+        always.callback(cgroup.close)
+        flags, joins, unshare = _namespaces(creation, always)
+        user_namespace = bool(flags & k.CLONE_NEWUSER)
+        operations = plan(config, cgroup.directories(), user_namespace=user_namespace)
+        ours, theirs = Channel.pair()
+        on_failure.callback(ours.close)
+        always.callback(theirs.close)
+        task = init.InitTask(
+            config=config,
+            process=config.process,
+            sync=theirs,
+            cgroup=cgroup,
+            overlay=creation.overlay,
+            root_target=creation.root_target,
+            operations=operations,
+            prepared=prepared,
+            cloned=cgroup.clone_fd is not None,
+            joins=joins,
+            unshare=unshare,
+            stdio=creation.stdio,
+            console_size=creation.console_size,
+            fifo=creation.fifo,
+            preserve=creation.preserve,
+            reap=creation.reap,
+            new_keyring=creation.new_keyring,
+            user_namespace=user_namespace,
+            die_with_parent=creation.die_with_parent,
+        )
+        pid, pidfd_number = k.clone3(flags, cgroup_fd=cgroup.clone_fd)
+        if pid == 0:
+            init.run(task)
+        pidfd = OwnedFd(pidfd_number)
+        on_failure.callback(pidfd.close)
+        on_failure.callback(kill_and_reap, pidfd)
+        theirs.close()
+        if user_namespace:
+            _map_ids(pid, config.linux.uid_mappings, config.linux.gid_mappings)
+            ours.send({"go": True})
+        master, waiting = await_running(ours, pidfd, started_by_fifo=creation.fifo is not None)
+        on_failure.pop_all()
+        if not waiting:
+            ours.close()
+        return RunningProcess(pid, pidfd, master, cgroup, ours if waiting else None)
+
+
+def await_running(sync: Channel, pidfd: OwnedFd, *, started_by_fifo: bool = False) -> tuple[OwnedFd | None, bool]:
+    """Read the sync channel until the program runs; returns the terminal's master and whether init waits on its fifo.
+
+    Raises:
+        OrlopError: what the child reported, or that it died without a word.
+    """
+    master: OwnedFd | None = None
+    while True:
+        got = sync.receive()
+        if got is None:
+            if _exited(pidfd) and not _executed(pidfd):
+                raise SystemFailureError("container process died before its program was started")
+            return master, False
+        message, fds = got
+        if "terminal" in message and len(fds) == 1:
+            master = fds.pop()
+        for fd in fds:
+            fd.close()
+        error = message.get("error")
+        if isinstance(error, dict):
+            if master is not None:
+                master.close()
+            raise from_kind(str(error.get("kind")), str(error.get("message")))
+        if message.get("ready") is True and started_by_fifo:
+            return master, True
+
+
+def _exited(pidfd: OwnedFd) -> bool:
+    return os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _executed(pidfd: OwnedFd) -> bool:
+    """Whether an ended child had got as far as its program: init itself ends only with FAILED, or by a signal."""
+    result = os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return result is not None and (result.si_code == os.CLD_EXITED or result.si_status != signal.SIGKILL)
+
+
+def kill_and_reap(pidfd: OwnedFd) -> None:
+    """End a child and collect it; fine when it has ended already."""
+    with contextlib.suppress(ProcessLookupError):
+        k.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED)
+
+
+def _remove_cgroup(cgroup: CgroupSet) -> None:
+    with contextlib.suppress(OrlopError, OSError):
+        cgroup.kill()
+    cgroup.remove()
+
+
+def _namespaces(creation: Creation, stack: contextlib.ExitStack) -> tuple[int, Sequence[tuple[int, int]], int]:
+    """Return clone3's flags, namespaces for init to join, and flags to unshare after the cgroup was joined."""
+    flags, unshare = 0, 0
+    joins: list[tuple[int, int]] = []
+    config = creation.config
+    for namespace in config.linux.namespaces:
+        kind, path = namespace.type, namespace.path
+        if kind == "network" and creation.netns is not None:
+            continue
+        if kind == "cgroup" and not path:
+            unshare |= k.CLONE_NEWCGROUP
+        elif kind not in _CLONED and kind != "cgroup":
+            raise UnsupportedError(f"namespace is not supported: {kind}")
+        elif not path:
+            flags |= _CLONED[kind]
+        elif kind in {"mount", "user"}:
+            raise UnsupportedError(f"{kind} namespace by path is not supported: {path}")
+        else:
+            fd = stack.enter_context(OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))).fileno()
+            if kind == "pid":
+                k.setns(fd, k.CLONE_NEWPID)  # for children only: the caller stays where it is
+            else:
+                joins.append((fd, k.CLONE_NEWCGROUP if kind == "cgroup" else _CLONED[kind]))
+    if creation.netns is not None:
+        if flags & k.CLONE_NEWUSER:
+            raise UnsupportedError("a user namespace with the engine's network is not supported")
+        joins.append((creation.netns, k.CLONE_NEWNET))
+    if not flags & k.CLONE_NEWNS:
+        raise UnsupportedError("a container without a mount namespace of its own is not supported")
+    return flags, joins, unshare
+
+
+def _map_ids(pid: int, uids: Sequence[IdMapping], gids: Sequence[IdMapping]) -> None:
+    for name, mappings in (("uid_map", uids), ("gid_map", gids)):
+        lines = "".join(f"{m.container_id} {m.host_id} {m.size}\n" for m in mappings)
+        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, lines.encode())
+        finally:
+            os.close(fd)

@@ -1,0 +1,153 @@
+"""One more process in a running container.
+
+The exec's shim enters the container's pid namespace for its children only and makes the child by clone3, so the child
+is its own and has a pid inside. The child joins the rest of the namespaces by the pidfd of the container's init. It
+holds no descriptor of a host directory, and is not dumpable, before it enters (CVE-2016-9962, CVE-2024-21626).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from orlop.errors import NotFoundError, UnavailableError
+from orlop.kernel import process as k
+from orlop.kernel.prctl import set_dumpable, set_name, set_pdeathsig
+from orlop.kernel.rlimit import set_rlimits
+from orlop.primitives.channel import Channel
+from orlop.primitives.owned_fd import OwnedFd
+from orlop.runtime import init
+from orlop.runtime.cgroups import normalise_path, open_cgroup
+from orlop.runtime.console import open_terminal
+from orlop.runtime.container import RunningProcess, await_running, kill_and_reap
+from orlop.runtime.security import apply
+from orlop.runtime.sysctl import write_proc
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orlop.runtime.cgroups import CgroupSet, Hierarchies
+    from orlop.runtime.security.apply import PreparedPrivileges
+    from orlop.spec.oci import Config, Process
+
+_JOINED = {
+    "mount": k.CLONE_NEWNS,
+    "network": k.CLONE_NEWNET,
+    "ipc": k.CLONE_NEWIPC,
+    "uts": k.CLONE_NEWUTS,
+    "cgroup": k.CLONE_NEWCGROUP,
+    "user": k.CLONE_NEWUSER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What to run where.
+
+    Attributes:
+        container_id: names the cgroup when the configuration does not.
+        config: the container's configuration.
+        process: what is run.
+        pidfd: of the container's init.
+        stdio: descriptors for 0, 1, 2, or None.
+        console_size: height and width.
+        preserve: how many descriptors from 3 on are inherited.
+        die_with_parent: end when the parent does; not where the parent is a command that returns (``exec -d``).
+    """
+
+    container_id: str
+    config: Config
+    process: Process
+    pidfd: int
+    stdio: tuple[int, int, int] | None = None
+    console_size: tuple[int, int] | None = None
+    preserve: int = 0
+    die_with_parent: bool = True
+
+
+def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
+    """Run the process and wait until its program runs.
+
+    Raises:
+        OrlopError: it did not come to run.
+        OSError: the same.
+    """
+    config = execution.config
+    with contextlib.ExitStack() as always, contextlib.ExitStack() as on_failure:
+        prepared = apply.prepare(execution.process, config.linux.seccomp)
+        path = normalise_path(config.linux.cgroups_path, container_id=execution.container_id)
+        cgroup = open_cgroup(hierarchies, path)
+        always.callback(cgroup.close)
+        joined = cgroup.join_fds
+        if config.linux.namespace("pid") is not None:
+            try:
+                k.setns(execution.pidfd, k.CLONE_NEWPID)
+            except ProcessLookupError:
+                raise NotFoundError("container is not running") from None
+        ours, theirs = Channel.pair()
+        on_failure.callback(ours.close)
+        always.callback(theirs.close)
+        pid, pidfd_number = k.clone3(0, cgroup_fd=cgroup.clone_fd)
+        if pid == 0:
+            _child(execution, prepared, cgroup, theirs, joined)
+        pidfd = OwnedFd(pidfd_number)
+        on_failure.callback(pidfd.close)
+        on_failure.callback(kill_and_reap, pidfd)
+        theirs.close()
+        master, _ = await_running(ours, pidfd)
+        on_failure.pop_all()
+        ours.close()
+        return RunningProcess(pid, pidfd, master, cgroup)
+
+
+def _child(
+    execution: Execution, prepared: PreparedPrivileges, cgroup: CgroupSet, sync: Channel, joined: Sequence[int]
+) -> NoReturn:
+    try:
+        _run(execution, prepared, cgroup, sync, joined)
+    except BaseException as error:  # noqa: BLE001 - nothing may unwind into the shim's stack
+        init.report(sync, error)
+    os._exit(init.FAILED)
+
+
+def _run(
+    execution: Execution, prepared: PreparedPrivileges, cgroup: CgroupSet, sync: Channel, joined: Sequence[int]
+) -> None:
+    process, config = execution.process, execution.config
+    set_dumpable(0)
+    preserved = range(3, 3 + execution.preserve)
+    k.close_all_but([sync.fileno(), execution.pidfd, *joined, *(execution.stdio or ()), *preserved])
+    init.reset_signals()
+    if execution.die_with_parent:
+        set_pdeathsig(signal.SIGKILL)
+    os.setsid()
+    set_name(b"orlop-init")
+    if process.oom_score_adj is not None:
+        write_proc("/proc/self/oom_score_adj", str(process.oom_score_adj))
+    set_rlimits(process.rlimits)
+    cgroup.join(cloned=cgroup.clone_fd is not None)
+    flags = 0
+    for namespace in config.linux.namespaces:
+        flags |= _JOINED.get(namespace.type, 0)
+    try:
+        k.setns(execution.pidfd, flags)
+    except ProcessLookupError:
+        raise UnavailableError("container is not running") from None
+    if flags & k.CLONE_NEWUSER:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    init.join_keyring()
+    with OwnedFd(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+        identity = init.identify(root.fileno(), process)
+        if process.terminal:
+            with open_terminal(root.fileno(), process.console_size or execution.console_size) as terminal:
+                sync.send({"terminal": True}, [terminal.master.fileno()])
+                terminal.become_standard_streams(identity.uid)
+        elif execution.stdio is not None:
+            init.standard_streams(execution.stdio, identity.uid)
+    os.close(execution.pidfd)
+    becoming = init.Becoming(sync, prepared, preserve=execution.preserve, die_with_parent=execution.die_with_parent)
+    init.become(process, identity, becoming)

@@ -1,0 +1,315 @@
+"""The container's init, from clone3 to execve.
+
+The steps and their order are those of threats.md ("Order of steps in the forked child"); the numbers below are its
+numbers. Between them there is no import, no NSS, no codec look-up and no path of the container opened by name: the
+spawner has loaded everything and blocked imports. A failure travels back through the sync channel as
+``{"error": {"kind", "message"}}``; the end of that channel without one means that execve succeeded.
+
+    init                                       shim
+     │  (user namespace only) wait "go"  ◀──    writes uid_map, gid_map
+     │  ──▶ {"terminal"} + pty descriptor       with a terminal only
+     │  ──▶ {"ready"}                           OCI create only: then init waits on the fifo
+     │  ──▶ end of file, or {"error"}           execve, or why not
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, UnavailableError
+from orlop.kernel import process as k
+from orlop.kernel.keyring import join_session_keyring
+from orlop.kernel.prctl import set_dumpable, set_name, set_pdeathsig
+from orlop.kernel.rlimit import set_rlimits
+from orlop.primitives.rootpath import create_file_in_root, mkdir_all_in_root
+from orlop.runtime import rootfs
+from orlop.runtime.console import mount_console, open_terminal
+from orlop.runtime.program import Program
+from orlop.runtime.reaper import run_as_reaper
+from orlop.runtime.security import apply
+from orlop.runtime.sysctl import write_proc, write_sysctls
+from orlop.runtime.users import Identity, numeric_identity, resolve_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orlop.primitives.channel import Channel
+    from orlop.primitives.owned_fd import OwnedFd
+    from orlop.runtime.cgroups import CgroupSet
+    from orlop.runtime.operations import Operation
+    from orlop.runtime.security.apply import PreparedPrivileges
+    from orlop.spec.launch import OverlayRoot
+    from orlop.spec.oci import Config, Process
+
+FAILED = 127
+
+
+@dataclass(slots=True)
+class InitTask:
+    """Everything that init needs, made by its parent before clone3.
+
+    Attributes:
+        config: the configuration.
+        process: its process.
+        sync: init's end of the sync channel.
+        cgroup: joined before anything of the container runs.
+        cloned: clone3 put us into the unified hierarchy already.
+        overlay: layers of the root, or None.
+        root_target: a directory of the host where the root is mounted, in our own mount namespace only.
+        operations: what makes the root.
+        prepared: privileges, allocated and compiled.
+        joins: descriptors of existing namespaces with their CLONE_NEW* flag.
+        unshare: CLONE_NEW* flags of namespaces made after the cgroup was joined.
+        stdio: descriptors for 0, 1, 2; None with a terminal, or to keep what is there.
+        console_size: height and width.
+        fifo: an O_PATH descriptor of the exec fifo to wait on, or None.
+        preserve: number of descriptors from 3 on that the program inherits.
+        reap: stay as pid 1 and run the program as a child.
+        new_keyring: join a new session keyring.
+        user_namespace: ids were mapped for us; become root inside first.
+        die_with_parent: be killed when the parent ends (PR_SET_PDEATHSIG).
+    """
+
+    config: Config
+    process: Process
+    sync: Channel
+    cgroup: CgroupSet
+    overlay: OverlayRoot | None
+    root_target: str
+    operations: Sequence[Operation]
+    prepared: PreparedPrivileges
+    cloned: bool = False
+    joins: Sequence[tuple[int, int]] = ()
+    unshare: int = 0
+    stdio: tuple[int, int, int] | None = None
+    console_size: tuple[int, int] | None = None
+    fifo: int | None = None
+    preserve: int = 0
+    reap: bool = False
+    new_keyring: bool = True
+    user_namespace: bool = False
+    die_with_parent: bool = True
+
+    def descriptors(self) -> list[int]:
+        """Return what must survive the first close_range."""
+        kept = [self.sync.fileno(), *self.cgroup.join_fds, *(fd for fd, _ in self.joins), *(self.stdio or ())]
+        kept += range(3, 3 + self.preserve)
+        return kept if self.fifo is None else [*kept, self.fifo]
+
+
+def run(task: InitTask) -> NoReturn:
+    """Do all steps and execute the program; never returns."""
+    try:
+        _run(task)
+    except BaseException as error:  # noqa: BLE001 - nothing may unwind into the shim's stack
+        report(task.sync, error)
+    os._exit(FAILED)
+
+
+def report(sync: Channel, error: BaseException) -> None:
+    """Send a failure to the parent; formats no traceback."""
+    if isinstance(error, OrlopError):
+        kind, message = error.kind, str(error)
+    elif isinstance(error, OSError):
+        kind, message = SystemFailureError.kind, os_error_text(error)
+    else:
+        kind, message = OrlopError.kind, f"{type(error).__name__}: {error}"
+    try:
+        sync.send({"error": {"kind": kind, "message": message}})
+    except OSError:
+        return  # the parent is gone, and with it everybody who could be told
+
+
+def os_error_text(error: OSError) -> str:
+    """Return one line without Python's ``[Errno n]``."""
+    if hasattr(error, "operation"):
+        return str(error)
+    text = (error.strerror or str(error)).lower()
+    return f"{error.filename!s}: {text}" if error.filename is not None else text
+
+
+def _run(task: InitTask) -> None:
+    # 1, 2: imports were blocked when the shim was forked
+    set_dumpable(0)
+    k.close_all_but(task.descriptors())
+    # 3
+    reset_signals()
+    if task.die_with_parent:
+        set_pdeathsig(signal.SIGKILL)
+    if select.select([task.sync], [], [], 0)[0] and not task.user_namespace:
+        raise UnavailableError("shim is gone")
+    os.setsid()
+    os.umask(0)
+    set_name(b"orlop-init")
+    if task.user_namespace:
+        _await_go(task.sync)
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    _process_limits(task.process)
+    # 4
+    task.cgroup.join(cloned=task.cloned)
+    for fd, flag in task.joins:
+        k.setns(fd, flag)
+    if task.unshare:
+        k.unshare(task.unshare)
+    if task.new_keyring:
+        join_keyring()
+    # 5
+    root, identity = _build_root(task)
+    # 6, 7
+    rootfs.pivot(root.fileno(), read_only=task.config.root is not None and task.config.root.readonly)
+    root.close()
+    becoming = Becoming(task.sync, task.prepared, task.fifo, task.preserve, task.reap, task.die_with_parent)
+    become(task.process, identity, becoming)
+
+
+def _build_root(task: InitTask) -> tuple[OwnedFd, Identity]:
+    config = task.config
+    path = "" if config.root is None else config.root.path
+    with rootfs.open_null() as null:
+        root = rootfs.mount_root(task.overlay, path, task.root_target, config.linux.rootfs_propagation)
+        rootfs.build(task.operations, root.fileno(), null.fileno())
+    with rootfs.private_proc() as proc:
+        write_sysctls(proc.fileno(), config.linux.sysctl)
+    _host_names(config)
+    identity = identify(root.fileno(), task.process)
+    _make_working_directory(root.fileno(), task.process.cwd, identity)
+    if task.process.terminal:
+        with open_terminal(root.fileno(), task.process.console_size or task.console_size) as terminal:
+            task.sync.send({"terminal": True}, [terminal.master.fileno()])
+            with create_file_in_root(root.fileno(), "/dev/console", 0o600) as console:
+                mount_console(terminal.peer.fileno(), console.fileno())
+            terminal.become_standard_streams(identity.uid)
+    elif task.stdio is not None:
+        standard_streams(task.stdio, identity.uid)
+    return root, identity
+
+
+def identify(root_fd: int, process: Process) -> Identity:
+    """Look the process's user up in the root: Docker's string when there is one, else OCI's numbers."""
+    user = process.user
+    groups = user.additional_gids
+    if user.username:
+        return resolve_identity(root_fd, user.username, [str(gid) for gid in groups])
+    if user.uid == 0 and user.gid == 0 and not groups and not _wants_home(process):
+        return _ROOT
+    return numeric_identity(root_fd, user.uid, user.gid, additional=groups)
+
+
+_ROOT = Identity(0, 0, (0,), "/root")
+
+
+def _wants_home(process: Process) -> bool:
+    return not any(item.startswith("HOME=") for item in process.env)
+
+
+@dataclass(frozen=True, slots=True)
+class Becoming:
+    """What the last steps need; see :class:`InitTask` for the fields."""
+
+    sync: Channel
+    prepared: PreparedPrivileges
+    fifo: int | None = None
+    preserve: int = 0
+    reap: bool = False
+    die_with_parent: bool = True
+
+
+def become(process: Process, identity: Identity, task: Becoming) -> None:
+    """Steps 8 to 11: wait to be started, drop privileges, execute. Returns only by raising."""
+    environment = list(process.env)
+    if _wants_home(process):
+        environment.append(f"HOME={identity.home}")
+    program = Program(process.args, environment)
+    cwd = os.fsencode(process.cwd)
+    if task.fifo is not None:
+        task.sync.send({"ready": True})
+        _await_start(task.fifo)
+    keep = [task.sync.fileno(), *range(3, 3 + task.preserve)]
+    reaping = task.reap
+    apply.apply_privileges(task.prepared, identity, cwd, keep=keep)
+    # A change of ids has cleared it (prctl(2)); a profile may refuse prctl, and then the first setting has to do.
+    if task.die_with_parent:
+        with contextlib.suppress(OSError):
+            set_pdeathsig(signal.SIGKILL)
+    if reaping:
+        run_as_reaper(task.sync)
+    number = program.execute()
+    raise program.failure(number)
+
+
+def reset_signals() -> None:
+    """Give every signal its default action and an empty mask: Python ignores SIGPIPE and SIGXFSZ (threats.md J11)."""
+    for number in range(1, signal.NSIG):
+        if number not in {signal.SIGKILL, signal.SIGSTOP, 32, 33}:
+            try:
+                signal.signal(number, signal.SIG_DFL)
+            except (OSError, ValueError):
+                continue
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _process_limits(process: Process) -> None:
+    if process.oom_score_adj is not None:
+        write_proc("/proc/self/oom_score_adj", str(process.oom_score_adj))
+    set_rlimits(process.rlimits)
+
+
+def join_keyring() -> None:
+    """Leave the inherited session keyring (threats.md C7)."""
+    try:
+        join_session_keyring()
+    except OSError as error:
+        # Without keys in the kernel (ENOSYS), or over root's quota of keys, the inherited keyring is masked and
+        # keyctl refused by the default filter, which is how runc's --no-new-keyring runs.
+        if error.errno not in {38, 122}:
+            raise
+
+
+def _await_go(sync: Channel) -> None:
+    if sync.receive() is None:
+        raise UnavailableError("shim is gone")
+
+
+def _await_start(fifo: int) -> None:
+    """Block until somebody opens the fifo for reading; then write one byte (runc's exec.fifo)."""
+    fd = os.open(f"/proc/self/fd/{fifo}", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(fd, b"0")
+    os.close(fd)
+    os.close(fifo)
+
+
+def _host_names(config: Config) -> None:
+    if config.hostname:
+        socket.sethostname(config.hostname)
+    if config.domainname:
+        k.setdomainname(config.domainname.encode())
+
+
+def _make_working_directory(root_fd: int, cwd: str, identity: Identity) -> None:
+    """Make the working directory if it is missing, as Docker and runc do; what cannot be is told by chdir."""
+    del identity
+    try:
+        mkdir_all_in_root(root_fd, cwd).close()
+    except (OSError, InvalidParameterError):
+        return
+
+
+def standard_streams(stdio: tuple[int, int, int], uid: int) -> None:
+    """Make ``stdio`` 0, 1, 2, owned by ``uid`` as far as that can be."""
+    for fd in {*stdio}:
+        if os.fstat(fd).st_uid != uid and uid != 0:
+            try:
+                os.fchown(fd, uid, -1)
+            except OSError:
+                continue  # a read-only or foreign file system: runc goes on as well
+    for number, fd in enumerate(stdio):
+        os.dup2(fd, number, inheritable=True)
+    for fd in {*stdio} - {0, 1, 2}:
+        os.close(fd)

@@ -1,0 +1,332 @@
+"""The shim's loop: streams, log, clients, control channels and the process itself, until all is said."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from orlop.errors import OrlopError
+from orlop.kernel.process import pidfd_send_signal, start_time
+from orlop.primitives.atomic import write_atomic
+from orlop.runtime.clients import BUFFER_LIMIT, Client
+from orlop.runtime.control import Control, encode_record
+from orlop.runtime.streams import READ_SIZE, Streams
+from orlop.spec.launch import ExitRecord, to_message
+
+if TYPE_CHECKING:
+    import socket
+
+    from orlop.primitives.channel import Channel
+    from orlop.runtime.cgroups import OomEvents
+    from orlop.runtime.container import RunningProcess
+    from orlop.runtime.json_log import JsonLog
+    from orlop.spec.launch import AttachTarget
+
+DRAIN_SECONDS = 3.0
+QUIET_SECONDS = 0.1
+FLUSH_SECONDS = 30.0
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class Loop:
+    """Owns everything of one running process; :meth:`run` returns when nothing is left to do.
+
+    Args:
+        control: the channel that the shim was born with.
+        running: the process.
+        streams: its standard streams.
+        state_dir: where ``attach.sock``, ``pid`` and ``exit`` are.
+        clients: clients that are there from the first byte.
+        log: the container's log, or None.
+        stdin_once: end the program's input when a client that had it goes.
+        started_at: nanoseconds since the epoch.
+        owns_cgroup: kill what is left in the cgroup and remove it at the end.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is owned from here on
+        self,
+        control: Channel,
+        running: RunningProcess,
+        streams: Streams,
+        *,
+        state_dir: str,
+        clients: list[Client],
+        log: JsonLog | None,
+        stdin_once: bool,
+        started_at: int,
+        owns_cgroup: bool,
+    ) -> None:
+        self.running = running
+        self.streams = streams
+        self.started_at = started_at
+        self._state_dir = state_dir
+        self._log = log
+        self._stdin_once = stdin_once
+        self._owns_cgroup = owns_cgroup
+        self._selector = selectors.DefaultSelector()
+        self._clients = clients
+        self._input = bytearray()
+        self._closing_input = False
+        self._ended = False
+        self._oom: OomEvents | None = None
+        self._oom_killed = False
+        self._interest: dict[int, int] = {}
+        self.control = Control(self, state_dir)
+        self.control.add(control)
+
+    # ------------------------------------------------------------------ life
+
+    def run(self) -> None:
+        """Serve until the process ended and everything was delivered."""
+        self._begin()
+        while not self._ended:
+            self._turn(None)
+        self._drain()
+        self._finish()
+        deadline = time.monotonic() + FLUSH_SECONDS
+        while any(client.pending for client in self._clients) and time.monotonic() < deadline:
+            self._turn(1.0)
+        for client in self._clients:
+            client.close()
+
+    def _begin(self) -> None:
+        self._write("pid", str(self.running.pid).encode())
+        self.control.listen()
+        if self._owns_cgroup:
+            with contextlib.suppress(OrlopError, OSError):
+                self._oom = self.running.cgroup.oom_events()
+                self._selector.register(self._oom.fileno(), _READ, self._on_oom)
+        self._selector.register(self.running.pidfd.fileno(), _READ, self._on_end)
+        self.control.broadcast_started()
+        for client in self._clients:
+            if client.has_preface:
+                self._on_client_input(client)
+
+    def started_fields(self) -> dict[str, int]:
+        """Return what the ``started`` event says."""
+        return {"pid": self.running.pid, "start_time": self._start_time(), "started_at": self.started_at}
+
+    def _start_time(self) -> int:
+        try:
+            return start_time(self.running.pid)
+        except OSError:
+            return 0
+
+    def watch(self, fd: int, callback: object) -> None:
+        """Call ``callback(mask)`` when ``fd`` is readable."""
+        self._selector.register(fd, _READ, callback)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop that."""
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(fd)
+
+    def _turn(self, timeout: float | None) -> bool:
+        """Wait for events and handle them; False when none came in time."""
+        self._choose_interest()
+        events = self._selector.select(timeout)
+        for key, mask in events:
+            key.data(mask)
+        return bool(events)
+
+    def _choose_interest(self) -> None:
+        """Register streams and clients for what is wanted of them now: back-pressure is reading nothing."""
+        wanted: dict[int, int] = {}
+        full = any(client.full for client in self._clients)
+        if not full:
+            for fd in self.streams.readers:
+                wanted[fd] = _READ
+        writer = self.streams.writer
+        if writer is not None and self._input:
+            wanted[writer] = wanted.get(writer, 0) | _WRITE
+        accepts = writer is not None and len(self._input) < BUFFER_LIMIT
+        for client in list(self._clients):
+            if client.broken or (client.detached and not client.pending):
+                self._drop(client)
+                continue
+            mask = _WRITE if client.pending else 0
+            if not client.reading_ended and (accepts or not client.wants_input):
+                mask |= _READ
+            if mask:
+                wanted[client.fileno()] = mask
+        for fd in self._interest.keys() - wanted.keys():
+            self.unwatch(fd)
+        for fd, mask in wanted.items():
+            old = self._interest.get(fd)
+            if old is None:
+                self._selector.register(fd, mask, self._handler(fd))
+            elif old != mask:
+                self._selector.modify(fd, mask, self._handler(fd))
+        self._interest = wanted
+
+    def _handler(self, fd: int) -> object:
+        for client in self._clients:
+            if client.fileno() == fd:
+                return lambda mask: self._on_client(client, mask)
+        return lambda mask: self._on_stream(fd, mask)
+
+    # ------------------------------------------------------------------ streams
+
+    def _on_stream(self, fd: int, mask: int) -> None:
+        if mask & _WRITE:
+            self._feed()
+        if mask & _READ and fd in self.streams.readers:
+            self._read_stream(fd)
+
+    def _read_stream(self, fd: int) -> bool:
+        """Pass one chunk of output on; False when there is none now."""
+        try:
+            data = os.read(fd, READ_SIZE)
+        except BlockingIOError:
+            return False
+        except OSError:  # EIO: the last peer of the terminal is gone
+            data = b""
+        stream = self.streams.readers[fd]
+        if not data:
+            self._forget(fd)
+            self.streams.close_reader(fd)
+            return False
+        if self._log is not None:
+            self._log.write(stream, data)
+        for client in self._clients:
+            client.offer(stream, data)
+        return True
+
+    def _forget(self, fd: int) -> None:
+        if self._interest.pop(fd, None) is not None:
+            self.unwatch(fd)
+
+    def _feed(self) -> None:
+        """Write queued input."""
+        writer = self.streams.writer
+        if writer is None:
+            self._input.clear()
+            return
+        while self._input:
+            try:
+                written = os.write(writer, memoryview(self._input)[:READ_SIZE])
+            except BlockingIOError:
+                return
+            except OSError:  # EPIPE: the program closed its input
+                self._input.clear()
+                self._end_input()
+                return
+            del self._input[:written]
+        if self._closing_input:
+            self._end_input()
+
+    def _end_input(self) -> None:
+        writer = self.streams.writer
+        if writer is not None and writer not in self.streams.readers:
+            self._forget(writer)
+        self.streams.close_writer()
+
+    def close_stdin(self) -> None:
+        """End the program's input after what is queued."""
+        self._closing_input = True
+        self._feed()
+
+    # ------------------------------------------------------------------ clients
+
+    def attach(self, sock: socket.socket, target: AttachTarget) -> None:
+        """Serve one more client."""
+        client = Client(sock, target, terminal=self.streams.terminal)
+        self._clients.append(client)
+        if client.has_preface:
+            self._on_client_input(client)
+
+    def _on_client(self, client: Client, mask: int) -> None:
+        if mask & _WRITE:
+            client.flush()
+        if mask & _READ:
+            self._on_client_input(client)
+
+    def _on_client_input(self, client: Client) -> None:
+        data = client.read()
+        if data and self.streams.writer is not None:
+            self._input += data
+            self._feed()
+        if client.reading_ended and client.wants_input and self._stdin_once and not self.streams.terminal:
+            self.close_stdin()
+
+    def _drop(self, client: Client) -> None:
+        self._forget(client.fileno())
+        self._clients.remove(client)
+        if client.wants_input and self._stdin_once and not client.detached and not self.streams.terminal:
+            self.close_stdin()
+        client.close()
+
+    # ------------------------------------------------------------------ end
+
+    def send_signal(self, number: int) -> None:
+        """Signal the process. Raises OSError."""
+        pidfd_send_signal(self.running.pidfd.fileno(), number)
+
+    def _on_oom(self, _mask: int) -> None:
+        if self._oom is not None:
+            self._oom.drain()
+            if self._oom.killed() and not self._oom_killed:
+                self._oom_killed = True
+                self.control.broadcast({"event": "oom"})
+
+    def _on_end(self, _mask: int) -> None:
+        self._ended = True
+        self.unwatch(self.running.pidfd.fileno())
+
+    def _drain(self) -> None:
+        """Read what the process had written; others that hold its streams get a moment of quiet, and no more."""
+        if self._owns_cgroup:
+            with contextlib.suppress(OrlopError, OSError):
+                if self.running.cgroup.pids():  # without a pid namespace of its own others may be left
+                    self.running.cgroup.kill()
+        deadline = time.monotonic() + DRAIN_SECONDS
+        for fd in list(self.streams.readers):
+            while fd in self.streams.readers and self._read_stream(fd) and time.monotonic() < deadline:
+                if any(client.full for client in self._clients):
+                    self._turn(deadline - time.monotonic())
+        while self.streams.readers and time.monotonic() < deadline:
+            if not self._turn(QUIET_SECONDS):
+                break
+
+    def _finish(self) -> None:
+        self.streams.close()
+        if self._log is not None:
+            self._log.close()
+        result = os.waitid(os.P_PIDFD, self.running.pidfd.fileno(), os.WEXITED)
+        if result is None:
+            code = 255
+        else:
+            code = result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+        if self._oom is not None:
+            self._oom_killed = self._oom_killed or self._oom.killed()
+            self.unwatch(self._oom.fileno())
+            self._oom.close()
+            self._oom = None
+        if self._owns_cgroup:
+            with contextlib.suppress(OrlopError, OSError):
+                self.running.cgroup.remove()
+        record = ExitRecord(code, self._oom_killed, self.started_at, time.time_ns())
+        self._write("exit", encode_record(record))
+        self.control.close_listener()
+        self.control.broadcast({"event": "exit", **to_message(record)})
+        self.control.close()
+
+    def _write(self, name: str, data: bytes) -> None:
+        write_atomic(os.path.join(self._state_dir, name), data, 0o600)
+
+    def abandon(self, reason: str) -> None:
+        """The shim itself failed: end the process and say so as well as is still possible."""
+        with contextlib.suppress(OSError):
+            self.send_signal(signal.SIGKILL)
+        with contextlib.suppress(OrlopError, OSError):
+            if self._owns_cgroup:
+                self.running.cgroup.kill()
+                self.running.cgroup.remove()
+        record = ExitRecord(137, self._oom_killed, self.started_at, time.time_ns(), reason)
+        with contextlib.suppress(OSError):
+            self._write("exit", encode_record(record))
+        self.control.broadcast({"event": "exit", **to_message(record)})

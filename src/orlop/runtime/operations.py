@@ -1,0 +1,348 @@
+"""The operations that make a root file system: values that can be printed, compared and applied.
+
+Each acts below a root that is held by descriptor; targets are resolved by the kernel inside that root and mounted upon
+by descriptor, so nothing that races inside the container's volumes can move a mount elsewhere (threats.md B1 to B8).
+They are applied by init, in its own mount namespace, while the host's tree is still visible for sources.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from orlop.errors import InvalidParameterError, SystemFailureError
+from orlop.kernel import mount as k
+from orlop.primitives.owned_fd import OwnedFd
+from orlop.primitives.rootpath import (
+    components,
+    create_file_in_root,
+    is_char_device,
+    mkdir_all_in_root,
+    open_in_root,
+)
+
+if TYPE_CHECKING:
+    from orlop.runtime.mount_options import MountOptions
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(slots=True)
+class Root:
+    """The root being built.
+
+    Attributes:
+        fd: O_PATH descriptor of its top directory.
+        null_fd: the host's verified /dev/null.
+        empty_fd: a mounted, empty, read-only tmpfs that masks directories; -1 until the first one is made.
+    """
+
+    fd: int
+    null_fd: int
+    empty_fd: int = field(default=-1)
+
+
+class Operation(Protocol):
+    """One step of building a root."""
+
+    def describe(self) -> str:
+        """Return it as one line of text."""
+        ...
+
+    def apply(self, root: Root) -> None:
+        """Do it. Raises OrlopError or OSError."""
+        ...
+
+
+def open_ordinary_directory(root_fd: int, path: str) -> OwnedFd:
+    """Open, or make, a directory of which no component may be a link (CVE-2019-19921).
+
+    Raises:
+        InvalidParameterError: something on the way is a link or no directory.
+    """
+    parent = OwnedFd(os.dup(root_fd))
+    try:
+        for name in components(path):
+            try:
+                child = os.open(name, _DIRECTORY, dir_fd=parent.fileno())
+            except FileNotFoundError:
+                os.mkdir(name, 0o755, dir_fd=parent.fileno())
+                child = os.open(name, _DIRECTORY, dir_fd=parent.fileno())
+            except OSError as error:
+                if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+                    message = f'filesystem "{path.strip("/")}" must be mounted on ordinary directory: {path}'
+                    raise InvalidParameterError(message) from None
+                raise
+            parent.close()
+            parent = OwnedFd(child)
+    except BaseException:
+        parent.close()
+        raise
+    return parent
+
+
+def parameter(text: str) -> tuple[str, str | None]:
+    """Split ``key=value``; a flag has no value."""
+    key, equals, value = text.partition("=")
+    return key, value if equals else None
+
+
+def make_filesystem(fstype: str, source: str, parameters: tuple[str, ...], attributes: int) -> OwnedFd:
+    """Return a detached mount of a new file system."""
+    with OwnedFd(k.fsopen(fstype)) as context:
+        k.fsconfig_set_string(context.fileno(), "source", source)
+        for text in parameters:
+            key, value = parameter(text)
+            if value is None:
+                k.fsconfig_set_flag(context.fileno(), key)
+            else:
+                k.fsconfig_set_string(context.fileno(), key, value)
+        k.fsconfig_create(context.fileno())
+        return OwnedFd(k.fsmount(context.fileno(), attributes))
+
+
+@dataclass(frozen=True, slots=True)
+class MountFilesystem:
+    """Mount a new instance of a file system. ``ordinary``: the target must not be reached through links."""
+
+    fstype: str
+    source: str
+    destination: str
+    options: MountOptions
+    ordinary: bool = False
+
+    def describe(self) -> str:
+        """Return it as one line of text."""
+        parameters = ",".join(self.options.parameters)
+        line = f"mount {self.fstype} {self.source} {self.destination} attr={self.options.attr_set:#x} {parameters}"
+        return line.rstrip()
+
+    def apply(self, root: Root) -> None:
+        """Mount it."""
+        opener = open_ordinary_directory if self.ordinary else mkdir_all_in_root
+        with (
+            make_filesystem(self.fstype, self.source, self.options.parameters, self.options.attr_set) as tree,
+            opener(root.fd, self.destination) as target,
+        ):
+            k.move_mount(tree.fileno(), target.fileno())
+            if self.options.propagation:
+                propagation = self.options.propagation & ~k.MS_REC
+                k.mount_setattr(tree.fileno(), "", propagation=propagation)
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Show a directory or file of the host, or, with ``inside``, one of the root, at another place."""
+
+    source: str
+    destination: str
+    options: MountOptions
+    recursive: bool = True
+
+    def describe(self) -> str:
+        """Return it as one line of text."""
+        kind = "rbind" if self.recursive else "bind"
+        return f"{kind} {self.source} {self.destination} attr={self.options.attr_set:#x}"
+
+    def apply(self, root: Root) -> None:
+        """Bind it."""
+        flags = k.OPEN_TREE_CLONE | (k.AT_RECURSIVE if self.recursive else 0)
+        try:
+            tree = OwnedFd(k.open_tree(k.AT_FDCWD, self.source, flags))
+        except FileNotFoundError:
+            message = f"error mounting {self.source!r} to rootfs at {self.destination!r}: no such file or directory"
+            raise InvalidParameterError(message.replace("'", '"')) from None
+        with tree:
+            options = self.options
+            if options.attr_set or options.attr_clear:
+                k.mount_setattr(tree.fileno(), "", attr_set=options.attr_set, attr_clear=options.attr_clear)
+            if options.recursive_set:
+                k.mount_setattr(tree.fileno(), "", attr_set=options.recursive_set, recursive=True)
+            directory = stat.S_ISDIR(os.fstat(tree.fileno()).st_mode)
+            with self._target(root, directory=directory) as target:
+                k.move_mount(tree.fileno(), target.fileno())
+            if options.propagation:
+                recursive = bool(options.propagation & k.MS_REC)
+                propagation = options.propagation & ~k.MS_REC
+                k.mount_setattr(tree.fileno(), "", propagation=propagation, recursive=recursive)
+
+    def _target(self, root: Root, *, directory: bool) -> OwnedFd:
+        try:
+            if directory:
+                return mkdir_all_in_root(root.fd, self.destination)
+            target = create_file_in_root(root.fd, self.destination)
+        except NotADirectoryError:
+            pass
+        else:
+            if not stat.S_ISDIR(os.fstat(target.fileno()).st_mode):
+                return target
+            target.close()
+        raise InvalidParameterError(
+            f'error mounting "{self.source}" to rootfs at "{self.destination}": not a directory: '
+            "are you trying to mount a directory onto a file (or vice-versa)? "
+            "check if the specified host path exists and is the expected type",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MountCgroups:
+    """Show the container's own cgroups, one directory per hierarchy (v1) or the unified one (v2)."""
+
+    destination: str
+    directories: tuple[tuple[str, str], ...]
+    options: MountOptions
+
+    def describe(self) -> str:
+        """Return it as one line of text."""
+        names = ",".join(name or "unified" for name, _ in self.directories)
+        return f"cgroups {self.destination} {names} attr={self.options.attr_set:#x}"
+
+    def apply(self, root: Root) -> None:
+        """Mount them."""
+        unified = dict(self.directories).get("")
+        with open_ordinary_directory(root.fd, self.destination) as target:
+            if unified is not None and len(self.directories) == 1:
+                self._bind(unified, target.fileno())
+                return
+            attributes = self.options.attr_set & ~k.MOUNT_ATTR_RDONLY
+            with make_filesystem("tmpfs", "tmpfs", ("mode=755",), attributes) as top:
+                k.move_mount(top.fileno(), target.fileno())
+                for name, directory in self.directories:
+                    os.mkdir(name or "unified", 0o755, dir_fd=top.fileno())
+                    with OwnedFd(os.open(name or "unified", _DIRECTORY, dir_fd=top.fileno())) as place:
+                        self._bind(directory, place.fileno())
+                    for alias in name.split(",") if "," in name else ():
+                        os.symlink(name, alias, dir_fd=top.fileno())
+                if self.options.attr_set & k.MOUNT_ATTR_RDONLY:
+                    k.mount_setattr(top.fileno(), "", attr_set=k.MOUNT_ATTR_RDONLY)
+
+    def _bind(self, directory: str, target_fd: int) -> None:
+        with OwnedFd(k.open_tree(k.AT_FDCWD, directory, k.OPEN_TREE_CLONE)) as tree:
+            k.mount_setattr(tree.fileno(), "", attr_set=self.options.attr_set)
+            k.move_mount(tree.fileno(), target_fd)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeNode:
+    """Make a device node or FIFO, with umask 0; in a user namespace the host's node is bound instead."""
+
+    path: str
+    mode: int
+    device: int
+    uid: int = 0
+    gid: int = 0
+    bind_from: str = ""
+
+    def describe(self) -> str:
+        """Return it as one line of text."""
+        if self.bind_from:
+            return f"node {self.path} bound from {self.bind_from}"
+        kind = "cb"[stat.S_ISBLK(self.mode)]
+        return f"node {self.path} {kind} {os.major(self.device)}:{os.minor(self.device)} {stat.S_IMODE(self.mode):o}"
+
+    def apply(self, root: Root) -> None:
+        """Make it."""
+        if self.bind_from:
+            with (
+                OwnedFd(k.open_tree(k.AT_FDCWD, self.bind_from, k.OPEN_TREE_CLONE)) as tree,
+                create_file_in_root(root.fd, self.path) as target,
+            ):
+                k.move_mount(tree.fileno(), target.fileno())
+            return
+        names = components(self.path)
+        with open_ordinary_directory(root.fd, os.fsdecode(b"/".join(names[:-1]))) as parent:
+            try:
+                os.mknod(names[-1], self.mode, self.device, dir_fd=parent.fileno())
+            except FileExistsError:
+                self._check_existing(parent.fileno(), names[-1])
+            os.chown(names[-1], self.uid, self.gid, dir_fd=parent.fileno(), follow_symlinks=False)
+
+    def _check_existing(self, parent_fd: int, name: bytes) -> None:
+        found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+        if stat.S_IFMT(found.st_mode) != stat.S_IFMT(self.mode) or found.st_rdev != self.device:
+            raise InvalidParameterError(f"device node exists and is another one: {self.path}")
+
+
+@dataclass(frozen=True, slots=True)
+class MakeLink:
+    """Make a symbolic link in a directory that is reached without links; one that exists is left."""
+
+    path: str
+    target: str
+
+    def describe(self) -> str:
+        """Return it as one line of text."""
+        return f"link {self.path} -> {self.target}"
+
+    def apply(self, root: Root) -> None:
+        """Make it."""
+        names = components(self.path)
+        with open_ordinary_directory(root.fd, os.fsdecode(b"/".join(names[:-1]))) as parent:
+            try:
+                os.symlink(self.target, names[-1], dir_fd=parent.fileno())
+            except FileExistsError:
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Hide a path: a directory behind an empty one, a file behind the host's /dev/null (CVE-2025-31133)."""
+
+    path: str
+
+    def describe(self) -> str:
+        """Return it as one line of text."""
+        return f"mask {self.path}"
+
+    def apply(self, root: Root) -> None:
+        """Hide it; a path that this kernel does not have needs no mask."""
+        try:
+            target = open_in_root(root.fd, self.path, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with target:
+            directory = stat.S_ISDIR(os.fstat(target.fileno()).st_mode)
+            with self._empty(root) if directory else self._null(root) as tree:
+                k.move_mount(tree.fileno(), target.fileno())
+                if directory and root.empty_fd < 0:
+                    root.empty_fd = os.dup(tree.fileno())
+
+    @staticmethod
+    def _empty(root: Root) -> OwnedFd:
+        if root.empty_fd >= 0:
+            return OwnedFd(k.open_tree(root.empty_fd, "", k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH))
+        attributes = k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
+        return make_filesystem("tmpfs", "tmpfs", ("nr_inodes=2", "mode=755"), attributes)
+
+    @staticmethod
+    def _null(root: Root) -> OwnedFd:
+        if not is_char_device(root.null_fd, 1, 3):
+            raise SystemFailureError("not the null device: /dev/null")
+        null = OwnedFd(k.open_tree(root.null_fd, "", k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH))
+        k.mount_setattr(null.fileno(), "", attr_set=k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC)
+        return null
+
+
+@dataclass(frozen=True, slots=True)
+class MakeReadOnly:
+    """Bind a path onto itself, read-only."""
+
+    path: str
+
+    def describe(self) -> str:
+        """Return it as one line of text."""
+        return f"read-only {self.path}"
+
+    def apply(self, root: Root) -> None:
+        """Do it; a path that this kernel does not have needs none."""
+        try:
+            target = open_in_root(root.fd, self.path, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        flags = k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH | k.AT_RECURSIVE
+        with target, OwnedFd(k.open_tree(target.fileno(), "", flags)) as tree:
+            k.mount_setattr(tree.fileno(), "", attr_set=k.MOUNT_ATTR_RDONLY)
+            k.move_mount(tree.fileno(), target.fileno())

@@ -1,0 +1,226 @@
+"""From a configuration to the list of operations that makes its root file system, and what comes after them.
+
+:func:`plan` is pure: it can be printed (``describe``), compared and tested without root. :func:`build` applies it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from orlop.errors import InvalidParameterError
+from orlop.kernel import mount as k
+from orlop.primitives.owned_fd import OwnedFd
+from orlop.primitives.rootpath import is_char_device
+from orlop.runtime.mount_options import PROPAGATION, MountOptions, parse_options
+from orlop.runtime.operations import (
+    Bind,
+    MakeLink,
+    MakeNode,
+    MakeReadOnly,
+    Mask,
+    MountCgroups,
+    MountFilesystem,
+    Operation,
+    Root,
+    make_filesystem,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from orlop.spec.launch import OverlayRoot
+    from orlop.spec.oci import Config, Mount
+
+_NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+_LINKS = (
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+)
+_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+# What may be mounted below /proc: files that lxcfs and Podman replace (runc's list); anything else could hide
+# the files that protect the container (CVE-2019-16884).
+_BELOW_PROC = frozenset(
+    f"/proc/{name}"
+    for name in (
+        *("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev", "sys"),
+        *("sys/kernel/ns_last_pid", "sys/crypto/fips_enabled", "scsi"),
+    )
+)
+LEGACY_OPTIONS_LIMIT = 4095  # one page, with its final NUL
+
+
+def plan(config: Config, cgroup_directories: Mapping[str, str], *, user_namespace: bool) -> list[Operation]:
+    """Return the operations for ``config``, in order.
+
+    Raises:
+        InvalidParameterError: a mount destination that is not allowed.
+        UnsupportedError: an option that would have to be ignored.
+    """
+    operations: list[Operation] = [_mount(mount, cgroup_directories) for mount in config.mounts]
+    if any(mount.destination.rstrip("/") == "/dev" and mount.type != "bind" for mount in config.mounts):
+        operations += _devices(config, user_namespace=user_namespace)
+    operations += [MakeReadOnly(path) for path in config.linux.readonly_paths]
+    operations += [Mask(path) for path in config.linux.masked_paths]
+    return operations
+
+
+def _mount(mount: Mount, cgroup_directories: Mapping[str, str]) -> Operation:
+    destination = os.path.normpath("/" + mount.destination.lstrip("/"))
+    if mount.uid_mappings or mount.gid_mappings:
+        raise InvalidParameterError(f"mount with id mappings is not supported: {destination}")
+    options = parse_options(mount.options)
+    kind = mount.type
+    if destination == "/":
+        raise InvalidParameterError("invalid mount: cannot mount on the root: /")
+    if kind == "bind" or (options.bind and kind in {"", "none"}):
+        _check_below_proc(destination)
+        if options.parameters:
+            raise InvalidParameterError(f"invalid option of a bind mount: {options.parameters[0]}")
+        return Bind(mount.source, destination, options, recursive=options.recursive or not options.bind)
+    if kind in {"proc", "sysfs"}:
+        return MountFilesystem(kind, mount.source or kind, destination, options, ordinary=True)
+    _check_below_proc(destination)
+    if kind in {"cgroup", "cgroup2"}:
+        return MountCgroups(destination, tuple(cgroup_directories.items()), options)
+    if kind not in {"tmpfs", "devpts", "mqueue", "ramfs"}:
+        raise InvalidParameterError(f"unsupported mount type: {kind or 'none'}: {destination}")
+    return MountFilesystem(kind, mount.source or kind, destination, options, ordinary=destination.startswith("/dev"))
+
+
+def _check_below_proc(destination: str) -> None:
+    if destination == "/proc" or (destination.startswith("/proc/") and destination not in _BELOW_PROC):
+        raise InvalidParameterError(f'"{destination}" cannot be mounted because it is inside /proc')
+
+
+def _devices(config: Config, *, user_namespace: bool) -> list[Operation]:
+    operations: list[Operation] = []
+    for name, major, minor in _NODES:
+        source = f"/dev/{name}" if user_namespace else ""
+        operations.append(MakeNode(f"/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor), bind_from=source))
+    for device in config.linux.devices:
+        mode = _KINDS[device.type] | (0o666 if device.mode is None else stat.S_IMODE(device.mode))
+        source = device.path if user_namespace else ""
+        number = os.makedev(device.major, device.minor)
+        operations.append(MakeNode(device.path, mode, number, device.uid or 0, device.gid or 0, bind_from=source))
+    operations += [MakeLink(path, target) for path, target in _LINKS]
+    operations.append(MakeLink("/dev/ptmx", "pts/ptmx"))
+    operations.append(MakeLink("/dev/core", "/proc/kcore"))
+    return operations
+
+
+def overlay_legacy_options(root: OverlayRoot, names: Sequence[str]) -> str:
+    """Return mount(2)'s option string for layers under short ``names`` (lower ..., upper, work)."""
+    lowers, rest = names[: len(root.lower)], names[len(root.lower) :]
+    text = "lowerdir=" + ":".join(lowers)
+    if root.upper is not None:
+        text += f",upperdir={rest[0]},workdir={rest[1]}"
+    return text + (",volatile" if root.volatile else "")
+
+
+def mount_overlay(root: OverlayRoot) -> OwnedFd:
+    """Return a detached overlay mount; one ``lowerdir+`` per layer, so that no path is ever parsed (threats.md B18).
+
+    Raises:
+        OSError: EINVAL where the kernel (before 6.5) does not know ``lowerdir+``.
+    """
+    with OwnedFd(k.fsopen("overlay")) as context:
+        fd = context.fileno()
+        k.fsconfig_set_string(fd, "source", "overlay")
+        for lower in root.lower:
+            k.fsconfig_set_string(fd, "lowerdir+", lower)
+        if root.upper is not None and root.work is not None:
+            k.fsconfig_set_string(fd, "upperdir", root.upper)
+            k.fsconfig_set_string(fd, "workdir", root.work)
+            k.fsconfig_set_string(fd, "index", "off")
+        k.fsconfig_set_string(fd, "metacopy", "off")
+        k.fsconfig_set_string(fd, "redirect_dir", "nofollow")
+        if root.volatile:
+            k.fsconfig_set_flag(fd, "volatile")
+        k.fsconfig_create(fd)
+        return OwnedFd(k.fsmount(fd))
+
+
+def mount_overlay_at(root: OverlayRoot, target: str) -> None:
+    """Mount an overlay by mount(2), for kernels before 6.5: layers are named by descriptors to keep the text short."""
+    paths = [*root.lower, *([root.upper, root.work] if root.upper is not None and root.work is not None else [])]
+    fds = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in paths]
+    try:
+        options = overlay_legacy_options(root, [f"/proc/self/fd/{fd}" for fd in fds])
+        if len(options) > LEGACY_OPTIONS_LIMIT:
+            raise InvalidParameterError(f"too many layers for this kernel: {len(root.lower)}")
+        k.mount("overlay", target, "overlay", 0, options)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def mount_root(overlay: OverlayRoot | None, path: str, target: str, propagation: str) -> OwnedFd:
+    """Mount the container's root at ``target`` in the caller's mount namespace; returns its O_PATH descriptor.
+
+    Args:
+        overlay: layers, or None.
+        path: a directory to bind where there are no layers.
+        target: an existing directory of the host.
+        propagation: rootfsPropagation of the configuration; of the host's whole tree as seen from here.
+    """
+    flags = PROPAGATION.get(propagation or "rslave", k.MS_SLAVE | k.MS_REC)
+    k.mount(None, "/", None, flags)
+    if overlay is None:
+        tree = OwnedFd(k.open_tree(k.AT_FDCWD, path, k.OPEN_TREE_CLONE | k.AT_RECURSIVE))
+    else:
+        try:
+            tree = mount_overlay(overlay)
+        except OSError as error:
+            if error.errno != 22 or len(overlay.lower) == 0:
+                raise
+            mount_overlay_at(overlay, target)
+            return OwnedFd(os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    with OwnedFd(os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place:
+        k.mount_setattr(tree.fileno(), "", propagation=k.MS_PRIVATE)
+        k.move_mount(tree.fileno(), place.fileno())
+    return tree
+
+
+def open_null() -> OwnedFd:
+    """Open the host's /dev/null and make sure that it is the null device."""
+    null = OwnedFd(os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
+    if not is_char_device(null.fileno(), 1, 3):
+        null.close()
+        raise InvalidParameterError("not the null device: /dev/null")
+    return null
+
+
+def build(operations: Sequence[Operation], root_fd: int, null_fd: int) -> None:
+    """Apply the operations in order; umask must be 0."""
+    root = Root(root_fd, null_fd)
+    for operation in operations:
+        operation.apply(root)
+    if root.empty_fd >= 0:
+        os.close(root.empty_fd)
+
+
+def pivot(root_fd: int, *, read_only: bool) -> None:
+    """Make ``root_fd`` the root of the mount namespace and let go of the old one (pivot_root(2), NOTES)."""
+    if read_only:
+        k.mount_setattr(root_fd, "", attr_set=k.MOUNT_ATTR_RDONLY)
+    old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.fchdir(root_fd)
+    k.pivot_root(".", ".")
+    os.fchdir(old)
+    # Not private but slave first: the detach below must not travel to the host.
+    k.mount(None, ".", None, k.MS_SLAVE | k.MS_REC)
+    k.umount2(".", k.MNT_DETACH)
+    os.close(old)
+    os.chdir("/")
+
+
+def private_proc() -> OwnedFd:
+    """Return a detached procfs that nothing of the container can reach or replace (CVE-2025-52881)."""
+    return make_filesystem("proc", "proc", (), k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC)
+
+
+__all__ = ["MountOptions", "build", "mount_root", "open_null", "pivot", "plan", "private_proc"]

@@ -1,0 +1,130 @@
+"""The spawner: one warm, single-threaded process that forks whatever must be root near a container.
+
+It is executed once from a sealed interpreter with an empty environment, imports everything that its children will
+need, and then only receives requests and forks. It never answers; each child does, on its request's own channel. The
+operations are drawn in ``docs/concepts/processes.md``.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+from typing import TYPE_CHECKING
+
+from orlop.errors import InvalidParameterError, SystemFailureError
+from orlop.kernel.prctl import set_dumpable, set_name
+from orlop.primitives.channel import Channel, ProtocolError
+from orlop.primitives.owned_fd import OwnedFd
+from orlop.runtime import session
+from orlop.runtime.cgroups import detect
+from orlop.runtime.forking import fork
+from orlop.runtime.importing import Blocker
+from orlop.runtime.init import report
+from orlop.runtime.network_namespace import answer_namespace_of, answer_new_namespace
+from orlop.runtime.sealed import is_sealed
+from orlop.runtime.security import apply
+from orlop.runtime.trees import answer_copy_up, answer_pack, answer_remove, answer_unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orlop.runtime.cgroups import Hierarchies
+    from orlop.spec.json import JsonObject
+
+    Work = Callable[[Channel, JsonObject, list[OwnedFd], Hierarchies], None]
+
+WORK: dict[str, Work] = {
+    "container": session.run_container,
+    "exec": session.run_exec,
+    "netns": answer_new_namespace,
+    "netns-of": answer_namespace_of,
+    "unpack": answer_unpack,
+    "pack": answer_pack,
+    "copy-up": answer_copy_up,
+    "remove-tree": answer_remove,
+}
+
+
+def main(channel_fd: int) -> None:
+    """Serve requests from ``channel_fd`` until its other end is closed; never returns an error to anybody.
+
+    Raises:
+        SystemFailureError: this interpreter is not sealed.
+    """
+    if not is_sealed():
+        raise SystemFailureError("spawner does not run from a sealed interpreter")
+    set_dumpable(0)
+    set_name(b"orlop-spawner")
+    os.umask(0o077)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the engine decides; its end is the end of file
+    channel = Channel.from_fd(OwnedFd(channel_fd))
+    hierarchies = detect()
+    apply.preload()
+    blocker = Blocker()
+    gc.collect()
+    gc.freeze()
+    wakeup = _watch_children()
+    while True:
+        ready = select.select([channel.fileno(), wakeup], [], [])[0]
+        if wakeup in ready:
+            _reap(wakeup)
+        if channel.fileno() in ready and not _serve(channel, hierarchies, blocker):
+            return
+
+
+def _watch_children() -> int:
+    """Return a descriptor that becomes readable when a child ended."""
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return reading
+
+
+def _reap(wakeup: int) -> None:
+    try:
+        os.read(wakeup, 4096)
+    except BlockingIOError:
+        return
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+
+
+def _serve(channel: Channel, hierarchies: Hierarchies, blocker: Blocker) -> bool:
+    """Take one request and fork for it; False at the end of file."""
+    try:
+        got = channel.receive()
+    except ProtocolError:
+        return True  # its reply channel went with its descriptors: the engine sees the end of file
+    if got is None:
+        return False
+    message, fds = got
+    try:
+        if not fds:
+            return True
+        work = WORK.get(str(message.get("op")))
+
+        def run() -> None:
+            answer = Channel.from_fd(fds.pop(0))
+            try:
+                if work is None:
+                    raise InvalidParameterError(f"unknown operation: {message.get('op')}")
+                work(answer, message, fds, hierarchies)
+            except BaseException as error:  # noqa: BLE001 - the answer is the only way to tell
+                report(answer, error)
+
+        try:
+            fork([fd.fileno() for fd in fds], run, blocker)
+        except OSError as error:
+            report(Channel.from_fd(fds.pop(0)), error)
+    finally:
+        for fd in fds:
+            fd.close()
+    return True

@@ -1,0 +1,122 @@
+"""Trees of files that are unpacked, packed, filled and removed beside hostile content: each in a child of its own.
+
+The child sees its work through descriptors only, in a mount namespace of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from orlop.errors import InvalidParameterError
+from orlop.kernel import mount as k
+from orlop.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from orlop.kernel.process import CLONE_NEWNS, setns, unshare
+from orlop.primitives.copy_up import copy_up
+from orlop.primitives.owned_fd import OwnedFd
+from orlop.primitives.removal import remove_tree
+from orlop.primitives.tar import Limits, pack, unpack
+from orlop.runtime.rootfs import mount_overlay, mount_overlay_at
+from orlop.spec.launch import OverlayRoot, from_message
+
+if TYPE_CHECKING:
+    from orlop.primitives.channel import Channel
+    from orlop.runtime.cgroups import Hierarchies
+    from orlop.spec.json import JsonObject
+
+_READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_EINVAL = 22
+
+
+def answer_unpack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
+    """Operation ``unpack``: a layer's tar stream into a private directory."""
+    if len(fds) != 1:
+        raise InvalidParameterError("unpack takes one stream")
+    limits = message.get("limits")
+    numbers = (
+        {name: value for name, value in limits.items() if isinstance(value, int)} if isinstance(limits, dict) else {}
+    )
+    unshare(CLONE_NEWNS)
+    k.mount(None, "/", None, k.MS_PRIVATE | k.MS_REC)
+    # Opened here, not before: only mounts of the own mount namespace can be cloned.
+    with OwnedFd(os.open(_text(message, "root"), _READ | os.O_NOFOLLOW)) as root:
+        _leave_host(root)
+        done = unpack(root.fileno(), fds[0].fileno(), Limits(**numbers))
+    reply.send({"ok": True, "size": done.size, "entries": done.entries})
+
+
+def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
+    """Operation ``pack``: a container's root file system, running or not, as a tar stream."""
+    overlay = message.get("overlay")
+    if isinstance(overlay, dict) and len(fds) == 1:
+        root = _open_view(from_message(OverlayRoot, overlay))
+        out = fds[0]
+    elif "pid" in message and len(fds) == 2:
+        # The mount itself, without what is mounted in it: the container's /proc, /dev, volumes are not its files.
+        setns(fds[0].fileno(), CLONE_NEWNS)
+        root = OwnedFd(k.open_tree(k.AT_FDCWD, "/", k.OPEN_TREE_CLONE))
+        out = fds[1]
+    else:
+        raise InvalidParameterError("pack takes an overlay, or a pid with its pidfd, and a stream")
+    with root, OwnedFd(os.open(".", _READ, dir_fd=root.fileno())) as top:
+        done = pack(top.fileno(), out.fileno())
+    out.close()
+    reply.send({"ok": True, "size": done.size})
+
+
+def answer_copy_up(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _: Hierarchies) -> None:
+    """Operation ``copy-up``: what the image has at a path into an empty volume (CVE-2022-23648)."""
+    overlay = message.get("overlay")
+    if not isinstance(overlay, dict):
+        raise InvalidParameterError("copy-up takes an overlay")
+    with (
+        _open_view(from_message(OverlayRoot, overlay)) as root,
+        OwnedFd(os.open(_text(message, "target"), _READ | os.O_NOFOLLOW)) as target,
+    ):
+        resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+        try:
+            source = OwnedFd(openat2(root.fileno(), _text(message, "path"), _READ, resolve=resolve))
+        except (FileNotFoundError, NotADirectoryError):
+            reply.send({"ok": True, "copied": False})
+            return
+        with source:
+            copied = copy_up(source.fileno(), target.fileno())
+    reply.send({"ok": True, "copied": copied})
+
+
+def answer_remove(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _: Hierarchies) -> None:
+    """Operation ``remove-tree``: an engine-owned directory with whatever a container left in it."""
+    remove_tree(_text(message, "path"))
+    reply.send({"ok": True})
+
+
+def _open_view(view: OverlayRoot) -> OwnedFd:
+    """Return a read-only view of layers; overlay itself wants two."""
+    if len(view.lower) == 1:
+        return OwnedFd(os.open(view.lower[0], _READ | os.O_NOFOLLOW))
+    try:
+        return mount_overlay(view)
+    except OSError as error:
+        if error.errno != _EINVAL:
+            raise
+    unshare(CLONE_NEWNS)
+    k.mount(None, "/", None, k.MS_PRIVATE | k.MS_REC)
+    mount_overlay_at(view, "/mnt")
+    return OwnedFd(os.open("/mnt", _READ))
+
+
+def _leave_host(root: OwnedFd) -> None:
+    """Make ``root`` all that this process can see: what the archive names cannot be anything else."""
+    with OwnedFd(k.open_tree(root.fileno(), "", k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH)) as tree:
+        k.move_mount(tree.fileno(), root.fileno())
+        os.fchdir(tree.fileno())
+        k.pivot_root(".", ".")
+        k.umount2(".", k.MNT_DETACH)
+        os.chdir("/")
+
+
+def _text(message: JsonObject, name: str) -> str:
+    value = message.get(name)
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise InvalidParameterError(f"bad {name}: {value!r:.80}")
+    return value
