@@ -99,6 +99,8 @@ def main() -> None:
         "x86": {**header_numbers("unistd_32.h"), **NEWER},
         "x32": {**header_numbers("unistd_x32.h"), **NEWER},
     }
+    # syscall_64.tbl: its ABI is "64", not "common"
+    del tables["x32"]["map_shadow_stack"]
     names = known_names().union(*tables.values(), *(rule["names"] for rule in profile["syscalls"]))
     tables["aarch64"] = {**libseccomp_numbers(TOKENS["aarch64"], names), **NEWER}
     tables["arm"] = {**libseccomp_numbers(TOKENS["arm"], names), **NEWER, **ARM_PRIVATE}
