@@ -1,0 +1,76 @@
+"""A bundle: a directory with ``config.json`` and a root file system (runtime-spec, bundle.md)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.runtime.oci.document import parse_document, read_file
+from orlop.spec.oci import parse_config, require_runnable
+
+if TYPE_CHECKING:
+    from orlop.runtime.oci.options import Parsed
+    from orlop.spec.oci import Config, Process
+
+# descriptors beyond these are certainly a mistake
+_MAX_PRESERVED = 1024
+
+
+class Bundle(NamedTuple):
+    """What was read: where the bundle is, its configuration as given and as understood, and the root's path."""
+
+    directory: str
+    data: bytes
+    config: Config
+    process: Process
+    rootfs: str
+
+
+def enter_bundle(options: Parsed) -> Bundle:
+    """Change into the bundle's directory and read it.
+
+    Raises:
+        InvalidParameterError: no bundle, or a bad configuration.
+        UnsupportedError: it asks for what this version does not do.
+    """
+    if options.switch("no-pivot"):
+        raise UnsupportedError("--no-pivot is not supported: chroot is no boundary")
+    directory = options.text("bundle")
+    if directory:
+        try:
+            os.chdir(directory)
+        except OSError as error:
+            raise InvalidParameterError(f"chdir {directory}: {(error.strerror or '').lower()}") from None
+    directory = os.getcwd()
+    try:
+        data = read_file("config.json")
+    except FileNotFoundError:
+        raise InvalidParameterError("JSON specification file config.json not found") from None
+    config = parse_config(parse_document(data, "config.json"))
+    root, process = require_runnable(config)
+    rootfs = os.path.realpath(os.path.join(directory, root.path))
+    if not os.path.isdir(rootfs):
+        raise InvalidParameterError(f"invalid rootfs: stat {rootfs}: no such file or directory")
+    return Bundle(directory, data, config, process, rootfs)
+
+
+def preserved_fds(options: Parsed) -> tuple[int, ...]:
+    """Return the descriptors that the container gets beside stdio: LISTEN_FDS' and ``--preserve-fds``'.
+
+    Raises:
+        InvalidParameterError: one of them is not open.
+    """
+    listening = os.environ.get("LISTEN_FDS", "")
+    count = options.number("preserve-fds")
+    if listening.isascii() and listening.isdigit() and len(listening) <= 4:
+        count += int(listening)
+    if not 0 <= count <= _MAX_PRESERVED:
+        raise InvalidParameterError(f"invalid number of descriptors to preserve: {count}")
+    fds = tuple(range(3, 3 + count))
+    for fd in fds:
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise InvalidParameterError(f"preserved fd {fd} is not open") from None
+    return fds

@@ -1,0 +1,291 @@
+"""Verbs on containers that exist: state, list, kill, pause, resume, delete, ps, update."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, UnsupportedError
+from orlop.kernel.process import pidfd_open, pidfd_send_signal
+from orlop.runtime.cgroups import open_cgroup
+from orlop.runtime.oci.document import parse_document, read_all, read_document
+from orlop.runtime.oci.process_table import owner_name, process_lines
+from orlop.runtime.oci.state import State, is_alive, state_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orlop.runtime.cgroups import CgroupSet
+    from orlop.runtime.oci.main import Invocation
+    from orlop.spec.json import JsonObject, JsonValue
+
+# how long a killed container may take to disappear, as in runc
+_DEATH_SECONDS = 10.0
+
+
+def show_state(invocation: Invocation) -> int:
+    """Print a container's state."""
+    state = invocation.store.load(invocation.arguments[0])
+    document = state_document(state, invocation.store.status(state, invocation.hierarchies))
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+def list_containers(invocation: Invocation) -> int:
+    """Print all containers: a table, ids or JSON."""
+    form = invocation.options.text("format", "table")
+    if form not in ("table", "json"):
+        raise InvalidParameterError("invalid format option")
+    store = invocation.store
+    documents = []
+    for identity in store.identities():
+        try:
+            state = store.load(identity)
+        except NotFoundError:
+            continue  # deleted just now
+        documents.append(
+            {**state_document(state, store.status(state, invocation.hierarchies)), "owner": owner_name(state.owner)}
+        )
+    if invocation.options.switch("quiet"):
+        sys.stdout.write("".join(f"{document['id']}\n" for document in documents))
+    elif form == "json":
+        sys.stdout.write(json.dumps(documents or None, separators=(",", ":")))
+    else:
+        rows: list[tuple[str, ...]] = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
+        keys = ("id", "pid", "status", "bundle", "created", "owner")
+        rows.extend(tuple(str(document[key]) for key in keys) for document in documents)
+        _print_table(rows)
+    return 0
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    """Columns at least 12 wide with three spaces between, as runc's tabwriter."""
+    widths = [max(12, *(len(row[column]) + 3 for row in rows)) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        sys.stdout.write("".join([*cells, row[-1]]) + "\n")
+
+
+def kill(invocation: Invocation) -> int:
+    """Send a signal to init, or with ``--all`` to everything in the container."""
+    identity, *rest = invocation.arguments
+    number = parse_signal(rest[0] if rest else "SIGTERM")
+    state = invocation.store.load(identity)
+    if invocation.options.switch("all"):
+        _signal_all(open_cgroup(invocation.hierarchies, state.cgroup), number)
+        return 0
+    signal_init(state, number)
+    if number == signal.SIGKILL:
+        _thaw_for_death(invocation, state)
+    return 0
+
+
+def signal_init(state: State, number: int) -> None:
+    """Signal init by a pidfd whose identity was verified after it was opened (threats.md A11).
+
+    Raises:
+        ConflictError: it does not run.
+    """
+    try:
+        pidfd = pidfd_open(state.pid)
+    except ProcessLookupError:
+        raise ConflictError("container not running") from None
+    try:
+        if not is_alive(state):
+            raise ConflictError("container not running")
+        pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        raise ConflictError("container not running") from None
+    finally:
+        os.close(pidfd)
+
+
+def _thaw_for_death(invocation: Invocation, state: State) -> None:
+    """A frozen process cannot die of the signal that it was sent."""
+    cgroup = open_cgroup(invocation.hierarchies, state.cgroup)
+    if cgroup.frozen():
+        cgroup.thaw()
+
+
+def _signal_all(cgroup: CgroupSet, number: int) -> None:
+    if number == signal.SIGKILL:
+        cgroup.kill()
+        return
+    pids = cgroup.pids()
+    if not pids:
+        return
+    # nothing exits while it is frozen, so no number can come to mean another process
+    cgroup.freeze()
+    try:
+        for pid in cgroup.pids():
+            os.kill(pid, number)
+    finally:
+        cgroup.thaw()
+
+
+def parse_signal(text: str) -> int:
+    """Return the number of ``9``, ``KILL`` or ``SIGKILL``. Raises InvalidParameterError."""
+    if text.isascii() and text.isdigit() and len(text) <= 3 and 0 < int(text) <= signal.SIGRTMAX:
+        return int(text)
+    name = text.upper()
+    name = name if name.startswith("SIG") else f"SIG{name}"
+    member = signal.Signals.__members__.get(name)
+    if member is not None:
+        return int(member)
+    for base, first in (("SIGRTMIN+", int(signal.SIGRTMIN)), ("SIGRTMAX-", int(signal.SIGRTMAX))):
+        offset = name.removeprefix(base)
+        if offset != name and offset.isascii() and offset.isdigit() and len(offset) <= 2:
+            number = first + int(offset) if base.endswith("+") else first - int(offset)
+            if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
+                return number
+    raise InvalidParameterError(f'unknown signal "{text}"')
+
+
+def pause(invocation: Invocation) -> int:
+    """Freeze a created or running container."""
+    state = invocation.store.load(invocation.arguments[0])
+    if invocation.store.status(state, invocation.hierarchies) not in ("created", "running"):
+        raise ConflictError("container not running")
+    open_cgroup(invocation.hierarchies, state.cgroup).freeze()
+    return 0
+
+
+def resume(invocation: Invocation) -> int:
+    """Thaw a paused container."""
+    state = invocation.store.load(invocation.arguments[0])
+    if invocation.store.status(state, invocation.hierarchies) != "paused":
+        raise ConflictError("container not paused")
+    open_cgroup(invocation.hierarchies, state.cgroup).thaw()
+    return 0
+
+
+def start(invocation: Invocation) -> int:
+    """Let a created container execute its program."""
+    state = invocation.store.load(invocation.arguments[0])
+    status = invocation.store.status(state, invocation.hierarchies)
+    if status == "stopped":
+        raise ConflictError("cannot start a container that has stopped")
+    if status == "running":
+        raise ConflictError("cannot start an already running container")
+    if status == "paused":
+        raise ConflictError("cannot start a paused container")
+    invocation.store.open_gate(state)
+    return 0
+
+
+def delete(invocation: Invocation) -> int:
+    """Remove what is left of a stopped or created container; with ``--force`` of any."""
+    identity = invocation.arguments[0]
+    force = invocation.options.switch("force")
+    try:
+        state = invocation.store.load(identity)
+    except NotFoundError:
+        if not force:
+            raise
+        # a directory without a state is a create that was killed
+        invocation.store.remove(identity)
+        return 0
+    status = invocation.store.status(state, invocation.hierarchies)
+    if status not in ("stopped", "created") and not force:
+        raise ConflictError(f"cannot delete container {identity} that is not stopped: {status}")
+    destroy(invocation, state)
+    return 0
+
+
+def destroy(invocation: Invocation, state: State) -> None:
+    """Kill everything of a container and remove its cgroup and directory."""
+    cgroup = open_cgroup(invocation.hierarchies, state.cgroup)
+    if is_alive(state):
+        try:
+            signal_init(state, signal.SIGKILL)
+        except ConflictError:
+            pass
+        else:
+            _thaw_for_death(invocation, state)
+            _wait_for_death(state)
+    cgroup.kill()
+    cgroup.remove()
+    invocation.store.remove(state.id)
+
+
+def _wait_for_death(state: State) -> None:
+    deadline = time.monotonic() + _DEATH_SECONDS
+    delay = 0.0005
+    while is_alive(state):
+        if time.monotonic() > deadline:
+            raise ConflictError("container init still running")
+        time.sleep(delay)
+        delay = min(2 * delay, 0.05)
+
+
+def ps(invocation: Invocation) -> int:
+    """Print the container's processes. The host's ``ps`` is not run: options for it are refused."""
+    identity, *rest = invocation.arguments
+    if rest:
+        raise UnsupportedError(f"ps options are not supported: {' '.join(rest)}")
+    state = invocation.store.load(identity)
+    pids = sorted(open_cgroup(invocation.hierarchies, state.cgroup).pids())
+    form = invocation.options.text("format", "table")
+    if form == "json":
+        sys.stdout.write(json.dumps(pids or None, separators=(",", ":")) + "\n")
+        return 0
+    if form != "table":
+        raise InvalidParameterError("invalid format option")
+    sys.stdout.write("".join(f"{line}\n" for line in process_lines(pids)))
+    return 0
+
+
+_LIMITS: tuple[tuple[str, str, str], ...] = (
+    ("blkio-weight", "blockIO", "weight"),
+    ("cpu-period", "cpu", "period"),
+    ("cpu-quota", "cpu", "quota"),
+    ("cpu-burst", "cpu", "burst"),
+    ("cpu-share", "cpu", "shares"),
+    ("cpu-rt-period", "cpu", "realtimePeriod"),
+    ("cpu-rt-runtime", "cpu", "realtimeRuntime"),
+    ("cpu-idle", "cpu", "idle"),
+    ("memory", "memory", "limit"),
+    ("memory-reservation", "memory", "reservation"),
+    ("memory-swap", "memory", "swap"),
+    ("pids-limit", "pids", "limit"),
+)
+
+
+def update(invocation: Invocation) -> int:
+    """Change limits from flags, or from a JSON document (``-r FILE``, ``-r -``)."""
+    from orlop.spec.oci import parse_resources
+
+    options = invocation.options
+    state = invocation.store.load(invocation.arguments[0])
+    document: JsonValue = {}
+    source = options.text("resources")
+    if source == "-":
+        document = parse_document(read_all(0), "standard input")
+    elif source:
+        document = read_document(source)
+    else:
+        document = _limits_document(options.given, options.number)
+        for flag, name in (("cpuset-cpus", "cpus"), ("cpuset-mems", "mems")):
+            if options.given(flag):
+                cpu = document.setdefault("cpu", {})
+                if isinstance(cpu, dict):
+                    cpu[name] = options.text(flag)
+    resources = parse_resources(document)
+    if invocation.store.status(state, invocation.hierarchies) == "stopped":
+        raise ConflictError("container not running")
+    open_cgroup(invocation.hierarchies, state.cgroup).update(resources)
+    return 0
+
+
+def _limits_document(given: Callable[[str], bool], number: Callable[[str], int]) -> JsonObject:
+    document: JsonObject = {}
+    for flag, section, name in _LIMITS:
+        if given(flag):
+            part = document.setdefault(section, {})
+            if isinstance(part, dict):
+                part[name] = number(flag)
+    return document

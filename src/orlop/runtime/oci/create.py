@@ -1,0 +1,157 @@
+"""``create`` and ``run``: from a bundle to a process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orlop.errors import ConflictError, OrlopError
+from orlop.kernel.prctl import set_child_subreaper
+from orlop.kernel.process import start_time
+from orlop.primitives.atomic import write_atomic
+from orlop.runtime import container
+from orlop.runtime.cgroups import normalise_path
+from orlop.runtime.oci import control
+from orlop.runtime.oci.bundle import Bundle, enter_bundle, preserved_fds
+from orlop.runtime.oci.console import check_console_socket, send_console
+from orlop.runtime.oci.foreground import wait_in_foreground
+from orlop.runtime.oci.state import ROOT_TARGET, State
+from orlop.spec.oci import Root
+
+if TYPE_CHECKING:
+    from orlop.runtime.container import RunningProcess
+    from orlop.runtime.oci.main import Invocation
+
+
+def create(invocation: Invocation) -> int:
+    """Make the container up to the point where its program would be executed."""
+    with _Creation(invocation, waits=True, detached=True) as creation:
+        creation.make()
+        creation.record()
+    return 0
+
+
+def run(invocation: Invocation) -> int:
+    """Create and start; unless detached wait for the end, return the program's status and delete the container."""
+    options = invocation.options
+    detached = options.switch("detach")
+    if not detached and not options.switch("no-subreaper"):
+        set_child_subreaper(True)
+    with _Creation(invocation, waits=False, detached=detached) as creation:
+        running = creation.make()
+        creation.record()
+    if detached:
+        return 0
+    master = None if running.master is None else running.master.fileno()
+    code = wait_in_foreground(running.pid, running.pidfd.fileno(), master)
+    _reap_orphans()
+    if not options.switch("keep"):
+        control.destroy(invocation, creation.state)
+    return code
+
+
+def _reap_orphans() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+class _Creation:
+    """One container being made; leaving the block by an error undoes everything."""
+
+    state: State
+
+    def __init__(self, invocation: Invocation, *, waits: bool, detached: bool) -> None:
+        self._invocation = invocation
+        self._identity = invocation.arguments[0]
+        self._waits = waits
+        self._detached = detached
+        self._undo = contextlib.ExitStack()
+        self._running: RunningProcess | None = None
+        invocation.store.directory(self._identity)
+        # before the bundle is entered: these are relative to where we were called
+        options = invocation.options
+        self._pid_file = os.path.abspath(options.text("pid-file")) if options.text("pid-file") else ""
+        self._console = os.path.abspath(options.text("console-socket")) if options.text("console-socket") else ""
+        self._preserved = preserved_fds(options)
+        self._bundle: Bundle = enter_bundle(options)
+        check_console_socket(self._console, terminal=self._bundle.process.terminal, detached=detached)
+
+    def __enter__(self) -> _Creation:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is None:
+            self._undo.pop_all()
+        else:
+            self._undo.close()
+
+    def make(self) -> RunningProcess:
+        """Claim the id, make the container, hand its terminal over."""
+        store, bundle, identity = self._invocation.store, self._bundle, self._identity
+        directory = store.claim(identity)
+        self._undo.callback(store.remove, identity)
+        os.mkdir(f"{directory}/{ROOT_TARGET}", 0o700)
+        fifo = store.make_gate(identity) if self._waits else None
+        readonly = bundle.config.root is not None and bundle.config.root.readonly
+        creation = container.Creation(
+            id=identity,
+            config=replace(bundle.config, root=Root(bundle.rootfs, readonly)),
+            root_target=f"{directory}/{ROOT_TARGET}",
+            stdio=None if bundle.process.terminal else (0, 1, 2),
+            fifo=fifo,
+            preserve=len(self._preserved),
+            new_keyring=not self._invocation.options.switch("no-new-keyring"),
+            die_with_parent=not self._detached,
+        )
+        try:
+            running = container.create(creation, self._invocation.hierarchies)
+        except OrlopError as error:
+            raise type(error)(f"unable to start container process: {error}") from error
+        finally:
+            if fifo is not None:
+                os.close(fifo)
+        self._running = running
+        self._undo.callback(_remove, running)
+        if running.master is not None and self._detached:
+            send_console(self._console, running.master.fileno(), "/dev/ptmx")
+            running.master.close()
+        return running
+
+    def record(self) -> None:
+        """Write the state, and the pid file last: who waits for it finds the container complete."""
+        running, bundle = self._running, self._bundle
+        if running is None:
+            raise ConflictError("container does not exist")
+        self.state = State(
+            id=self._identity,
+            pid=running.pid,
+            start_time=start_time(running.pid),
+            bundle=bundle.directory,
+            rootfs=bundle.rootfs,
+            created=_now(),
+            cgroup=normalise_path(bundle.config.linux.cgroups_path, container_id=self._identity),
+            owner=os.geteuid(),
+            version=bundle.config.version,
+            annotations=bundle.config.annotations,
+        )
+        store = self._invocation.store
+        write_atomic(f"{store.directory(self._identity)}/config.json", bundle.data, 0o600)
+        store.save(self.state)
+        if self._pid_file:
+            write_atomic(self._pid_file, str(running.pid).encode(), 0o644)
+
+
+def _remove(running: RunningProcess) -> None:
+    container.kill_and_reap(running.pidfd)
+    running.cgroup.kill()
+    running.cgroup.remove()
+
+
+def _now() -> str:
+    """Return the time as runc writes it: RFC 3339 with nanoseconds, UTC."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09}Z"

@@ -1,0 +1,144 @@
+"""``exec``: one more process in a container."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orlop.errors import ConflictError, InvalidParameterError, OrlopError, UnsupportedError
+from orlop.kernel.prctl import set_child_subreaper
+from orlop.kernel.process import pidfd_open
+from orlop.primitives.atomic import write_atomic
+from orlop.primitives.owned_fd import OwnedFd
+from orlop.runtime import exec as execution
+from orlop.runtime.oci.bundle import preserved_fds
+from orlop.runtime.oci.console import check_console_socket, send_console
+from orlop.runtime.oci.document import read_document
+from orlop.runtime.oci.foreground import wait_in_foreground
+from orlop.runtime.oci.state import is_alive
+from orlop.spec.oci import Capabilities, User, parse_config, parse_process, require_runnable
+from orlop.spec.oci.fields import ID_MAX
+
+if TYPE_CHECKING:
+    from orlop.runtime.exec import Execution
+    from orlop.runtime.oci.main import Invocation
+    from orlop.runtime.oci.options import Parsed
+    from orlop.runtime.oci.state import State
+    from orlop.spec.oci import Process
+
+
+def execute(invocation: Invocation) -> int:
+    """Run a process in a container; return its status, or 0 when detached."""
+    options = invocation.options
+    identity, *command = invocation.arguments
+    store = invocation.store
+    state = store.load(identity)
+    status = store.status(state, invocation.hierarchies)
+    if status == "stopped":
+        raise ConflictError("cannot exec in a stopped container")
+    if status == "paused" and not options.switch("ignore-paused"):
+        raise ConflictError("cannot exec in a paused container (use --ignore-paused to override)")
+    if options.texts("cgroup"):
+        raise UnsupportedError("exec --cgroup is not supported")
+    config = parse_config(read_document(f"{store.directory(identity)}/config.json"))
+    _, initial = require_runnable(config)
+    process = _process(options, command, initial)
+    detached = options.switch("detach")
+    console = os.path.abspath(options.text("console-socket")) if options.given("console-socket") else ""
+    check_console_socket(console, terminal=process.terminal, detached=detached)
+    preserved = preserved_fds(options)
+    with contextlib.ExitStack() as stack:
+        pidfd = stack.enter_context(_open_init(state))
+        plan = execution.Execution(
+            container_id=identity,
+            config=replace(config, linux=replace(config.linux, cgroups_path=state.cgroup)),
+            process=process,
+            pidfd=pidfd.fileno(),
+            stdio=None if process.terminal else (0, 1, 2),
+            preserve=len(preserved),
+            die_with_parent=not detached,
+        )
+        if not detached:
+            set_child_subreaper(True)
+        return _run(invocation, plan, console, detached=detached)
+
+
+def _run(invocation: Invocation, plan: Execution, console: str, *, detached: bool) -> int:
+    try:
+        running = execution.execute(plan, invocation.hierarchies)
+    except OrlopError as error:
+        raise type(error)(f"unable to start container process: {error}") from error
+    if running.master is not None and detached:
+        send_console(console, running.master.fileno(), "/dev/ptmx")
+        running.master.close()
+    pid_file = invocation.options.text("pid-file")
+    if pid_file:
+        write_atomic(os.path.abspath(pid_file), str(running.pid).encode(), 0o644)
+    if detached:
+        return 0
+    master = None if running.master is None else running.master.fileno()
+    return wait_in_foreground(running.pid, running.pidfd.fileno(), master)
+
+
+def _open_init(state: State) -> OwnedFd:
+    """Open init by a pidfd whose identity was verified after it was opened (threats.md A11)."""
+    try:
+        pidfd = OwnedFd(pidfd_open(state.pid))
+    except ProcessLookupError:
+        raise ConflictError("cannot exec in a stopped container") from None
+    if not is_alive(state):
+        pidfd.close()
+        raise ConflictError("cannot exec in a stopped container")
+    return pidfd
+
+
+def _process(options: Parsed, command: list[str], initial: Process) -> Process:
+    """Return what is run: the document of ``--process``, else the container's own process with changes."""
+    if options.given("process"):
+        return parse_process(read_document(options.text("process")))
+    if not command:
+        raise InvalidParameterError("process args cannot be empty")
+    process = replace(
+        initial,
+        args=tuple(command),
+        cwd=options.text("cwd") or initial.cwd,
+        env=(*initial.env, *options.texts("env")),
+        terminal=options.switch("tty"),
+        user=_user(options, initial.user),
+        capabilities=_capabilities(options.texts("cap"), initial.capabilities),
+        no_new_privileges=options.switch("no-new-privs") or initial.no_new_privileges,
+        apparmor_profile=options.text("apparmor") or initial.apparmor_profile,
+        selinux_label=options.text("process-label") or initial.selinux_label,
+    )
+    if not process.cwd.startswith("/"):
+        raise InvalidParameterError("Cwd must be an absolute path")
+    return process
+
+
+def _user(options: Parsed, initial: User) -> User:
+    user = initial
+    if options.given("user"):
+        uid, colon, gid = options.text("user").partition(":")
+        user = replace(user, uid=_number(uid), gid=_number(gid) if colon else initial.gid, username="")
+    extra = tuple(_number(gid) for gid in options.texts("additional-gids"))
+    return replace(user, additional_gids=user.additional_gids + extra)
+
+
+def _number(text: str) -> int:
+    """Digits are a number and nothing else is (CVE-2026-30892: ``-u 1`` read as 0)."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) > ID_MAX:
+        raise InvalidParameterError(f"invalid uid or gid: {text!r:.40}")
+    return int(text)
+
+
+def _capabilities(names: list[str], initial: Capabilities | None) -> Capabilities | None:
+    """Add to what may be held; never to the inheritable or ambient sets (CVE-2022-29162)."""
+    if not names:
+        return initial
+    base = initial or Capabilities()
+    added = frozenset(name.upper() for name in names)
+    return replace(
+        base, bounding=base.bounding | added, effective=base.effective | added, permitted=base.permitted | added
+    )

@@ -1,0 +1,43 @@
+"""Errors as runc writes them: logrus' text or JSON lines, to a file that the caller reads, and to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+
+class ErrorLog:
+    """Where errors go. Without a file they go to stderr alone."""
+
+    __slots__ = ("_format", "_path")
+
+    def __init__(self, path: str = "", *, format: str = "text") -> None:  # noqa: A002 - the flag's name
+        self._path = path
+        self._format = format
+
+    def report(self, message: str) -> None:
+        """Write one error; with a log file the bare text goes to stderr too."""
+        self._write("error", message)
+        if self._path:
+            sys.stderr.write(f"{message}\n")
+
+    def _write(self, level: str, message: str) -> None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if self._format == "json":
+            line = json.dumps({"level": level, "msg": message, "time": now}, separators=(",", ":"))
+        else:
+            line = f"time={json.dumps(now)} level={level} msg={json.dumps(message, ensure_ascii=False)}"
+        if not self._path:
+            sys.stderr.write(f"{line}\n")
+            return
+        try:
+            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            sys.stderr.write(f"{line}\nunable to open log file: {error}\n")
+            return
+        try:
+            os.write(fd, f"{line}\n".encode(errors="backslashreplace"))
+        finally:
+            os.close(fd)

@@ -1,0 +1,112 @@
+"""The state directory of orlop-runtime."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from orlop.errors import ConflictError, DataLossError, InvalidParameterError, NotFoundError
+from orlop.runtime.oci.state import State, StateStore, is_alive, process_stat, state_document
+
+
+def state(identity: str = "box", pid: int = 1, start_time: int = 1) -> State:
+    return State(
+        identity, pid, start_time, "/b", "/b/rootfs", "2026-01-01T00:00:00Z", "/orlop/box", 0, "1.2.0", {"a": "b"}
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    return StateStore(str(tmp_path / "root"))
+
+
+def test_round_trip(store):
+    store.claim("box")
+    store.save(state())
+    assert store.load("box") == state()
+    assert store.identities() == ["box"]
+    assert oct(os.stat(f"{store.root}/box/state.json").st_mode & 0o777) == "0o600"
+    store.remove("box")
+    store.remove("box")
+    assert store.identities() == []
+
+
+def test_an_id_is_claimed_once(store):
+    store.claim("box")
+    with pytest.raises(ConflictError, match="container with given ID already exists"):
+        store.claim("box")
+
+
+def test_unknown_and_half_made(store):
+    store.claim("half")
+    for identity in ("none", "half"):
+        with pytest.raises(NotFoundError, match="container does not exist"):
+            store.load(identity)
+    assert store.identities() == []
+
+
+@pytest.mark.parametrize("identity", ["", ".", "..", "a/b", "a\n", "a b", "x" * 256, "\u00e9"])
+def test_ids_that_are_paths(store, identity):
+    with pytest.raises(InvalidParameterError, match="invalid container ID format"):
+        store.load(identity)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"id": "box"}'])
+def test_damage_is_told(store, text):
+    store.claim("box")
+    with open(f"{store.root}/box/state.json", "w") as file:
+        file.write(text)
+    with pytest.raises(DataLossError, match="damaged state"):
+        store.load("box")
+
+
+def test_alive_means_the_same_process():
+    pid = os.getpid()
+    letter, start = process_stat(pid)
+    assert letter in "RS"
+    assert is_alive(state(pid=pid, start_time=start))
+    assert not is_alive(state(pid=pid, start_time=start + 1))
+    assert not is_alive(state(pid=0))
+    assert process_stat(2**22 + 1) is None
+
+
+def test_gate_opens_once(store):
+    store.claim("box")
+    gate = store.make_gate("box")
+    pid = os.fork()
+    if pid == 0:
+        os.write(os.open(f"/proc/self/fd/{gate}", os.O_WRONLY), b"0")
+        os._exit(0)
+    waiting = state(pid=pid, start_time=process_stat(pid)[1])
+    try:
+        store.open_gate(waiting)
+        with pytest.raises(ConflictError, match="cannot start an already running container"):
+            store.open_gate(waiting)
+        assert os.listdir(store.directory("box")) == []
+    finally:
+        os.close(gate)
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_gate_of_a_dead_init(store):
+    store.claim("box")
+    os.close(store.make_gate("box"))
+    with pytest.raises(ConflictError, match="cannot start a container that has stopped"):
+        store.open_gate(state(pid=0))
+
+
+def test_document():
+    document = state_document(state(pid=7), "running")
+    assert list(document) == [
+        "ociVersion",
+        "id",
+        "pid",
+        "status",
+        "bundle",
+        "rootfs",
+        "created",
+        "annotations",
+        "owner",
+    ]
+    assert state_document(state(pid=7), "stopped")["pid"] == 0
