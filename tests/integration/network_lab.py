@@ -107,9 +107,12 @@ class Lab:
     database: sqlite3.Connection = field(default_factory=lambda: sqlite3.connect(":memory:", isolation_level=None))
     factory: ThreadFactory = field(default_factory=ThreadFactory)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    services: list[NetworkService] = field(default_factory=list)
 
     def service(self, **options: Any) -> NetworkService:
-        return NetworkService(NetworkOptions(**options), database=self.database, namespaces=self.factory)
+        service = NetworkService(NetworkOptions(**options), database=self.database, namespaces=self.factory)
+        self.services.append(service)
+        return service
 
     def serve(self, netns: OwnedFd | None, port: int, answer: str, *, udp: bool = False) -> subprocess.Popen[bytes]:
         """Serve ``answer`` and the client's address on a port of a namespace, for any number of clients."""
@@ -190,6 +193,8 @@ def _laboratory() -> Iterator[Lab]:
         host.execute(rtnetlink.add_address(host.link("uplink").index, ipaddress.ip_interface(f"{HOST}/24")))
         far.execute(rtnetlink.set_link(1, up=True), rtnetlink.set_link(0, name="far", up=True))
         far.execute(rtnetlink.add_address(far.link("far").index, ipaddress.ip_interface(f"{OUTSIDE}/24")))
+    with open("/proc/sys/net/ipv4/ip_forward", "w") as file:
+        file.write("0")  # a new namespace has what the machine's first one has
     lab = Lab(outside, host)
     try:
         yield lab
@@ -204,11 +209,19 @@ def _laboratory() -> Iterator[Lab]:
         outside.close()
 
 
+async def _and_close(body: Callable[[Lab], Awaitable[None]], lab: Lab) -> None:
+    try:
+        await body(lab)
+    finally:
+        for service in lab.services:
+            await service.close()
+
+
 def in_laboratory(body: Callable[[Lab], Awaitable[None]]) -> None:
     """Run ``body`` in a fresh laboratory, in an event loop of its own."""
 
     def work() -> None:
         with _laboratory() as lab:
-            asyncio.run(body(lab))  # type: ignore[arg-type]
+            asyncio.run(_and_close(body, lab))
 
     in_thread(work)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
+import shutil
 import socket
 import statistics
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from network_lab import HOST, OUTSIDE, Lab, in_laboratory, run_in
 
-from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError
+from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError, UnavailableError
 from orlop.kernel import rtnetlink
 from orlop.network.networks import NetworkRequest
 from orlop.network.sandbox import AttachRequest
@@ -310,6 +314,98 @@ def test_flushed_rules_come_back():
         await service.settle()  # its rules are gone already: everything else is put right
         assert "8080" not in lab.rules()
         assert "MASQUERADE" in lab.rules()
+        await service.close()
+
+    in_laboratory(body)
+
+
+def test_flushed_rules_come_back_by_themselves():
+    async def body(lab: Lab) -> None:
+        service = lab.service(pool_size=0)
+        await service.start({})
+        await service.attach(A, AttachRequest(container_name="a", ports=publish("8080:80")))
+        run_in(None, "iptables", "-F", "DOCKER-USER")  # the administrator's: emptied, it stays empty
+        before = lab.rules()
+        for _ in range(2):
+            for table in ("filter", "nat", "raw"):
+                run_in(None, "iptables", "-t", table, "-F")
+            deadline = time.monotonic() + 5
+            while lab.rules() != before:
+                assert time.monotonic() < deadline, set(lab.rules().splitlines()) ^ set(before.splitlines())
+                await asyncio.sleep(0.1)
+        await service.close()
+
+    in_laboratory(body)
+
+
+def test_a_cancelled_start_leaves_nothing():
+    async def body(lab: Lab) -> None:
+        service = lab.service(pool_size=0)
+        await service.start({})
+        links, rules = lab.links(), lab.rules()
+        for delay in (0, 0.001, 0.002, 0.003, 0.004, 0.006, 0.008):
+            request = AttachRequest(container_name="a", ports=publish("8080:80"))
+            task = asyncio.create_task(service.attach(A, request))
+            await asyncio.sleep(delay)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                pass
+            else:
+                service.release(A)
+                await service.settle()
+            assert lab.rules() == rules
+        await lab.wait_links(links)
+        assert lab.database.execute("SELECT count(*) FROM endpoint").fetchone() == (0,)
+        await service.attach(A, AttachRequest(container_name="a", ports=publish("8080:80")))
+        await service.close()
+
+    in_laboratory(body)
+
+
+def test_missing_iptables_is_named(monkeypatch: pytest.MonkeyPatch):
+    async def body(lab: Lab) -> None:
+        monkeypatch.setattr("orlop.primitives.commands.DIRECTORIES", ("/nowhere",))
+        service = lab.service(pool_size=0)
+        with pytest.raises(
+            UnavailableError, match="iptables-save: executable file not found in /nowhere; install iptables"
+        ):
+            await service.start({})
+        service = lab.service(pool_size=0, iptables=False)
+        await service.start({})
+        await service.attach(A, AttachRequest())
+        with pytest.raises(SystemFailureError, match="published ports need firewall rules"):
+            await service.attach(B, AttachRequest(container_name="b", ports=publish("8080:80")))
+        with open("/proc/thread-self/net/route"), open("/proc/sys/net/ipv4/conf/docker0/route_localnet") as file:
+            assert file.read() == "0\n"  # nothing guards loopback: it stays closed
+        await service.close()
+
+    in_laboratory(body)
+
+
+def test_beside_a_live_docker(tmp_path):
+    async def body(lab: Lab) -> None:
+        shutil.copy(shutil.which("sleep") or "/bin/sleep", tmp_path / "dockerd")
+        run_in(None, "ip", "link", "add", "docker0", "type", "bridge")
+        run_in(None, "ip", "addr", "add", "172.17.0.1/16", "dev", "docker0")
+        run_in(None, "iptables", "-t", "nat", "-N", "DOCKER")
+        run_in(None, "iptables", "-t", "nat", "-A", "DOCKER", "-i", "docker0", "-j", "RETURN")
+        theirs = [line for line in lab.rules().splitlines() if line.startswith("-A")]
+        docker = subprocess.Popen([tmp_path / "dockerd", "60"])
+        lab.processes.append(docker)
+        while Path(f"/proc/{docker.pid}/comm").read_text() != "dockerd\n":
+            await asyncio.sleep(0.01)
+        service = lab.service(pool_size=0)
+        assert await service.start({}) == ["docker0 belongs to a running Docker: the default bridge is orlop0"]
+        assert service.bridge_name == "orlop0"
+        assert service.gateway == "172.18.0.1"
+        a = await service.attach(A, AttachRequest(container_name="a", ports=publish("8080:80")))
+        lab.serve(a.netns, 80, "a80")
+        assert lab.ask(lab.outside, HOST, 8080) == f"a80 {OUTSIDE}"
+        rules = lab.rules().splitlines()
+        assert all(line in rules for line in theirs)
+        assert any(line.startswith("-A ORLOP ") and "8080" in line for line in rules)
         await service.close()
 
     in_laboratory(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import logging
@@ -15,7 +16,7 @@ from orlop.kernel import rtnetlink
 from orlop.kernel.netlink import NetlinkError
 from orlop.network import ipam
 from orlop.network.firewall.contract import BridgeRules, PortRule
-from orlop.network.networks import OPTION_ICC, OPTION_MASQUERADE
+from orlop.network.networks import OPTION_HOST_BINDING, OPTION_ICC, OPTION_MASQUERADE, OPTION_MTU
 from orlop.network.pool import INTERFACE
 from orlop.network.sandbox import Endpoint, Sandbox
 from orlop.network.sysctl import protect_bridge, route_loopback
@@ -64,6 +65,7 @@ class BridgeDriver:
         self._around = around
         self._subnet = ipaddress.IPv4Network(network.subnet)
         self._gateway = ipaddress.IPv4Address(network.gateway)
+        self._mtu = int(network.options.get(OPTION_MTU) or around.mtu)
         self._index = 0
         self._plugged: dict[str, Endpoint] = {}  # endpoint id -> endpoint, of running containers
         self.addresses = ipam.AddressSpace(
@@ -103,7 +105,7 @@ class BridgeDriver:
                 # a fixed address of its own: else the bridge's changes whenever a port comes or goes
                 mac = b"\x02\x42" + os.urandom(4)
                 host.execute(
-                    rtnetlink.add_bridge(name, address=mac, mtu=self._around.mtu),
+                    rtnetlink.add_bridge(name, address=mac, mtu=self._mtu),
                     rtnetlink.set_link(0, name=name, alias=ALIAS),
                 )
                 link = host.link(name)
@@ -119,7 +121,7 @@ class BridgeDriver:
                     host.execute(rtnetlink.delete_address(link.index, address.interface))
             host.execute(
                 rtnetlink.add_address(link.index, wanted, replace=True),
-                rtnetlink.set_link(link.index, up=True, mtu=self._around.mtu),
+                rtnetlink.set_link(link.index, up=True, mtu=self._mtu),
             )
         except OSError as error:
             raise SystemFailureError(f"failed to set up bridge {name}: {error}") from error
@@ -241,7 +243,9 @@ class BridgeDriver:
         )
         if request.ports and not self._network.internal:
             try:
-                bindings = around.ports.allocate(endpoint_id, request.ports, address=endpoint.address)
+                where = self._network.options.get(OPTION_HOST_BINDING, "")
+                wanted = [port if port.host_ip else replace(port, host_ip=where) for port in request.ports]
+                bindings = around.ports.allocate(endpoint_id, wanted, address=endpoint.address)
             except SystemFailureError as error:
                 raise self._connectivity_error(endpoint, request.container_name, error) from error
             undo.callback(around.ports.release, endpoint_id)
@@ -252,15 +256,16 @@ class BridgeDriver:
 
     def _plug(self, ready: ReadyNamespace, endpoint: Endpoint) -> None:
         address = ipaddress.IPv4Interface(f"{endpoint.address}/{endpoint.prefix_length}")
+        mtu = self._mtu if self._mtu != self._around.mtu else 0  # the pool's links have the engine's
         inside = [
-            rtnetlink.set_link(ready.index, address=bytes.fromhex(endpoint.mac.replace(":", ""))),
+            rtnetlink.set_link(ready.index, address=bytes.fromhex(endpoint.mac.replace(":", "")), mtu=mtu),
             rtnetlink.add_address(ready.index, address),
         ]
         if endpoint.gateway:
             inside.append(rtnetlink.add_route(None, index=ready.index, gateway=self._gateway))
         ready.inside.execute(*inside)
         host = self._around.host
-        outside = [rtnetlink.set_link(ready.host_index, master=self._index)]
+        outside = [rtnetlink.set_link(ready.host_index, master=self._index, mtu=mtu)]
         if endpoint.ports:
             # with br_netfilter a connection to one's own published port is turned round inside the bridge
             outside.append(rtnetlink.set_port_hairpin(ready.host_index, enabled=True))
@@ -270,7 +275,7 @@ class BridgeDriver:
             if error.errno not in (errno.ENODEV, errno.EINVAL, errno.ENOENT):
                 raise
             self._repair()  # somebody removed the bridge
-            outside[0] = rtnetlink.set_link(ready.host_index, master=self._index)
+            outside[0] = rtnetlink.set_link(ready.host_index, master=self._index, mtu=mtu)
             host.execute(*outside)
 
     def _repair(self) -> None:
@@ -290,6 +295,10 @@ class BridgeDriver:
             await self._around.firewall.publish(endpoint.id, self._port_rules(endpoint))
         except OrlopError as error:
             raise self._connectivity_error(endpoint, container_name, error) from error
+        except asyncio.CancelledError:
+            if self._around.firewall is not None:
+                await self._around.firewall.withdraw(endpoint.id)
+            raise
 
     def _port_rules(self, endpoint: Endpoint) -> tuple[PortRule, ...]:
         return tuple(

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from orlop.errors import ForbiddenError, InvalidParameterError, UnsupportedError
+from orlop.spec.ports import check_host_ip
 
 BUILTIN = {"bridge": "bridge", "host": "host", "none": "null"}
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -93,6 +94,9 @@ def check_request(request: NetworkRequest) -> None:
     for option in (OPTION_ICC, OPTION_MASQUERADE):
         if request.options.get(option, "true").lower() not in ("true", "false", "1", "0", "t", "f"):
             raise InvalidParameterError(f"invalid value of {option}: {request.options[option]!r}")
+    host_ip = check_host_ip(request.options.get(OPTION_HOST_BINDING, ""))
+    if ":" in host_ip:
+        raise InvalidParameterError(f"invalid value of {OPTION_HOST_BINDING}: {host_ip!r}")
     mtu = request.options.get(OPTION_MTU, "1500")
     if not re.fullmatch(r"[0-9]{1,5}", mtu) or not 68 <= int(mtu) <= 65535:
         raise InvalidParameterError(f"invalid value of {OPTION_MTU}: {mtu!r}")

@@ -90,13 +90,18 @@ def _choose_gateway(
 def occupied_ranges(
     host: Rtnetlink, *, besides: int = 0, resolv_path: str = "/etc/resolv.conf"
 ) -> list[ipaddress.IPv4Network]:
-    """Return what no pool may overlap: routes, except the default one and those of link ``besides``; name servers."""
+    """Return what no pool may overlap: routes (not default ones), addresses, name servers; but link ``besides``'s."""
     found = [
         route.destination
         for route in host.routes()
         if isinstance(route.destination, ipaddress.IPv4Network)
         and route.destination.prefixlen
         and (route.index != besides or not besides)
+    ]
+    found += [
+        address.interface.network
+        for address in host.addresses()
+        if isinstance(address.interface, ipaddress.IPv4Interface) and (address.index != besides or not besides)
     ]
     try:
         with open(resolv_path, encoding="utf-8", errors="replace") as file:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from orlop.kernel import rtnetlink
 from orlop.kernel.rtnetlink import Rtnetlink
+from orlop.network.uninterrupted import run_to_end
 
 if TYPE_CHECKING:
     import socket
@@ -158,8 +159,7 @@ class NamespacePool:
     async def _prepare(self, ready: ReadyNamespace) -> ReadyNamespace:
         try:
             async with self._host_turn:
-                # shielded: a cancelled start must not leave the thread at work on a closed socket
-                await asyncio.shield(asyncio.to_thread(self._add_links, ready))
+                await run_to_end(asyncio.to_thread(self._add_links, ready))
         except BaseException:
             ready.close()
             raise

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
-import time
+import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orlop.errors import ConflictError, ForbiddenError, InvalidParameterError, NotFoundError, OrlopError
+from orlop.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidParameterError,
+    OrlopError,
+    SystemFailureError,
+    UnavailableError,
+)
 from orlop.kernel.netlink import NetlinkError
 from orlop.kernel.rtnetlink import LinkStatistics, Rtnetlink
-from orlop.network import ipam, networks, placement, sysctl
+from orlop.network import networks, sysctl
 from orlop.network.bridge import BridgeDriver, Surroundings
+from orlop.network.catalogue import Catalogue
 from orlop.network.container import ContainerDriver
-from orlop.network.firewall.iptables import IptablesFirewall
+from orlop.network.firewall.iptables import IptablesFirewall, is_nf_tables
+from orlop.network.firewall.watch import RulesWatch
 from orlop.network.host import HostDriver
-from orlop.network.networks import Network, NetworkRequest
 from orlop.network.none import NoneDriver
-from orlop.network.options import check_interface_name
 from orlop.network.pool import NamespaceFactory, NamespacePool
 from orlop.network.ports import PortAllocator, local_port_range
 from orlop.network.records import Records
-from orlop.spec.ids import generate_id, is_id_prefix
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Coroutine, Mapping
 
     from orlop.network.driver import Driver
     from orlop.network.firewall.contract import PortRule
+    from orlop.network.networks import Network, NetworkRequest
     from orlop.network.options import NetworkOptions
     from orlop.network.sandbox import AttachRequest, Endpoint, Sandbox
 
@@ -49,15 +54,14 @@ class NetworkService:
         self._options = options
         self._records = Records(database)
         self._namespaces = namespaces
-        self._networks: dict[str, Network] = {}
+        self._catalogue = Catalogue(options, self._records)
         self._drivers: dict[str, Driver] = {}  # by network id
         self._sandboxes: dict[str, Sandbox] = {}  # by container id
         self._releases: dict[str, asyncio.Task[None]] = {}  # by container id
         self._chores: set[asyncio.Task[None]] = set()
         self._shared = ContainerDriver(self.sandbox)
         self._around: Surroundings | None = None
-        self._prefix = "DOCKER"
-        self._default = ""  # id of the default bridge network
+        self._watch: RulesWatch | None = None
 
     # --- life ---
 
@@ -73,40 +77,70 @@ class NetworkService:
         Raises:
             OrlopError: the networks can't be set up.
         """
-        host = Rtnetlink.open()
-        recorded = {network.name: network for network in self._records.networks()}
         endpoints = self._records.endpoints()
-        warnings = self._lay_networks(host, recorded, keep=any(owner in running for owner, _ in endpoints))
-        opened = self._options.ip_forward and sysctl.enable_forwarding()
-        firewall = IptablesFirewall(prefix=self._prefix, policy_drop=opened) if self._options.iptables else None
-        self._around = Surroundings(
-            host=host,
-            records=self._records,
-            ports=PortAllocator(default_ip=self._options.default_ip, dynamic=local_port_range()),
-            pool=NamespacePool(self._namespaces, size=self._options.pool_size, mtu=self._options.mtu),
-            namespaces=self._namespaces,
-            firewall=firewall,
-            mtu=self._options.mtu,
-            direct_routing=self._options.allow_direct_routing,
-        )
-        for network in self._networks.values():
+        try:
+            self._look_around(keep=any(owner in running for owner, _ in endpoints))
+            await self._set_up(endpoints, running)
+        except BaseException:
+            await self.close()
+            raise
+        return list(self._catalogue.warnings)
+
+    def _look_around(self, *, keep: bool) -> None:
+        """Find out which networks there are, where they go, and what they need."""
+        host = Rtnetlink.open()
+        try:
+            self._catalogue.load(host, keep=keep)
+            firewall = None
+            if self._options.iptables:
+                router = self._options.ip_forward and sysctl.forwarding_is_off()
+                firewall = IptablesFirewall(prefix=self._catalogue.prefix, policy_drop=router)
+            self._around = Surroundings(
+                host=host,
+                records=self._records,
+                ports=PortAllocator(default_ip=self._options.default_ip, dynamic=local_port_range()),
+                pool=NamespacePool(self._namespaces, size=self._options.pool_size, mtu=self._options.mtu),
+                namespaces=self._namespaces,
+                firewall=firewall,
+                mtu=self._options.mtu,
+                direct_routing=self._options.allow_direct_routing,
+            )
+        except BaseException:
+            host.close()
+            raise
+        for network in self._catalogue:
             self._drivers[network.id] = self._driver(network, self._around)
+
+    async def _set_up(self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int]) -> None:
+        """Make bridges, then rules, then take up containers; forwarding is switched on under the rules only."""
+        around = self._surroundings
         bridges = [driver for driver in self._drivers.values() if isinstance(driver, BridgeDriver)]
         for bridge in bridges:
             bridge.create()
         rules = self._claim(endpoints, running)
-        if firewall is not None:
-            await firewall.start([bridge.rules for bridge in bridges], rules)
+        if around.firewall is not None:
+            try:
+                await around.firewall.start([bridge.rules for bridge in bridges], rules)
+            except UnavailableError as error:
+                advice = "install iptables, or switch rules off with --iptables=false"
+                raise UnavailableError(f"{error}; {advice}") from error
+        if self._options.ip_forward:
+            sysctl.enable_forwarding()
         await self._reconcile(endpoints, running)
         for bridge in bridges:
             bridge.route_loopback()
             bridge.remove_strays()
-        self._around.pool.refill_soon()
-        return warnings
+        around.pool.refill_soon()
+        if around.firewall is not None:
+            self._watch = RulesWatch(around.firewall.restore, reported=await is_nf_tables())
+            self._watch.start()
 
     async def close(self) -> None:
         """End background work; running containers keep their network."""
         await self.settle()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            await watch.close()
         for chore in list(self._chores):
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
@@ -151,7 +185,7 @@ class NetworkService:
                 raise InvalidParameterError("user specified IP address is supported on user defined networks only")
             if request.ports:
                 await self.settle()  # a container that just ended may still hold the port
-            sandbox = await self._drivers[network.id].attach(container_id, request)
+            sandbox = await self._attach(self._drivers[network.id], container_id, request)
         self._sandboxes[container_id] = sandbox
         return sandbox
 
@@ -196,34 +230,20 @@ class NetworkService:
     @property
     def gateway(self) -> str:
         """The default bridge's address, "" when there is no default bridge."""
-        return self._networks[self._default].gateway if self._default else ""
+        return self._catalogue.default.gateway if self._catalogue.default is not None else ""
 
     @property
     def bridge_name(self) -> str:
         """The default bridge's interface, "" when there is no default bridge."""
-        return self._networks[self._default].bridge_name if self._default else ""
+        return self._catalogue.default.bridge_name if self._catalogue.default is not None else ""
 
     def networks(self) -> list[Network]:
         """Return all networks."""
-        return list(self._networks.values())
+        return list(self._catalogue)
 
     def network(self, name_or_id: str) -> Network:
-        """Return a network by name, full id or unique beginning of an id.
-
-        Raises:
-            NotFoundError: in Docker's words.
-            InvalidParameterError: several ids begin like that.
-        """
-        for network in self._networks.values():
-            if name_or_id in (network.name, network.id):
-                return network
-        found = [n for n in self._networks.values() if is_id_prefix(name_or_id) and n.id.startswith(name_or_id)]
-        if len(found) > 1:
-            count = f"{len(found)} matches found based on ID prefix"
-            raise InvalidParameterError(f"network {name_or_id} is ambiguous ({count})")
-        if not found:
-            raise NotFoundError(f"network {name_or_id} not found")
-        return found[0]
+        """Return a network by name, full id or unique beginning of an id. Raises NotFoundError."""
+        return self._catalogue.find(name_or_id)
 
     def endpoints_of(self, network_id: str) -> dict[str, Endpoint]:
         """Return container id -> endpoint of the running containers on a network."""
@@ -240,34 +260,10 @@ class NetworkService:
         Raises:
             OrlopError: in Docker's words; nothing is left behind.
         """
-        networks.check_request(request)
         around = self._surroundings
-        if any(network.name == request.name for network in self._networks.values()):
-            raise ConflictError(f"network with name {request.name} already exists")
-        chosen = networks.check_subnet(request)
-        others = [ipaddress.IPv4Network(other.subnet) for other in self._networks.values() if other.subnet]
-        if chosen is None:
-            occupied = [*placement.occupied_ranges(around.host), *others]
-            subnet = ipam.choose_subnet(self._options.default_address_pools, occupied)
-            chosen = subnet, subnet[1]
-        elif any(chosen[0].overlaps(other) for other in others):
-            raise ForbiddenError("invalid pool request: Pool overlaps with other one on this address space")
-        network = Network(
-            id=generate_id(),
-            name=request.name,
-            driver="bridge",
-            created_at=time.time_ns(),
-            subnet=str(chosen[0]),
-            gateway=str(chosen[1]),
-            ip_range=request.ip_range,
-            internal=request.internal,
-            attachable=request.attachable,
-            options=dict(request.options),
-            labels=dict(request.labels),
-        )
-        self._check_bridge_name(network)
+        network = self._catalogue.plan(request, around.host)
         driver = BridgeDriver(network, around)
-        self._records.put_network(network)
+        self._catalogue.add(network)
         try:
             driver.create()
             if around.firewall is not None:
@@ -275,9 +271,8 @@ class NetworkService:
             driver.route_loopback()
         except BaseException:
             driver.remove()
-            self._records.delete_network(network.id)
+            self._catalogue.remove(network)
             raise
-        self._networks[network.id] = network
         self._drivers[network.id] = driver
         return network
 
@@ -296,60 +291,26 @@ class NetworkService:
                 f"error while removing network: network {network.name} id {network.id} has active endpoints"
             )
         driver = self._drivers.pop(network.id)
-        del self._networks[network.id]
         if isinstance(driver, BridgeDriver):
             driver.remove()
             if self._surroundings.firewall is not None:
                 await self._surroundings.firewall.remove_bridge(network.bridge_name)
-        self._records.delete_network(network.id)
+        self._catalogue.remove(network)
         return network
 
     # --- parts ---
+
+    async def _attach(self, driver: Driver, container_id: str, request: AttachRequest) -> Sandbox:
+        try:
+            return await driver.attach(container_id, request)
+        except (OSError, sqlite3.Error) as error:
+            raise SystemFailureError(f"failed to set up container networking: {error}") from error
 
     @property
     def _surroundings(self) -> Surroundings:
         if self._around is None:
             raise RuntimeError("the network service was not started")
         return self._around
-
-    def _lay_networks(self, host: Rtnetlink, recorded: Mapping[str, Network], *, keep: bool) -> list[str]:
-        """Fill in the networks: those recorded and the three that are always there. Returns warnings."""
-        warnings: list[str] = []
-        for name, driver in networks.BUILTIN.items():
-            known = recorded.get(name)
-            network = Network(
-                id=known.id if known else generate_id(),
-                name=name,
-                driver=driver,
-                created_at=known.created_at if known else time.time_ns(),
-            )
-            if name == "bridge":
-                if self._options.bridge == "none":
-                    continue
-                place = placement.place_default_bridge(self._options, host, known, keep=keep)
-                warnings += [place.warning] if place.warning else []
-                self._prefix = place.prefix
-                network = self._default_network(network, place)
-                self._default = network.id
-            if network != known:
-                self._records.put_network(network)
-            self._networks[network.id] = network
-        for name, network in recorded.items():
-            if name not in networks.BUILTIN:
-                self._networks[network.id] = network
-        return warnings
-
-    def _default_network(self, network: Network, place: placement.Placement) -> Network:
-        options = {
-            networks.OPTION_DEFAULT_BRIDGE: "true",
-            networks.OPTION_ICC: str(self._options.icc).lower(),
-            networks.OPTION_MASQUERADE: str(self._options.ip_masq).lower(),
-            networks.OPTION_HOST_BINDING: self._options.default_ip,
-            networks.OPTION_BRIDGE_NAME: place.bridge,
-            networks.OPTION_MTU: str(self._options.mtu),
-        }
-        gateway = place.gateway
-        return replace(network, subnet=str(gateway.network), gateway=str(gateway.ip), options=options)
 
     def _driver(self, network: Network, around: Surroundings) -> Driver:
         if network.driver == "host":
@@ -374,11 +335,11 @@ class NetworkService:
     async def _reconcile(self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int]) -> None:
         """Take up the running containers; remove what rows of all others stand for."""
         for container_id, row in endpoints:
-            driver = self._drivers.get(row.network_id)
-            if driver is None:
+            driver, network = self._drivers.get(row.network_id), self._catalogue.get(row.network_id)
+            if driver is None or network is None:
                 self._records.delete_endpoint(row.id)
                 continue
-            endpoint = replace(row, network_name=self._networks[row.network_id].name)
+            endpoint = replace(row, network_name=network.name)
             if container_id not in running:
                 await driver.discard(endpoint)
                 if isinstance(driver, BridgeDriver):
@@ -413,8 +374,3 @@ class NetworkService:
         task = asyncio.get_running_loop().create_task(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
-
-    def _check_bridge_name(self, network: Network) -> None:
-        name = check_interface_name(network.bridge_name)
-        if any(name == other.bridge_name for other in self._networks.values() if other.driver == "bridge"):
-            raise ForbiddenError(f"bridge name {name} is in use by another network")

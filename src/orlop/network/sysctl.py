@@ -48,9 +48,12 @@ def route_loopback(name: str) -> None:
     write_setting(f"ipv4/conf/{name}/route_localnet", "1")
 
 
-def enable_forwarding() -> bool:
-    """Switch IPv4 forwarding on; returns whether it was off."""
-    if read_setting("ipv4/ip_forward") != "0":
-        return False
-    write_setting("ipv4/ip_forward", "1")
-    return True
+def forwarding_is_off() -> bool:
+    """Whether the host does not forward IPv4 packets."""
+    return read_setting("ipv4/ip_forward") == "0"
+
+
+def enable_forwarding() -> None:
+    """Switch IPv4 forwarding on, unless it is: writing it resets other settings of all interfaces."""
+    if forwarding_is_off():
+        write_setting("ipv4/ip_forward", "1")

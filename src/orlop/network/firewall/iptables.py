@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import SystemFailureError
 from orlop.network.firewall import rules
+from orlop.network.uninterrupted import run_to_end
 from orlop.primitives import commands
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ class IptablesFirewall:
 
     async def start(self, bridges: Sequence[BridgeRules], ports: dict[str, tuple[PortRule, ...]]) -> None:
         """Make the tables hold exactly these."""
+        await run_to_end(self._start(bridges, ports))
+
+    async def _start(self, bridges: Sequence[BridgeRules], ports: dict[str, tuple[PortRule, ...]]) -> None:
         async with self._turn:
             for bridge in bridges:
                 rules.check_rule_values(bridge, ())
@@ -58,6 +62,9 @@ class IptablesFirewall:
 
     async def add_bridge(self, bridge: BridgeRules) -> None:
         """Add the rules of a bridge."""
+        await run_to_end(self._add_bridge(bridge))
+
+    async def _add_bridge(self, bridge: BridgeRules) -> None:
         rules.check_rule_values(bridge, ())
         async with self._turn:
             before = self._bridges.get(bridge.name)
@@ -72,12 +79,18 @@ class IptablesFirewall:
 
     async def remove_bridge(self, name: str) -> None:
         """Remove them."""
+        await run_to_end(self._remove_bridge(name))
+
+    async def _remove_bridge(self, name: str) -> None:
         async with self._turn:
             if self._bridges.pop(name, None) is not None:
                 await self._synchronise(gone=(name,))
 
     async def publish(self, owner: str, ports: Sequence[PortRule]) -> None:
         """Add the rules of published ports."""
+        await run_to_end(self._publish(owner, ports))
+
+    async def _publish(self, owner: str, ports: Sequence[PortRule]) -> None:
         rules.check_rule_values(None, ports)
         async with self._turn:
             text = rules.render_publish(ports, prefix=self._prefix)
@@ -92,6 +105,9 @@ class IptablesFirewall:
 
     async def withdraw(self, owner: str) -> None:
         """Remove the owner's."""
+        await run_to_end(self._withdraw(owner))
+
+    async def _withdraw(self, owner: str) -> None:
         async with self._turn:
             ports = self._ports.pop(owner, ())
             if not ports:
@@ -102,6 +118,9 @@ class IptablesFirewall:
 
     async def restore(self) -> bool:
         """Put back what somebody else removed."""
+        return await run_to_end(self._put_right())
+
+    async def _put_right(self) -> bool:
         async with self._turn:
             return await self._synchronise()
 
@@ -131,3 +150,9 @@ class IptablesFirewall:
 
     async def _restore(self, text: str) -> commands.Completed:
         return await asyncio.to_thread(self._run, ("iptables-restore", "--noflush", "-w"), text.encode())
+
+
+async def is_nf_tables() -> bool:
+    """Whether the iptables programs work on nf_tables, whose changes the kernel reports."""
+    completed = await asyncio.to_thread(run_command, ("iptables-restore", "--version"), b"")
+    return b"nf_tables" in completed.stdout

@@ -1,0 +1,150 @@
+"""Which networks there are."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orlop.errors import ConflictError, ForbiddenError, InvalidParameterError, NotFoundError
+from orlop.network import ipam, networks, placement
+from orlop.network.networks import Network
+from orlop.network.options import check_interface_name
+from orlop.spec.ids import generate_id, is_id_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orlop.kernel.rtnetlink import Rtnetlink
+    from orlop.network.networks import NetworkRequest
+    from orlop.network.options import NetworkOptions
+    from orlop.network.records import Records
+
+
+class Catalogue:
+    """The networks: "bridge", "host" and "none", which are always there, and those that users defined.
+
+    Attributes:
+        default: the default bridge network, or None when it is switched off.
+        prefix: of the names of firewall chains.
+        warnings: what the administrator should know.
+    """
+
+    def __init__(self, options: NetworkOptions, records: Records) -> None:
+        self._options = options
+        self._records = records
+        self._networks: dict[str, Network] = {}
+        self.default: Network | None = None
+        self.prefix = "DOCKER"
+        self.warnings: list[str] = []
+
+    def __iter__(self) -> Iterator[Network]:
+        return iter(list(self._networks.values()))
+
+    def load(self, host: Rtnetlink, *, keep: bool) -> None:
+        """Read the recorded networks, add those that are always there, find a place for the default bridge.
+
+        Args:
+            host: rtnetlink in the engine's namespace.
+            keep: containers run: the default bridge stays where it is.
+        """
+        recorded = {network.name: network for network in self._records.networks()}
+        for name, driver in networks.BUILTIN.items():
+            known = recorded.pop(name, None)
+            network = Network(
+                id=known.id if known else generate_id(),
+                name=name,
+                driver=driver,
+                created_at=known.created_at if known else time.time_ns(),
+            )
+            if name == "bridge":
+                if self._options.bridge == "none":
+                    continue
+                place = placement.place_default_bridge(self._options, host, known, keep=keep)
+                self.warnings += [place.warning] if place.warning else []
+                self.prefix = place.prefix
+                self.default = network = self._placed(network, place)
+            if network != known:
+                self._records.put_network(network)
+            self._networks[network.id] = network
+        self._networks.update({network.id: network for network in recorded.values()})
+
+    def _placed(self, network: Network, place: placement.Placement) -> Network:
+        options = {
+            networks.OPTION_DEFAULT_BRIDGE: "true",
+            networks.OPTION_ICC: str(self._options.icc).lower(),
+            networks.OPTION_MASQUERADE: str(self._options.ip_masq).lower(),
+            networks.OPTION_HOST_BINDING: self._options.default_ip,
+            networks.OPTION_BRIDGE_NAME: place.bridge,
+            networks.OPTION_MTU: str(self._options.mtu),
+        }
+        gateway = place.gateway
+        return replace(network, subnet=str(gateway.network), gateway=str(gateway.ip), options=options)
+
+    def find(self, name_or_id: str) -> Network:
+        """Return a network by name, full id or unique beginning of an id.
+
+        Raises:
+            NotFoundError: in Docker's words.
+            InvalidParameterError: several ids begin like that.
+        """
+        for network in self:
+            if name_or_id in (network.name, network.id):
+                return network
+        found = [network for network in self if is_id_prefix(name_or_id) and network.id.startswith(name_or_id)]
+        if len(found) > 1:
+            count = f"{len(found)} matches found based on ID prefix"
+            raise InvalidParameterError(f"network {name_or_id} is ambiguous ({count})")
+        if not found:
+            raise NotFoundError(f"network {name_or_id} not found")
+        return found[0]
+
+    def get(self, network_id: str) -> Network | None:
+        """Return the network of that full id."""
+        return self._networks.get(network_id)
+
+    def plan(self, request: NetworkRequest, host: Rtnetlink) -> Network:
+        """Return the network that a request describes, with a subnet, without recording it.
+
+        Raises:
+            OrlopError: in Docker's words.
+        """
+        networks.check_request(request)
+        if any(network.name == request.name for network in self):
+            raise ConflictError(f"network with name {request.name} already exists")
+        chosen = networks.check_subnet(request)
+        others = [ipaddress.IPv4Network(other.subnet) for other in self if other.subnet]
+        if chosen is None:
+            occupied = [*placement.occupied_ranges(host), *others]
+            subnet = ipam.choose_subnet(self._options.default_address_pools, occupied)
+            chosen = subnet, subnet[1]
+        elif any(chosen[0].overlaps(other) for other in others):
+            raise ForbiddenError("invalid pool request: Pool overlaps with other one on this address space")
+        network = Network(
+            id=generate_id(),
+            name=request.name,
+            driver="bridge",
+            created_at=time.time_ns(),
+            subnet=str(chosen[0]),
+            gateway=str(chosen[1]),
+            ip_range=request.ip_range,
+            internal=request.internal,
+            attachable=request.attachable,
+            options=dict(request.options),
+            labels=dict(request.labels),
+        )
+        name = check_interface_name(network.bridge_name)
+        if any(name == other.bridge_name for other in self if other.driver == "bridge"):
+            raise ForbiddenError(f"bridge name {name} is in use by another network")
+        return network
+
+    def add(self, network: Network) -> None:
+        """Record a network."""
+        self._records.put_network(network)
+        self._networks[network.id] = network
+
+    def remove(self, network: Network) -> None:
+        """Forget a network; one that is not recorded is no error."""
+        self._networks.pop(network.id, None)
+        self._records.delete_network(network.id)
