@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from orlop.engine.spawner import Spawner
     from orlop.spec.digest import Digest
 
-RULES_CHECK_SECONDS = 15.0
 _DRAIN_SECONDS = 3.0
 _SPAWNER_SECONDS = 20.0
 _log = logging.getLogger(__name__)
@@ -121,7 +120,6 @@ class Engine:
             address_pools=options.default_address_pools,
         )
         self._app = Application(self._routes())
-        self._rules: asyncio.Task[None] | None = None
 
     def _load(self, images: ImageStore, volumes: VolumeStore) -> list[str]:
         """Read the stores; returns the tombstones that a crash left."""
@@ -180,18 +178,6 @@ class Engine:
         self._removals.bury(self._tombstones)
         for sock in sockets:
             await self._app.listen(sock)
-        if self._options.iptables:
-            self._rules = asyncio.create_task(self._watch_rules())
-
-    async def _watch_rules(self) -> None:
-        """Put firewall rules back that somebody flushed (threats.md G5)."""
-        while True:
-            await asyncio.sleep(RULES_CHECK_SECONDS)
-            try:
-                if await self.network.restore_rules():
-                    _log.warning("firewall rules had been removed and were restored")
-            except Exception:  # noqa: BLE001 - the watch outlives any single failure
-                _log.exception("cannot check the firewall rules")
 
     def reload(self, options: Options) -> None:
         """Apply the settings that can change while the engine runs: debug, labels and the log level."""
@@ -201,8 +187,6 @@ class Engine:
 
     async def close(self) -> None:
         """Stop answering and let go of everything; containers keep running."""
-        if self._rules is not None:
-            self._rules.cancel()
         self.events.close()
         await self._app.close(_DRAIN_SECONDS)
         await self.containers.close()

@@ -199,7 +199,9 @@ class Launcher:
             other = host.network_mode.removeprefix("container:")
             files = existing_files(self._settings.container_dir(other))
         else:
-            files = write_files(self._settings, definition, sandbox, gateway=self._network.gateway)
+            own = sandbox.endpoint.gateway if sandbox.endpoint is not None else ""
+            # the default bridge's address cannot be reached from other bridges (threats.md G8)
+            files = write_files(self._settings, definition, sandbox, gateway=own or self._network.gateway)
         devices, rules = host_devices(host)
         surroundings = Surroundings(
             cgroups_path=self._settings.cgroup_path(container.id, host.cgroup_parent),
