@@ -145,7 +145,7 @@ shutil.rmtree('turned'); os.symlink('kept','turned')
 s = os.stat('hard'); r = os.stat('.')
 print(s.st_uid, s.st_gid, oct(s.st_mode), s.st_nlink, os.getxattr('suid','user.mine'), r.st_uid, r.st_gid, oct(r.st_mode))
 """
-        assert inside(driver, "c", tmp_path, code) == "12 34 0o104755 2 b'1' 5 6 0o40711\n"
+        assert inside(driver, "c", tmp_path, code) == "12 34 0o104755 2 b'1' 5 6 0o40755\n"
 
     def test_root_without_parent_is_root_0755_whatever_the_umask(self, driver):
         old = os.umask(0o077)

@@ -72,7 +72,8 @@ class Snapshotter(Protocol):
     def prepare(self, key: str, parent: str | None) -> None:
         """Make an active snapshot, empty or with the content of the committed snapshot ``parent``.
 
-        The new root directory has the parent's root's owner and mode; root's and 0755 without a parent.
+        The new root directory has the owner of the parent's root, or root without a parent, and mode 0755 like Docker's:
+        an archive made of a private directory would else lock every user out of its containers.
 
         Raises:
             ConflictError: the key exists.

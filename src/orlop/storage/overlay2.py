@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError, UnsupportedError
@@ -151,14 +150,11 @@ class Overlay2:
         os.mkdir(f"{draft}/work", 0o700, dir_fd=root)
         fd = os.open(f"{draft}/diff", _DIRECTORY, dir_fd=root)
         try:
-            if parent is None:
-                os.fchmod(fd, 0o755)  # whatever the umask is
-            else:
+            os.fchmod(fd, 0o755)  # whatever the umask is
+            if parent is not None:
                 above = os.stat(f"{parent}/diff", dir_fd=root, follow_symlinks=False)
                 if above.st_uid or above.st_gid:
                     os.fchown(fd, above.st_uid, above.st_gid)
-                os.fchmod(fd, stat.S_IMODE(above.st_mode))
-                os.utime(fd, ns=(above.st_mtime_ns, above.st_mtime_ns))
         finally:
             os.close(fd)
         if parent is not None:
