@@ -124,6 +124,9 @@ class Engine:
         self.home.mkdir(parents=True, exist_ok=True)
         self.hold_network()
         assert self.netns_holder is not None
+        configuration = self.home / "daemon.json"
+        if not configuration.exists():
+            configuration.write_text("{}")
         log = (self.home / "engine.log").open("ab")
         command = [
             *("nsenter", f"--net=/proc/{self.netns_holder.pid}/ns/net", "--", str(BIN / "orlopd")),

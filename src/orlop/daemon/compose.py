@@ -19,6 +19,7 @@ from orlop.api.routes import volumes as volume_routes
 from orlop.daemon.paths import engine_id, make_directory
 from orlop.engine import containers as container_engine
 from orlop.engine.containers import ContainerService, Settings, container_chains
+from orlop.engine.containers.open_files import default_nofile
 from orlop.engine.database import Database
 from orlop.engine.disk_usage import DiskUsage
 from orlop.engine.events import Events
@@ -221,7 +222,7 @@ def _container_settings(options: Options) -> Settings:
         data_root=options.data_root,
         exec_root=options.exec_root,
         cgroup_parent=options.cgroup_parent,
-        default_ulimits=options.default_ulimits,
+        default_ulimits={"nofile": default_nofile(), **options.default_ulimits},
         log_driver=options.log_driver,
         log_options=options.log_opts,
         init=options.init,

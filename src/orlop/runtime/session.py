@@ -54,15 +54,14 @@ def _start_container(
         raise InvalidParameterError("network namespace is missing")
     set_name(b"orlop-shim")
     clients = _clients(launch.attach, fds, terminal=config.process.terminal)
-    root_target = os.path.join(launch.state_dir, "rootfs")
-    os.makedirs(root_target, mode=0o700, exist_ok=True)
+    os.makedirs(launch.state_dir, mode=0o700, exist_ok=True)
     log = JsonLog(launch.log) if launch.log is not None else None
     started_at = time.time_ns()
     with Streams(terminal=config.process.terminal, open_stdin=launch.open_stdin) as streams:
         creation = Creation(
             id=launch.id,
             config=config,
-            root_target=root_target,
+            root_target=launch.state_dir,  # covered in init's own mount namespace only
             overlay=launch.overlay,
             netns=None if netns is None else netns.fileno(),
             stdio=streams.theirs,
