@@ -72,7 +72,7 @@ class Snapshotter(Protocol):
     def prepare(self, key: str, parent: str | None) -> None:
         """Make an active snapshot, empty or with the content of the committed snapshot ``parent``.
 
-        The new root directory has the owner of the parent's root, or root without a parent, and mode 0755 like Docker's:
+        The new root directory has the owner of the parent's root, or root without a parent, and mode 0755 like Docker:
         an archive made of a private directory would else lock every user out of its containers.
 
         Raises:
