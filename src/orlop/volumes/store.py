@@ -143,8 +143,8 @@ class VolumeStore:
         if name in self._volumes:
             return self._volumes[name]
         _check_options(name, options or {})
-        plain_labels = None if labels is None else dict(labels)
-        plain_options = None if options is None else dict(options)
+        plain_labels = dict(labels) if labels else None  # none at all is Docker's null
+        plain_options = dict(options) if options else None
         volume = Volume(name, LOCAL, plain_labels, plain_options, time.time_ns(), self._path(name))
         try:
             self._make(volume)
