@@ -22,8 +22,8 @@ from orlop.runtime.cgroups import detect
 from orlop.runtime.forking import fork
 from orlop.runtime.importing import Blocker
 from orlop.runtime.init import report
+from orlop.runtime.interpreter import is_sealed
 from orlop.runtime.network_namespace import answer_namespace_of, answer_new_namespace
-from orlop.runtime.sealed import is_sealed
 from orlop.runtime.security import apply
 from orlop.runtime.trees import answer_copy_up, answer_pack, answer_remove, answer_unpack
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orlop.runtime.cgroups import CgroupSet
-    from orlop.runtime.oci.main import Invocation
+    from orlop.runtime.oci.command import Invocation
     from orlop.spec.json import JsonObject, JsonValue
 
 # how long a killed container may take to disappear, as in runc

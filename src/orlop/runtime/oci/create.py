@@ -14,6 +14,7 @@ from orlop.kernel.process import start_time
 from orlop.primitives.atomic import write_atomic
 from orlop.runtime import container
 from orlop.runtime.cgroups import normalise_path
+from orlop.runtime.importing import Blocker
 from orlop.runtime.oci import control
 from orlop.runtime.oci.bundle import Bundle, enter_bundle, preserved_fds
 from orlop.runtime.oci.console import check_console_socket, send_console
@@ -23,7 +24,7 @@ from orlop.spec.oci import Root
 
 if TYPE_CHECKING:
     from orlop.runtime.container import RunningProcess
-    from orlop.runtime.oci.main import Invocation
+    from orlop.runtime.oci.command import Invocation
 
 
 def create(invocation: Invocation) -> int:
@@ -108,6 +109,7 @@ class _Creation:
             die_with_parent=not self._detached,
         )
         try:
+            Blocker().install()
             running = container.create(creation, self._invocation.hierarchies)
         except OrlopError as error:
             raise type(error)(f"unable to start container process: {error}") from error

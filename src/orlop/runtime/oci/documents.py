@@ -14,7 +14,7 @@ from orlop.spec.oci.linux import NAMESPACES
 from orlop.spec.oci.seccomp import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
 
 if TYPE_CHECKING:
-    from orlop.runtime.oci.main import Invocation
+    from orlop.runtime.oci.command import Invocation
     from orlop.spec.json import JsonObject, JsonValue
 
 _CAPABILITIES: list[JsonValue] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]

@@ -13,6 +13,7 @@ from orlop.kernel.process import pidfd_open
 from orlop.primitives.atomic import write_atomic
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.runtime import exec as execution
+from orlop.runtime.importing import Blocker
 from orlop.runtime.oci.bundle import preserved_fds
 from orlop.runtime.oci.console import check_console_socket, send_console
 from orlop.runtime.oci.document import read_document
@@ -23,7 +24,7 @@ from orlop.spec.oci.fields import ID_MAX
 
 if TYPE_CHECKING:
     from orlop.runtime.exec import Execution
-    from orlop.runtime.oci.main import Invocation
+    from orlop.runtime.oci.command import Invocation
     from orlop.runtime.oci.options import Parsed
     from orlop.runtime.oci.state import State
     from orlop.spec.oci import Process
@@ -67,6 +68,7 @@ def execute(invocation: Invocation) -> int:
 
 def _run(invocation: Invocation, plan: Execution, console: str, *, detached: bool) -> int:
     try:
+        Blocker().install()
         running = execution.execute(plan, invocation.hierarchies)
     except OrlopError as error:
         raise type(error)(f"unable to start container process: {error}") from error

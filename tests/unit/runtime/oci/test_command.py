@@ -8,7 +8,7 @@ import pytest
 
 from orlop.errors import InvalidParameterError
 from orlop.runtime.mount_options import parse_options
-from orlop.runtime.oci import main
+from orlop.runtime.oci import command
 from orlop.runtime.oci.control import parse_signal
 from orlop.runtime.oci.document import parse_document
 from orlop.runtime.oci.documents import MOUNT_OPTIONS, starter_config
@@ -16,7 +16,7 @@ from orlop.spec.oci import parse_config
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
-    code = main.run(list(arguments))
+    code = command.run(list(arguments))
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -28,7 +28,7 @@ def test_version_and_help(capsys):
     for line in ([], ["--help"], ["help"]):
         code, out, _ = run(capsys, *line)
         assert code == 0
-        assert all(f"\n   {verb}" in out for verb in main.VERBS)
+        assert all(f"\n   {verb}" in out for verb in command.VERBS)
     code, out, _ = run(capsys, "exec", "--help")
     assert "--preserve-fds N" in out
 
