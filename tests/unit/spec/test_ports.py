@@ -50,7 +50,7 @@ def test_publish(text: str, expected: list[PortRequest]):
         ("8000-8002:80-81", "invalid ranges specified for container and host Ports: 80-81 and 8000-8002"),
         ("1.2.3:80:80", "invalid IP address: 1.2.3"),
         ("1.2.3.4 -j ACCEPT:80:80", "invalid IP address"),
-        ("٨٠", "invalid containerPort"),
+        ("\u0668\u0660", "invalid containerPort"),
         ("80\n", "invalid containerPort"),
         ("+80", "invalid containerPort"),
     ],

@@ -1,0 +1,165 @@
+"""Requests for networks: what is refused, and how it is said."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+
+import pytest
+
+from orlop.errors import ForbiddenError, InvalidParameterError, OrlopError, UnsupportedError
+from orlop.network.networks import (
+    OPTION_BRIDGE_NAME,
+    OPTION_HOST_BINDING,
+    OPTION_ICC,
+    OPTION_MTU,
+    Network,
+    NetworkRequest,
+    check_request,
+    check_subnet,
+)
+from orlop.network.options import AddressPool, NetworkOptions, check_bip, check_interface_name
+from orlop.network.records import Records
+from orlop.network.sandbox import Endpoint
+from orlop.spec.ports import PortBinding
+
+HOSTILE = [
+    "", " ", "a b", "a\nb", "a\0b", "../x", "a/b", "-x", "--help", "$(id)", "a;b", "`id`", "x\x1b[0m", "é", "\u0661", "a" + "\n", "\ta",
+    "*", "a'b", 'a"b', "a|b", "a>b", "a&b", "%s", "{0}", "\u202eabc", ".x", "_x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names(name: str):
+    with pytest.raises(InvalidParameterError, match="network name"):
+        check_request(NetworkRequest(name))
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "sixteencharacter", "..", "a:b", "eth0\n"])
+def test_hostile_bridge_names(name: str):
+    with pytest.raises(InvalidParameterError, match="invalid bridge name"):
+        check_interface_name(name)
+
+
+@pytest.mark.parametrize("name", ["bridge", "host", "none", "default"])
+def test_predefined_names(name: str):
+    with pytest.raises(ForbiddenError, match=f"operation is not permitted on predefined {name} network"):
+        check_request(NetworkRequest(name))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"unknown": "1"},
+        {OPTION_ICC: "maybe"},
+        {OPTION_MTU: "-1"},
+        {OPTION_MTU: "1e3"},
+        {OPTION_MTU: "99999"},
+        {OPTION_MTU: "\u0661\u0665\u0660\u0660"},
+        {OPTION_HOST_BINDING: "1.2.3.4 -j ACCEPT"},
+        {OPTION_HOST_BINDING: "::1"},
+    ],
+)
+def test_bad_options(options: dict[str, str]):
+    with pytest.raises(InvalidParameterError):
+        check_request(NetworkRequest("n", options=options))
+
+
+def test_good_options():
+    check_request(
+        NetworkRequest("n.1-x_", options={OPTION_ICC: "false", OPTION_MTU: "9000", OPTION_BRIDGE_NAME: "br9"})
+    )
+    with pytest.raises(UnsupportedError, match="network driver is not supported yet: macvlan"):
+        check_request(NetworkRequest("n", driver="macvlan"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (NetworkRequest("n", subnet="10.0.0.1/24"), "invalid CIDR block notation"),
+        (NetworkRequest("n", subnet="10.0.0.0/24 -j X"), "invalid CIDR block notation"),
+        (NetworkRequest("n", subnet="10.0.0.0/31"), "no room for containers"),
+        (NetworkRequest("n", subnet="10.0.0.0/24", gateway="10.0.1.1"), "no matching subnet for gateway 10.0.1.1"),
+        (NetworkRequest("n", subnet="10.0.0.0/24", gateway="10.0.0.255"), "no matching subnet for gateway"),
+        (NetworkRequest("n", subnet="10.0.0.0/24", gateway="x"), "invalid gateway x"),
+        (NetworkRequest("n", subnet="10.0.0.0/24", ip_range="10.0.1.0/25"), "no matching subnet for range"),
+        (NetworkRequest("n", subnet="10.0.0.0/24", ip_range="10.0.0.1/25"), "invalid ip-range"),
+        (NetworkRequest("n", gateway="10.0.0.1"), "needs a subnet"),
+    ],
+)
+def test_bad_subnets(request_: NetworkRequest, message: str):
+    with pytest.raises(InvalidParameterError, match=message):
+        check_subnet(request_)
+
+
+def test_subnets():
+    assert check_subnet(NetworkRequest("n")) is None
+    chosen = check_subnet(NetworkRequest("n", subnet="10.0.0.0/24"))
+    assert chosen is not None
+    assert [str(part) for part in chosen] == ["10.0.0.0/24", "10.0.0.1"]
+    with pytest.raises(UnsupportedError, match="IPv6 subnets are not supported yet"):
+        check_subnet(NetworkRequest("n", subnet="fd00::/64"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        NetworkOptions(bridge="a b"),
+        NetworkOptions(bip="172.17.0.0/16"),
+        NetworkOptions(bip="172.17.0.1"),
+        NetworkOptions(bip="x"),
+        NetworkOptions(mtu=10),
+        NetworkOptions(default_ip="::"),
+        NetworkOptions(firewall_backend="pf"),
+        NetworkOptions(firewall_backend="nftables"),
+        NetworkOptions(default_address_pools=(AddressPool("10.0.0.0/8", 7),)),
+        NetworkOptions(default_address_pools=(AddressPool("10.0.0.1/8", 16),)),
+    ],
+)
+def test_bad_daemon_options(options: NetworkOptions):
+    with pytest.raises(OrlopError):
+        options.validate()
+
+
+def test_default_options_are_valid():
+    NetworkOptions().validate()
+    assert str(check_bip("10.1.0.1/24").network) == "10.1.0.0/24"
+
+
+def test_records_survive(tmp_path):
+    path = tmp_path / "state.db"
+    network = Network("1" * 64, "n", "bridge", 5, "10.0.0.0/24", "10.0.0.1", "", True, False, {"a": "b"}, {"l": ""})
+    endpoint = Endpoint(
+        id="2" * 64,
+        network_id=network.id,
+        network_name="",
+        address="10.0.0.2",
+        prefix_length=24,
+        gateway="10.0.0.1",
+        mac="02:42:0a:00:00:02",
+        interface="eth0",
+        host_interface="veth0123456",
+        ports=(PortBinding(80, "tcp", "0.0.0.0", 8080),),
+    )
+    with sqlite3.connect(path) as database:
+        records = Records(database)
+        records.put_network(network)
+        records.put_network(replace(network, labels={"l": "2"}))
+        records.put_endpoint("c" * 64, endpoint)
+        with pytest.raises(sqlite3.IntegrityError):  # an address belongs to one endpoint
+            records.put_endpoint("d" * 64, replace(endpoint, id="3" * 64))
+        nowhere = replace(endpoint, id="4" * 64, address="")
+        records.put_endpoint("e" * 64, nowhere)
+        records.put_endpoint("f" * 64, replace(nowhere, id="5" * 64))
+    database.close()
+    with sqlite3.connect(path) as database:
+        records = Records(database)
+        assert records.networks() == [replace(network, labels={"l": "2"})]
+        assert dict(records.endpoints())["c" * 64] == endpoint
+        for container_id, found in records.endpoints():
+            assert container_id
+            records.delete_endpoint(found.id)
+        records.delete_network(network.id)
+        assert records.networks() == []
+        assert records.endpoints() == []
+    database.close()
