@@ -197,10 +197,15 @@ def exit_status(runtime: Runtime) -> None:
 
 def missing_program(runtime: Runtime) -> None:
     identity, bundle = runtime.bundle("/no/such/program")
-    done = runtime("run", "--bundle", bundle, identity)
-    assert done.returncode != 0
-    assert "no such file or directory" in done.stderr.lower()
-    runtime.refuses("state", identity)
+    for verb in ("run", "create"):
+        done = runtime(verb, "--bundle", bundle, identity)
+        assert done.returncode != 0
+        assert "no such file or directory" in done.stderr.lower()
+        runtime.refuses("state", identity)
+    identity, bundle = runtime.bundle("nosuchprogram")
+    runtime.refuses("create", "--bundle", bundle, identity, words="not found in $PATH")
+    identity, bundle = runtime.bundle("/etc/passwd")
+    runtime.refuses("create", "--bundle", bundle, identity)
 
 
 def environment(runtime: Runtime) -> None:

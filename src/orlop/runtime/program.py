@@ -64,6 +64,25 @@ class Program:
                 last = number
         return last
 
+    def check(self) -> None:
+        """Raise what :meth:`execute` would fail with, as far as that can be known before privileges are dropped.
+
+        For a program that is executed later, when nobody listens any more (OCI create). Relative names are left alone:
+        the working directory has not been entered.
+        """
+        number = errno.ENOENT
+        for candidate in self._candidates:
+            if not candidate.startswith(b"/"):
+                return
+            try:
+                mode = os.stat(candidate).st_mode
+            except OSError:
+                continue
+            if stat.S_ISREG(mode) and mode & 0o111:
+                return
+            number = errno.EACCES
+        raise self.failure(number)
+
     def failure(self, number: int) -> OrlopError:
         """Return what to tell the user after :meth:`execute` gave ``number``, in runc's words."""
         quoted = f'exec: "{self._name}"'

@@ -65,7 +65,8 @@ class CgroupSet(Protocol):
         Unshare the cgroup namespace after it, or the namespace's root is the old cgroup.
 
         Args:
-            cloned: the process was made by ``clone3`` with ``clone_fd``.
+            cloned: the process was made by ``clone3`` with ``clone_fd``, and has closed every descriptor but
+                ``join_fds`` (``close_range``): ``clone_fd`` is forgotten, not closed.
         """
         ...
 

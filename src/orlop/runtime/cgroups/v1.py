@@ -142,7 +142,9 @@ class CgroupV1:
         """Write "0", which is the writer itself in any pid namespace, to each ``tasks``."""
         for fd in self.join_fds:
             os.write(fd, b"0")
-        if not cloned and self._clone_fd is not None:
+        if cloned:
+            self._clone_fd = None  # closed with everything that join does not need; its number may be another's now
+        elif self._clone_fd is not None:
             fd = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._clone_fd)
             try:
                 os.write(fd, b"0")

@@ -111,6 +111,7 @@ class CgroupV2:
     def join(self, *, cloned: bool) -> None:
         """Write "0" to cgroup.procs, unless the kernel put the process there at birth."""
         if cloned:
+            self._fd = None  # closed with everything that join does not need; its number may be another's now
             return
         fd = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._open())
         try:
