@@ -503,6 +503,42 @@ def test_user_defined_networks_are_isolated_from_each_other():
     in_laboratory(body)
 
 
+def test_a_network_whose_bridge_cannot_be_made_is_given_up():
+    async def body(lab: Lab) -> None:
+        service = lab.service(pool_size=0)
+        await service.start({})
+        network = await service.create_network(NetworkRequest("n1"))
+        await service.close()
+        run_in(None, "ip", "link", "del", network.bridge_name)
+        run_in(None, "ip", "link", "add", network.bridge_name, "type", "veth", "peer", "name", "zz")
+        service = lab.service(pool_size=0)
+        warnings = await service.start({})
+        assert len(warnings) == 1
+        assert "network n1 is not available: interface" in warnings[0]
+        with pytest.raises(UnavailableError, match="network n1 could not be set up"):
+            await service.attach(A, AttachRequest(network="n1"))
+        await service.attach(A, AttachRequest())
+        await service.remove_network("n1")
+        assert "veth" in run_in(None, "ip", "-d", "link", "show", network.bridge_name)  # not ours: it stays
+
+    in_laboratory(body)
+
+
+def test_without_a_default_bridge():
+    async def body(lab: Lab) -> None:
+        service = lab.service(bridge="none", pool_size=0)
+        await service.start({})
+        assert service.gateway == ""
+        assert {network.name for network in service.networks()} == {"host", "none"}
+        assert (await service.attach(A, AttachRequest(network="default"))).mode == "none"
+        with pytest.raises(NotFoundError):
+            await service.attach(B, AttachRequest(network="bridge"))
+        network = await service.create_network(NetworkRequest("n1"))
+        assert (await service.attach(B, AttachRequest(network="n1"))).endpoints[0].gateway == network.gateway
+
+    in_laboratory(body)
+
+
 def test_attaching_from_the_pool_is_fast():
     async def body(lab: Lab) -> None:
         service = lab.service(pool_size=4)

@@ -73,8 +73,8 @@ class Records:
                 ip_range=row[6],
                 internal=bool(row[7]),
                 attachable=bool(row[8]),
-                options=json.loads(row[9]),
-                labels=json.loads(row[10]),
+                options=_texts(row[9]),
+                labels=_texts(row[10]),
             )
             for row in rows
         ]
@@ -121,7 +121,7 @@ class Records:
                     mac=row[6],
                     interface=row[7],
                     host_interface=row[8],
-                    ports=tuple(PortBinding(*port) for port in json.loads(row[9])),
+                    ports=_ports(row[9]),
                 ),
             )
             for row in rows
@@ -152,3 +152,25 @@ class Records:
         """Remove the row of what is gone."""
         with self._database:
             self._database.execute("DELETE FROM endpoint WHERE id = ?", (endpoint_id,))
+
+
+def _texts(column: str) -> dict[str, str]:
+    """Return a column's object of strings; what is damaged counts as empty."""
+    try:
+        found = json.loads(column)
+    except ValueError:
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {str(name): value for name, value in found.items() if isinstance(value, str)}
+
+
+def _ports(column: str) -> tuple[PortBinding, ...]:
+    """Return a column's port bindings; what is damaged counts as none."""
+    try:
+        return tuple(
+            PortBinding(int(container_port), str(protocol), str(host_ip), int(host_port))
+            for container_port, protocol, host_ip, host_port in json.loads(column)
+        )
+    except (ValueError, TypeError):
+        return ()

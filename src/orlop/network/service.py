@@ -114,9 +114,7 @@ class NetworkService:
     async def _set_up(self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int]) -> None:
         """Make bridges, then rules, then take up containers; forwarding is switched on under the rules only."""
         around = self._surroundings
-        bridges = [driver for driver in self._drivers.values() if isinstance(driver, BridgeDriver)]
-        for bridge in bridges:
-            bridge.create()
+        bridges = self._make_bridges()
         rules = self._claim(endpoints, running)
         if around.firewall is not None:
             try:
@@ -134,6 +132,24 @@ class NetworkService:
         if around.firewall is not None:
             self._watch = RulesWatch(around.firewall.restore, reported=await is_nf_tables())
             self._watch.start()
+
+    def _make_bridges(self) -> list[BridgeDriver]:
+        """Make or find all bridges. A user-defined one that can't be made is given up with a warning."""
+        made: list[BridgeDriver] = []
+        for network in self._catalogue:
+            driver = self._drivers[network.id]
+            if not isinstance(driver, BridgeDriver):
+                continue
+            try:
+                driver.create()
+            except SystemFailureError as error:
+                if network.default_bridge:
+                    raise
+                self._catalogue.warnings.append(f"network {network.name} is not available: {error}")
+                del self._drivers[network.id]
+                continue
+            made.append(driver)
+        return made
 
     async def close(self) -> None:
         """End background work; running containers keep their network."""
@@ -180,7 +196,10 @@ class NetworkService:
         if request.network.startswith("container:"):
             sandbox = self._shared.attach(request.network.partition(":")[2])
         else:
-            network = self.network("bridge" if request.network in ("", "default") else request.network)
+            default = "bridge" if self._catalogue.default is not None else "none"
+            network = self.network(default if request.network in ("", "default") else request.network)
+            if network.id not in self._drivers:
+                raise UnavailableError(f"network {network.name} could not be set up when the engine started")
             if request.address and network.name in networks.BUILTIN:
                 raise InvalidParameterError("user specified IP address is supported on user defined networks only")
             if request.ports:
@@ -290,7 +309,7 @@ class NetworkService:
             raise ForbiddenError(
                 f"error while removing network: network {network.name} id {network.id} has active endpoints"
             )
-        driver = self._drivers.pop(network.id)
+        driver = self._drivers.pop(network.id, None)
         if isinstance(driver, BridgeDriver):
             driver.remove()
             if self._surroundings.firewall is not None:
@@ -336,6 +355,8 @@ class NetworkService:
         """Take up the running containers; remove what rows of all others stand for."""
         for container_id, row in endpoints:
             driver, network = self._drivers.get(row.network_id), self._catalogue.get(row.network_id)
+            if network is not None and driver is None:
+                continue  # its bridge could not be made this time
             if driver is None or network is None:
                 self._records.delete_endpoint(row.id)
                 continue

@@ -156,6 +156,10 @@ def test_records_survive(tmp_path):
         records = Records(database)
         assert records.networks() == [replace(network, labels={"l": "2"})]
         assert dict(records.endpoints())["c" * 64] == endpoint
+        database.execute("UPDATE endpoint SET ports = '[[1'")
+        database.execute("UPDATE network SET labels = '7', options = ''")
+        assert dict(records.endpoints())["c" * 64] == replace(endpoint, ports=())  # damaged, not fatal
+        assert records.networks()[0].labels == {}
         for container_id, found in records.endpoints():
             assert container_id
             records.delete_endpoint(found.id)
