@@ -9,7 +9,9 @@ This module imports nothing: it is loaded in the spawner, in every forked child 
 
 from __future__ import annotations
 
-from typing import ClassVar
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing costs 4 ms, and the command line has 25
+    from typing import ClassVar
 
 
 class OrlopError(Exception):

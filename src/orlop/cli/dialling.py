@@ -19,7 +19,7 @@ _CHUNK = 65536
 
 def _dial(invocation: Invocation) -> int:
     stream = open_socket(invocation.client.transport.address)
-    with stream:
+    try:
         poll = select.poll()
         poll.register(0, select.POLLIN)
         poll.register(stream, select.POLLIN)
@@ -37,6 +37,8 @@ def _dial(invocation: Invocation) -> int:
                 if not data:
                     return 0
                 write_all(1, data)
+    finally:
+        stream.close()
 
 
 DIAL_STDIO = Command("", "Connect standard input and output to the engine's socket", _dial)

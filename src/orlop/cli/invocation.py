@@ -69,12 +69,11 @@ class Invocation:
             address = find_address(host=self.chosen.host or None, context=self.chosen.context or None)
         except OrlopError as error:
             raise CommandError(f"Failed to initialize: unable to resolve docker endpoint: {error}") from None
-        if address.is_default:
-            from orlop.cli.engine_start import ensure_engine
-
-            ensure_engine(address)
         version = os.environ.get("DOCKER_API_VERSION") or None
-        return Client(address, version=version, headers=_custom_headers())
+        client = Client(address, version=version, headers=_custom_headers())
+        if address.is_default:
+            _connect_or_start(client)
+        return client
 
     def close(self) -> None:
         """Close the client."""
@@ -153,6 +152,17 @@ def parse_filters(texts: list[str]) -> dict[str, list[str]]:
             )
         filters.setdefault(name.strip().lower(), []).append(value.strip())
     return filters
+
+
+def _connect_or_start(client: Client) -> None:
+    from orlop.client.failure import ConnectionFailedError
+
+    try:
+        client.transport.connect()
+    except ConnectionFailedError:
+        from orlop.cli.engine_start import ensure_engine
+
+        ensure_engine(client.transport.address)
 
 
 def _custom_headers() -> dict[str, str]:

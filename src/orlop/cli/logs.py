@@ -6,8 +6,8 @@ import time
 
 from orlop.cli.flags import Command, Flag
 from orlop.cli.invocation import CommandError, Invocation
+from orlop.cli.quantities import timestamp
 from orlop.cli.streaming import write_all
-from orlop.cli.units import timestamp
 from orlop.client.stdcopy import STDERR, Demultiplexer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from orlop.cli.flags import boolean
-from orlop.cli.units import parse_size
+from orlop.cli.quantities import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

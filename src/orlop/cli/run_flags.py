@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from orlop.cli.flags import Flag, integer
-from orlop.cli.units import parse_duration, parse_size
+from orlop.cli.quantities import parse_duration, parse_size
 
 _DECIMAL = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
 _RATE = re.compile(r"(/[^:]*):(.+)", re.ASCII)

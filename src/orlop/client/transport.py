@@ -103,6 +103,14 @@ class Transport:
         while self._idle:
             self._idle.pop().close()
 
+    def connect(self) -> None:
+        """Open the first connection now instead of with the first request.
+
+        Raises:
+            ConnectionFailedError: nobody listens.
+        """
+        self._idle.append(self._connection())
+
     def ping(self) -> dict[str, str]:
         """Return the headers of the engine's ping: api-version, ostype, builder-version and so on."""
         with self._send("HEAD", "/_ping") as response:

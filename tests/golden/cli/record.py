@@ -38,7 +38,7 @@ def _read_request(stream) -> tuple[str, dict[str, str], bytes] | None:
 
 
 def _answer(target: str, headers: dict[str, str]) -> bytes:
-    path = target.split("?")[0].split(" ")[1]
+    path = target.split("?", maxsplit=1)[0].split(" ")[1]
     status, body = "200 OK", b"{}"
     extra = ""
     if path.endswith("/_ping"):
