@@ -6,6 +6,7 @@ import random
 import stat
 import struct
 import subprocess
+import sys
 import tarfile
 import threading
 
@@ -504,3 +505,67 @@ class TestCopyUp:
         finally:
             os.close(fd)
             subprocess.run(["umount", target], check=True)
+
+
+_SEALED = """
+import os, sys
+sys.path[:0] = PATHS
+from orlop.errors import OrlopError
+from orlop.primitives.copy_up import copy_up
+from orlop.primitives.removal import remove_tree
+from orlop.primitives.tar import pack, unpack
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        os.write(2, f"imported {name}".encode())
+        os._exit(9)
+
+sys.meta_path[:] = [Refuse()]
+top = sys.argv[1]
+for number, stream in enumerate(sys.argv[2:]):
+    root = f"{top}/{number}"
+    os.mkdir(root)
+    os.mkdir(f"{root}-copy")
+    fds = [os.open(path, os.O_RDONLY) for path in (root, f"{root}-copy", stream)]
+    try:
+        unpack(fds[0], fds[2])
+    except OrlopError as error:
+        print(str(error))
+    pack(fds[0], os.open(f"{top}/{number}.tar", os.O_CREAT | os.O_WRONLY))
+    copy_up(fds[0], fds[1])
+    remove_tree(root)
+    remove_tree(f"{root}-copy")
+"""
+
+
+def test_nothing_is_imported_after_start(root, tmp_path_factory):
+    """What runs in a child of the spawner must have everything loaded (CVE-2019-14271)."""
+    scratch = tmp_path_factory.mktemp("streams")
+    xattrs = {b"user.a": b"1", b"trusted.overlay.opaque": b"y"}
+    streams = [
+        member(b"\xff\xfe", content=b"x" * 100_000, mtime=10**18 + 1, xattrs=xattrs)
+        + member(b"l", H, target=b"\xff\xfe")
+        + END,
+        member(b"../\xff\n\xc3\xa9"),
+        member("ü".encode() * 200, D),
+        member(b"a", S, target=b"a") + member(b"a/b"),
+        b"garbage" * 200,
+        member(b"x", content=b"cut")[:600],
+        member(b"n" * 300),
+        member(b"l", H, target=b"missing"),
+        member(b"a/.wh..wh..opq") + member(b".wh.a") + member(b"c", Kind.CHARACTER, device=(1, 3)) + END,
+    ]
+    paths = []
+    for number, data in enumerate(streams):
+        paths.append(scratch / str(number))
+        paths[-1].write_bytes(data)
+    code = _SEALED.replace("PATHS", repr(sys.path))
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, root, *paths],
+        capture_output=True,
+        text=True,
+        env={},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 7

@@ -5,6 +5,7 @@ Names and link targets are bytes, exactly as stored (threats.md D7): no codec is
 
 from __future__ import annotations
 
+import codecs
 import enum
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -81,6 +82,7 @@ class TarError(InvalidParameterError):
 
 INVALID_HEADER = "archive/tar: invalid tar header"
 UNEXPECTED_EOF = "unexpected EOF"
+codecs.lookup("unicode_escape")  # a codec is imported at its first use, which in a forked child is refused
 
 
 def shown(name: bytes) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CHUNK = 1 << 18
+_PENDING_TIMES = 100_000  # directories whose times are remembered: memory stays bounded whatever their number
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 WHITEOUT = b".wh."
@@ -40,7 +41,7 @@ _BAD_INPUT = frozenset((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EI
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What came out: ``size`` is the sum of the files' and symbolic links' bytes (hard links once), as Docker counts."""
+    """What came out: ``size`` is the bytes of files and symbolic links (hard links once), as Docker counts."""
 
     size: int
     entries: int
@@ -239,6 +240,8 @@ class _Unpacker:
             os.close(fd)
             raise
         self._directories.keep(path, fd)
+        if len(self._directory_times) >= _PENDING_TIMES:
+            self._set_directory_times()
         self._directory_times[path] = entry.mtime
 
     def _make_hard_link(self, entry: Entry, head: bytes, name: bytes) -> None:
@@ -332,7 +335,9 @@ class _Unpacker:
                         raise
 
     def _set_directory_times(self) -> None:
-        for path, mtime in reversed(self._directory_times.items()):
+        """Set what members made since would have changed; deepest first."""
+        times, self._directory_times = self._directory_times, {}
+        for path, mtime in reversed(times.items()):
             head, _, name = path.rpartition(b"/")
             try:
                 if path:
