@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-
-from orlop.errors import UnavailableError
-from orlop.kernel.syscall import SyscallError, call
+from orlop.kernel.syscall import call
 
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 
@@ -17,12 +14,7 @@ def join_session_keyring(name: bytes | None = None) -> int:
         name: join or make the keyring of this name; None makes an anonymous one.
 
     Raises:
-        UnavailableError: the user's key quota is used up (/proc/sys/kernel/keys/maxkeys, root_maxkeys).
-        SyscallError: any other failure; ENOSYS on a kernel without keyrings, where there is nothing to leave.
+        SyscallError: EDQUOT when the user's quota of keys is used up (keyrings(7)); ENOSYS on a kernel without
+            keyrings, where there is nothing to leave.
     """
-    try:
-        return call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, name, shown=("KEYCTL_JOIN_SESSION_KEYRING", name))
-    except SyscallError as error:
-        if error.errno == errno.EDQUOT:
-            raise UnavailableError(f"could not create session key: {error.strerror}".lower()) from error
-        raise
+    return call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, name, shown=("KEYCTL_JOIN_SESSION_KEYRING", name))

@@ -20,8 +20,24 @@ libc = ctypes.CDLL(None, use_errno=True)  # noqa: TID251 - this is that place
 MACHINE = os.uname().machine
 
 # Numbers from arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h (the same above 424).
-_X86_64 = {"pivot_root": 155, "keyctl": 250, "seccomp": 317, "bpf": 321, "ioprio_set": 251, "sched_setattr": 314}
-_GENERIC = {"pivot_root": 41, "keyctl": 219, "seccomp": 277, "bpf": 280, "ioprio_set": 30, "sched_setattr": 274}
+_X86_64 = {
+    "pivot_root": 155,
+    "keyctl": 250,
+    "seccomp": 317,
+    "bpf": 321,
+    "ioprio_set": 251,
+    "sched_setattr": 314,
+    "rt_sigaction": 13,
+}
+_GENERIC = {
+    "pivot_root": 41,
+    "keyctl": 219,
+    "seccomp": 277,
+    "bpf": 280,
+    "ioprio_set": 30,
+    "sched_setattr": 274,
+    "rt_sigaction": 134,
+}
 _COMMON = {
     "pidfd_send_signal": 424,
     "open_tree": 428,

@@ -129,6 +129,7 @@ def _run(
         write_proc("/proc/self/oom_score_adj", str(process.oom_score_adj))
     set_rlimits(process.rlimits)
     cgroup.join(cloned=cgroup.clone_fd is not None)
+    init.close_fds(joined)
     flags = 0
     for namespace in config.linux.namespaces:
         flags |= _JOINED.get(namespace.type, 0)
@@ -141,7 +142,7 @@ def _run(
         os.setresuid(0, 0, 0)
     init.join_keyring()
     with OwnedFd(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
-        identity = init.identify(root.fileno(), process)
+        identity = init.identify(root.fileno(), process, config)
         if process.terminal:
             with open_terminal(root.fileno(), process.console_size or execution.console_size) as terminal:
                 sync.send({"terminal": True}, [terminal.master.fileno()])

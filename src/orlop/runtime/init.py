@@ -27,7 +27,8 @@ from orlop.kernel import process as k
 from orlop.kernel.keyring import join_session_keyring
 from orlop.kernel.prctl import set_dumpable, set_name, set_pdeathsig
 from orlop.kernel.rlimit import set_rlimits
-from orlop.primitives.rootpath import create_file_in_root, mkdir_all_in_root
+from orlop.kernel.signals import RESERVED, reset_reserved_signals
+from orlop.primitives.rootpath import create_file_in_root, is_char_device, mkdir_all_in_root
 from orlop.runtime import rootfs
 from orlop.runtime.console import mount_console, open_terminal
 from orlop.runtime.program import Program
@@ -37,7 +38,7 @@ from orlop.runtime.sysctl import write_proc, write_sysctls
 from orlop.runtime.users import Identity, numeric_identity, resolve_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from orlop.primitives.channel import Channel
     from orlop.primitives.owned_fd import OwnedFd
@@ -154,6 +155,7 @@ def _run(task: InitTask) -> None:
     _process_limits(task.process)
     # 4
     task.cgroup.join(cloned=task.cloned)
+    close_fds(task.cgroup.join_fds)
     for fd, flag in task.joins:
         k.setns(fd, flag)
     if task.unshare:
@@ -178,7 +180,7 @@ def _build_root(task: InitTask) -> tuple[OwnedFd, Identity]:
     with rootfs.private_proc() as proc:
         write_sysctls(proc.fileno(), config.linux.sysctl)
     _host_names(config)
-    identity = identify(root.fileno(), task.process)
+    identity = identify(root.fileno(), task.process, config)
     _make_working_directory(root.fileno(), task.process.cwd, identity)
     if task.process.terminal:
         with open_terminal(root.fileno(), task.process.console_size or task.console_size) as terminal:
@@ -191,16 +193,22 @@ def _build_root(task: InitTask) -> tuple[OwnedFd, Identity]:
     return root, identity
 
 
-def identify(root_fd: int, process: Process) -> Identity:
-    """Look the process's user up in the root: Docker's string when there is one, else OCI's numbers."""
-    user = process.user
-    groups = user.additional_gids
-    if user.username:
-        return resolve_identity(root_fd, user.username, [str(gid) for gid in groups])
-    if user.uid == 0 and user.gid == 0 and not groups and not _wants_home(process):
-        return _ROOT
-    return numeric_identity(root_fd, user.uid, user.gid, additional=groups)
+def identify(root_fd: int, process: Process, config: Config) -> Identity:
+    """Look the process's user up in the root: Docker's string when there is one, else OCI's numbers.
 
+    Groups that were added by name travel in an annotation, as OCI has only numbers for them.
+    """
+    user = process.user
+    named = [name for name in config.annotations.get(GROUP_ADD, "").split(",") if name]
+    if user.username:
+        return resolve_identity(root_fd, user.username, [*map(str, user.additional_gids), *named])
+    if user.uid == 0 and user.gid == 0 and not user.additional_gids and not _wants_home(process):
+        return _ROOT
+    return numeric_identity(root_fd, user.uid, user.gid, additional=user.additional_gids)
+
+
+# set by the engine from --group-add, never from an image
+GROUP_ADD = "orlop.group-add"
 
 _ROOT = Identity(0, 0, (0,), "/root")
 
@@ -229,6 +237,7 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
     program = Program(process.args, environment)
     cwd = os.fsencode(process.cwd)
     if task.fifo is not None:
+        program.check()
         task.sync.send({"ready": True})
         _await_start(task.fifo)
     keep = [task.sync.fileno(), *range(3, 3 + task.preserve)]
@@ -247,11 +256,12 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
 def reset_signals() -> None:
     """Give every signal its default action and an empty mask: Python ignores SIGPIPE and SIGXFSZ (threats.md J11)."""
     for number in range(1, signal.NSIG):
-        if number not in {signal.SIGKILL, signal.SIGSTOP, 32, 33}:
+        if number not in {signal.SIGKILL, signal.SIGSTOP, *RESERVED}:
             try:
                 signal.signal(number, signal.SIG_DFL)
             except (OSError, ValueError):
                 continue
+    reset_reserved_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
@@ -270,6 +280,12 @@ def join_keyring() -> None:
         # keyctl refused by the default filter, which is how runc's --no-new-keyring runs.
         if error.errno not in {38, 122}:
             raise
+
+
+def close_fds(fds: Iterable[int]) -> None:
+    """Close the host's cgroup files as soon as they did their work (CVE-2016-9962)."""
+    for fd in fds:
+        os.close(fd)
 
 
 def _await_go(sync: Channel) -> None:
@@ -302,9 +318,12 @@ def _make_working_directory(root_fd: int, cwd: str, identity: Identity) -> None:
 
 
 def standard_streams(stdio: tuple[int, int, int], uid: int) -> None:
-    """Make ``stdio`` 0, 1, 2, owned by ``uid`` as far as that can be."""
+    """Make ``stdio`` 0, 1, 2, owned by ``uid`` as far as that can be.
+
+    The null device is the host's own inode: giving it away would change the host for good (runc skips it too).
+    """
     for fd in {*stdio}:
-        if os.fstat(fd).st_uid != uid and uid != 0:
+        if uid != 0 and os.fstat(fd).st_uid != uid and not is_char_device(fd, 1, 3):
             try:
                 os.fchown(fd, uid, -1)
             except OSError:

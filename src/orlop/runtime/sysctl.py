@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
 from orlop.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from orlop.spec.oci.sysctl import sysctl_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,7 @@ def write_sysctls(proc_fd: int, sysctls: Mapping[str, str]) -> None:
         InvalidParameterError: the kernel does not have it or refuses the value.
     """
     for name, value in sysctls.items():
-        path = "sys/" + name.replace(".", "/")
+        path = "sys/" + sysctl_path(name)
         try:
             fd = openat2(proc_fd, path, os.O_WRONLY | os.O_CLOEXEC, resolve=_RESOLVE)
         except OSError as error:

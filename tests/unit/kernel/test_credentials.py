@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from orlop.errors import InvalidParameterError, SystemFailureError, UnavailableError
+from orlop.errors import InvalidParameterError, SystemFailureError
 from orlop.kernel import capability, prctl
 from orlop.kernel.keyring import join_session_keyring
 from orlop.kernel.rlimit import INFINITY, NUMBERS, get_rlimit, prlimit, set_rlimits
@@ -120,9 +120,9 @@ def test_keyring():
     def child():
         try:
             return join_session_keyring() > 0
-        except UnavailableError as error:
+        except SyscallError as error:
             # root's quota of this machine is used up, and is named
-            return "quota" in str(error)
+            return "disk quota exceeded" in str(error)
 
     assert in_child(child) == "True"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import CommandNotExecutableError, InvalidParameterError
 from orlop.kernel import capability, prctl
-from orlop.kernel.syscall import call
+from orlop.kernel.process import close_all_but
 from orlop.runtime.security.capabilities import DEFAULT
 from orlop.runtime.security.seccomp_compile import compile_filter
 from orlop.runtime.security.seccomp_profile import default_seccomp
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from orlop.spec.oci.seccomp import Seccomp
 
 DEFAULT_UMASK = 0o022
-_LAST_FD = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +113,8 @@ def apply_privileges(prepared: PreparedPrivileges, identity: Identity, cwd: byte
     os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
+    # a change of ids has set it to fs.suid_dumpable: the heap of this interpreter is not for the container to read
+    prctl.set_dumpable(0)
     if not entered:
         # only the user may enter, as on a network file system that distrusts root
         _enter(cwd, last=True)
@@ -123,7 +124,7 @@ def apply_privileges(prepared: PreparedPrivileges, identity: Identity, cwd: byte
     os.umask(prepared.umask)
     if prepared.no_new_privileges:
         prctl.set_no_new_privs()
-    close_all(keep)
+    close_all_but(keep)
     if prepared.program is not None and prepared.no_new_privileges:
         prepared.program.install()
 
@@ -131,16 +132,6 @@ def apply_privileges(prepared: PreparedPrivileges, identity: Identity, cwd: byte
 def load_seccomp(program: FilterProgram) -> None:
     """Install a filter now, for a caller that orders its own steps."""
     program.install()
-
-
-def close_all(keep: Sequence[int] = ()) -> None:
-    """Close every descriptor from 3 upwards but ``keep``; O_CLOEXEC means nothing before execve."""
-    first = 3
-    for fd in sorted({fd for fd in keep if fd >= 3}):
-        if fd > first:
-            call("close_range", first, fd - 1, 0)
-        first = fd + 1
-    call("close_range", first, _LAST_FD, 0)
 
 
 def _set_capabilities(prepared: PreparedPrivileges, identity: Identity) -> None:
