@@ -169,9 +169,9 @@ def test_preserved_descriptors(runtime):
         bundle,
         identity,
     ]
-    script = f'exec {reading}<&{reading}; exec 3<&{reading}; exec "$@"'
+    move = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.argv[2], sys.argv[2:])"
     done = subprocess.run(
-        ["sh", "-c", script, "sh", *command],
+        [sys.executable, "-c", move, str(reading), *command],
         pass_fds=[reading],
         capture_output=True,
         text=True,
