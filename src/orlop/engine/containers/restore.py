@@ -103,7 +103,11 @@ class Restorer:
     async def resume(self) -> None:
         """Finish what was begun, record what ended, and apply the restart policies."""
         for container in self._unfinished:
-            self._remover.finish(container)
+            try:
+                self._remover.finish(container)
+            except (OSError, OrlopError):
+                # One container that cannot be removed must not keep the engine from starting (faults.md R25).
+                _LOG.exception("cannot remove %s", container.id)
         for container in self._directory:
             if container.shim is not None:
                 self._endings.watch(container)
