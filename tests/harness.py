@@ -230,7 +230,7 @@ class Engine:
     def import_busybox(self, tag: str = "busybox:latest") -> None:
         """Make the busybox image."""
         archive = busybox_tar(self.home / "busybox.tar")
-        self.docker("import", archive, tag)
+        self.docker("import", "--change", 'CMD ["sh"]', archive, tag)
 
     def remove_containers(self) -> None:
         """Remove every container by force."""

@@ -59,7 +59,7 @@ def test_kill_dash_nine_loses_nothing(own_engine) -> None:
     assert ticks == list(range(len(ticks)))
     assert len(ticks) > 20
     assert engine.docker("exec", "ticker", "echo", "still").stdout == "still\n"
-    assert engine.in_network("busybox", "wget", "-T", "5", "-qO-", "http://127.0.0.1:8090/index.html").stdout == "hi\n"
+    assert engine.in_network("curl", "-s", "-m", "5", "http://127.0.0.1:8090/index.html").stdout == "hi\n"
     started = time.monotonic()
     engine.docker("stop", "-t", "1", "ticker")
     assert time.monotonic() - started < 6
@@ -67,14 +67,14 @@ def test_kill_dash_nine_loses_nothing(own_engine) -> None:
 
 
 def test_a_stopped_engine_leaves_containers_running(own_engine) -> None:
-    own_engine.docker("run", "-d", "--name", "c", "busybox", "sleep", "1000")
-    pid = own_engine.inspect("c")["State"]["Pid"]
+    own_engine.docker("run", "-d", "--name", "con", "busybox", "sleep", "1000")
+    pid = own_engine.inspect("con")["State"]["Pid"]
     started = time.monotonic()
     assert own_engine.stop() == 0
     assert time.monotonic() - started < 15
     assert Path(f"/proc/{pid}").exists()
     own_engine.start()
-    assert own_engine.inspect("c")["State"]["Pid"] == pid
+    assert own_engine.inspect("con")["State"]["Pid"] == pid
     assert own_engine.docker("run", "--rm", "busybox", "echo", "next").stdout == "next\n"
 
 
@@ -103,29 +103,29 @@ def test_an_attached_session_survives_the_engine(own_engine) -> None:
 
 
 def test_a_dead_spawner_is_replaced(own_engine) -> None:
-    own_engine.docker("run", "-d", "--name", "c", "busybox", "sleep", "1000")
-    pid = own_engine.inspect("c")["State"]["Pid"]
+    own_engine.docker("run", "-d", "--name", "con", "busybox", "sleep", "1000")
+    pid = own_engine.inspect("con")["State"]["Pid"]
     old = spawner_of(own_engine)
     os.kill(old, signal.SIGKILL)
     wait_for(
         lambda: own_engine.docker("run", "--rm", "busybox", "echo", "again", check=False).stdout == "again\n", seconds=5
     )
     assert spawner_of(own_engine) != old
-    assert own_engine.inspect("c")["State"]["Pid"] == pid
+    assert own_engine.inspect("con")["State"]["Pid"] == pid
 
 
 def test_engine_and_shim_and_container_killed_together(own_engine) -> None:
-    own_engine.docker("run", "-d", "--name", "c", "busybox", "sleep", "1000")
-    pid = own_engine.inspect("c")["State"]["Pid"]
+    own_engine.docker("run", "-d", "--name", "con", "busybox", "sleep", "1000")
+    pid = own_engine.inspect("con")["State"]["Pid"]
     shim = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     own_engine.kill()
     os.kill(shim, signal.SIGKILL)
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
     own_engine.start()
-    state = own_engine.inspect("c")["State"]
+    state = own_engine.inspect("con")["State"]
     assert (state["Status"], state["ExitCode"]) in {("exited", 137), ("exited", 255)}
-    own_engine.docker("start", "c")
-    assert own_engine.inspect("c")["State"]["Running"]
+    own_engine.docker("start", "con")
+    assert own_engine.inspect("con")["State"]["Running"]
 
 
 @pytest.mark.timeout(180)

@@ -34,8 +34,8 @@ def test_a_user_other_than_root_keeps_no_capability(engine) -> None:  # A5, A6
 
 
 def test_exec_has_the_same_boundary(engine) -> None:  # A15
-    engine.docker("run", "-d", "--name", "c", "--security-opt", "no-new-privileges", "busybox", "sleep", "100")
-    out = engine.docker("exec", "c", "cat", "/proc/self/status").stdout
+    engine.docker("run", "-d", "--name", "con", "--security-opt", "no-new-privileges", "busybox", "sleep", "100")
+    out = engine.docker("exec", "con", "cat", "/proc/self/status").stdout
     fields = dict(line.split(":\t", 1) for line in out.splitlines() if ":\t" in line)
     assert int(fields["CapBnd"], 16) == DEFAULT_CAPS
     assert (fields["Seccomp"], fields["NoNewPrivs"]) == ("2", "1")
@@ -46,8 +46,8 @@ def test_exec_has_the_same_boundary(engine) -> None:  # A15
 def test_no_descriptor_of_the_host_comes_along(engine, command) -> None:  # A2, J4
     engine.docker("run", "-d", "--name", "fds", "busybox", "sleep", "100")
     out = engine.docker(*command, "sh", "-c", "ls -l /proc/self/fd | sed 's/.* //'").stdout
-    links = [line for line in out.splitlines() if line and not line.startswith(("pipe:", "/dev/null", "0"))]
-    assert [link for link in links if not link.startswith("/proc/")] == []
+    links = [line for line in out.splitlines() if line and not line.startswith(("pipe:", "/dev/null", "/proc/"))]
+    assert [link for link in links if not link.isdigit()] == []  # a digit: the directory that ls itself has open
 
 
 def test_working_directory_through_a_descriptor_is_refused(leak_free) -> None:  # CVE-2024-21626
@@ -85,16 +85,16 @@ def test_the_interpreter_cannot_be_written_through_proc_self_exe(engine, tmp_pat
 
 
 @pytest.mark.parametrize("place", ["proc", "sys"])
-def test_proc_and_sys_must_be_directories(leak_free, tmp_path, place) -> None:  # CVE-2019-19921
+def test_proc_and_sys_are_never_mounted_through_a_link(leak_free, tmp_path, place) -> None:  # CVE-2019-19921
     tree = busybox_tree(tmp_path / "tree")
     (tree / place).rmdir()
     (tree / place).symlink_to("/tmp")
     archive = tmp_path / "image.tar"
     subprocess.run(["tar", "-C", tree, "-cf", archive, "."], check=True)
     leak_free.docker("import", archive, "linked:1")
-    done = leak_free.docker("run", "--rm", "linked:1", "true", check=False)
-    assert done.returncode != 0
-    assert "must be mounted on ordinary directory" in done.stderr
+    # The engine's own layer puts a directory in the link's place; without one the runtime refuses (test_runtime.py).
+    out = leak_free.docker("run", "--rm", "linked:1", "sh", "-c", f"ls /tmp; mount | grep -c ' on /{place} '").stdout
+    assert out == "1\n"
     leak_free.docker("rmi", "linked:1")
 
 
@@ -215,7 +215,7 @@ def test_the_host_mount_table_stays_empty(engine) -> None:
 
 
 def test_files_of_the_engine_are_closed_to_others(engine) -> None:  # H1, H6
-    engine.docker("run", "-d", "--name", "c", "busybox", "sleep", "100")
+    engine.docker("run", "-d", "--name", "con", "busybox", "sleep", "100")
     assert oct(engine.data_root.stat().st_mode & 0o777) in {"0o710", "0o700"}
     assert oct(engine.exec_root.stat().st_mode & 0o777) in {"0o711", "0o700"}
     assert engine.socket.stat().st_mode & 0o007 == 0
@@ -291,11 +291,11 @@ def test_python_files_of_the_image_are_never_run(engine, tmp_path) -> None:  # J
     archive = tmp_path / "image.tar"
     subprocess.run(["tar", "-C", tree, "-cf", archive, "."], check=True)
     engine.docker("import", archive, "pyevil:1")
-    engine.docker("run", "-d", "--name", "p", "pyevil:1", "sleep", "100")
-    engine.docker("exec", "p", "nope-nope", check=False)
-    engine.docker("exec", "-u", "missing", "p", "true", check=False)
-    assert engine.docker("exec", "p", "sh", "-c", "ls /tmp").stdout == ""
-    engine.docker("rm", "-f", "p")
+    engine.docker("run", "-d", "--name", "pyt", "pyevil:1", "sleep", "100")
+    engine.docker("exec", "pyt", "nope-nope", check=False)
+    engine.docker("exec", "-u", "missing", "pyt", "true", check=False)
+    assert engine.docker("exec", "pyt", "sh", "-c", "ls /tmp").stdout == ""
+    engine.docker("rm", "-f", "pyt")
     engine.docker("rmi", "pyevil:1")
 
 
@@ -327,7 +327,7 @@ def test_pid_one_dies_with_its_shim(engine) -> None:  # R11
     os.kill(shim, 9)
     state = wait_for(lambda: (s := engine.inspect("orphan")["State"]) and s["Status"] == "exited" and s, seconds=5)
     assert state["ExitCode"] in {137, 255}
-    assert not Path(f"/proc/{pid}").exists()
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), seconds=5)
 
 
 def test_limits_given_are_limits_set(engine) -> None:
@@ -343,7 +343,7 @@ def test_document_of_effective_state_after_a_restart(engine) -> None:  # C8
     engine.docker(
         "create",
         "--name",
-        "r",
+        "rst",
         "--cap-drop",
         "ALL",
         "--security-opt",
@@ -354,7 +354,7 @@ def test_document_of_effective_state_after_a_restart(engine) -> None:  # C8
     )
     keep = ("Cap", "Seccomp", "NoNewPrivs", "Groups", "Uid")
     first, second = (
-        json.dumps([line for line in engine.docker("start", "-a", "r").stdout.splitlines() if line.startswith(keep)])
+        json.dumps([line for line in engine.docker("start", "-a", "rst").stdout.splitlines() if line.startswith(keep)])
         for _ in range(2)
     )
     assert first == second

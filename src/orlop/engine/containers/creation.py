@@ -206,11 +206,7 @@ class Creator:
             raise InvalidParameterError("container cannot be connected to more than one network at creation")
         if mode.startswith("container:"):
             return {}
-        if mode not in {"bridge", "host", "none"}:
-            try:
-                self._networks.network(mode)
-            except NotFoundError:
-                raise NotFoundError(f"network {mode} not found") from None
+        # An unknown network is told at start, as dockerd does: clients take a 404 here for a missing image and pull.
         own = wanted.get(mode) or wanted.get("default") or next(iter(wanted.values()), None)
         return {mode: own}
 
