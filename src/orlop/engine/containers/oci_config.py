@@ -103,7 +103,7 @@ def masked_paths(host: HostConfig) -> list[str]:
     """Return the paths that are hidden; the user's list wins."""
     if host.privileged:
         return []
-    return list(paths.MASKED_PATHS) if host.masked_paths is None else host.masked_paths
+    return list(paths.masked_paths()) if host.masked_paths is None else host.masked_paths
 
 
 def readonly_paths(host: HostConfig) -> list[str]:
@@ -142,7 +142,8 @@ def process_object(definition: Definition, names: Sequence[str], *, no_new_privi
 def user_object(user: str, host: HostConfig) -> JsonObject:
     """Return ``process.user``; init resolves the name against the image's own passwd and group files."""
     numbers = [int(name) for name in host.group_add or [] if name.isdigit()]
-    result: JsonObject = {"uid": 0, "gid": 0, "username": user}
+    # root by number: its groups are looked up in the image as for any other user
+    result: JsonObject = {"uid": 0, "gid": 0, "username": user or "0"}
     if numbers:
         result["additionalGids"] = list[JsonValue](numbers)
     return result
