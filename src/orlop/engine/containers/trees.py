@@ -7,7 +7,11 @@ import os
 
 
 def remove_flat(path: str) -> None:
-    """Remove a directory and the files in it; a missing one is fine. Raises OSError for one with filled subdirectories."""
+    """Remove a directory and the files in it; a missing one is fine.
+
+    Raises:
+        OSError: it has a filled subdirectory.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
