@@ -142,7 +142,7 @@ def open_tree(dir_fd: int, path: str, flags: int) -> int:
 
 
 def move_mount(mount_fd: int, target_fd: int) -> None:
-    """move_mount(2) of a detached mount onto the inode that ``target_fd`` names: no path is resolved (threats.md B1)."""
+    """move_mount(2) of a detached mount onto the inode of ``target_fd``: no path is resolved (threats.md B1)."""
     _call("move_mount", mount_fd, b"", target_fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
 
 
