@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from orlop.spec.json import JsonObject
     from orlop.spec.launch import ContainerLaunch, ExecLaunch, OverlayRoot
 
-RESPAWN_SECONDS = 0.2
+# A spawner that dies as soon as it is started is tried again no faster than this.
+RESPAWN_SECONDS = 0.5
 STABLE_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Spawner:
         self._packets: PacketSocket | None = None
         self._respawning: asyncio.Task[None] | None = None
         self._closing = False
+        self._last_start = 0.0
 
     def open(self) -> None:
         """Begin to use the socket in the running loop."""
@@ -165,7 +167,6 @@ class Spawner:
                 self._packets = PacketSocket(self._start(), _unexpected, self._died)
             except (OSError, OrlopError):
                 _LOG.exception("spawner cannot be started")
-                await asyncio.sleep(RESPAWN_SECONDS)
             else:
                 return
 

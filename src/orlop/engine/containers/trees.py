@@ -1,4 +1,4 @@
-"""Removing the engine's own flat directories: a few files, no subdirectory, nothing that a container can write to."""
+"""Removing the engine's own flat directories: a few files and empty mount points, nothing a container can write to."""
 
 from __future__ import annotations
 

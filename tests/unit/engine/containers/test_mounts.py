@@ -1,0 +1,92 @@
+from dataclasses import dataclass
+
+import pytest
+
+from orlop.engine.containers.mounts import parse_bind, resolve_mounts
+from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.spec.docker.containers import ContainerConfig, HostConfig, MountDocument, TmpfsOptions
+
+
+@dataclass
+class Volume:
+    name: str
+    path: str
+
+
+class Volumes:
+    def __init__(self):
+        self.made = []
+
+    def create(self, name, *, driver="local", options=None, labels=None):
+        self.made.append((name, labels))
+        name = name or "generated"
+        return Volume(name, f"/volumes/{name}/_data")
+
+
+def resolve(config=None, host=None):
+    return resolve_mounts(config or ContainerConfig(), host or HostConfig(), volumes=Volumes())
+
+
+def test_bind_modes():
+    point = parse_bind("/a/../b:/c/:ro,rslave,z")
+    assert (point.kind, point.source, point.destination) == ("bind", "/b", "/c")
+    assert (point.writable, point.propagation, point.mode) == (False, "rslave", "ro,rslave,z")
+    assert parse_bind("data:/d").mode == "z"
+    assert parse_bind("data:/d:nocopy").copy is False
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", "a", "a:", ":/b", "/a:b", "/a:/b:wx", "/a:/b:ro:rw", "/a:/", "../up:/x", "a/b:/x", "/a:/b\0", "vol:/x:shared"],
+)
+def test_bad_binds(text):
+    with pytest.raises(InvalidParameterError):
+        parse_bind(text)
+
+
+def test_volumes_of_the_image_are_anonymous_unless_something_is_mounted_there():
+    config = ContainerConfig(volumes={"/data": {}, "/other": {}})
+    points = resolve(config, HostConfig(binds=["/host:/data"]))
+    assert [(p.destination, p.kind, p.anonymous) for p in points] == [("/data", "bind", False), ("/other", "volume", True)]
+
+
+def test_parents_are_mounted_before_children():
+    points = resolve(host=HostConfig(binds=["/1:/a/b/c", "/2:/a", "/3:/a/b", "/4:/a-x"]))
+    order = [p.destination for p in points]
+    assert order.index("/a") < order.index("/a/b") < order.index("/a/b/c")
+
+
+def test_duplicate_mount_point():
+    with pytest.raises(InvalidParameterError, match="Duplicate mount point: /a"):
+        resolve(host=HostConfig(binds=["/1:/a", "/2:/a/"]))
+
+
+def test_tmpfs_options_are_checked():
+    (point,) = resolve(host=HostConfig(tmpfs={"/t": "size=64m,mode=1777"}))
+    assert point.options == ("size=64m", "mode=1777")
+    with pytest.raises(InvalidParameterError, match="invalid tmpfs option"):
+        resolve(host=HostConfig(tmpfs={"/t": "lowerdir=/etc"}))
+
+
+def test_mount_documents():
+    documents = [
+        MountDocument(type="tmpfs", target="/t", tmpfs_options=TmpfsOptions(size_bytes=4096, mode=0o700)),
+        MountDocument(type="volume", source="vol", target="/v", read_only=True),
+    ]
+    tmpfs, volume = resolve(host=HostConfig(mounts=documents))
+    assert tmpfs.options == ("size=4096", "mode=700")
+    assert (volume.name, volume.writable) == ("vol", False)
+
+
+def test_missing_source_of_mount_bind_is_refused():
+    with pytest.raises(InvalidParameterError, match="bind source path does not exist: /nowhere/at/all"):
+        resolve(host=HostConfig(mounts=[MountDocument(type="bind", source="/nowhere/at/all", target="/x")]))
+    with pytest.raises(UnsupportedError):
+        resolve(host=HostConfig(mounts=[MountDocument(type="image", source="x", target="/x")]))
+
+
+def test_nothing_is_made_when_anything_is_wrong():
+    volumes = Volumes()
+    with pytest.raises(InvalidParameterError):
+        resolve_mounts(ContainerConfig(), HostConfig(binds=["v:/x"], tmpfs={"/t": "bad"}), volumes=volumes)
+    assert volumes.made == []

@@ -1,0 +1,114 @@
+import asyncio
+import json
+import os
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orlop.logs.entry import frame, parse_entry, render
+from orlop.logs.files import tail_offset
+from orlop.logs.reader import LogQuery, read_log
+
+
+def line(text, *, stream="stdout", second=0, attrs=None):
+    document = {"log": text, "stream": stream, "time": f"2026-01-02T03:04:{second:02d}.5Z"}
+    if attrs:
+        document["attrs"] = attrs
+    return json.dumps(document) + "\n"
+
+
+async def texts(path, query=LogQuery(), follow=None):
+    return [entry.text.decode() async for entry in read_log(str(path), query, follow=follow)]
+
+
+async def test_missing_log_is_empty(tmp_path):
+    assert await texts(tmp_path / "x.log") == []
+
+
+async def test_reads_rotated_files_oldest_first(tmp_path):
+    (tmp_path / "x.log.2").write_text(line("a\n"))
+    (tmp_path / "x.log.1").write_text(line("b\n"))
+    (tmp_path / "x.log").write_text(line("c\n"))
+    assert await texts(tmp_path / "x.log") == ["a\n", "b\n", "c\n"]
+
+
+async def test_tail_goes_over_files(tmp_path):
+    (tmp_path / "x.log.1").write_text(line("a\n") + line("b\n"))
+    (tmp_path / "x.log").write_text(line("c\n"))
+    assert await texts(tmp_path / "x.log", LogQuery(tail=2)) == ["b\n", "c\n"]
+    assert await texts(tmp_path / "x.log", LogQuery(tail=0)) == []
+    assert await texts(tmp_path / "x.log", LogQuery(tail=9)) == ["a\n", "b\n", "c\n"]
+
+
+async def test_damaged_lines_are_skipped(tmp_path):
+    (tmp_path / "x.log").write_text(line("a\n") + '{"log": "half\n' + "\0\0\n" + line("b\n") + '{"log":"unfin')
+    assert await texts(tmp_path / "x.log") == ["a\n", "b\n"]
+
+
+async def test_streams_and_times_select(tmp_path):
+    (tmp_path / "x.log").write_text(
+        line("a\n", second=1) + line("b\n", second=2, stream="stderr") + line("c\n", second=3)
+    )
+    path = tmp_path / "x.log"
+    assert await texts(path, LogQuery(stdout=False)) == ["b\n"]
+    second = parse_entry(line("", second=2).encode()).time
+    assert await texts(path, LogQuery(since=second)) == ["b\n", "c\n"]
+    assert await texts(path, LogQuery(until=second)) == ["a\n", "b\n"]
+
+
+async def test_follow_sees_later_lines_and_rotation_and_ends(tmp_path):
+    path = tmp_path / "x.log"
+    path.write_text(line("a\n"))
+    ended = asyncio.Event()
+    seen = []
+
+    async def reader():
+        async for entry in read_log(str(path), LogQuery(), follow=ended):
+            seen.append(entry.text)
+
+    task = asyncio.create_task(reader())
+    await asyncio.sleep(0.05)
+    with path.open("a") as file:
+        file.write(line("b\n"))
+    await asyncio.sleep(0.05)
+    assert seen == [b"a\n", b"b\n"]
+    os.rename(path, f"{path}.1")
+    path.write_text(line("c\n"))
+    await asyncio.sleep(0.05)
+    with path.open("a") as file:
+        file.write(line("d\n"))
+    ended.set()
+    await asyncio.wait_for(task, 2)
+    assert seen == [b"a\n", b"b\n", b"c\n", b"d\n"]
+
+
+async def test_follow_waits_for_the_end_of_a_line(tmp_path):
+    path = tmp_path / "x.log"
+    whole = line("abc\n")
+    path.write_text(whole[:10])
+    ended = asyncio.Event()
+    task = asyncio.create_task(texts(path, LogQuery(), ended))
+    await asyncio.sleep(0.05)
+    with path.open("a") as file:
+        file.write(whole[10:])
+    ended.set()
+    assert await asyncio.wait_for(task, 2) == ["abc\n"]
+
+
+def test_frame_and_render():
+    assert frame("stderr", b"hi") == b"\x02\0\0\0\0\0\0\x02hi"
+    entry = parse_entry(line("hi\n", attrs={"b": "2", "a": "x y"}).encode())
+    assert render(entry, timestamps=True, details=False) == b"2026-01-02T03:04:00.500000000Z hi\n"
+    assert render(entry, timestamps=False, details=True) == b"a=x%20y,b=2 hi\n"
+
+
+@settings(max_examples=40)
+@given(st.lists(st.text("ab", max_size=5), max_size=12), st.integers(1, 14))
+def test_tail_offset_counts_lines(tmp_path_factory, lines, wanted):
+    path = tmp_path_factory.mktemp("tail") / "f"
+    path.write_text("".join(f"{text}\n" for text in lines))
+    with path.open("rb") as file:
+        offset, found = tail_offset(file.fileno(), wanted)
+        file.seek(offset)
+        assert file.read().decode() == "".join(f"{text}\n" for text in lines[-wanted:])
+    assert found == min(wanted, len(lines))
