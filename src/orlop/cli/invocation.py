@@ -82,13 +82,12 @@ class Invocation:
 
     def configuration(self) -> dict[str, JsonValue]:
         """Return the user's ``config.json`` (detachKeys, psFormat, …); empty when absent or unreadable."""
-        import json
-
         from orlop.client.address import config_directory
+        from orlop.client.decoding import decode
 
         try:
             with open(os.path.join(config_directory(os.environ), "config.json"), "rb") as file:
-                document = json.loads(file.read(1 << 20))
+                document = decode(file.read(1 << 20))
         except (OSError, ValueError, RecursionError):
             return {}
         return document if isinstance(document, dict) else {}

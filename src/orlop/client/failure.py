@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orlop import errors
+from orlop.client.decoding import decode
 
 _BY_STATUS: dict[int, type[errors.OrlopError]] = {
     304: errors.NotModifiedError,
@@ -23,13 +24,11 @@ class ConnectionFailedError(errors.UnavailableError):
 
 def from_status(status: int, body: bytes, reason: str = "") -> errors.OrlopError:
     """Make the error of a response; its message is the engine's own text."""
-    import json
-
     message = ""
     try:
-        document = json.loads(body)
-        if isinstance(document, dict) and isinstance(document.get("message"), str):
-            message = document["message"].strip()
+        document = decode(body)
+        text = document.get("message") if isinstance(document, dict) else None
+        message = text.strip() if isinstance(text, str) else ""
     except (ValueError, RecursionError):
         message = body[:4096].decode(errors="replace").strip()
     kind = _BY_STATUS.get(status)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from orlop.client.connection import Connection, HijackedStream, Response, open_socket
+from orlop.client.decoding import decode
 from orlop.client.failure import ConnectionFailedError, from_status
 from orlop.errors import InvalidParameterError
 
@@ -50,6 +49,8 @@ def encode_filters(filters: Filters | None) -> str | None:
     """Encode filters in the form of API 1.22 and later, ``{"name":{"x":true}}``; None when there are none."""
     if not filters:
         return None
+    import json
+
     wire = {key: dict.fromkeys(values, True) for key, values in sorted(filters.items())}
     return json.dumps(wire, separators=(",", ":"), ensure_ascii=False)
 
@@ -189,6 +190,8 @@ class Transport:
             target = f"{target}?{encoded}"
         headers = list(headers)
         if document is not None:
+            import json
+
             body = json.dumps(document, separators=(",", ":")).encode()
             headers.append(("Content-Type", "application/json"))
         return self._send(method, target, headers=headers, body=body, raw=raw)
@@ -290,7 +293,7 @@ def as_list(body: bytes) -> list[JsonObject]:
 
 def _decode(body: bytes) -> JsonValue:
     try:
-        document: JsonValue = json.loads(body)
+        document = decode(body)
     except (ValueError, RecursionError) as error:
         raise ConnectionFailedError(f"invalid answer from the engine: {error}") from None
     return document

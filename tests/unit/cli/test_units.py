@@ -76,7 +76,7 @@ def test_parse_duration() -> None:
 
 @given(st.datetimes(min_value=dt.datetime(1970, 1, 1), max_value=dt.datetime(2200, 1, 1)))
 def test_parse_time_agrees_with_datetime(moment) -> None:
-    utc = moment.replace(tzinfo=datetime.UTC, microsecond=0)
+    utc = moment.replace(tzinfo=dt.UTC, microsecond=0)
     assert parse_time(utc.strftime("%Y-%m-%dT%H:%M:%SZ")) == (int(utc.timestamp()), 0)
 
 
