@@ -98,11 +98,16 @@ def own_engine():
         engine.destroy()
 
 
+def settled_state(engine: Engine) -> HostState:
+    """Return the machine's state when everything that follows an answer is done."""
+    engine.docker("run", "--rm", "busybox", "true")
+    return wait_for(lambda: (state := HostState.of(engine)).is_settled and state, what="end of removals")
+
+
 @pytest.fixture
 def leak_free(engine: Engine):
     """Compare the machine's state before and after the test."""
-    engine.docker("run", "--rm", "busybox", "true")
-    before = HostState.of(engine)
+    before = settled_state(engine)
     yield engine
     engine.remove_containers()
     differences: dict = {}

@@ -346,6 +346,11 @@ class HostState:
             descriptors=len(os.listdir(f"/proc/{pid}/fd")),
         )
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether no container of the past is being removed."""
+        return not self.cgroups and not self.shims and not any(".removed" in name for name in self.layers)
+
     def differences(self, after: HostState, *, descriptors: int = 4) -> dict[str, Any]:
         """Return what changed, field by field; the engine's descriptors may vary by ``descriptors``."""
         changed: dict[str, Any] = {}

@@ -44,7 +44,7 @@ def test_bad_bodies(leak_free, body, status) -> None:
     assert b"Traceback" not in text
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "a\n", "-x", "", "x" * 5000, "é"])
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\n", "-x", "", "é"])
 def test_bad_names(leak_free, name) -> None:
     from urllib.parse import quote
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import BIN, Engine, HostState, wait_for
+from harness import BIN, DOCKER, Engine, HostState, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
@@ -79,8 +79,10 @@ def test_a_stopped_engine_leaves_containers_running(own_engine) -> None:
 
 
 def test_an_attached_session_survives_the_engine(own_engine) -> None:
+    """The shim holds the client's socket (ADR 1). ``docker run`` itself gives up when its wait request breaks."""
+    own_engine.docker("run", "-d", "--name", "talk", "busybox", "sleep", "1000")
     client = subprocess.Popen(
-        ["docker", "run", "-i", "--name", "talk", "busybox", "cat"],
+        [DOCKER, "exec", "-i", "talk", "cat"],
         env=own_engine.environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -94,12 +96,14 @@ def test_an_attached_session_survives_the_engine(own_engine) -> None:
         client.stdin.write(b"two\n")
         client.stdin.flush()
         assert client.stdout.readline() == b"two\n"
+        own_engine.start()
+        client.stdin.write(b"three\n")
+        client.stdin.close()
+        assert client.stdout.readline() == b"three\n"
     finally:
         client.kill()
         client.wait()
-        client.stdin.close()
         client.stdout.close()
-        own_engine.start()
 
 
 def test_a_dead_spawner_is_replaced(own_engine) -> None:
@@ -132,11 +136,10 @@ def test_engine_and_shim_and_container_killed_together(own_engine) -> None:
 def test_killed_in_the_middle_of_starts_nothing_is_half(own_engine) -> None:
     """R2, R3: kill the engine at arbitrary moments of `docker run`; every container is whole or absent."""
     engine = own_engine
-    engine.docker("run", "--rm", "busybox", "true")
-    before = HostState.of(engine)
+    before = settled_state(engine)
     for round_ in range(8):
         client = subprocess.Popen(
-            ["docker", "run", "-d", "--name", f"r{round_}", "busybox", "sleep", "1000"],
+            [DOCKER, "run", "-d", "--name", f"r{round_}", "busybox", "sleep", "1000"],
             env=engine.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -109,10 +109,11 @@ class Control:
         for channel in list(self._channels):
             self._send(channel, message, fds)
 
-    def broadcast_started(self) -> None:
-        """Tell everybody that the program runs, with its pidfd."""
+    def broadcast_started(self) -> bool:
+        """Tell everybody that the program runs, with its pidfd; False when nobody is there to hear it."""
         for channel in list(self._channels):
             self._send_started(channel)
+        return bool(self._channels)
 
     def _send_started(self, channel: Channel) -> None:
         message: JsonObject = {"event": "started", **self._served.started_fields()}

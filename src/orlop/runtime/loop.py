@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import signal
 import time
 from typing import TYPE_CHECKING
 
-from orlop.errors import OrlopError
+from orlop.errors import OrlopError, UnavailableError
 from orlop.kernel.process import pidfd_send_signal, start_time
 from orlop.primitives.atomic import write_atomic
 from orlop.runtime.clients import BUFFER_LIMIT, Client
@@ -75,6 +76,10 @@ class Loop:
         self._oom: OomEvents | None = None
         self._oom_killed = False
         self._interest: dict[int, int] = {}
+        # clients of which nothing is wanted now; epoll tells their hang-up all the same, a selector cannot ask for that
+        self._idle = select.epoll()
+        self._idle_clients: dict[int, Client] = {}
+        self._selector.register(self._idle.fileno(), _READ, self._on_hang_up)
         self.control = Control(self, state_dir)
         self.control.add(control)
 
@@ -101,7 +106,9 @@ class Loop:
                 self._oom = self.running.cgroup.oom_events()
                 self._selector.register(self._oom.fileno(), _READ, self._on_oom)
         self._selector.register(self.running.pidfd.fileno(), _READ, self._on_end)
-        self.control.broadcast_started()
+        if not self.control.broadcast_started():
+            # The engine died before it knew: the start was never acknowledged, so it did not happen (faults R3).
+            raise UnavailableError("engine is gone")
         for client in self._clients:
             if client.has_preface:
                 self._on_client_input(client)
@@ -128,6 +135,8 @@ class Loop:
     def _turn(self, timeout: float | None) -> bool:
         """Wait for events and handle them; False when none came in time."""
         self._choose_interest()
+        if timeout is None:
+            timeout = min((client.patience() for client in self._clients if client.full), default=None)
         events = self._selector.select(timeout)
         for key, mask in events:
             key.data(mask)
@@ -143,16 +152,21 @@ class Loop:
         writer = self.streams.writer
         if writer is not None and self._input:
             wanted[writer] = wanted.get(writer, 0) | _WRITE
-        accepts = writer is not None and len(self._input) < BUFFER_LIMIT
+        # without a writer input is read and thrown away, for the detach keys and the end of the file in it
+        accepts = writer is None or len(self._input) < BUFFER_LIMIT
+        idle: dict[int, Client] = {}
         for client in list(self._clients):
-            if client.broken or (client.detached and not client.pending):
+            if client.broken or (client.detached and not client.pending) or (client.full and client.patience() < 0):
                 self._drop(client)
                 continue
             mask = _WRITE if client.pending else 0
-            if not client.reading_ended and (accepts or not client.wants_input):
+            if not client.reading_ended and not client.detached and (accepts or not client.wants_input):
                 mask |= _READ
             if mask:
                 wanted[client.fileno()] = mask
+            else:
+                idle[client.fileno()] = client
+        self._watch_idle(idle)
         for fd in self._interest.keys() - wanted.keys():
             self.unwatch(fd)
         for fd, mask in wanted.items():
@@ -162,6 +176,19 @@ class Loop:
             elif old != mask:
                 self._selector.modify(fd, mask, self._handler(fd))
         self._interest = wanted
+
+    def _watch_idle(self, clients: dict[int, Client]) -> None:
+        for fd in self._idle_clients.keys() - clients.keys():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                self._idle.unregister(fd)
+        for fd, client in clients.items():
+            if self._idle_clients.get(fd) is not client:
+                self._idle.register(fd, 0)
+        self._idle_clients = clients
+
+    def _on_hang_up(self, _mask: int) -> None:
+        for fd, _ in self._idle.poll(0):
+            self._idle_clients[fd].broken = True
 
     def _handler(self, fd: int) -> object:
         for client in self._clients:
@@ -286,8 +313,9 @@ class Loop:
         deadline = time.monotonic() + DRAIN_SECONDS
         for fd in list(self.streams.readers):
             while fd in self.streams.readers and self._read_stream(fd) and time.monotonic() < deadline:
-                if any(client.full for client in self._clients):
-                    self._turn(deadline - time.monotonic())
+                # what is left in a pipe is little, and the log has to have it, whoever does not read
+                if any(client.excess for client in self._clients):
+                    self._turn(QUIET_SECONDS)
         while self.streams.readers and time.monotonic() < deadline:
             if not self._turn(QUIET_SECONDS):
                 break

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 from typing import TYPE_CHECKING
 
 from orlop.engine.containers.state import Status
@@ -66,7 +67,23 @@ class Restorer:
                         running[container.id] = container.pidfd.fileno()
                 else:
                     self._ended.append(container)
+            else:
+                await self._end_unacknowledged(container)
         return running
+
+    async def _end_unacknowledged(self, container: Container) -> None:
+        """End a container whose start the engine did not live to record: it was never acknowledged (faults.md R3)."""
+        shim = connect(self._state_dir(container.id))
+        if shim is None:
+            return
+        try:
+            async with asyncio.timeout(_STATUS_SECONDS):
+                await shim.signal(signal.SIGKILL)
+                await shim.ended
+        except (OrlopError, TimeoutError) as error:
+            _LOG.warning("shim of %s does not answer: %s", container.id, error)
+        finally:
+            shim.close()
 
     async def _reconnect(self, container: Container) -> bool:
         if container.state.boot != self._boot:
