@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import sys
@@ -162,7 +163,7 @@ class SystemService:
             "Debug": facts.debug,
             "NFd": len(os.listdir("/proc/self/fd")) - 1,
             "OomKillDisable": limits.oom_kill_disable,
-            "NGoroutines": 0,
+            "NGoroutines": len(asyncio.all_tasks()),
             "SystemTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
             "LoggingDriver": facts.log_driver,
             "CgroupDriver": "cgroupfs",
@@ -174,7 +175,13 @@ class SystemService:
             "OSType": "linux",
             "Architecture": uname.machine,
             "IndexServerAddress": "",
-            "RegistryConfig": None,
+            "RegistryConfig": {
+                "AllowNondistributableArtifactsCIDRs": None,
+                "AllowNondistributableArtifactsHostnames": None,
+                "InsecureRegistryCIDRs": [],
+                "IndexConfigs": {},
+                "Mirrors": None,
+            },
             "NCPU": len(os.sched_getaffinity(0)),
             "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             "GenericResources": None,

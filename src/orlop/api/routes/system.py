@@ -88,6 +88,7 @@ def routes(system: SystemService, *, events: Events, disk: DiskUsage) -> list[Ro
         Route("POST", "/build/prune", _refuse("building images is not supported yet")),
         Route("POST", "/build/cancel", _refuse("building images is not supported yet")),
         Route("GET", "/plugins", _no_plugins),
+        Route("GET", "/plugins/{name:.*}", _refuse("plugins are not supported")),
         Route("POST", "/plugins/{name:.*}", _refuse("plugins are not supported")),
         Route("GET", "/distribution/{name:.*}/json", _refuse("registries are not supported yet")),
         *(Route(method, path, _not_a_manager) for method, path in _SWARM),
