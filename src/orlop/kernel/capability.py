@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.kernel.syscall import check, prototype
+from orlop.spec.record import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, UnsupportedError, from_kind
@@ -19,6 +18,7 @@ from orlop.runtime import init
 from orlop.runtime.cgroups import create_cgroup, normalise_path
 from orlop.runtime.rootfs import plan
 from orlop.runtime.security import apply
+from orlop.spec.record import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

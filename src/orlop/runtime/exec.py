@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from orlop.errors import NotFoundError, UnavailableError
@@ -25,6 +24,7 @@ from orlop.runtime.console import open_terminal
 from orlop.runtime.container import RunningProcess, await_running, kill_and_reap
 from orlop.runtime.security import apply
 from orlop.runtime.sysctl import write_proc
+from orlop.spec.record import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

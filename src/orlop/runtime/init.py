@@ -19,7 +19,6 @@ import os
 import select
 import signal
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, UnavailableError
@@ -36,6 +35,7 @@ from orlop.runtime.reaper import run_as_reaper
 from orlop.runtime.security import apply
 from orlop.runtime.sysctl import write_proc, write_sysctls
 from orlop.runtime.users import Identity, numeric_identity, resolve_identity
+from orlop.spec.record import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.kernel import mount as k
+from orlop.spec.record import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

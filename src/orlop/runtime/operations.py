@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from orlop.errors import InvalidParameterError, SystemFailureError
@@ -23,6 +22,7 @@ from orlop.primitives.rootpath import (
     mkdir_all_in_root,
     open_in_root,
 )
+from orlop.spec.record import dataclass, field
 
 if TYPE_CHECKING:
     from orlop.runtime.mount_options import MountOptions

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from dataclasses import dataclass
 
 from orlop.kernel.process import pidfd_open
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.runtime.interpreter import open_sealed_interpreter, source_directory
+from orlop.spec.record import dataclass
 
 CHANNEL_FD = 3
 _START = "import sys; sys.path.insert(0, {source!r}); from orlop.runtime.spawner import main; main({fd})"
@@ -35,7 +35,7 @@ def start_spawner() -> SpawnerProcess:
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
-        with theirs, open_sealed_interpreter() as interpreter, OwnedFd(os.open(os.devnull, os.O_RDONLY)) as null:
+        with theirs, open_sealed_interpreter() as interpreter, OwnedFd(os.open(os.devnull, os.O_RDWR)) as null:
             command = _START.format(source=source_directory(), fd=CHANNEL_FD)
             arguments = [os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", command]
             actions = [

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.spec.oci import DeviceRule, default_device_rules, parse_resources
+from orlop.spec.record import replace
 
 if TYPE_CHECKING:
     from orlop.spec.oci import Resources

@@ -7,9 +7,9 @@ hierarchy that has no controllers; *unified*, v2 alone.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from orlop.errors import UnavailableError
+from orlop.spec.record import dataclass
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 

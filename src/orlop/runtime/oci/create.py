@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, OrlopError
@@ -21,6 +20,7 @@ from orlop.runtime.oci.console import check_console_socket, send_console
 from orlop.runtime.oci.foreground import wait_in_foreground
 from orlop.runtime.oci.state import ROOT_TARGET, State
 from orlop.spec.oci import Root
+from orlop.spec.record import replace
 
 if TYPE_CHECKING:
     from orlop.runtime.container import RunningProcess

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, InvalidParameterError, OrlopError, UnsupportedError
@@ -21,6 +20,7 @@ from orlop.runtime.oci.foreground import wait_in_foreground
 from orlop.runtime.oci.state import is_alive
 from orlop.spec.oci import Capabilities, User, parse_config, parse_process, require_runnable
 from orlop.spec.oci.fields import ID_MAX
+from orlop.spec.record import replace
 
 if TYPE_CHECKING:
     from orlop.runtime.exec import Execution

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.errors import CommandNotExecutableError, InvalidParameterError
@@ -17,6 +16,7 @@ from orlop.runtime.security.capabilities import DEFAULT
 from orlop.runtime.security.seccomp_compile import compile_filter
 from orlop.runtime.security.seccomp_profile import default_seccomp
 from orlop.spec.oci.seccomp import parse_seccomp
+from orlop.spec.record import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
 from orlop.runtime.security.lsm import UNCONFINED, check_apparmor, check_selinux
+from orlop.spec.record import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.spec.oci.fields import Fields
 from orlop.spec.oci.linux import IdMapping, Linux, parse_linux, parse_mappings
 from orlop.spec.oci.process import Process, parse_process
+from orlop.spec.record import dataclass, field
 
 if TYPE_CHECKING:
     from orlop.spec.json import JsonObject, JsonValue

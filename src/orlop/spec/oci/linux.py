@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from orlop.spec.oci.fields import ID_MAX, UINT32_MAX, Fields
 from orlop.spec.oci.resources import Resources, parse_resources
 from orlop.spec.oci.seccomp import Seccomp, parse_seccomp
 from orlop.spec.oci.sysctl import check_sysctl
+from orlop.spec.record import dataclass, field
 
 if TYPE_CHECKING:
     from orlop.spec.json import JsonValue
