@@ -22,6 +22,7 @@ import time
 from typing import TYPE_CHECKING
 
 from orlop.errors import DataLossError, UnsupportedError
+from orlop.primitives.sql import ReservedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,7 +70,9 @@ class Database:
     def _open(self, schemas: Sequence[str]) -> sqlite3.Connection:
         # The file holds environment variables of containers: nobody but root reads it.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, factory=ReservedConnection
+        )
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -81,6 +84,7 @@ class Database:
             for schema in schemas:
                 connection.executescript(schema)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.keep_reserve(f"{self.path}.reserve")
         except BaseException:
             connection.close()
             raise
