@@ -124,7 +124,7 @@ def test_a_full_disk(small_engine, tmp_path) -> None:  # R16
     assert "big" not in small_engine.docker("images").stdout
     assert small_engine.docker("run", "--rm", "busybox", "echo", "alive").stdout == "alive\n"
     filled = small_engine.docker(
-        "run", "--name", "filler", "busybox", "sh", "-c", "head -c 60000000 /dev/zero >/big", check=False
+        "run", "--name", "filler", "busybox", "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=60", check=False
     )
     assert filled.returncode != 0
     assert "No space left" in filled.stderr
