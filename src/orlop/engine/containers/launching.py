@@ -202,19 +202,40 @@ class Launcher:
             own = sandbox.endpoint.gateway if sandbox.endpoint is not None else ""
             # the default bridge's address cannot be reached from other bridges (threats.md G8)
             files = write_files(self._settings, definition, sandbox, gateway=own or self._network.gateway)
+        shared = shared_namespaces(host, self._directory, network_mode=sandbox.mode)
+        return oci_config(definition, self._surroundings(container, shared, files, sandbox.sysctls))
+
+    def _surroundings(
+        self,
+        container: Container,
+        shared: dict[str, str],
+        files: dict[str, str],
+        sysctls: dict[str, str],
+    ) -> Surroundings:
+        host = container.definition.host
         devices, rules = host_devices(host)
-        surroundings = Surroundings(
+        return Surroundings(
             cgroups_path=self._settings.cgroup_path(container.id, host.cgroup_parent),
-            shared=shared_namespaces(host, self._directory, network_mode=sandbox.mode),
+            shared=shared,
             files=files,
             devices=devices,
             device_rules=rules,
             ulimits=self._settings.default_ulimits,
-            sysctls=sandbox.sysctls,
+            sysctls=sysctls,
             no_new_privileges=self._settings.no_new_privileges,
             shm_size=host.shm_size,
         )
-        return oci_config(definition, surroundings)
+
+    def adopted_config(self, container: Container) -> JsonObject:
+        """Return the configuration that execs need, for a container that an earlier engine started.
+
+        Namespaces of other containers are left out: an exec joins those of the container's init by its pidfd.
+        """
+        host = container.definition.host
+        modes = {"network": host.network_mode, "pid": host.pid_mode, "ipc": host.ipc_mode}
+        modes.update(uts=host.uts_mode, cgroup=host.cgroupns_mode)
+        shared = {kind: "" for kind, mode in modes.items() if mode == "host"}
+        return oci_config(container.definition, self._surroundings(container, shared, {}, {}))
 
     async def _fill_volumes(self, container: Container) -> None:
         for point in container.definition.mounts:
@@ -239,7 +260,6 @@ class Launcher:
             error=str(error),
         )
         self._events.publish("container", "die", container.id, container.attributes(exitCode=str(code)))
-        container.notify_exit()
 
 
 def _console_size(container: Container) -> tuple[int, int] | None:

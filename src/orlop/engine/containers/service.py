@@ -19,7 +19,6 @@ from orlop.engine.containers.launching import Launcher
 from orlop.engine.containers.limits import check_limits, resources
 from orlop.engine.containers.listing import Selection, now, summary
 from orlop.engine.containers.log_target import log_path
-from orlop.engine.containers.oci_config import Surroundings, oci_config
 from orlop.engine.containers.processes import top_document
 from orlop.engine.containers.records import ContainerRecords
 from orlop.engine.containers.removal import Remover
@@ -145,11 +144,7 @@ class ContainerService:
 
     def _rebuild_config(self, container: Container) -> None:
         """Make the configuration that execs need, for an adopted container."""
-        path = self.settings.cgroup_path(container.id, container.definition.host.cgroup_parent)
-        container.config = oci_config(
-            container.definition,
-            Surroundings(cgroups_path=path, no_new_privileges=self.settings.no_new_privileges),
-        )
+        container.config = self._launcher.adopted_config(container)
 
     # Verbs.
 

@@ -28,6 +28,10 @@ def stats_document(
     cpu = counters.get("cpu_stats")
     current: JsonObject = dict(cpu) if isinstance(cpu, dict) else {"cpu_usage": {"total_usage": 0}}
     current["system_cpu_usage"] = _system_cpu()
+    memory = counters.get("memory_stats")
+    if isinstance(memory, dict):
+        limit = memory.get("limit")
+        memory["limit"] = min(limit, _MEMORY) if isinstance(limit, int) and limit > 0 else _MEMORY
     current["online_cpus"] = os.cpu_count() or 1
     document: JsonObject = {
         "read": rfc3339(time.time_ns()),
@@ -48,6 +52,7 @@ def stats_document(
     return document
 
 
+_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 _EMPTY: JsonValue = {
     "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
     "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},

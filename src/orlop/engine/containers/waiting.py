@@ -35,7 +35,8 @@ def wait(container: Container, condition: str) -> asyncio.Future[tuple[int, str]
 
 
 def _outcome(state: State) -> tuple[int, str]:
-    return state.exit_code, state.error
+    # A start that failed is told to whoever started; the waiting client gets the code alone, as from dockerd.
+    return state.exit_code, ""
 
 
 def _pass_on(source: asyncio.Future[State], result: asyncio.Future[tuple[int, str]]) -> None:
