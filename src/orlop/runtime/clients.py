@@ -1,8 +1,8 @@
 """Clients attached to a container: their sockets are the shim's, their bytes never pass through the engine.
 
 Each has a bounded buffer. When it is full the container's output is not read until there is room, as with Docker; a
-client that has not taken a byte for :data:`STUCK_SECONDS` is cut off, so that a forgotten terminal cannot hold a
-container for ever.
+client that holds the container up and has not taken a byte for :data:`STUCK_SECONDS` is cut off, so that a forgotten
+terminal cannot hold it for ever.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orlop.spec.launch import AttachTarget
 
 BUFFER_LIMIT = 1 << 20
+EXCESS_LIMIT = 4 << 20  # two pipes of the largest size that an unprivileged program may set, and more
 STUCK_SECONDS = 60.0
 _CHUNK = 64 * 1024
 STREAM_NUMBERS = {"stdin": 0, "stdout": 1, "stderr": 2}
@@ -64,6 +65,15 @@ class Client:
         return len(self._out) >= BUFFER_LIMIT and not self.broken and not self.detached
 
     @property
+    def excess(self) -> bool:
+        """Whether even what an ended program left in its pipes is too much for this client now."""
+        return len(self._out) >= EXCESS_LIMIT and not self.broken
+
+    def patience(self) -> float:
+        """Return for how many seconds more this client may hold the container up; negative: it is stuck."""
+        return self._moved + STUCK_SECONDS - time.monotonic()
+
+    @property
     def pending(self) -> bool:
         """Whether something is still to be sent."""
         return bool(self._out) and not self.broken
@@ -74,8 +84,6 @@ class Client:
             try:
                 sent = self.socket.send(memoryview(self._out)[:_CHUNK], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
             except BlockingIOError:
-                if time.monotonic() - self._moved > STUCK_SECONDS:
-                    self.broken = True
                 return
             except OSError:
                 self.broken = True

@@ -44,6 +44,8 @@ def _child(keep: Iterable[int], run: Callable[[], None], blocker: Blocker) -> No
         blocker.install()
         sys.excepthook = _silent  # a formatted traceback reads source files
         close_all_but(keep)
+        for number in (1, 2):  # the engine's own output is not to be held open by what survives the engine
+            os.dup2(0, number)
         reset_signals()
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         os.setsid()

@@ -1,0 +1,503 @@
+"""The spawner and its shims, driven by launch messages without an engine (docs/concepts/processes.md)."""
+
+import dataclasses
+import json
+import os
+import secrets
+import select
+import signal
+import socket
+import stat
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import busybox_tree, remove_cgroups, wait_for
+from orlop.primitives.channel import Channel
+from orlop.primitives.owned_fd import OwnedFd
+from orlop.runtime.sealed import start_spawner
+from orlop.spec.launch import AttachTarget, ContainerLaunch, ExecLaunch, LogTarget, OverlayRoot, to_message
+
+pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "overlay", "busybox")]
+
+NAMESPACES = ("mount", "pid", "network", "ipc", "uts")
+MOUNTS = [
+    {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"]},
+    {"destination": "/dev/pts", "type": "devpts", "options": ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+]
+EIGHT_BYTES = 8
+
+
+def unframed(data: bytes, number: int) -> bytes:
+    """Return what one stream of Docker's framing carries."""
+    out = b""
+    while data:
+        size = int.from_bytes(data[4:EIGHT_BYTES], "big")
+        if data[0] == number:
+            out += data[EIGHT_BYTES : EIGHT_BYTES + size]
+        data = data[EIGHT_BYTES + size :]
+    return out
+
+
+def read_all(sock: socket.socket, *, seconds: float = 10) -> bytes:
+    sock.settimeout(seconds)
+    data = b""
+    while chunk := sock.recv(65536):
+        data += chunk
+    return data
+
+
+def read_until(sock: socket.socket, wanted: bytes, *, seconds: float = 10) -> bytes:
+    sock.settimeout(seconds)
+    data = b""
+    while wanted not in data:
+        chunk = sock.recv(65536)
+        assert chunk, data
+        data += chunk
+    return data
+
+
+@dataclasses.dataclass
+class Process:
+    """The engine's side of a shim."""
+
+    id: str
+    control: Channel
+    state: Path
+    config: dict
+    pid: int = 0
+    pidfd: int = -1
+    sequence: int = 0
+    clients: list[socket.socket] = dataclasses.field(default_factory=list)
+
+    def event(self, name: str, *, seconds: float = 10) -> dict:
+        """Wait for an event; answers are passed over."""
+        deadline = time.monotonic() + seconds
+        while select.select([self.control], [], [], max(0, deadline - time.monotonic()))[0]:
+            got = self.control.receive()
+            assert got is not None, f"no {name}: shim is gone"
+            message, fds = got
+            if message.get("event") == "started" and fds:
+                self.pid, self.pidfd = message["pid"], fds[0].release()
+            for fd in fds:
+                fd.close()
+            if message.get("event") == name:
+                return message
+            assert message.get("event") != "failed", message
+        pytest.fail(f"no event {name} in {seconds} s")
+
+    def ask(self, fds: tuple[int, ...] = (), /, **message) -> dict:
+        self.sequence += 1
+        self.control.send({**message, "seq": self.sequence}, fds)
+        while True:
+            got = self.control.receive()
+            assert got is not None
+            for fd in got[1]:
+                fd.close()
+            if got[0].get("seq") == self.sequence:
+                return got[0]
+
+    def attach(self, target: AttachTarget) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            answer = self.ask((theirs.fileno(),), op="attach", target=to_message(target))
+        assert answer["ok"] is True
+        self.clients.append(ours)
+        return ours
+
+    def wait(self, **options) -> int:
+        return self.event("exit", **options)["exit_code"]
+
+    @property
+    def shim(self) -> int:
+        return int(Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+class Runtime:
+    """A spawner, a root and directories."""
+
+    def __init__(self, home: Path, root: Path) -> None:
+        self.home, self.root = home, root
+        self.parent = f"/orlop-t-{secrets.token_hex(4)}"
+        self.spawner = start_spawner()
+        self.channel = Channel(self.spawner.socket)
+        self.processes: list[Process] = []
+
+    def config(self, *args: str, **process) -> dict:
+        user = process.pop("user", {"uid": 0, "gid": 0})
+        return {
+            "ociVersion": "1.2.0",
+            "root": {"path": str(self.root)},
+            "process": {"args": list(args), "cwd": "/", "env": ["PATH=/bin"], "user": user, **process},
+            "mounts": list(MOUNTS),
+            "linux": {"namespaces": [{"type": kind} for kind in NAMESPACES]},
+        }
+
+    def request(self, message: dict, fds: tuple[int, ...] = ()) -> Channel:
+        ours, theirs = Channel.pair()
+        self.channel.send(message, [theirs.fileno(), *fds])
+        theirs.close()
+        return ours
+
+    def answer(self, message: dict, fds: tuple[int, ...] = ()) -> tuple[dict, list[OwnedFd]]:
+        channel = self.request(message, fds)
+        try:
+            got = channel.receive()
+            assert got is not None
+            return got
+        finally:
+            channel.close()
+
+    def launch(self, config: dict, clients: tuple[AttachTarget, ...] = (), *, narrow: bool = False, **launch):
+        """Launch a container; returns the process and the clients' sockets, which with ``narrow`` take little."""
+        name = secrets.token_hex(32)
+        config["linux"]["cgroupsPath"] = f"{self.parent}/{name}"
+        state = self.home / name
+        pairs = [socket.socketpair() for _ in clients]
+        for _, theirs in pairs if narrow else ():
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        value = ContainerLaunch(id=name, state_dir=str(state), config=config, attach=clients, **launch)
+        control = self.request(
+            {"op": "container", "launch": to_message(value)}, tuple(theirs.fileno() for _, theirs in pairs)
+        )
+        for _, theirs in pairs:
+            theirs.close()
+        process = Process(name, control, state, config, clients=[ours for ours, _ in pairs])
+        self.processes.append(process)
+        return process, process.clients
+
+    def run(self, *args: str, **launch) -> Process:
+        process, _ = self.launch(self.config(*args), **launch)
+        process.event("started")
+        return process
+
+    def output(self, config: dict, **launch) -> tuple[int, str]:
+        """Run to the end; returns exit code and both outputs."""
+        process, (client,) = self.launch(config, (AttachTarget(multiplexed=False),), **launch)
+        text = read_all(client).decode()
+        return process.wait(), text
+
+    def execute(self, inside: Process, *args: str, clients: tuple[AttachTarget, ...] = (), **process):
+        name = secrets.token_hex(32)
+        launch = {key: process.pop(key) for key in ("open_stdin", "console_size") if key in process}
+        value = ExecLaunch(
+            id=name,
+            container_id=inside.id,
+            state_dir=str(self.home / name),
+            config=inside.config,
+            process=self.config(*args, **process)["process"],
+            attach=clients,
+            **launch,
+        )
+        pairs = [socket.socketpair() for _ in clients]
+        fds = (inside.pidfd, *(theirs.fileno() for _, theirs in pairs))
+        control = self.request({"op": "exec", "launch": to_message(value)}, fds)
+        for _, theirs in pairs:
+            theirs.close()
+        made = Process(name, control, self.home / name, inside.config, clients=[ours for ours, _ in pairs])
+        self.processes.append(made)
+        return made, made.clients
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.pidfd >= 0:
+                try:
+                    signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+                os.close(process.pidfd)
+            process.control.close()
+            for client in process.clients:
+                client.close()
+        self.channel.close()
+        os.waitpid(self.spawner.pid, 0)
+        self.spawner.pidfd.close()
+        remove_cgroups(self.parent)
+
+
+@pytest.fixture(scope="module")
+def root():
+    with tempfile.TemporaryDirectory(prefix="orlop-t-root-") as directory:
+        yield busybox_tree(Path(directory))
+
+
+@pytest.fixture
+def runtime(root, tmp_path):
+    made = Runtime(tmp_path, root)
+    yield made
+    made.close()
+
+
+def failure(process: Process) -> dict:
+    got = process.control.receive()
+    assert got is not None
+    assert got[0]["event"] == "failed", got[0]
+    return got[0]["error"]
+
+
+def test_output_log_and_exit_record(runtime, tmp_path):
+    log = tmp_path / "log"
+    config = runtime.config("sh", "-c", "echo out; echo err >&2; printf tail; exit 7")
+    process, (client,) = runtime.launch(config, (AttachTarget(),), log=LogTarget(str(log)))
+    data = read_all(client)
+    assert process.wait() == 7
+    assert (unframed(data, 1), unframed(data, 2)) == (b"out\ntail", b"err\n")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sorted((line["stream"], line["log"]) for line in lines) == [
+        ("stderr", "err\n"),
+        ("stdout", "out\n"),
+        ("stdout", "tail"),
+    ]
+    assert json.loads((process.state / "exit").read_text())["exit_code"] == 7
+    assert stat.S_IMODE((process.state / "exit").stat().st_mode) == 0o600
+    assert not (process.state / "attach.sock").exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "kind", "text"),
+    [
+        ("foo", "command_not_found", 'exec: "foo": executable file not found in $PATH'),
+        ("/nope", "command_not_found", 'exec: "/nope": stat /nope: no such file or directory'),
+        ("/etc/passwd", "command_not_executable", 'exec: "/etc/passwd": permission denied'),
+    ],
+)
+def test_a_program_that_cannot_run_leaves_nothing(runtime, program, kind, text):
+    process, _ = runtime.launch(runtime.config(program))
+    error = failure(process)
+    assert error["message"].endswith(text)
+    assert error["kind"] == kind
+    assert process.control.receive() is None
+    assert not any(runtime.parent in line for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    assert not list(Path("/sys/fs/cgroup").glob(f"*{runtime.parent}/{process.id}"))
+
+
+def test_overlay_root_is_written_in_its_upper_layer_only(runtime, tmp_path):
+    upper, work = tmp_path / "upper", tmp_path / "work"
+    upper.mkdir()
+    work.mkdir()
+    overlay = OverlayRoot((str(runtime.root),), str(upper), str(work))
+    code, text = runtime.output(runtime.config("sh", "-c", "echo x >/file && cat /file"), overlay=overlay)
+    assert (code, text) == (0, "x\n")
+    assert (upper / "file").read_text() == "x\n"
+    assert not (runtime.root / "file").exists()
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_terminal_has_its_size_and_is_resized(runtime):
+    config = runtime.config("sh", "-c", "tty; stty size; read x; stty size", terminal=True)
+    target = AttachTarget(stdin=True, multiplexed=False)
+    process, (client,) = runtime.launch(config, (target,), open_stdin=True, console_size=(30, 100))
+    assert b"30 100" in read_until(client, b"30 100")
+    assert process.ask(op="resize", height=40, width=90)["ok"] is True
+    client.sendall(b"\n")
+    assert b"40 90" in read_all(client)
+    assert process.wait() == 0
+
+
+def test_detach_keys_end_the_client_and_not_the_container(runtime):
+    config = runtime.config("cat", terminal=True)
+    target = AttachTarget(stdin=True, multiplexed=False, detach_keys="1011")
+    process, (client,) = runtime.launch(config, (target,), open_stdin=True)
+    client.sendall(b"a\n")
+    read_until(client, b"a\r\na\r\n")
+    client.sendall(b"\x10\x11")
+    assert read_all(client) == b""
+    again = process.attach(dataclasses.replace(target, detach_keys=""))
+    again.sendall(b"\x10\x11b\n\x04")
+    assert b"b\r\n" in read_all(again)
+    assert process.wait() == 0
+
+
+def test_closed_input_is_end_of_file(runtime):
+    target = AttachTarget(stdin=True, multiplexed=False)
+    process, (client,) = runtime.launch(runtime.config("cat"), (target,), open_stdin=True, stdin_once=True)
+    data = os.urandom(300_000)
+    client.settimeout(10)
+
+    def send() -> None:
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    assert read_all(client) == data
+    sender.join()
+    assert process.wait() == 0
+
+
+def test_a_client_that_reads_late_loses_nothing(runtime, tmp_path):
+    log = tmp_path / "log"
+    config = runtime.config("sh", "-c", "seq 1 400000")
+    process, (client,) = runtime.launch(config, (AttachTarget(multiplexed=False),), log=LogTarget(str(log), 0, 1))
+    process.event("started")
+    time.sleep(1)  # the program has to wait for us now
+    assert read_all(client).split()[-1] == b"400000"
+    assert process.wait() == 0
+    assert log.read_bytes().count(b"\n") == 400_000
+
+
+def test_the_log_is_whole_though_a_client_never_reads(runtime, tmp_path):
+    log = tmp_path / "log"
+    # first fills the client's buffer, so that what follows stays in the pipe until the end
+    config = runtime.config("sh", "-c", "head -c 1060000 /dev/zero; sleep 1; echo; echo end")
+    process, _ = runtime.launch(config, (AttachTarget(multiplexed=False),), narrow=True, log=LogTarget(str(log), 0, 1))
+    assert process.wait(seconds=15) == 0
+    assert json.loads(log.read_text().splitlines()[-1])["log"] == "end\n"
+
+
+def test_a_client_that_is_gone_is_let_go(runtime):
+    process = runtime.run("sleep", "100")
+    before = len(os.listdir(f"/proc/{process.shim}/fd"))
+    client = process.attach(AttachTarget())
+    client.shutdown(socket.SHUT_WR)  # as docker does without stdin: it is there still
+    time.sleep(0.2)
+    assert len(os.listdir(f"/proc/{process.shim}/fd")) == before + 1
+    client.close()
+    wait_for(lambda: len(os.listdir(f"/proc/{process.shim}/fd")) == before, seconds=3)
+
+
+def test_input_nobody_reads_does_not_hide_the_detach_keys(runtime):
+    target = AttachTarget(stdin=True, multiplexed=False, detach_keys="1011")
+    config = runtime.config("sh", "-c", "exec <&-; sleep 100")
+    process, (client,) = runtime.launch(config, (target,), open_stdin=True)
+    process.event("started")
+    time.sleep(0.2)
+    client.sendall(b"x" * 100_000)
+    client.sendall(b"\x10\x11")
+    try:
+        assert read_all(client, seconds=5) == b""
+    except ConnectionResetError:
+        pass
+
+
+def test_exec_joins_and_reports_its_code(runtime):
+    process = runtime.run("sleep", "100")
+    made, (client,) = runtime.execute(
+        process, "sh", "-c", "echo $$; readlink /proc/1/exe; exit 3", clients=(AttachTarget(multiplexed=False),)
+    )
+    pid, program = read_all(client).decode().split()
+    assert made.wait() == 3
+    assert int(pid) > 1
+    assert program == "/bin/busybox"
+    missing, _ = runtime.execute(process, "nope")
+    assert failure(missing)["message"].endswith('exec: "nope": executable file not found in $PATH')
+
+
+def test_exec_with_a_terminal(runtime):
+    process = runtime.run("sleep", "100")
+    made, (client,) = runtime.execute(
+        process,
+        "sh",
+        "-c",
+        "stty size; tty",
+        clients=(AttachTarget(multiplexed=False),),
+        terminal=True,
+        console_size=(20, 70),
+    )
+    assert b"20 70\r\n/dev/pts/" in read_all(client)
+    assert made.wait() == 0
+
+
+def test_signal_and_status(runtime):
+    process = runtime.run("sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.05; done")
+    time.sleep(0.2)
+    assert process.ask(op="status")["ok"] is True
+    assert process.ask(op="signal", signal=99)["error"]["kind"] == "invalid_parameter"
+    assert process.ask(op="signal", signal=int(signal.SIGTERM))["ok"] is True
+    assert process.wait() == 9
+
+
+def test_reaping_init_passes_signals_and_codes(runtime):
+    process = runtime.run("sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done", init=True)
+    time.sleep(0.2)
+    assert process.ask(op="signal", signal=int(signal.SIGTERM))["ok"] is True
+    assert process.wait() == 5
+
+
+def test_shim_outlives_its_spawner_and_is_found_again(runtime, tmp_path):
+    process, (client,) = runtime.launch(
+        runtime.config("sh", "-c", "read x; echo got $x"),
+        (AttachTarget(stdin=True, multiplexed=False),),
+        open_stdin=True,
+        log=LogTarget(str(tmp_path / "log")),
+    )
+    process.event("started")
+    signal.pidfd_send_signal(runtime.spawner.pidfd.fileno(), signal.SIGKILL)
+    process.control.close()
+    again = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with OwnedFd(os.open(process.state, os.O_PATH)) as directory:  # the path itself may be longer than 108 bytes
+        again.connect(f"/proc/self/fd/{directory.fileno()}/attach.sock")
+    process.control = Channel(again)
+    assert process.ask(op="status")["ok"] is True
+    client.sendall(b"word\n")
+    assert read_all(client) == b"got word\n"
+    assert process.wait() == 0
+
+
+def test_init_dies_with_its_shim(runtime):
+    process = runtime.run("sleep", "100")
+    os.kill(process.shim, signal.SIGKILL)
+    assert select.select([process.pidfd], [], [], 5)[0]
+
+
+def test_shim_holds_nothing_of_the_engine_and_is_small(runtime):
+    process = runtime.run("sleep", "100")
+    shim = process.shim
+    for fd in range(3):
+        assert os.readlink(f"/proc/{shim}/fd/{fd}") == "/dev/null"
+    assert Path(f"/proc/{shim}/comm").read_text() == "orlop-shim\n"
+    assert Path(f"/proc/{shim}/environ").read_bytes() == b""
+    rollup = Path(f"/proc/{shim}/smaps_rollup").read_text()
+    # a bound against regressions; the goal is 2.5 MB, of which reference counts alone take most
+    assert int(rollup.split("Private_Dirty:")[1].split()[0]) < 6144
+
+
+def test_masked_and_read_only_paths(runtime):
+    config = runtime.config(
+        "sh", "-c", "ls /sys/firmware | wc -l; cat /proc/interrupts | wc -c; echo 1 >/proc/sys/vm/swappiness"
+    )
+    config["linux"]["maskedPaths"] = ["/proc/interrupts", "/sys/firmware", "/proc/not-there"]
+    config["linux"]["readonlyPaths"] = ["/proc/sys"]
+    _, text = runtime.output(config)
+    assert text.splitlines()[:2] == ["0", "0"]
+    assert "Read-only file system" in text
+
+
+def test_proc_must_be_an_ordinary_directory(runtime, tmp_path):  # CVE-2019-19921
+    root = busybox_tree(tmp_path / "evil")
+    (root / "proc").rmdir()
+    (root / "proc").symlink_to("/tmp")
+    config = runtime.config("true")
+    config["root"]["path"] = str(root)
+    process, _ = runtime.launch(config)
+    assert "must be mounted on ordinary directory" in failure(process)["message"]
+
+
+def test_a_link_in_the_image_does_not_lead_a_mount_out(runtime, tmp_path):  # CVE-2021-30465
+    root, outside = busybox_tree(tmp_path / "evil"), tmp_path / "outside"
+    outside.mkdir()
+    (root / "data").symlink_to(outside)
+    config = runtime.config("sh", "-c", "echo x >/data/made/file")
+    config["root"]["path"] = str(root)
+    config["mounts"].append({"destination": "/data/made", "type": "tmpfs", "source": "tmpfs", "options": []})
+    process, _ = runtime.launch(config)
+    process.event("exit")
+    assert list(outside.iterdir()) == []
+
+
+def test_namespace_operations_answer_with_descriptors(runtime):
+    message, fds = runtime.answer({"op": "netns"})
+    assert message == {"ok": True}
+    assert len(fds) == 2
+    process = runtime.run("sleep", "9")
+    _, others = runtime.answer({"op": "netns-of"}, (process.pidfd,))
+    mine = os.stat(f"/proc/{process.pid}/ns/net").st_ino
+    assert os.fstat(others[0].fileno()).st_ino == mine != os.fstat(fds[0].fileno()).st_ino
+    for fd in (*fds, *others):
+        fd.close()
+    assert runtime.answer({"op": "what"})[0]["error"]["message"] == "unknown operation: what"
