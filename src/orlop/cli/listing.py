@@ -41,7 +41,7 @@ def _run(invocation: Invocation) -> int:
     if not options.given("format") and not options.on("quiet"):
         configured = invocation.configuration().get("psFormat")
         form = configured if isinstance(configured, str) else ""
-    size = options.on("size") or ".Size" in form or form == "json" or "json ." in form
+    size = options.on("size") or ".Size" in form or "json ." in form
     containers = invocation.client.containers.list(
         everything=options.on("all"),
         limit=1 if options.on("latest") else max(options.number("last"), 0),

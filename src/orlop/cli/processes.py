@@ -60,7 +60,7 @@ def _port(invocation: Invocation) -> int:
         raise CommandError(f"Error: invalid port '{port}'")
     hosts = members(bindings, f"{port}/{protocol or 'tcp'}")
     if not hosts:
-        raise CommandError(f"Error: No public port '{wanted[0] if protocol else port + '/tcp'}' published for {name}")
+        raise CommandError(f"Error: No public port '{wanted[0]}' published for {name}")
     for host in hosts:
         write_out(_join(text(host, "HostIp"), text(host, "HostPort")))
     return 0

@@ -43,7 +43,11 @@ def _go_float(value: float) -> str:
 
 def to_json(value: object) -> str:
     """Return compact JSON as Go's encoder writes it, without HTML escapes as Docker sets it."""
-    return json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False)
+    encoded = json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False)
+    if isinstance(value, Record):  # Docker's rows go through Go's own encoder, which escapes what HTML minds
+        for character in "<>&":
+            encoded = encoded.replace(character, f"\\u{ord(character):04x}")
+    return encoded
 
 
 def _plain(value: object) -> object:

@@ -7,6 +7,7 @@ import pty
 import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -86,7 +87,13 @@ def test_terminal_detaches_and_is_restored(standard_input, capfdbinary) -> None:
         resize=lambda height, width: sizes.append((height, width)),
     )
     termios.tcsetwinsize(watch, (40, 100))
-    os.write(controller, b"ls\x10\x11")
+
+    def type_when_raw() -> None:
+        while termios.tcgetattr(watch) == before:
+            time.sleep(0.005)
+        os.write(controller, b"ls\x10\x11")
+
+    threading.Thread(target=type_when_raw, daemon=True).start()
     session.run()
     assert session.detached
     assert theirs.recv(100) == b"ls"

@@ -7,6 +7,7 @@ import hashlib
 import json
 import socket
 import threading
+import time
 
 import pytest
 
@@ -97,6 +98,7 @@ def test_a_connection_closed_by_the_engine_is_replaced(server, client) -> None:
 
     server.answers = [answer_and_close, reply({"n": 2})]
     assert client.system.info() == {"n": 1}
+    time.sleep(0.1)  # the end of the stream has to arrive
     assert client.system.info() == {"n": 2}
 
 
