@@ -19,7 +19,6 @@ def test_a_well_formed_reference_survives_both_spellings(domain, components, tag
         assert "64-byte hexadecimal" in str(error)
         return
     assert parse_reference(str(reference)) == reference
-    # "a.b/c" without a domain would read "a.b" as one; Docker has the same trap, and normalises it the same way
     assert parse_reference(reference.familiar) == reference
 
 

@@ -61,7 +61,10 @@ class Reference:
         if self.domain != DEFAULT_DOMAIN:
             return self.name
         rest = self.path.removeprefix(_OFFICIAL)
-        return rest if "/" not in rest else self.path
+        if "/" not in rest:
+            return rest
+        # "docker.io/a.b/c" cannot be shortened: "a.b/c" is another registry's (Docker shortens it all the same).
+        return self.name if _is_host(self.path.partition("/")[0]) else self.path
 
     @property
     def familiar(self) -> str:
@@ -135,14 +138,18 @@ def _split_tag(name: str) -> tuple[str, str | None]:
 
 def _split_domain(name: str) -> tuple[str, str]:
     domain, slash, path = name.partition("/")
-    is_host = "." in domain or ":" in domain or domain == "localhost" or domain.lower() != domain
-    if not slash or not is_host:
+    if not slash or not _is_host(domain):
         domain, path = DEFAULT_DOMAIN, name
     if domain == _LEGACY_DOMAIN:
         domain = DEFAULT_DOMAIN
     if domain == DEFAULT_DOMAIN and "/" not in path:
         path = _OFFICIAL + path
     return domain, path
+
+
+def _is_host(first: str) -> bool:
+    """Tell whether the first part of a name with slashes is a registry's host."""
+    return "." in first or ":" in first or first == "localhost" or first.lower() != first
 
 
 def _is_domain(domain: str) -> bool:
