@@ -1,0 +1,89 @@
+import pytest
+
+from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.kernel import mount as k
+from orlop.runtime.mount_options import parse_options
+from orlop.runtime.rootfs import overlay_legacy_options, plan
+from orlop.spec.launch import OverlayRoot
+from orlop.spec.oci import parse_config
+
+
+def configuration(mounts, **linux):
+    return parse_config(
+        {
+            "ociVersion": "1.2.0",
+            "root": {"path": "/r"},
+            "process": {"args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
+            "mounts": mounts,
+            "linux": {"namespaces": [{"type": "mount"}], **linux},
+        },
+    )
+
+
+def described(mounts, *, user_namespace=False, **linux):
+    config = configuration(mounts, **linux)
+    return [operation.describe() for operation in plan(config, {}, user_namespace=user_namespace)]
+
+
+def test_plan_is_in_order_and_masks_come_last():
+    assert described(
+        [
+            {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/data", "type": "bind", "source": "/host", "options": ["rbind", "ro"]},
+        ],
+        readonlyPaths=["/proc/sys"],
+        maskedPaths=["/proc/keys"],
+    ) == [
+        f"mount proc proc /proc attr={k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC | k.MOUNT_ATTR_NODEV:#x}",
+        f"rbind /host /data attr={k.MOUNT_ATTR_RDONLY:#x}",
+        "read-only /proc/sys",
+        "mask /proc/keys",
+    ]
+
+
+def test_device_nodes_come_with_dev_and_are_bound_in_a_user_namespace():
+    dev = [{"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}]
+    made = described(dev)
+    assert "node /dev/null c 1:3 666" in made
+    assert "link /dev/ptmx -> pts/ptmx" in made
+    assert "node /dev/null bound from /dev/null" in described(dev, user_namespace=True)
+    assert described([]) == []
+
+
+@pytest.mark.parametrize("destination", ["/", "/.", "/a/.."])
+def test_nothing_is_mounted_on_the_root(destination):
+    with pytest.raises(InvalidParameterError):
+        described([{"destination": destination, "type": "tmpfs"}])
+
+
+@pytest.mark.parametrize("destination", ["/proc", "/proc/self", "/proc/1/attr", "//proc/x/", "/a/../proc/self"])
+@pytest.mark.parametrize("kind", ["bind", "tmpfs"])
+def test_nothing_hides_proc(destination, kind):  # CVE-2019-16884
+    with pytest.raises(InvalidParameterError, match="inside /proc"):
+        described([{"destination": destination, "type": kind, "source": "/x", "options": []}])
+
+
+def test_known_files_of_proc_may_be_bound():
+    assert described([{"destination": "/proc/cpuinfo", "type": "bind", "source": "/x"}])
+
+
+def test_later_options_win_and_unknown_ones_are_parameters():
+    options = parse_options(["ro", "nosuid", "rw", "noatime", "rprivate", "size=64k", "rro"])
+    assert options.attr_set == k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOATIME
+    assert options.attr_clear & k.MOUNT_ATTR_RDONLY
+    assert options.propagation == k.MS_PRIVATE | k.MS_REC
+    assert options.recursive_set == k.MOUNT_ATTR_RDONLY
+    assert options.parameters == ("size=64k",)
+
+
+def test_options_that_would_be_ignored_are_refused():
+    with pytest.raises(UnsupportedError):
+        parse_options(["idmap"])
+    with pytest.raises(InvalidParameterError):
+        parse_options(["size=1\n2"])
+
+
+def test_legacy_overlay_options_name_layers_in_order():
+    root = OverlayRoot(("/a", "/b"), "/u", "/w", volatile=True)
+    assert overlay_legacy_options(root, ["3", "4", "5", "6"]) == "lowerdir=3:4,upperdir=5,workdir=6,volatile"
+    assert overlay_legacy_options(OverlayRoot(("/a", "/b")), ["3", "4"]) == "lowerdir=3:4"
