@@ -223,6 +223,7 @@ class Runtime:
 @pytest.fixture(scope="module")
 def root():
     with tempfile.TemporaryDirectory(prefix="orlop-t-root-") as directory:
+        Path(directory).chmod(0o755)
         yield busybox_tree(Path(directory))
 
 
@@ -501,3 +502,80 @@ def test_namespace_operations_answer_with_descriptors(runtime):
     for fd in (*fds, *others):
         fd.close()
     assert runtime.answer({"op": "what"})[0]["error"]["message"] == "unknown operation: what"
+
+
+def test_root_without_writing_names_and_kernel_parameters(runtime):
+    config = runtime.config(
+        "sh", "-c", "hostname; cat /proc/sys/net/ipv4/ip_forward; touch /x; echo y >/tmp/y; ls /tmp"
+    )
+    config["root"]["readonly"] = True
+    config["hostname"] = "named"
+    config["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1"}
+    config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k"]})
+    _, text = runtime.output(config)
+    assert text.splitlines() == ["named", "1", "touch: /x: Read-only file system", "y"]
+
+
+def test_user_of_the_image_is_found_and_owns_its_streams(runtime):
+    config = runtime.config(
+        "sh", "-c", "id; echo $HOME; echo again >/dev/stderr", user={"uid": 0, "gid": 0, "username": "alice"}
+    )
+    _, text = runtime.output(config)
+    assert text.splitlines() == ["uid=1000(alice) gid=1000(alice) groups=50(staff),1000(alice)", "/home/alice", "again"]
+
+
+def test_out_of_memory_is_told(runtime):
+    config = runtime.config("sh", "-c", "head -c 64m /dev/zero | tail >/dev/null; sleep 0.2; exit 4")
+    config["linux"]["resources"] = {"memory": {"limit": 8 << 20, "swap": 8 << 20}}
+    process, _ = runtime.launch(config)
+    process.event("oom")
+    assert process.event("exit")["oom_killed"] is True
+
+
+def test_user_namespace_maps_root(runtime):
+    config = runtime.config("sh", "-c", "id -u; cat /proc/self/uid_map; ls /dev/null; exec sleep 100")
+    config["linux"]["namespaces"].append({"type": "user"})
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    config["linux"] |= {"uidMappings": mapping, "gidMappings": mapping}
+    process, (client,) = runtime.launch(config, (AttachTarget(multiplexed=False),))
+    text = read_until(client, b"/dev/null\n").decode()
+    assert text.split() == ["0", "0", "100000", "65536", "/dev/null"]
+    process.event("started")
+    assert os.stat(f"/proc/{process.pid}").st_uid == 100000
+    inside = (AttachTarget(multiplexed=False),)
+    made, (client,) = runtime.execute(process, "sh", "-c", "id -u; cat /proc/self/uid_map", clients=inside)
+    assert read_all(client).split() == [b"0", b"0", b"100000", b"65536"]
+    assert made.wait() == 0
+
+
+def test_given_network_namespace_is_joined(runtime):
+    _, fds = runtime.answer({"op": "netns"})
+    inode = os.fstat(fds[0].fileno()).st_ino
+    name = secrets.token_hex(32)
+    config = runtime.config("readlink", "/proc/self/ns/net")
+    config["linux"]["cgroupsPath"] = f"{runtime.parent}/{name}"
+    ours, theirs = socket.socketpair()
+    value = ContainerLaunch(
+        id=name,
+        state_dir=str(runtime.home / name),
+        config=config,
+        has_netns=True,
+        attach=(AttachTarget(multiplexed=False),),
+    )
+    control = runtime.request({"op": "container", "launch": to_message(value)}, (fds[0].fileno(), theirs.fileno()))
+    theirs.close()
+    process = Process(name, control, runtime.home / name, config, clients=[ours])
+    runtime.processes.append(process)
+    assert read_all(ours).decode() == f"net:[{inode}]\n"
+    assert process.wait() == 0
+    for fd in fds:
+        fd.close()
+
+
+def test_reaping_init_with_a_terminal(runtime):
+    config = runtime.config("sh", "-c", "sleep 0 & tty; echo $$; exit 6", terminal=True)
+    process, (client,) = runtime.launch(config, (AttachTarget(multiplexed=False),), init=True)
+    text = read_all(client).decode().split()
+    assert text[0].startswith("/dev/")
+    assert int(text[1]) > 1
+    assert process.wait() == 6

@@ -138,8 +138,7 @@ def _run(
     except ProcessLookupError:
         raise UnavailableError("container is not running") from None
     if flags & k.CLONE_NEWUSER:
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
+        init.become_root_inside()
     init.join_keyring()
     with OwnedFd(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
         identity = init.identify(root.fileno(), process, config)

@@ -150,8 +150,6 @@ def _run(task: InitTask) -> None:
     set_name(b"orlop-init")
     if task.user_namespace:
         _await_go(task.sync)
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
     _process_limits(task.process)
     # 4
     task.cgroup.join(cloned=task.cloned)
@@ -160,8 +158,6 @@ def _run(task: InitTask) -> None:
         k.setns(fd, flag)
     if task.unshare:
         k.unshare(task.unshare)
-    if task.new_keyring:
-        join_keyring()
     # 5
     root, identity = _build_root(task)
     # 6, 7
@@ -175,7 +171,15 @@ def _build_root(task: InitTask) -> tuple[OwnedFd, Identity]:
     config = task.config
     path = "" if config.root is None else config.root.path
     with rootfs.open_null() as null:
+        # A directory to bind, and the target, may be where only the host's root comes, whose files we own until now;
+        # an overlay belongs to who mounts it, and that has to be the container's root.
+        if task.user_namespace and task.overlay is not None:
+            become_root_inside()
         root = rootfs.mount_root(task.overlay, path, task.root_target, config.linux.rootfs_propagation)
+        if task.user_namespace and task.overlay is None:
+            become_root_inside()
+        if task.new_keyring:
+            join_keyring()
         rootfs.build(task.operations, root.fileno(), null.fileno())
     if config.linux.sysctl:  # making and dropping a mount for nothing costs a millisecond
         with rootfs.private_proc() as proc:
@@ -192,6 +196,13 @@ def _build_root(task: InitTask) -> tuple[OwnedFd, Identity]:
     elif task.stdio is not None:
         standard_streams(task.stdio, identity.uid)
     return root, identity
+
+
+def become_root_inside() -> None:
+    """Take the ids that are 0 in the user namespace; that makes a process dumpable, which it must not be."""
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    set_dumpable(0)
 
 
 def identify(root_fd: int, process: Process, config: Config) -> Identity:
