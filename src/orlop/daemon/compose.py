@@ -19,6 +19,7 @@ from orlop.api.routes import volumes as volume_routes
 from orlop.daemon.paths import engine_id, make_directory
 from orlop.engine import containers as container_engine
 from orlop.engine.containers import ContainerService, Settings, container_chains
+from orlop.engine.containers.log_target import check_log_config
 from orlop.engine.containers.open_files import default_nofile
 from orlop.engine.database import Database
 from orlop.engine.disk_usage import DiskUsage
@@ -36,6 +37,7 @@ from orlop.image.store import ImageStore
 from orlop.network.options import DEFAULT_POOLS, AddressPool, NetworkOptions
 from orlop.network.service import NetworkService
 from orlop.runtime.cgroups import detect, probe_features
+from orlop.spec.docker.containers import LogConfig
 from orlop.storage import SCHEMA as LAYER_SCHEMA
 from orlop.storage import LayerStore, overlay2
 from orlop.volumes.store import SCHEMA as VOLUME_SCHEMA
@@ -61,6 +63,16 @@ def make_directories(options: Options) -> None:
     make_directory(options.exec_root, 0o711)
     make_directory(f"{options.data_root}/containers", 0o710)
     make_directory(f"{options.exec_root}/shims", 0o700)
+
+
+def check(options: Options) -> None:
+    """Have each package check its settings.
+
+    Raises:
+        InvalidParameterError, UnsupportedError: a value that cannot be.
+    """
+    _network_options(options).validate()
+    check_log_config(LogConfig(type=options.log_driver, config=options.log_opts))
 
 
 class Engine:

@@ -35,7 +35,7 @@ def entry(arguments: Sequence[str] | None = None) -> int:
     try:
         line = parse_arguments(sys.argv[1:] if arguments is None else arguments)
         if line.validate:
-            load_options(line)
+            _check(load_options(line))
             print("configuration OK")  # noqa: T201 - Docker's answer to --validate
             return 0
     except OrlopError as error:
@@ -47,6 +47,12 @@ def entry(arguments: Sequence[str] | None = None) -> int:
         return _run(line)
     except OrlopError as error:
         return _fail(f"failed to start daemon: {error}")
+
+
+def _check(options: Options) -> None:
+    from orlop.daemon.compose import check
+
+    check(options)
 
 
 def _fail(message: str) -> int:
@@ -61,6 +67,7 @@ def _run(line: CommandLine) -> int:
     spawner = Spawner(SpawnerStarter())
     try:
         options = load_options(line)
+        _check(options)
     except OrlopError as error:
         return _fail(str(error))
     _open_log(options)
@@ -133,7 +140,7 @@ async def _serve(line: CommandLine, options: Options, *, spawner: Spawner, socke
     engine = Engine(options, spawner)
     if engine.database.quarantined:
         log.error("the state database was damaged and put aside: %s", engine.database.quarantined)
-    _handle_signals(stop, line, engine=engine)
+    _handle_signals(stop, line, engine=engine, patience=options.shutdown_timeout)
     await engine.start(sockets)
     gc.collect()
     gc.freeze()
@@ -152,7 +159,7 @@ async def _serve(line: CommandLine, options: Options, *, spawner: Spawner, socke
             log.warning("did not finish in %d s", options.shutdown_timeout)
 
 
-def _handle_signals(stop: asyncio.Event, line: CommandLine, *, engine: Engine) -> None:
+def _handle_signals(stop: asyncio.Event, line: CommandLine, *, engine: Engine, patience: int) -> None:
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -162,6 +169,8 @@ def _handle_signals(stop: asyncio.Event, line: CommandLine, *, engine: Engine) -
         nonlocal received
         received += 1
         stop.set()
+        # A worker thread in a slow system call cannot be cancelled, and nothing is lost by not waiting for it.
+        loop.call_later(max(1, patience), os._exit, 1)
         if received >= _FORCED_EXIT_SIGNALS:
             os._exit(1)
 
