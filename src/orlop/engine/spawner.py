@@ -43,6 +43,7 @@ class Spawner:
     def __init__(self, start: Callable[[], socket.socket]) -> None:
         self._start = start
         self._started = time.monotonic()
+        self._delay = 0.0
         self._first: socket.socket | None = start()
         self._packets: PacketSocket | None = None
         self._respawning: asyncio.Task[None] | None = None
@@ -158,9 +159,10 @@ class Spawner:
             self._respawning = asyncio.get_running_loop().create_task(self._respawn())
 
     async def _respawn(self) -> None:
-        if time.monotonic() - self._started < STABLE_SECONDS:
-            # One that dies at once would otherwise keep the machine busy starting others.
-            await asyncio.sleep(STABLE_SECONDS)
+        # One that dies at once would otherwise keep the machine busy starting others.
+        short = time.monotonic() - self._started < STABLE_SECONDS
+        self._delay = min(max(2 * self._delay, 0.05), STABLE_SECONDS) if short else 0.0
+        await asyncio.sleep(self._delay)
         while not self._closing:
             try:
                 self._started = time.monotonic()
