@@ -1,7 +1,7 @@
 """The engine's client of the spawner: the only way in which the engine makes processes.
 
 Each request has a reply channel of its own, so answers come in any order and a child's death is an end of file on
-exactly its own request. A spawner that died is replaced (:data:`RESPAWN_SECONDS`); containers do not depend on it.
+exactly its own request. A spawner that died is replaced (:data:`STABLE_SECONDS`); containers do not depend on it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from orlop.spec.json import JsonObject
     from orlop.spec.launch import ContainerLaunch, ExecLaunch, OverlayRoot
 
-# A spawner that dies as soon as it is started is tried again no faster than this.
-RESPAWN_SECONDS = 0.5
+# A spawner that lives shorter than this is replaced with a growing delay, at most as long.
 STABLE_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 
@@ -48,7 +47,6 @@ class Spawner:
         self._packets: PacketSocket | None = None
         self._respawning: asyncio.Task[None] | None = None
         self._closing = False
-        self._last_start = 0.0
 
     def open(self) -> None:
         """Begin to use the socket in the running loop."""
@@ -159,11 +157,11 @@ class Spawner:
             self._respawning = asyncio.get_running_loop().create_task(self._respawn())
 
     async def _respawn(self) -> None:
-        # One that dies at once would otherwise keep the machine busy starting others.
-        short = time.monotonic() - self._started < STABLE_SECONDS
-        self._delay = min(max(2 * self._delay, 0.05), STABLE_SECONDS) if short else 0.0
-        await asyncio.sleep(self._delay)
         while not self._closing:
+            # One that dies at once, or cannot start, would otherwise keep the machine busy.
+            short = time.monotonic() - self._started < STABLE_SECONDS
+            self._delay = min(max(2 * self._delay, 0.05), STABLE_SECONDS) if short else 0.0
+            await asyncio.sleep(self._delay)
             try:
                 self._started = time.monotonic()
                 self._packets = PacketSocket(self._start(), _unexpected, self._died)

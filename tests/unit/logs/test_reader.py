@@ -17,7 +17,10 @@ def line(text, *, stream="stdout", second=0, attrs=None):
     return json.dumps(document) + "\n"
 
 
-async def texts(path, query=LogQuery(), follow=None):
+EVERYTHING = LogQuery()
+
+
+async def texts(path, query=EVERYTHING, follow=None):
     return [entry.text.decode() async for entry in read_log(str(path), query, follow=follow)]
 
 

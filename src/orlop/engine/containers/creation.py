@@ -17,7 +17,7 @@ from orlop.engine.containers.mounts import resolve_mounts
 from orlop.engine.containers.oci_config import Surroundings, masked_paths, oci_config, readonly_paths
 from orlop.engine.containers.records import Definition
 from orlop.engine.containers.refusals import refuse_unsupported, require_host_modes_agree
-from orlop.errors import InvalidParameterError, NotFoundError
+from orlop.errors import InvalidParameterError
 from orlop.kernel.rlimit import NUMBERS as RLIMITS
 from orlop.runtime.security.sysctl import check_sysctls
 from orlop.runtime.users import validate_user

@@ -41,6 +41,11 @@ def check_limits(host: HostConfig) -> HostConfig:
         raise InvalidParameterError("SHM size can not be less than 0")
     if host.memory > 0 and host.memory_swap == 0:
         host = msgspec.structs.replace(host, memory_swap=host.memory * 2)
+    # dockerd stores "no limit" as null, whatever number said it.
+    if host.pids_limit is not None and host.pids_limit <= 0:
+        host = msgspec.structs.replace(host, pids_limit=None)
+    if host.memory_swappiness == -1:
+        host = msgspec.structs.replace(host, memory_swappiness=None)
     return host
 
 

@@ -350,10 +350,23 @@ def decode(body: JsonObject, model: type[_Model]) -> _Model:
 
 def convert(value: object, model: type[_Model]) -> _Model:
     """Convert plain JSON to a struct. Raises InvalidParameterError in one line."""
+    _require_int64(value)
     try:
         return msgspec.convert(value, model)
     except (msgspec.ValidationError, UnicodeError) as error:
         raise InvalidParameterError(f"invalid JSON: {error}") from None
+
+
+def _require_int64(value: object) -> None:
+    """Refuse numbers that Go's int64 does not hold; the body's size bounds the walk, its decoder the depth."""
+    if isinstance(value, dict):
+        for item in value.values():
+            _require_int64(item)
+    elif isinstance(value, list):
+        for item in value:
+            _require_int64(item)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise InvalidParameterError("invalid JSON: number out of range of int64")
 
 
 def _without_nulls(value: JsonValue, name: str) -> dict[str, JsonValue]:

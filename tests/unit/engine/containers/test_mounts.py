@@ -37,7 +37,21 @@ def test_bind_modes():
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", "a", "a:", ":/b", "/a:b", "/a:/b:wx", "/a:/b:ro:rw", "/a:/", "../up:/x", "a/b:/x", "/a:/b\0", "vol:/x:shared"],
+    [
+        "",
+        ":",
+        "a",
+        "a:",
+        ":/b",
+        "/a:b",
+        "/a:/b:wx",
+        "/a:/b:ro:rw",
+        "/a:/",
+        "../up:/x",
+        "a/b:/x",
+        "/a:/b\0",
+        "vol:/x:shared",
+    ],
 )
 def test_bad_binds(text):
     with pytest.raises(InvalidParameterError):
@@ -47,7 +61,10 @@ def test_bad_binds(text):
 def test_volumes_of_the_image_are_anonymous_unless_something_is_mounted_there():
     config = ContainerConfig(volumes={"/data": {}, "/other": {}})
     points = resolve(config, HostConfig(binds=["/host:/data"]))
-    assert [(p.destination, p.kind, p.anonymous) for p in points] == [("/data", "bind", False), ("/other", "volume", True)]
+    assert [(p.destination, p.kind, p.anonymous) for p in points] == [
+        ("/data", "bind", False),
+        ("/other", "volume", True),
+    ]
 
 
 def test_parents_are_mounted_before_children():

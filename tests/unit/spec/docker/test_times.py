@@ -27,9 +27,19 @@ def test_parse_timestamp():
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.4, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"), (119, "About a minute"),
-        (120, "2 minutes"), (3599, "59 minutes"), (3600, "About an hour"), (7200, "2 hours"), (86400 * 2, "2 days"),
-        (86400 * 15, "2 weeks"), (86400 * 90, "3 months"), (86400 * 365 * 3, "3 years"),
+        (0.4, "Less than a second"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (60, "About a minute"),
+        (119, "About a minute"),
+        (120, "2 minutes"),
+        (3599, "59 minutes"),
+        (3600, "About an hour"),
+        (7200, "2 hours"),
+        (86400 * 2, "2 days"),
+        (86400 * 15, "2 weeks"),
+        (86400 * 90, "3 months"),
+        (86400 * 365 * 3, "3 years"),
     ],
 )
 def test_human_duration_as_go_units(seconds, text):
