@@ -144,6 +144,9 @@ class Loop:
 
     def _choose_interest(self) -> None:
         """Register streams and clients for what is wanted of them now: back-pressure is reading nothing."""
+        for client in list(self._clients):
+            if client.broken or (client.detached and not client.pending) or (client.full and client.patience() < 0):
+                self._drop(client)
         wanted: dict[int, int] = {}
         full = any(client.full for client in self._clients)
         if not full:
@@ -155,10 +158,7 @@ class Loop:
         # without a writer input is read and thrown away, for the detach keys and the end of the file in it
         accepts = writer is None or len(self._input) < BUFFER_LIMIT
         idle: dict[int, Client] = {}
-        for client in list(self._clients):
-            if client.broken or (client.detached and not client.pending) or (client.full and client.patience() < 0):
-                self._drop(client)
-                continue
+        for client in self._clients:
             mask = _WRITE if client.pending else 0
             if not client.reading_ended and not client.detached and (accepts or not client.wants_input):
                 mask |= _READ
