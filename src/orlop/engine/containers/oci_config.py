@@ -90,7 +90,7 @@ def oci_config(definition: Definition, surroundings: Surroundings) -> JsonObject
         config["hostname"] = definition.config.hostname
         if definition.config.domainname:
             config["domainname"] = definition.config.domainname
-    notes = dict(host.annotations or {})
+    notes = {name: value for name, value in (host.annotations or {}).items() if not name.startswith("orlop.")}
     groups = [name for name in host.group_add or [] if not name.isdigit()]
     if groups:
         notes["orlop.group-add"] = ",".join(groups)
@@ -205,12 +205,12 @@ def _default_mounts(host: HostConfig, points: Sequence[MountPoint], surroundings
         ("/sys", "sysfs", "sysfs", [*flags, *([] if host.privileged else ["ro"])]),
         ("/sys/fs/cgroup", "cgroup", "cgroup", cgroup),
     ]
+    # A fresh mqueue shows the IPC namespace that is joined, whoever's it is.
+    mounts.append(("/dev/mqueue", "mqueue", "mqueue", flags))
     if surroundings.shared.get("ipc") is None:
-        mounts.append(("/dev/mqueue", "mqueue", "mqueue", flags))
         if host.ipc_mode != "none":
             mounts.append(("/dev/shm", "tmpfs", "shm", [*flags, "mode=1777", f"size={surroundings.shm_size}"]))
     elif surroundings.shared["ipc"] == "":
-        mounts.append(("/dev/mqueue", "bind", "/dev/mqueue", ["rbind", *flags]))
         mounts.append(("/dev/shm", "bind", "/dev/shm", ["rbind"]))
     taken = {point.destination for point in points}
     return [
