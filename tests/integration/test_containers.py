@@ -1,0 +1,111 @@
+"""What the container service does beyond the main job, through the real docker client and bare HTTP."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from harness import wait_for
+
+pytestmark = [
+    pytest.mark.privileged,
+    pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
+]
+
+
+def state(engine, name):
+    return engine.inspect(name)["State"]
+
+
+def test_a_client_attached_before_the_start_gets_everything(leak_free):
+    leak_free.docker("create", "-i", "--name", "waiting", "busybox", "cat")
+    assert leak_free.docker("start", "-ai", "waiting", input="piped\n").stdout == "piped\n"
+
+
+def test_health_is_probed_at_once(leak_free):
+    leak_free.docker("run", "-d", "--name", "healthy", "--health-cmd", "true", "busybox", "sleep", "100")
+    wait_for(lambda: state(leak_free, "healthy")["Health"]["Status"] == "healthy", seconds=5, what="health")
+    leak_free.docker(
+        *("run", "-d", "--name", "sick", "--health-cmd", "echo no; exit 3", "--health-interval", "50ms"),
+        *("--health-retries", "2", "busybox", "sleep", "100"),
+    )
+    wait_for(lambda: state(leak_free, "sick")["Health"]["Status"] == "unhealthy", seconds=5, what="ill health")
+    probe = state(leak_free, "sick")["Health"]["Log"][-1]
+    assert (probe["ExitCode"], probe["Output"]) == (3, "no\n")
+
+
+def test_pause_stops_and_unpause_goes_on(leak_free):
+    leak_free.docker("run", "-d", "--name", "pausing", "busybox", "sleep", "100")
+    leak_free.docker("pause", "pausing")
+    assert state(leak_free, "pausing")["Status"] == "paused"
+    refused = leak_free.docker("exec", "pausing", "true", check=False)
+    assert "is paused, unpause the container before exec" in refused.stderr
+    leak_free.docker("unpause", "pausing")
+    assert leak_free.docker("exec", "pausing", "echo", "on").stdout == "on\n"
+    leak_free.docker("pause", "pausing")
+    leak_free.docker("rm", "-f", "pausing")
+
+
+def test_logs_rotate_and_read_as_one(leak_free):
+    script = "for i in $(seq 200); do echo line $i; done"
+    options = ("--log-opt", "max-size=4k", "--log-opt", "max-file=3")
+    leak_free.docker("run", "--name", "talker", *options, "busybox", "sh", "-c", script)
+    lines = leak_free.docker("logs", "talker").stdout.splitlines()
+    assert lines[-1] == "line 200"
+    assert lines == [f"line {number}" for number in range(201 - len(lines), 201)]
+    directory = os.path.dirname(leak_free.inspect("talker")["LogPath"])
+    assert len([name for name in os.listdir(directory) if "-json.log" in name]) == 3
+    assert leak_free.docker("logs", "--tail", "2", "talker").stdout == "line 199\nline 200\n"
+
+
+def test_update_reaches_the_running_container(leak_free):
+    leak_free.docker("run", "-d", "--name", "growing", "-m", "32m", "busybox", "sleep", "100")
+    leak_free.docker("update", "-m", "48m", "--memory-swap", "96m", "--restart", "always", "growing")
+    host = leak_free.inspect("growing")["HostConfig"]
+    assert (host["Memory"], host["RestartPolicy"]["Name"]) == (48 << 20, "always")
+    status, body = leak_free.http("GET", "/containers/growing/stats?stream=0&one-shot=1")
+    assert status == 200
+    assert json.loads(body)["memory_stats"]["limit"] == 48 << 20
+
+
+def test_a_killed_shim_ends_its_container_with_137(leak_free):
+    leak_free.docker("run", "-d", "--name", "orphan", "busybox", "sleep", "100")
+    pid = state(leak_free, "orphan")["Pid"]
+    with open(f"/proc/{pid}/stat") as file:
+        shim = int(file.read().rpartition(")")[2].split()[1])
+    os.kill(shim, signal.SIGKILL)
+    wait_for(lambda: state(leak_free, "orphan")["Status"] == "exited", what="end")
+    assert state(leak_free, "orphan")["ExitCode"] == 137
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), what="the zombie is reaped")
+
+
+def test_wait_sees_each_condition(leak_free):
+    leak_free.docker("create", "--name", "short", "busybox", "sh", "-c", "exit 6")
+    assert leak_free.http("POST", "/containers/short/wait?condition=bogus", "")[0] == 400
+    leak_free.docker("start", "short")
+    status, body = leak_free.http("POST", "/containers/short/wait")
+    assert (status, json.loads(body)["StatusCode"]) == (200, 6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "text"),
+    [
+        ({"Runtime": "kata"}, 400, "unknown or invalid runtime name: kata"),
+        ({"VolumesFrom": ["x"]}, 501, "volumes-from"),
+        ({"UsernsMode": "private"}, 501, "user namespace mode"),
+        ({"Memory": 10**30}, 400, "out of range"),
+        ({"Memory": 1024}, 400, "Minimum memory limit allowed is 6MB"),
+        ({"RestartPolicy": {"Name": "sometimes"}}, 400, "invalid restart policy"),
+        ({"AutoRemove": True, "RestartPolicy": {"Name": "always"}}, 400, "can't create 'AutoRemove' container"),
+        ({"SecurityOpt": ["bogus"]}, 400, "invalid --security-opt"),
+        ({"CapAdd": ["CAP_NONSENSE"]}, 400, "unknown capability"),
+        ({"Binds": ["relative/path:/x"]}, 400, "includes invalid characters for a local volume name"),
+        ({"LogConfig": {"Type": "syslog"}}, 501, "log driver 'syslog' is not supported"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(leak_free, fields, status, text):
+    body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": fields}
+    answer, document = leak_free.http("POST", "/containers/create", body)
+    assert answer == status, document
+    assert text in json.loads(document)["message"]
