@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-import orlop
 from orlop.api.call import Call, Route
 from orlop.api.errors import error_response
 from orlop.api.hijack import Server
 from orlop.api.responses import json_response
-from orlop.api.routing import API_VERSION, MIN_API_VERSION, Router, split_version, version_text
+from orlop.api.routing import API_VERSION, MIN_API_VERSION, SERVER, Router, split_version, version_text
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable
-
-SERVER = f"orlop/{orlop.__version__} (linux)"
 
 _HEADERS = {
     "Api-Version": version_text(API_VERSION),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 
 from orlop.errors import InvalidParameterError
 
@@ -89,7 +89,7 @@ class Call:
         if length is not None and length > limit:
             raise InvalidParameterError(f"request body too large: {length} bytes")
         data = bytearray()
-        async for chunk in self.request.content.iter_any():
+        async for chunk in self.chunks():
             data += chunk
             if len(data) > limit:
                 raise InvalidParameterError(f"request body too large: more than {limit} bytes")
@@ -133,9 +133,17 @@ class Call:
         await cast("Connection", self.request.protocol).gone.wait()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives."""
-        async for chunk in self.request.content.iter_any():
-            yield chunk
+        """Yield the body as it arrives.
+
+        Raises:
+            InvalidParameterError: its transfer encoding is broken.
+            ConnectionError: the client left in the middle of it.
+        """
+        try:
+            async for chunk in self.request.content.iter_any():
+                yield chunk
+        except (web.RequestPayloadError, ClientPayloadError):
+            raise InvalidParameterError("malformed request body") from None
 
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]

@@ -15,15 +15,19 @@ what the client sent early. Three things make that sure:
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import socket
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from orlop.api.responses import json_response
+from orlop.api.routing import SERVER
 from orlop.errors import SystemFailureError, UnsupportedError
 from orlop.primitives.owned_fd import OwnedFd
 
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
 
     from orlop.api.call import Call
+
+_log = logging.getLogger(__name__)
 
 HEAD_LIMIT = 64 * 1024
 RAW_STREAM = "application/vnd.docker.raw-stream"
@@ -88,7 +94,12 @@ class Connection(RequestHandler):
         fresh = self._between_requests()
         super().data_received(data)
         if self._messages:
-            self._payload = self._messages[-1][1]
+            message, payload = self._messages[-1]
+            if self._payload is not None and isinstance(getattr(message, "exc", None), Exception):
+                # The parser gave up within a body: its reader would wait for ever.
+                self._payload.set_exception(web.RequestPayloadError("malformed body"))
+                self._payload.feed_eof()
+            self._payload = payload
         self._in_head = (fresh or self._in_head) and self._request_count == before
 
     def _guard(self, head: bytes, rest: bytes) -> None:
@@ -134,6 +145,23 @@ class Connection(RequestHandler):
                 if self._eof:
                     self.close()
         return result
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer bytes that are no HTTP in the API's own form; a client's mistake is no error of the engine's."""
+        del request
+        level = logging.DEBUG if status < HTTPStatus.INTERNAL_SERVER_ERROR else logging.ERROR
+        _log.log(level, "request could not be handled: %s", type(exc).__name__)
+        text = (message or HTTPStatus(status).phrase).strip().split("\n", 1)[0]
+        response = json_response({"message": text}, status=status)
+        response.headers["Server"] = SERVER
+        response.force_close()
+        return response
 
     def take(self) -> tuple[socket.socket, bytes]:
         """Return a duplicate of the socket and the preface; the transport is dead afterwards."""

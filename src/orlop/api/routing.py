@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+import orlop
 from orlop.api.errors import PageNotFoundError
 from orlop.errors import InvalidParameterError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 API_VERSION = (1, 50)
 MIN_API_VERSION = (1, 24)
+SERVER = f"orlop/{orlop.__version__} (linux)"
 
 _VERSION = re.compile(r"/v([0-9]{1,4})\.([0-9]{1,4})(?=/|$)", re.ASCII)
 
