@@ -1,5 +1,6 @@
 """The spawner and its shims, driven by launch messages without an engine (docs/concepts/processes.md)."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -123,7 +124,7 @@ class Runtime:
 
     def __init__(self, home: Path, root: Path) -> None:
         self.home, self.root = home, root
-        self.parent = f"/orlop-t-{secrets.token_hex(4)}"
+        self.parent = f"/orlop-t-rt-{secrets.token_hex(4)}"
         self.spawner = start_spawner()
         self.channel = Channel(self.spawner.socket)
         self.processes: list[Process] = []
@@ -205,19 +206,23 @@ class Runtime:
 
     def close(self) -> None:
         for process in self.processes:
-            if process.pidfd >= 0:
-                try:
-                    signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-                os.close(process.pidfd)
-            process.control.close()
             for client in process.clients:
                 client.close()
+            if process.pidfd >= 0:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+                os.close(process.pidfd)
+            while select.select([process.control], [], [], 5)[0]:  # until the shim has removed what it made
+                got = process.control.receive()
+                if got is None:
+                    break
+                for fd in got[1]:
+                    fd.close()
+            process.control.close()
         self.channel.close()
         os.waitpid(self.spawner.pid, 0)
         self.spawner.pidfd.close()
-        remove_cgroups(self.parent)
+        remove_cgroups(self.parent.removeprefix("/"))
 
 
 @pytest.fixture(scope="module")

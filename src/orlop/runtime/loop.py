@@ -296,9 +296,12 @@ class Loop:
     def _on_oom(self, _mask: int) -> None:
         if self._oom is not None:
             self._oom.drain()
-            if self._oom.killed() and not self._oom_killed:
-                self._oom_killed = True
-                self.control.broadcast({"event": "oom"})
+            self._tell_oom(self._oom)
+
+    def _tell_oom(self, events: OomEvents) -> None:
+        if not self._oom_killed and events.killed():
+            self._oom_killed = True
+            self.control.broadcast({"event": "oom"})
 
     def _on_end(self, _mask: int) -> None:
         self._ended = True
@@ -330,7 +333,7 @@ class Loop:
         else:
             code = result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
         if self._oom is not None:
-            self._oom_killed = self._oom_killed or self._oom.killed()
+            self._tell_oom(self._oom)  # the end of init can come before the news of it
             self.unwatch(self._oom.fileno())
             self._oom.close()
             self._oom = None
