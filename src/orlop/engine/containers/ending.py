@@ -177,6 +177,12 @@ class Endings:
             self._directory.set_state(container, status=Status.RESTARTING, stopped=False)
         container.restart = self.spawn(self._restart(container))
 
+    async def settle_restart(self, container: Container) -> None:
+        """Let a start by policy that is under way come to its end: cancelled half-way it would leave an orphan."""
+        if container.restarting and container.lock.locked():
+            async with container.lock:
+                pass
+
     def cancel_restart(self, container: Container) -> bool:
         """Give up a pending restart; whether there was one."""
         if container.state.status is not Status.RESTARTING:

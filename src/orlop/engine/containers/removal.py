@@ -79,6 +79,7 @@ class Remover:
             self._refuse(container)
         container.removing = True
         try:
+            await self._endings.settle_restart(container)
             if container.restarting:
                 self._endings.cancel_restart(container)
             if container.alive:

@@ -67,6 +67,7 @@ class Stopper:
             timeout = container.definition.config.stop_timeout
         if timeout is None:
             timeout = DEFAULT_STOP_SECONDS
+        await self._endings.settle_restart(container)
         if self._endings.cancel_restart(container):
             return
         if not container.alive:
@@ -103,6 +104,7 @@ class Stopper:
             ConflictError: it does not run.
         """
         number = parse_signal(signal_name or "SIGKILL")
+        await self._endings.settle_restart(container)
         if not container.alive:
             if number == signal.SIGKILL and self._endings.cancel_restart(container):
                 return
