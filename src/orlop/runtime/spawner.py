@@ -26,6 +26,7 @@ from orlop.runtime.interpreter import is_sealed
 from orlop.runtime.network_namespace import answer_namespace_of, answer_new_namespace
 from orlop.runtime.security import apply
 from orlop.runtime.trees import answer_copy_up, answer_pack, answer_remove, answer_unpack
+from orlop.spec import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +64,7 @@ def main(channel_fd: int) -> None:
     channel = Channel.from_fd(OwnedFd(channel_fd))
     hierarchies = detect()
     apply.preload()
+    record.compile_all()
     # Everything is loaded: no import here either. Emptying the finders' caches in each child would cost it 0.7 MB.
     blocker = Blocker()
     blocker.install()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MISSING: Any = object()
+_made: list[type] = []
 
 
 class FrozenInstanceError(AttributeError):
@@ -89,6 +90,7 @@ def _make(cls: type, *, frozen: bool, slots: bool) -> type:
         namespace["__delattr__"] = _refuse_delete
     made = type(cls)(cls.__name__, cls.__bases__, namespace)
     made.__qualname__ = cls.__qualname__
+    _made.append(made)
     return made
 
 
@@ -97,6 +99,20 @@ def _first_init(self: object, *args: object, **kwargs: object) -> None:
     cls = type(self)
     while cls.__dict__.get("__init__") is not _first_init:
         cls = cls.__mro__[1]
+    _compile(cls)(self, *args, **kwargs)
+
+
+def compile_all() -> None:
+    """Compile every ``__init__`` that was not used yet.
+
+    For a process that forks: what a child compiles is lost with it, and each child would do it again.
+    """
+    for cls in _made:
+        if cls.__dict__.get("__init__") is _first_init:
+            _compile(cls)
+
+
+def _compile(cls: type) -> Callable[..., None]:
     fields: Mapping[str, Field] = cls.__dataclass_fields__  # type: ignore[attr-defined]
     scope: dict[str, Any] = {"_set": object.__setattr__, "_MISSING": _MISSING}
     parameters, lines = [], []
@@ -117,10 +133,10 @@ def _first_init(self: object, *args: object, **kwargs: object) -> None:
         lines.append(" self.__post_init__()\n")
     source = f"def __init__(self, {', '.join(parameters)}):\n{''.join(lines) or ' pass'}"
     exec(source, scope)  # noqa: S102 - names of our own annotations, as in the standard library
-    compiled = scope["__init__"]
+    compiled: Callable[..., None] = scope["__init__"]
     compiled.__qualname__ = f"{cls.__qualname__}.__init__"
     type.__setattr__(cls, "__init__", compiled)
-    compiled(self, *args, **kwargs)
+    return compiled
 
 
 def _values(self: object) -> tuple[object, ...]:
