@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from typing import TYPE_CHECKING
 
 from orlop.kernel.syscall import NUMBERS, SyscallError, call, check, libc, prototype
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

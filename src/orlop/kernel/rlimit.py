@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, SystemFailureError
 from orlop.kernel.syscall import SyscallError, check, prototype
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -15,11 +15,11 @@ import fcntl
 import json
 import os
 import socket
-from typing import TYPE_CHECKING
 
 from orlop.errors import OrlopError
 from orlop.primitives.owned_fd import OwnedFd
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

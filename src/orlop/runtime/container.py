@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, UnsupportedError, from_kind
 from orlop.kernel import process as k
@@ -20,6 +19,7 @@ from orlop.runtime.rootfs import plan
 from orlop.runtime.security import apply
 from orlop.spec.record import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

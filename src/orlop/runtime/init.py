@@ -19,7 +19,6 @@ import os
 import select
 import signal
 import socket
-from typing import TYPE_CHECKING, NoReturn
 
 from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, UnavailableError
 from orlop.kernel import process as k
@@ -37,8 +36,10 @@ from orlop.runtime.sysctl import write_proc, write_sysctls
 from orlop.runtime.users import Identity, numeric_identity, resolve_identity
 from orlop.spec.record import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import NoReturn
 
     from orlop.primitives.channel import Channel
     from orlop.primitives.owned_fd import OwnedFd

@@ -10,11 +10,11 @@ import ctypes
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from orlop.errors import CommandNotExecutableError, CommandNotFoundError
 from orlop.kernel.syscall import libc
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, NoReturn
 
 from orlop.kernel.prctl import set_pdeathsig
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from orlop.primitives.channel import Channel
 
 # Sent by the kernel for what pid 1 itself does; forwarding them would be wrong.

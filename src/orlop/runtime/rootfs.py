@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
 from orlop.kernel import mount as k
@@ -27,6 +26,7 @@ from orlop.runtime.operations import (
     make_filesystem,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 

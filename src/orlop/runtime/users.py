@@ -10,13 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
 from orlop.kernel.syscall import SyscallError
 from orlop.primitives.rootpath import open_in_root
 from orlop.spec.record import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orlop.spec.oci import DeviceRule, default_device_rules, parse_resources
 from orlop.spec.record import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.oci import Resources
 

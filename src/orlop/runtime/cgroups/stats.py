@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from orlop.runtime.cgroups.events import counters
 from orlop.runtime.cgroups.files import read_text
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.json import JsonObject, JsonValue
 

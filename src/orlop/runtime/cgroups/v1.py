@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, OrlopError, SystemFailureError
 from orlop.runtime.cgroups import files
@@ -18,6 +17,7 @@ from orlop.runtime.cgroups.device_defaults import with_default_devices
 from orlop.runtime.cgroups.events import NoOomEvents, OomEventsV1
 from orlop.runtime.cgroups.stats import v1_stats
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.runtime.cgroups.hierarchy import Hierarchies
     from orlop.spec.json import JsonObject

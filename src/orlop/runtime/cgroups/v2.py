@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import signal
-from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, OrlopError, SystemFailureError
 from orlop.kernel import ebpf
@@ -16,6 +15,7 @@ from orlop.runtime.cgroups.device_defaults import with_default_devices
 from orlop.runtime.cgroups.events import NoOomEvents, OomEventsV2, counters
 from orlop.runtime.cgroups.stats import v2_stats
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.runtime.cgroups.hierarchy import Hierarchies
     from orlop.spec.json import JsonObject

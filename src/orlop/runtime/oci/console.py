@@ -11,10 +11,10 @@ import socket
 import struct
 import termios
 import tty
-from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, SystemFailureError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

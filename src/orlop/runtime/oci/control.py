@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, UnsupportedError
 from orlop.kernel.process import pidfd_open, pidfd_send_signal
@@ -16,6 +15,7 @@ from orlop.runtime.oci.document import parse_document, read_all, read_document
 from orlop.runtime.oci.process_table import owner_name, process_lines
 from orlop.runtime.oci.state import State, is_alive, state_document
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

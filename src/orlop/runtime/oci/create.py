@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, OrlopError
 from orlop.kernel.prctl import set_child_subreaper
@@ -22,6 +21,7 @@ from orlop.runtime.oci.state import ROOT_TARGET, State
 from orlop.spec.oci import Root
 from orlop.spec.record import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.runtime.container import RunningProcess
     from orlop.runtime.oci.command import Invocation

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, NoReturn
 
 from orlop.errors import InvalidParameterError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from orlop.spec.json import JsonObject, JsonValue
 
 LIMIT = 16 << 20

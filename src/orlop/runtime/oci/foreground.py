@@ -7,11 +7,11 @@ import os
 import selectors
 import signal
 import socket
-from typing import TYPE_CHECKING
 
 from orlop.kernel.process import pidfd_send_signal
 from orlop.runtime.oci.console import Relay, copy_size, raw_terminal
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from orlop.errors import CommandNotExecutableError, InvalidParameterError
 from orlop.kernel import capability, prctl
@@ -18,6 +17,7 @@ from orlop.runtime.security.seccomp_profile import default_seccomp
 from orlop.spec.oci.seccomp import parse_seccomp
 from orlop.spec.record import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

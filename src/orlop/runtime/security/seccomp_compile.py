@@ -9,7 +9,6 @@ names answer ENOSYS, so that programs fall back instead of failing (threats.md C
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.kernel import bpf
@@ -30,6 +29,7 @@ from orlop.kernel.seccomp import (
 from orlop.kernel.syscall import MACHINE
 from orlop.runtime.security.data.syscalls import TABLES
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.oci.seccomp import Seccomp, SyscallArg, SyscallRule
 

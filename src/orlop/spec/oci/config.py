@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.spec.oci.fields import Fields
@@ -11,6 +10,7 @@ from orlop.spec.oci.linux import IdMapping, Linux, parse_linux, parse_mappings
 from orlop.spec.oci.process import Process, parse_process
 from orlop.spec.record import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.json import JsonObject, JsonValue
 

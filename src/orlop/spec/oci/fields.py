@@ -7,10 +7,9 @@ that this version does not know is refused all the same, because ignoring it wou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orlop.errors import InvalidParameterError, UnsupportedError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.json import JsonObject, JsonValue
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
 from orlop.spec.oci.fields import ID_MAX, UINT32_MAX, Fields
@@ -12,6 +11,7 @@ from orlop.spec.oci.seccomp import Seccomp, parse_seccomp
 from orlop.spec.oci.sysctl import check_sysctl
 from orlop.spec.record import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.json import JsonValue
 

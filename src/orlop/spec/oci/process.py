@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
 from orlop.spec.oci.fields import ID_MAX, UINT64_MAX, Fields
 from orlop.spec.record import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.json import JsonValue
 

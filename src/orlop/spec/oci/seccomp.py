@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.spec.oci.fields import UINT64_MAX, Fields
 from orlop.spec.record import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.json import JsonValue
 

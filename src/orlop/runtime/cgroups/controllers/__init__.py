@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orlop.runtime.cgroups.controllers import blkio, cpu, cpuset, devices, hugetlb, memory, network, pids, rdma, unified
 from orlop.runtime.cgroups.controllers.write import Write
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.oci import Resources
 

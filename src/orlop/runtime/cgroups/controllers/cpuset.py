@@ -6,10 +6,9 @@ On v1 a new cpuset is empty and refuses processes, so every new directory is fir
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orlop.runtime.cgroups.controllers.write import Write
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.oci import Resources
 

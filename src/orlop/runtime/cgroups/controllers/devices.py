@@ -9,14 +9,13 @@ and cannot take a device out of a wider exception. Rules that would come out dif
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orlop.errors import UnsupportedError
 from orlop.kernel import ebpf
 from orlop.kernel.ebpf import Instruction
 from orlop.runtime.cgroups.controllers.write import Write
 from orlop.spec.oci import DeviceRule
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orlop.runtime.cgroups.controllers.write import Write
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.oci import Resources
 
