@@ -6,13 +6,10 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import DOCKER, Engine, HostState, wait_for
 

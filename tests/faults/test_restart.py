@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import settled_state
 from harness import BIN, DOCKER, Engine, HostState, wait_for
 
 pytestmark = [
