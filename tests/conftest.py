@@ -98,7 +98,10 @@ def own_engine():
 def settled_state(engine: Engine) -> HostState:
     """Return the machine's state when everything that follows an answer is done."""
     engine.docker("run", "--rm", "busybox", "true")
-    return wait_for(lambda: (state := HostState.of(engine)).is_settled and state, what="end of removals")
+    try:
+        return wait_for(lambda: (state := HostState.of(engine)).is_settled and state)
+    except TimeoutError:
+        pytest.fail(f"still being removed: {HostState.of(engine)}")
 
 
 @pytest.fixture
