@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from typing import TYPE_CHECKING, NamedTuple
 
 from orlop.kernel.syscall import call
+from orlop.spec.record import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,7 +56,8 @@ MAX_INSTRUCTIONS = 65536
 MAX_PROGRAMS = 64
 
 
-class Instruction(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Instruction:
     """One instruction; ``offset`` is a load's displacement, or how many instructions a taken jump leaves out."""
 
     opcode: int

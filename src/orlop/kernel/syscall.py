@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import errno as errno_names
 import os
-from typing import TYPE_CHECKING, cast
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
@@ -83,7 +83,8 @@ class SyscallError(OSError):
         key = (cls, specific)
         if key not in _specific_classes:
             _specific_classes[key] = type(cls.__name__, (cls, specific), {"__module__": cls.__module__})
-        return cast("Self", OSError.__new__(_specific_classes[key], errno, os.strerror(errno)))
+        made: Self = OSError.__new__(_specific_classes[key], errno, os.strerror(errno))
+        return made
 
     def __init__(self, operation: str, errno: int, arguments: Sequence[object] = ()) -> None:
         super().__init__(errno, os.strerror(errno))  # has no effect on the attributes: __new__ set them

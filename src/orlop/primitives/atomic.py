@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from orlop.primitives.owned_fd import OwnedFd
+from orlop.primitives.scope import suppress
 
 
 def write_atomic(path: str, data: bytes, mode: int = 0o644, *, durable: bool = False) -> None:
@@ -40,7 +40,7 @@ def write_atomic_at(dir_fd: int, name: str, data: bytes, mode: int = 0o644, *, d
                 os.fsync(file.fileno())
         os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(temporary, dir_fd=dir_fd)
         raise
     if durable:

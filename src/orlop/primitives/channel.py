@@ -10,13 +10,13 @@ loop uses the same two functions around non-blocking ``sendmsg`` and ``recvmsg``
 
 from __future__ import annotations
 
-import array
 import fcntl
-import json
 import os
-import socket
+import struct
 
 from orlop.errors import OrlopError
+from orlop.kernel.plain import socket
+from orlop.primitives.json_text import dumps, loads
 from orlop.primitives.owned_fd import OwnedFd
 
 TYPE_CHECKING = False
@@ -29,6 +29,7 @@ INLINE_LIMIT = 64 * 1024
 MESSAGE_LIMIT = 16 * 1024 * 1024
 MAX_FDS = 32
 _SPILLED = b"*"
+_FD_SIZE = 4  # an int
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -40,7 +41,7 @@ class ProtocolError(OrlopError):
 
 def encode(message: JsonObject, fds: Sequence[int] = ()) -> tuple[bytes, list[int], OwnedFd | None]:
     """Return the packet, the descriptors to send with it, and the memfd to close after sending (or None)."""
-    data = json.dumps(message, separators=(",", ":")).encode()
+    data = dumps(message).encode()
     if len(fds) >= MAX_FDS or len(data) > MESSAGE_LIMIT:
         raise ProtocolError(f"message too large: {len(data)} bytes, {len(fds)} descriptors")
     if len(data) <= INLINE_LIMIT:
@@ -62,7 +63,7 @@ def decode(packet: bytes, fds: list[OwnedFd]) -> tuple[JsonObject, list[OwnedFd]
     try:
         if packet == _SPILLED:
             packet = _read_spill(fds)
-        message = json.loads(packet)
+        message = loads(packet)
         if not isinstance(message, dict):
             raise ProtocolError("not an object")
     except (ProtocolError, ValueError, RecursionError, OSError) as error:
@@ -86,14 +87,13 @@ def _read_spill(fds: list[OwnedFd]) -> bytes:
 
 def receive_packet(sock: socket.socket) -> tuple[bytes, list[OwnedFd]]:
     """Receive one packet and its descriptors (close-on-exec). An empty packet means that the peer is gone."""
-    space = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+    space = socket.CMSG_SPACE(MAX_FDS * _FD_SIZE)
     data, ancillary, flags, _ = sock.recvmsg(INLINE_LIMIT + 1, space, socket.MSG_CMSG_CLOEXEC)
     fds: list[OwnedFd] = []
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            numbers = array.array("i")
-            numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
-            fds.extend(OwnedFd(number) for number in numbers)
+            count = len(payload) // _FD_SIZE
+            fds.extend(OwnedFd(number) for number in struct.unpack_from(f"{count}i", payload))
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         for fd in fds:
             fd.close()
@@ -103,7 +103,7 @@ def receive_packet(sock: socket.socket) -> tuple[bytes, list[OwnedFd]]:
 
 def send_packet(sock: socket.socket, packet: bytes, fds: Sequence[int]) -> None:
     """Send one packet with descriptors; raises BlockingIOError on a full non-blocking socket."""
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
     sock.sendmsg([packet], ancillary, socket.MSG_NOSIGNAL)
 
 

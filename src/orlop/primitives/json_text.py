@@ -57,12 +57,25 @@ def loads(
         value, end = scan(text, len(text) - len(text.lstrip(_SPACE)))
     except StopIteration as stop:
         raise ValueError(f"Expecting value: {_place(text, stop.value)}") from None
-    except ImportError:  # of JSONDecodeError, where imports are blocked
-        raise ValueError("malformed") from None
+    except (ImportError, SystemError):  # the scanner looks for JSONDecodeError, in a module that was not imported
+        raise ValueError(_explain(text)) from None
     end += len(text) - end - len(text[end:].lstrip(_SPACE))
     if end != len(text):
         raise ValueError(f"Extra data: {_place(text, end)}")
     return value
+
+
+def _explain(text: str) -> str:
+    """Return what is wrong; less precisely where imports are blocked."""
+    try:
+        from json import loads as explain
+
+        explain(text)
+    except ImportError:
+        return "malformed"
+    except ValueError as error:
+        return str(error)
+    return "malformed"
 
 
 def _place(text: str, index: int) -> str:

@@ -5,14 +5,14 @@ Used by the shim, for the engine, and by ``orlop-runtime``, for everybody else.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 
 from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, UnsupportedError, from_kind
 from orlop.kernel import process as k
+from orlop.kernel.plain import signal
 from orlop.primitives.channel import Channel
 from orlop.primitives.owned_fd import OwnedFd
+from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime import init
 from orlop.runtime.cgroups import create_cgroup, normalise_path
 from orlop.runtime.rootfs import plan
@@ -91,7 +91,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
     config = creation.config
     if config.process is None:
         raise InvalidParameterError("config has no process")
-    with contextlib.ExitStack() as always, contextlib.ExitStack() as on_failure:
+    with Cleanup() as always, Cleanup() as on_failure:
         prepared = apply.prepare(config.process, config.linux.seccomp)
         cgroup_path = normalise_path(config.linux.cgroups_path, container_id=creation.id)
         cgroup = create_cgroup(hierarchies, cgroup_path, config.linux.resources)
@@ -135,7 +135,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
             _map_ids(pid, config.linux.uid_mappings, config.linux.gid_mappings)
             ours.send({"go": True})
         master, waiting = await_running(ours, pidfd, started_by_fifo=creation.fifo is not None)
-        on_failure.pop_all()
+        on_failure.dismiss()
         if not waiting:
             ours.close()
         return RunningProcess(pid, pidfd, master, cgroup, ours if waiting else None)
@@ -180,19 +180,19 @@ def _executed(pidfd: OwnedFd) -> bool:
 
 def kill_and_reap(pidfd: OwnedFd) -> None:
     """End a child and collect it; fine when it has ended already."""
-    with contextlib.suppress(ProcessLookupError):
+    with suppress(ProcessLookupError):
         k.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
+    with suppress(ChildProcessError):
         os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED)
 
 
 def _remove_cgroup(cgroup: CgroupSet) -> None:
-    with contextlib.suppress(OrlopError, OSError):
+    with suppress(OrlopError, OSError):
         cgroup.kill()
     cgroup.remove()
 
 
-def _namespaces(creation: Creation, stack: contextlib.ExitStack) -> tuple[int, Sequence[tuple[int, int]], int]:
+def _namespaces(creation: Creation, stack: Cleanup) -> tuple[int, Sequence[tuple[int, int]], int]:
     """Return clone3's flags, namespaces for init to join, and flags to unshare after the cgroup was joined."""
     flags, unshare = 0, 0
     joins: list[tuple[int, int]] = []

@@ -7,17 +7,16 @@ holds no descriptor of a host directory, and is not dumpable, before it enters (
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-from typing import TYPE_CHECKING, NoReturn
 
 from orlop.errors import NotFoundError, UnavailableError
 from orlop.kernel import process as k
+from orlop.kernel.plain import signal
 from orlop.kernel.prctl import set_dumpable, set_name, set_pdeathsig
 from orlop.kernel.rlimit import set_rlimits
 from orlop.primitives.channel import Channel
 from orlop.primitives.owned_fd import OwnedFd
+from orlop.primitives.scope import Cleanup
 from orlop.runtime import init
 from orlop.runtime.cgroups import normalise_path, open_cgroup
 from orlop.runtime.console import open_terminal
@@ -26,8 +25,10 @@ from orlop.runtime.security import apply
 from orlop.runtime.sysctl import write_proc
 from orlop.spec.record import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
     from orlop.runtime.cgroups import CgroupSet, Hierarchies
     from orlop.runtime.security.apply import PreparedPrivileges
@@ -76,7 +77,7 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
         OSError: the same.
     """
     config = execution.config
-    with contextlib.ExitStack() as always, contextlib.ExitStack() as on_failure:
+    with Cleanup() as always, Cleanup() as on_failure:
         prepared = apply.prepare(execution.process, config.linux.seccomp)
         path = normalise_path(config.linux.cgroups_path, container_id=execution.container_id)
         cgroup = open_cgroup(hierarchies, path)
@@ -98,7 +99,7 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
         on_failure.callback(kill_and_reap, pidfd)
         theirs.close()
         master, _ = await_running(ours, pidfd)
-        on_failure.pop_all()
+        on_failure.dismiss()
         ours.close()
         return RunningProcess(pid, pidfd, master, cgroup)
 

@@ -14,19 +14,18 @@ spawner has loaded everything and blocked imports. A failure travels back throug
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import signal
-import socket
 
 from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, UnavailableError
 from orlop.kernel import process as k
 from orlop.kernel.keyring import join_session_keyring
+from orlop.kernel.plain import signal, socket
 from orlop.kernel.prctl import set_dumpable, set_name, set_pdeathsig
 from orlop.kernel.rlimit import set_rlimits
 from orlop.kernel.signals import RESERVED, reset_reserved_signals
 from orlop.primitives.rootpath import create_file_in_root, is_char_device, mkdir_all_in_root
+from orlop.primitives.scope import suppress
 from orlop.runtime import rootfs
 from orlop.runtime.console import mount_console, open_terminal
 from orlop.runtime.program import Program
@@ -258,7 +257,7 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
     apply.apply_privileges(task.prepared, identity, cwd, keep=keep)
     # A change of ids has cleared it (prctl(2)); a profile may refuse prctl, and then the first setting has to do.
     if task.die_with_parent:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             set_pdeathsig(signal.SIGKILL)
     if reaping:
         run_as_reaper(task.sync)

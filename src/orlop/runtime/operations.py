@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Protocol
 
 from orlop.errors import InvalidParameterError, SystemFailureError
 from orlop.kernel import mount as k
@@ -24,8 +23,14 @@ from orlop.primitives.rootpath import (
 )
 from orlop.spec.record import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from orlop.runtime.mount_options import MountOptions
+else:
+    Protocol = object
+
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -50,11 +55,9 @@ class Operation(Protocol):
 
     def describe(self) -> str:
         """Return it as one line of text."""
-        ...
 
     def apply(self, root: Root) -> None:
         """Do it. Raises OrlopError or OSError."""
-        ...
 
 
 def open_ordinary_directory(root_fd: int, path: str) -> OwnedFd:

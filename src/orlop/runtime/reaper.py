@@ -6,8 +6,8 @@ It runs after privileges were dropped and the filter was loaded, from the sealed
 from __future__ import annotations
 
 import os
-import signal
 
+from orlop.kernel.plain import signal
 from orlop.kernel.prctl import set_pdeathsig
 
 TYPE_CHECKING = False

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from orlop.errors import InvalidParameterError
+from orlop.spec.charset import is_number
 
 # Docker's bound; a range is never expanded before it was checked against it (CVE-2018-20699, threats.md C9)
 MAXIMUM = 8191
-_ITEM = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 def parse_cpuset(text: str, *, maximum: int = MAXIMUM) -> frozenset[int]:
@@ -23,10 +21,10 @@ def parse_cpuset(text: str, *, maximum: int = MAXIMUM) -> frozenset[int]:
     if len(text) > 8 * MAXIMUM:
         raise InvalidParameterError("invalid list: too long")
     for item in text.split(","):
-        match = _ITEM.fullmatch(item.strip())
-        if match is None:
+        low, dash, high = item.strip().partition("-")
+        if not is_number(low, 5) or (dash and not is_number(high, 5)):
             raise InvalidParameterError(f"invalid format: {text:.80}")
-        first, last = int(match[1]), int(match[2] or match[1])
+        first, last = int(low), int(high or low)
         if last < first:
             raise InvalidParameterError(f"invalid format: {text:.80}")
         if last > maximum:

@@ -11,12 +11,19 @@ Supported is what orlop's runtime uses: ``frozen``, ``slots``, defaults, ``field
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform, overload
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar, dataclass_transform
 
-T = TypeVar("T")
+    T = TypeVar("T")
+else:
+
+    def dataclass_transform(**_: object) -> object:
+        """Change nothing, as the one of ``typing``, whose import would cost a started process 9 ms."""
+        return lambda function: function
+
+
 _MISSING: Any = object()
 _made: list[type] = []
 
@@ -35,19 +42,11 @@ class Field:
         self.default_factory = default_factory
 
 
-@overload
-def field(*, default: T) -> T: ...
-@overload
-def field(*, default_factory: Callable[[], T]) -> T: ...
 def field(*, default: Any = _MISSING, default_factory: Any = None) -> Any:
     """Give a field a default, or what makes one for each instance."""
     return Field(default, default_factory)
 
 
-@overload
-def dataclass(cls: type[T], /) -> type[T]: ...
-@overload
-def dataclass(*, frozen: bool = False, slots: bool = False) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(field_specifiers=(field,))
 def dataclass(cls: type | None = None, /, *, frozen: bool = False, slots: bool = False) -> Any:
     """Make a value class out of annotated attributes; see :func:`dataclasses.dataclass`."""

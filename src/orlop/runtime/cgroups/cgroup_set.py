@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 from orlop.runtime.cgroups.v1 import CgroupV1
 from orlop.runtime.cgroups.v2 import CgroupV2
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from orlop.runtime.cgroups.hierarchy import Hierarchies
     from orlop.spec.json import JsonObject
     from orlop.spec.oci import Resources
+else:
+    Protocol = object
 
 
 class OomEvents(Protocol):
@@ -18,19 +21,15 @@ class OomEvents(Protocol):
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when something happened; always the same."""
-        ...
 
     def drain(self) -> None:
         """Read what made it readable."""
-        ...
 
     def killed(self) -> bool:
         """Whether a process of the cgroup was OOM-killed since it exists. The event itself may be only pressure."""
-        ...
 
     def close(self) -> None:
         """Close the descriptors."""
-        ...
 
 
 class CgroupSet(Protocol):
@@ -49,7 +48,6 @@ class CgroupSet(Protocol):
     @property
     def join_fds(self) -> tuple[int, ...]:
         """Descriptors that :meth:`join` writes to; they must survive ``close_range`` in the child."""
-        ...
 
     @property
     def clone_fd(self) -> int | None:
@@ -57,7 +55,6 @@ class CgroupSet(Protocol):
 
         On a hybrid machine both are used: this for the unified hierarchy, :meth:`join` for the others.
         """
-        ...
 
     def join(self, *, cloned: bool) -> None:
         """Move the calling, single-threaded process in, before it runs anything of the container's (threats.md A14).
@@ -68,19 +65,15 @@ class CgroupSet(Protocol):
             cloned: the process was made by ``clone3`` with ``clone_fd``, and has closed every descriptor but
                 ``join_fds`` (``close_range``): ``clone_fd`` is forgotten, not closed.
         """
-        ...
 
     def close(self) -> None:
         """Close the descriptors for good; a second call does nothing. Everything but joining still works."""
-        ...
 
     def oom_events(self) -> OomEvents:
         """Return a new watch; the caller closes it."""
-        ...
 
     def pids(self) -> list[int]:
         """Return the processes in the cgroup and below, in no order."""
-        ...
 
     def kill(self) -> None:
         """Kill every process in it, also those being forked, and wait until it is empty.
@@ -88,27 +81,21 @@ class CgroupSet(Protocol):
         Raises:
             SystemFailureError: something was still there after two seconds.
         """
-        ...
 
     def freeze(self) -> None:
         """Stop every process; returns when all are stopped. Raises SystemFailureError."""
-        ...
 
     def thaw(self) -> None:
         """Let them run again."""
-        ...
 
     def frozen(self) -> bool:
         """Whether it is frozen."""
-        ...
 
     def stats(self) -> JsonObject:
         """Return ``cpu_stats``, ``memory_stats``, ``pids_stats`` and ``blkio_stats`` as in Docker's API."""
-        ...
 
     def update(self, resources: Resources) -> None:
         """Change limits; what ``resources`` does not mention stays. Raises SystemFailureError, UnsupportedError."""
-        ...
 
     def remove(self) -> None:
         """Remove the directories, and those that the container made below; missing ones are fine.
@@ -116,11 +103,9 @@ class CgroupSet(Protocol):
         Raises:
             SystemFailureError: a process was still in it after two seconds.
         """
-        ...
 
     def directories(self) -> dict[str, str]:
         """Return the host directory by the hierarchy's name below ``/sys/fs/cgroup``; ``""`` for the unified one."""
-        ...
 
 
 def create_cgroup(hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupSet:

@@ -6,12 +6,8 @@ hierarchy that has no controllers; *unified*, v2 alone.
 
 from __future__ import annotations
 
-import re
-
 from orlop.errors import UnavailableError
 from orlop.spec.record import dataclass
-
-_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +83,7 @@ def _mounted(mountinfo: str, sets: set[tuple[str, ...]]) -> tuple[tuple[Hierarch
         fields, tail = before.split(" "), after.split(" ")
         if not separator or len(fields) < 6 or len(tail) < 3:
             continue
-        directory = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4])
+        directory = _unescape(fields[4])
         if tail[0] == "cgroup2":
             unified = unified or directory
         elif tail[0] == "cgroup":
@@ -96,3 +92,13 @@ def _mounted(mountinfo: str, sets: set[tuple[str, ...]]) -> tuple[tuple[Hierarch
                 if options.issuperset(controllers):
                     v1.setdefault(controllers, Hierarchy(directory, controllers))
     return tuple(sorted(v1.values(), key=lambda hierarchy: hierarchy.directory)), unified
+
+
+def _unescape(text: str) -> str:
+    """Undo the octal escapes of proc_pid_mountinfo(5): white space and the backslash."""
+    first, *rest = text.split("\\")
+    return first + "".join(chr(int(part[:3], 8)) + part[3:] if _is_octal(part[:3]) else f"\\{part}" for part in rest)
+
+
+def _is_octal(text: str) -> bool:
+    return len(text) == 3 and set("01234567").issuperset(text)

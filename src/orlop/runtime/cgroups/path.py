@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.spec.charset import ALPHANUMERIC, WORD, consists_of
 
 DEFAULT_PARENT = "/orlop"
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}")
+_ID = WORD | frozenset(".+-")
 # a colon separates the fields of /proc/<pid>/cgroup, and everything below " " ends lines somewhere
-_COMPONENT = re.compile(r"[^/:\x00-\x20\x7f]{1,255}")
+_FORBIDDEN = frozenset(map(chr, range(0x21))) | frozenset("/:\x7f")
 _LIMIT = 2048
 
 
@@ -20,7 +19,7 @@ def normalise_path(cgroups_path: str, *, container_id: str) -> str:
         InvalidParameterError: ``..``, the root itself, or characters that no cgroup has (threats.md C4).
         UnsupportedError: a path of the systemd driver, ``slice:prefix:name``.
     """
-    if _ID.fullmatch(container_id) is None:
+    if container_id[:1] not in ALPHANUMERIC or not consists_of(container_id, _ID, 1, 255):
         raise InvalidParameterError(f"invalid container id: {container_id!r:.80}")
     if not cgroups_path:
         return f"{DEFAULT_PARENT}/{container_id}"
@@ -30,6 +29,6 @@ def normalise_path(cgroups_path: str, *, container_id: str) -> str:
     if not parts or len(cgroups_path) > _LIMIT:
         raise InvalidParameterError(f"invalid cgroup path: {cgroups_path!r:.80}")
     for part in parts:
-        if part == ".." or _COMPONENT.fullmatch(part) is None:
+        if part == ".." or not 1 <= len(part) <= 255 or not _FORBIDDEN.isdisjoint(part):
             raise InvalidParameterError(f"invalid cgroup path: {cgroups_path!r:.200}")
     return "/" + "/".join(parts)

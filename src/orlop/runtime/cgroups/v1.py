@@ -6,11 +6,11 @@ gets a directory there too, which ``clone3`` enters.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 
 from orlop.errors import ConflictError, OrlopError, SystemFailureError
+from orlop.kernel.plain import signal
+from orlop.primitives.scope import suppress
 from orlop.runtime.cgroups import files
 from orlop.runtime.cgroups.controllers import cpuset, v1_writes
 from orlop.runtime.cgroups.device_defaults import with_default_devices
@@ -61,7 +61,7 @@ class CgroupV1:
         except BaseException as error:
             cgroup.close()
             for directory in reversed(made):
-                with contextlib.suppress(OrlopError):
+                with suppress(OrlopError):
                     files.remove_tree(directory)
             if isinstance(error, OSError):
                 raise SystemFailureError(f"unable to create cgroup: {error}") from error
@@ -91,7 +91,7 @@ class CgroupV1:
         parent = os.path.dirname(directory)
         if not os.path.isdir(parent):
             self._make_parents(parent)
-            with contextlib.suppress(FileExistsError):  # another container's start may be at the same point
+            with suppress(FileExistsError):  # another container's start may be at the same point
                 os.mkdir(parent, _DIRECTORY_MODE)
         root = self._hierarchies.directory("cpuset")
         if root is not None and parent != root and parent.startswith(root + "/"):
@@ -182,7 +182,7 @@ class CgroupV1:
         A frozen process cannot exit, so its number cannot come to mean another process between reading and killing.
         """
         if self._unified is not None:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 files.write_text(f"{self._unified}/cgroup.kill", "1")
         files.wait_until(self._kill_once, f"unable to kill all processes of cgroup: {self.path}")
 
@@ -191,18 +191,18 @@ class CgroupV1:
             # thawing what a pause left behind lets already killed processes go
             self._thaw_quietly()
             return not self.pids()
-        with contextlib.suppress(OrlopError, OSError):
+        with suppress(OrlopError, OSError):
             self.freeze()
         try:
             for pid in self.pids():
-                with contextlib.suppress(ProcessLookupError):
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         finally:
             self._thaw_quietly()
         return False
 
     def _thaw_quietly(self) -> None:
-        with contextlib.suppress(OrlopError, OSError):
+        with suppress(OrlopError, OSError):
             self.thaw()
 
     def freeze(self) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import signal
 
 from orlop.errors import ConflictError, OrlopError, SystemFailureError
 from orlop.kernel import ebpf
+from orlop.kernel.plain import signal
+from orlop.primitives.scope import suppress
 from orlop.runtime.cgroups import files
 from orlop.runtime.cgroups.controllers import devices, v2_writes
 from orlop.runtime.cgroups.device_defaults import with_default_devices
@@ -53,7 +53,7 @@ class CgroupV2:
         except BaseException as error:
             cgroup.close()
             if made:
-                with contextlib.suppress(OrlopError):
+                with suppress(OrlopError):
                     files.remove_tree(cgroup._directory)
             if isinstance(error, OSError):
                 raise SystemFailureError(f"unable to create cgroup: {error}") from error
@@ -84,7 +84,7 @@ class CgroupV2:
         _enable(directory, self._hierarchies.controllers)
         for part in parts:
             directory = f"{directory}/{part}"
-            with contextlib.suppress(FileExistsError):
+            with suppress(FileExistsError):
                 os.mkdir(directory, _DIRECTORY_MODE)
             _enable(directory, self._hierarchies.controllers)
 
@@ -171,7 +171,7 @@ class CgroupV2:
         self.freeze()
         try:
             for pid in self.pids():
-                with contextlib.suppress(ProcessLookupError):
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         finally:
             self.thaw()
@@ -236,5 +236,5 @@ def _enable(directory: str, controllers: frozenset[str]) -> None:
         files.write_text(path, " ".join(f"+{name}" for name in wanted))
     except OSError:
         for name in wanted:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 files.write_text(path, f"+{name}")

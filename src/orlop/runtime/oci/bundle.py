@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.runtime.oci.document import parse_document, read_file
 from orlop.spec.oci import parse_config, require_runnable
+from orlop.spec.record import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.runtime.oci.options import Parsed
     from orlop.spec.oci import Config, Process
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 _MAX_PRESERVED = 1024
 
 
-class Bundle(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Bundle:
     """What was read: where the bundle is, its configuration as given and as understood, and the root's path."""
 
     directory: str
@@ -74,3 +76,15 @@ def preserved_fds(options: Parsed) -> tuple[int, ...]:
         except OSError:
             raise InvalidParameterError(f"preserved fd {fd} is not open") from None
     return fds
+
+
+def check_console(path: str, *, terminal: bool, detached: bool) -> None:
+    """Refuse combinations of a console socket that cannot work; load what a terminal needs while imports may be made.
+
+    Raises:
+        InvalidParameterError: in runc's words.
+    """
+    if path or terminal:
+        from orlop.runtime.oci.console import check_console_socket
+
+        check_console_socket(path, terminal=terminal, detached=detached)

@@ -5,16 +5,17 @@ Each verb's module is imported when it is asked for: ``state`` and ``kill`` need
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, NamedTuple
 
 from orlop.errors import InvalidParameterError, OrlopError, UnsupportedError
+from orlop.primitives.scope import suppress
 from orlop.runtime.oci.log import ErrorLog
 from orlop.runtime.oci.options import Flag, Parsed, describe, parse
 from orlop.runtime.oci.state import StateStore, default_root
+from orlop.spec.record import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -87,7 +88,8 @@ _UPDATE = (
 )
 
 
-class Invocation(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Invocation:
     """One verb being carried out."""
 
     options: Parsed
@@ -108,7 +110,8 @@ class Invocation(NamedTuple):
 _HIERARCHIES: list[Hierarchies] = []
 
 
-class Verb(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Verb:
     """A command: what it does, its flags, how many arguments it takes (-1: any number)."""
 
     meaning: str
@@ -260,7 +263,7 @@ def _help(topics: list[str]) -> int:
         return 0
     width = max(map(len, VERBS))
     rows = "".join(f"   {name.ljust(width)}  {verb.meaning}\n" for name, verb in VERBS.items())
-    with contextlib.suppress(BrokenPipeError):
+    with suppress(BrokenPipeError):
         sys.stdout.write(
             f"NAME:\n   {PROGRAM} - Open Container Initiative runtime in Python\n\n"
             f"USAGE:\n   {PROGRAM} [global options] command [command options] [arguments...]\n\n"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
 import time
 
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, UnsupportedError
+from orlop.kernel.plain import signal
 from orlop.kernel.process import pidfd_open, pidfd_send_signal
+from orlop.primitives.json_text import dumps
 from orlop.runtime.cgroups import open_cgroup
 from orlop.runtime.oci.document import parse_document, read_all, read_document
 from orlop.runtime.oci.process_table import owner_name, process_lines
@@ -31,6 +31,8 @@ def show_state(invocation: Invocation) -> int:
     """Print a container's state."""
     state = invocation.store.load(invocation.arguments[0])
     document = state_document(state, invocation.store.status(state, invocation.hierarchies))
+    import json
+
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
     return 0
 
@@ -53,7 +55,7 @@ def list_containers(invocation: Invocation) -> int:
     if invocation.options.switch("quiet"):
         sys.stdout.write("".join(f"{document['id']}\n" for document in documents))
     elif form == "json":
-        sys.stdout.write(json.dumps(documents or None, separators=(",", ":")))
+        sys.stdout.write(dumps(documents or None))
     else:
         rows: list[tuple[str, ...]] = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
         keys = ("id", "pid", "status", "bundle", "created", "owner")
@@ -129,6 +131,8 @@ def _signal_all(cgroup: CgroupSet, number: int) -> None:
 
 def parse_signal(text: str) -> int:
     """Return the number of ``9``, ``KILL`` or ``SIGKILL``. Raises InvalidParameterError."""
+    import signal  # the enumeration of names, which plain integers do not have
+
     if text.isascii() and text.isdigit() and len(text) <= 3 and 0 < int(text) <= signal.SIGRTMAX:
         return int(text)
     name = text.upper()
@@ -231,7 +235,7 @@ def ps(invocation: Invocation) -> int:
     pids = sorted(open_cgroup(invocation.hierarchies, state.cgroup).pids())
     form = invocation.options.text("format", "table")
     if form == "json":
-        sys.stdout.write(json.dumps(pids or None, separators=(",", ":")) + "\n")
+        sys.stdout.write(dumps(pids or None) + "\n")
         return 0
     if form != "table":
         raise InvalidParameterError("invalid format option")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 
@@ -10,12 +9,12 @@ from orlop.errors import ConflictError, OrlopError
 from orlop.kernel.prctl import set_child_subreaper
 from orlop.kernel.process import start_time
 from orlop.primitives.atomic import write_atomic
+from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime import container
 from orlop.runtime.cgroups import normalise_path
 from orlop.runtime.importing import Blocker
 from orlop.runtime.oci import control
-from orlop.runtime.oci.bundle import Bundle, enter_bundle, preserved_fds
-from orlop.runtime.oci.console import check_console_socket, send_console
+from orlop.runtime.oci.bundle import Bundle, check_console, enter_bundle, preserved_fds
 from orlop.runtime.oci.foreground import wait_in_foreground
 from orlop.runtime.oci.state import ROOT_TARGET, State
 from orlop.spec.oci import Root
@@ -55,7 +54,7 @@ def run(invocation: Invocation) -> int:
 
 
 def _reap_orphans() -> None:
-    with contextlib.suppress(ChildProcessError):
+    with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
@@ -70,7 +69,7 @@ class _Creation:
         self._identity = invocation.arguments[0]
         self._waits = waits
         self._detached = detached
-        self._undo = contextlib.ExitStack()
+        self._undo = Cleanup()
         self._running: RunningProcess | None = None
         invocation.store.directory(self._identity)
         # before the bundle is entered: these are relative to where we were called
@@ -79,14 +78,14 @@ class _Creation:
         self._console = os.path.abspath(options.text("console-socket")) if options.text("console-socket") else ""
         self._preserved = preserved_fds(options)
         self._bundle: Bundle = enter_bundle(options)
-        check_console_socket(self._console, terminal=self._bundle.process.terminal, detached=detached)
+        check_console(self._console, terminal=self._bundle.process.terminal, detached=detached)
 
     def __enter__(self) -> _Creation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if error is None:
-            self._undo.pop_all()
+            self._undo.dismiss()
         else:
             self._undo.close()
 
@@ -119,6 +118,8 @@ class _Creation:
         self._running = running
         self._undo.callback(_remove, running)
         if running.master is not None and self._detached:
+            from orlop.runtime.oci.console import send_console
+
             send_console(self._console, running.master.fileno(), "/dev/ptmx")
             running.master.close()
         return running

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from orlop.errors import InvalidParameterError
+from orlop.primitives.json_text import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def read_all(fd: int) -> bytes:
 def parse_document(data: bytes, name: str) -> JsonValue:
     """Decode JSON strictly. Raises InvalidParameterError."""
     try:
-        value: JsonValue = json.loads(data, object_pairs_hook=_unique, parse_constant=_constant)
+        value: JsonValue = loads(data, object_pairs_hook=_unique, parse_constant=_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidParameterError(f"invalid JSON in {name}: {error}") from None
     return value

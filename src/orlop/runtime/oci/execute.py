@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, InvalidParameterError, OrlopError, UnsupportedError
 from orlop.kernel.prctl import set_child_subreaper
 from orlop.kernel.process import pidfd_open
 from orlop.primitives.atomic import write_atomic
 from orlop.primitives.owned_fd import OwnedFd
+from orlop.primitives.scope import Cleanup
 from orlop.runtime import exec as execution
 from orlop.runtime.importing import Blocker
-from orlop.runtime.oci.bundle import preserved_fds
-from orlop.runtime.oci.console import check_console_socket, send_console
+from orlop.runtime.oci.bundle import check_console, preserved_fds
 from orlop.runtime.oci.document import read_document
 from orlop.runtime.oci.foreground import wait_in_foreground
 from orlop.runtime.oci.state import is_alive
@@ -22,6 +20,7 @@ from orlop.spec.oci import Capabilities, User, parse_config, parse_process, requ
 from orlop.spec.oci.fields import ID_MAX
 from orlop.spec.record import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.runtime.exec import Execution
     from orlop.runtime.oci.command import Invocation
@@ -48,9 +47,9 @@ def execute(invocation: Invocation) -> int:
     process = _process(options, command, initial)
     detached = options.switch("detach")
     console = os.path.abspath(options.text("console-socket")) if options.given("console-socket") else ""
-    check_console_socket(console, terminal=process.terminal, detached=detached)
+    check_console(console, terminal=process.terminal, detached=detached)
     preserved = preserved_fds(options)
-    with contextlib.ExitStack() as stack:
+    with Cleanup() as stack:
         pidfd = stack.enter_context(_open_init(state))
         plan = execution.Execution(
             container_id=identity,
@@ -73,6 +72,8 @@ def _run(invocation: Invocation, plan: Execution, console: str, *, detached: boo
     except OrlopError as error:
         raise type(error)(f"unable to start container process: {error}") from error
     if running.master is not None and detached:
+        from orlop.runtime.oci.console import send_console
+
         send_console(console, running.master.fileno(), "/dev/ptmx")
         running.master.close()
     pid_file = invocation.options.text("pid-file")

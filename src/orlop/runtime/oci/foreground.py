@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import selectors
-import signal
-import socket
+import select
 
+from orlop.kernel.plain import signal
 from orlop.kernel.process import pidfd_send_signal
-from orlop.runtime.oci.console import Relay, copy_size, raw_terminal
+from orlop.primitives.scope import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from types import FrameType, TracebackType
+    from typing import Self
 
 # SIGURG is Go's own preemption signal, which runc must not forward; SIGPIPE is about our output, not the container
 _KEPT = {signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH}
@@ -25,67 +24,93 @@ def wait_in_foreground(pid: int, pidfd: int, master: int | None) -> int:
     Args:
         pid: a child, or what the kernel gave us as subreaper.
         pidfd: of the same.
-        master: the master end of its terminal, or None.
+        master: the master end of its terminal, or None; ``orlop.runtime.oci.console`` must have been imported then.
     """
+    with _Signals() as signals:
+        if master is None:
+            _wait(pidfd, signals)
+        else:
+            _relay(pidfd, signals, master)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _wait(pidfd: int, signals: _Signals) -> None:
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    poller.register(signals.fileno(), select.POLLIN)
+    while True:
+        ready = {fd for fd, _ in poller.poll()}
+        if pidfd in ready:
+            return
+        signals.forward(pidfd, None)
+
+
+def _relay(pidfd: int, signals: _Signals, master: int) -> None:
+    import selectors
+
+    from orlop.runtime.oci.console import Relay, copy_size, raw_terminal
+
     ended = False
 
     def end() -> None:
         nonlocal ended
         ended = True
 
-    with selectors.DefaultSelector() as selector, _signals() as wakeup, contextlib.ExitStack() as stack:
+    with selectors.DefaultSelector() as selector, raw_terminal(0):
         selector.register(pidfd, selectors.EVENT_READ, end)
-        selector.register(wakeup, selectors.EVENT_READ, lambda: _forward(wakeup, pidfd, master))
-        relay = None
-        if master is not None:
-            stack.enter_context(raw_terminal(0))
-            copy_size(0, master)
-            relay = Relay(selector, master)
+        selector.register(signals.fileno(), selectors.EVENT_READ, lambda: signals.forward(pidfd, master))
+        copy_size(0, master)
+        relay = Relay(selector, master)
         while not ended:
             for key, _ in selector.select():
                 key.data()
-        if relay is not None:
-            relay.close()
-            relay.drain()
-    _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
+        relay.close()
+        relay.drain()
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[socket.socket]:
-    """Turn every signal that can be forwarded into a byte on the returned socket."""
-    reader, writer = socket.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-    before = {}
-    for number in signal.valid_signals() - _KEPT | {signal.SIGWINCH}:
-        with contextlib.suppress(OSError, ValueError):
-            before[number] = signal.signal(number, _ignore)
-    old = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    try:
-        yield reader
-    finally:
-        signal.set_wakeup_fd(old)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        reader.close()
-        writer.close()
+class _Signals:
+    """While the block runs every signal that can be forwarded becomes a byte of a pipe."""
 
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._before: dict[int, object] = {}
+        self._wakeup = -1
 
-def _ignore(number: int, frame: object) -> None:
-    """Be there, so that the signal is written to the wakeup descriptor."""
+    def fileno(self) -> int:
+        """Return the pipe's end that is readable after a signal."""
+        return self._reader
 
+    def __enter__(self) -> Self:
+        for number in signal.valid_signals() - _KEPT | {signal.SIGWINCH}:
+            with suppress(OSError, ValueError):
+                self._before[number] = signal.signal(number, _ignore)
+        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        return self
 
-def _forward(wakeup: socket.socket, pidfd: int, master: int | None) -> None:
-    try:
-        numbers = wakeup.recv(256)
-    except BlockingIOError:
-        return
-    for number in numbers:
-        if number == signal.SIGWINCH:
-            if master is not None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal itself returned
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def forward(self, pidfd: int, master: int | None) -> None:
+        """Send what has come to the process; a changed window goes to its terminal."""
+        try:
+            numbers = os.read(self._reader, 256)
+        except BlockingIOError:
+            return
+        for number in numbers:
+            if number != signal.SIGWINCH:
+                with suppress(ProcessLookupError):
+                    pidfd_send_signal(pidfd, number)
+            elif master is not None:
+                from orlop.runtime.oci.console import copy_size
+
                 copy_size(0, master)
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                pidfd_send_signal(pidfd, number)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Be there, so that the signal is written to the wakeup descriptor."""

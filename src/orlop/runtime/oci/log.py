@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
+
+from orlop.primitives.json_text import dumps
 
 
 class ErrorLog:
@@ -26,9 +27,9 @@ class ErrorLog:
     def _write(self, level: str, message: str) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self._format == "json":
-            line = json.dumps({"level": level, "msg": message, "time": now}, separators=(",", ":"))
+            line = dumps({"level": level, "msg": message, "time": now})
         else:
-            line = f"time={json.dumps(now)} level={level} msg={json.dumps(message, ensure_ascii=False)}"
+            line = f"time={dumps(now)} level={level} msg={dumps(message, ensure_ascii=False)}"
         if not self._path:
             sys.stderr.write(f"{line}\n")
             return

@@ -5,12 +5,12 @@ argparse is 6 ms to import and knows neither; a runtime is started for every con
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from orlop.errors import InvalidParameterError
+from orlop.spec.record import dataclass
 
 
-class Flag(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Flag:
     """One flag: its names, the placeholder of its value (empty for a switch) and what it means."""
 
     names: tuple[str, ...]

@@ -14,28 +14,30 @@ The directory itself is the claim on the id: it is made first and removed last.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import select
 import stat
-from typing import TYPE_CHECKING, NamedTuple
 
 from orlop.errors import ConflictError, DataLossError, InvalidParameterError, NotFoundError
 from orlop.primitives.atomic import write_atomic
+from orlop.primitives.json_text import dumps, loads
+from orlop.spec.charset import WORD, consists_of
+from orlop.spec.record import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.runtime.cgroups import Hierarchies
     from orlop.spec.json import JsonObject, JsonValue
 
-_ID = re.compile(r"[A-Za-z0-9_+.-]{1,255}")
+_ID = WORD | frozenset("+.-")
 FIFO = "exec.fifo"
 ROOT_TARGET = "root"
 _STARTING = "exec.fifo.starting"
 _POLL_MS = 100
 
 
-class State(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class State:
     """One container.
 
     Attributes:
@@ -81,7 +83,7 @@ class StateStore:
 
     def directory(self, identity: str) -> str:
         """Return a container's directory. Raises InvalidParameterError: not an id."""
-        if _ID.fullmatch(identity) is None or identity in (".", ".."):
+        if not consists_of(identity, _ID, 1, 255) or identity in (".", ".."):
             raise InvalidParameterError("invalid container ID format")
         return f"{self.root}/{identity}"
 
@@ -97,7 +99,7 @@ class StateStore:
 
     def save(self, state: State) -> None:
         """Write a container's state."""
-        data = json.dumps(state._asdict(), separators=(",", ":")).encode()
+        data = dumps({name: getattr(state, name) for name in State.__slots__}).encode()
         write_atomic(f"{self.root}/{state.id}/state.json", data, 0o600)
 
     def load(self, identity: str) -> State:
@@ -105,7 +107,7 @@ class StateStore:
         directory = self.directory(identity)
         try:
             with open(f"{directory}/state.json", "rb") as file:
-                document = json.load(file)
+                document = loads(file.read())
         except FileNotFoundError:
             raise NotFoundError("container does not exist") from None
         except ValueError as error:

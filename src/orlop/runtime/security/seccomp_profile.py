@@ -6,14 +6,14 @@ kernel versions. Selection happens in the engine, once per container; see docs o
 
 from __future__ import annotations
 
-import json
 import os
-from typing import TYPE_CHECKING, cast
 
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.kernel.syscall import MACHINE
+from orlop.primitives.json_text import loads
 from orlop.runtime.security.data.default_profile import DOCUMENT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -41,7 +41,7 @@ def default_seccomp(capabilities: Iterable[str], *, machine: str = MACHINE) -> J
     The value is shared by all containers that lead to the same rules: do not change it.
     """
     if not _default:
-        _default.update(json.loads(DOCUMENT))
+        _default.update(loads(DOCUMENT))
     key = (_mentioned(_default).intersection(capabilities), machine)
     found = _selected.get(key)
     if found is None:
@@ -59,7 +59,7 @@ def custom_seccomp(document: str, capabilities: Iterable[str], *, machine: str =
     if len(document) > MAX_PROFILE_BYTES:
         raise InvalidParameterError(f"seccomp profile is larger than {MAX_PROFILE_BYTES} bytes")
     try:
-        profile = json.loads(document, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        profile = loads(document, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidParameterError(f"Decoding seccomp profile failed: {error}") from None
     if not isinstance(profile, dict):
@@ -188,9 +188,10 @@ def _list(value: JsonObject, key: str) -> list[JsonValue]:
 
 def _strings(value: JsonObject, key: str) -> list[str]:
     found = _list(value, key)
-    if not all(isinstance(item, str) for item in found):
+    texts = [item for item in found if isinstance(item, str)]
+    if len(texts) != len(found):
         raise InvalidParameterError(f"seccomp profile: not a list of strings: {key}")
-    return cast("list[str]", found)
+    return texts
 
 
 def _object(value: JsonValue, key: str) -> JsonObject:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.spec.charset import ALPHANUMERIC, consists_of, is_bare, is_number
 from orlop.spec.oci.fields import Fields
 from orlop.spec.oci.linux import IdMapping, Linux, parse_linux, parse_mappings
 from orlop.spec.oci.process import Process, parse_process
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from orlop.spec.json import JsonObject, JsonValue
 
 SPEC_VERSION = "1.2.1"
-_VERSION = re.compile(r"1\.[0-9]{1,3}\.[0-9]{1,3}([-+][0-9A-Za-z.+-]{1,40})?")
-_NAME = re.compile(r"[^\s/]{0,64}")
+_VERSION_SUFFIX = ALPHANUMERIC | frozenset(".+-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ def parse_config(document: JsonValue) -> Config:
     """
     fields = Fields(document, "", known=_CONFIG, refused=_OTHER_SYSTEMS)
     version = fields.string("ociVersion")
-    if _VERSION.fullmatch(version) is None:
+    if not _is_version(version):
         raise InvalidParameterError(f"unsupported ociVersion: {version!r:.40}")
     _refuse_hooks(fields)
     process = fields.value("process")
@@ -113,7 +111,7 @@ def _root(value: JsonValue) -> Root | None:
 def _host_name(fields: Fields, name: str) -> str:
     """Linux takes any bytes up to 64; white space and slashes would only mislead whoever writes them to a file."""
     value = fields.string(name)
-    if _NAME.fullmatch(value) is None or len(value.encode()) > 64:
+    if not is_bare(value, "/", 64) or len(value.encode()) > 64:
         raise InvalidParameterError(f"{name}: invalid name: {value!r:.80}")
     return value
 
@@ -148,3 +146,17 @@ def config_object(document: JsonValue) -> JsonObject:
     if not isinstance(document, dict):
         raise InvalidParameterError("config: expected an object")
     return document
+
+
+def _is_version(text: str) -> bool:
+    """1.minor.patch, with a suffix after ``+`` or ``-`` as in Semantic Versioning."""
+    major, _, rest = text.partition(".")
+    minor, _, patch = rest.partition(".")
+    number = patch[: len(patch) - len(patch.lstrip("0123456789"))]
+    suffix = patch[len(number) :]
+    return (
+        major == "1"
+        and is_number(minor, 3)
+        and is_number(number, 3)
+        and (not suffix or (suffix[0] in "+-" and consists_of(suffix[1:], _VERSION_SUFFIX, 1, 40)))
+    )

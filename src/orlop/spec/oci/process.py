@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from orlop.errors import InvalidParameterError
+from orlop.spec.charset import UPPER, consists_of
 from orlop.spec.oci.fields import ID_MAX, UINT64_MAX, Fields
 from orlop.spec.record import dataclass, field
 
@@ -12,8 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.json import JsonValue
 
-_CAPABILITY = re.compile(r"CAP_[A-Z_]{1,40}")
-_RLIMIT = re.compile(r"RLIMIT_[A-Z]{1,20}")
+_CAPABILITY = UPPER | {"_"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +151,7 @@ def _capabilities(value: JsonValue, path: str) -> Capabilities | None:
     for name in _SETS:
         names = fields.strings(name)
         for capability in names:
-            if _CAPABILITY.fullmatch(capability) is None:
+            if not capability.startswith("CAP_") or not consists_of(capability[4:], _CAPABILITY, 1, 40):
                 raise InvalidParameterError(f"{fields.at(name)}: unknown capability: {capability!r:.80}")
         sets[name] = frozenset(names)
     extra = sets["effective"] - sets["permitted"]
@@ -168,7 +166,7 @@ def _rlimits(fields: Fields) -> tuple[Rlimit, ...]:
     for item in fields.items("rlimits"):
         entry = Fields(item, fields.at("rlimits"), known=frozenset({"type", "soft", "hard"}), strict=True)
         kind = entry.string("type")
-        if _RLIMIT.fullmatch(kind) is None:
+        if not kind.startswith("RLIMIT_") or not consists_of(kind[7:], UPPER, 1, 20):
             raise InvalidParameterError(f"invalid rlimit type: {kind!r:.80}")
         if kind in limits:
             raise InvalidParameterError(f"rlimit specified more than once: {kind}")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from orlop.errors import InvalidParameterError
+from orlop.spec.charset import DIGITS, LOWER, WORD, consists_of, is_bare, is_number
 from orlop.spec.cpuset import parse_cpuset
 from orlop.spec.oci.fields import INT64_MAX, UINT32_MAX, UINT64_MAX, Fields
 from orlop.spec.record import dataclass, field
@@ -13,11 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.json import JsonValue
 
-PAGE_SIZE = re.compile(r"[1-9][0-9]{0,9}[KMG]B")
-# a file of the unified hierarchy: never a path (threats.md C4)
-UNIFIED_NAME = re.compile(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)+")
-INTERFACE_NAME = re.compile(r"[^\s/:]{1,15}")
-RDMA_DEVICE = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+_CONTROLLER = LOWER | DIGITS | {"_"}
+_RDMA_DEVICE = WORD | frozenset(".-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +282,7 @@ def _throttle(value: JsonValue, path: str) -> Throttle:
 def _hugepage(value: JsonValue, path: str) -> HugepageLimit:
     fields = Fields(value, path, known=frozenset({"pageSize", "limit"}))
     size = fields.required("pageSize")
-    if PAGE_SIZE.fullmatch(size) is None:
+    if not _is_page_size(size):
         raise InvalidParameterError(f"{path}.pageSize: invalid page size: {size!r:.40}")
     return HugepageLimit(size, fields.number("limit", 0, UINT64_MAX))
 
@@ -299,14 +295,14 @@ def _network(fields: Fields) -> tuple[int | None, tuple[tuple[str, int], ...]]:
     for item in network.items("priorities"):
         entry = Fields(item, network.at("priorities"), known=frozenset({"name", "priority"}))
         name = entry.required("name")
-        if INTERFACE_NAME.fullmatch(name) is None:
+        if not name or not is_bare(name, "/:", 15):
             raise InvalidParameterError(f"{entry.at('name')}: invalid interface name: {name!r:.40}")
         priorities.append((name, entry.number("priority", 0, UINT32_MAX)))
     return network.integer("classID", 0, UINT32_MAX), tuple(priorities)
 
 
 def _rdma(name: str, value: JsonValue, path: str) -> RdmaLimit:
-    if RDMA_DEVICE.fullmatch(name) is None:
+    if not consists_of(name, _RDMA_DEVICE, 1, 63):
         raise InvalidParameterError(f"{path}: invalid device name: {name!r:.80}")
     fields = Fields(value, f"{path}.{name}", known=frozenset({"hcaHandles", "hcaObjects"}))
     return RdmaLimit(name, fields.integer("hcaHandles", 0, UINT32_MAX), fields.integer("hcaObjects", 0, UINT32_MAX))
@@ -316,6 +312,17 @@ def _unified(fields: Fields) -> tuple[tuple[str, str], ...]:
     unified = fields.texts("unified")
     for name in unified:
         # cgroup.* would move processes or delegate; limits are all <controller>.<file>
-        if UNIFIED_NAME.fullmatch(name) is None or name.startswith("cgroup."):
+        if not _is_unified_name(name) or name.startswith("cgroup."):
             raise InvalidParameterError(f"{fields.at('unified')}: invalid file name: {name!r:.80}")
     return tuple(unified.items())
+
+
+def _is_page_size(text: str) -> bool:
+    """As the kernel names them in hugetlb files: ``2MB``, ``1GB``."""
+    return text[-2:] in {"KB", "MB", "GB"} and is_number(text[:-2], 10) and text[0] != "0"
+
+
+def _is_unified_name(text: str) -> bool:
+    """A file of the unified hierarchy, ``memory.high``: never a path (threats.md C4)."""
+    controller, *rest = text.split(".")
+    return consists_of(controller, _CONTROLLER) and bool(rest) and all(consists_of(part, WORD) for part in rest)

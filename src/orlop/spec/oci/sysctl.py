@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from orlop.errors import InvalidParameterError
+from orlop.spec.charset import WORD, consists_of
 
 _IPC = frozenset(
     "kernel." + name for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
-_COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]*")
-_VALUE = re.compile(r"[\x20-\x7e\t]{0,1024}")
+_COMPONENT = WORD | frozenset(".:@-")
+_VALUE = frozenset(map(chr, range(0x20, 0x7F))) | {"\t"}
 
 
 def sysctl_path(name: str) -> str:
@@ -26,7 +25,7 @@ def sysctl_path(name: str) -> str:
     separator = "/" if slash != -1 and (dot == -1 or slash < dot) else "."
     swapped = {"/": ".", ".": "/"} if separator == "." else {"/": "/", ".": "."}
     path = "".join(swapped.get(character, character) for character in name)
-    if not path or any(_COMPONENT.fullmatch(part) is None for part in path.split("/")):
+    if not path or any(part[:1] not in WORD or not _COMPONENT.issuperset(part) for part in path.split("/")):
         raise InvalidParameterError(f"invalid sysctl name: {name!r:.80}")
     return path
 
@@ -41,7 +40,7 @@ def check_sysctl(name: str, value: str, *, private: frozenset[str]) -> None:
         InvalidParameterError: with runc's words where it has some.
     """
     dotted = sysctl_path(name).replace("/", ".")
-    if _VALUE.fullmatch(value) is None:
+    if not consists_of(value, _VALUE, 0, 1024):
         raise InvalidParameterError(f"invalid value of sysctl {name}: {value!r:.80}")
     if dotted in _IPC or dotted.startswith("fs.mqueue."):
         needed = "ipc"

@@ -14,6 +14,7 @@ from orlop.kernel import ebpf
 from orlop.kernel.ebpf import Instruction
 from orlop.runtime.cgroups.controllers.write import Write
 from orlop.spec.oci import DeviceRule
+from orlop.spec.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _rule(rule: DeviceRule) -> list[Instruction]:
     verdict = _verdict(allow=rule.allow)
     length = len(tests) + len(verdict)
     return [
-        test._replace(offset=length - index - 1) if test.opcode in _JUMPS else test for index, test in enumerate(tests)
+        replace(test, offset=length - index - 1) if test.opcode in _JUMPS else test for index, test in enumerate(tests)
     ] + verdict
 
 
