@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 
+from orlop.kernel import foreign as ctypes
 from orlop.kernel.syscall import check, prototype
 from orlop.spec.record import dataclass
 

@@ -7,9 +7,9 @@ Documentation/bpf/standardization/instruction-set.rst: eight bytes of opcode, re
 
 from __future__ import annotations
 
-import ctypes
 import struct
 
+from orlop.kernel import foreign as ctypes
 from orlop.kernel.syscall import call
 from orlop.spec.record import dataclass
 

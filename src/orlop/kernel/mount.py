@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 
+from orlop.kernel import foreign as ctypes
 from orlop.kernel.syscall import SyscallError, call, libc
 
 TYPE_CHECKING = False

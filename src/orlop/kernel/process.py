@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 
+from orlop.kernel import foreign as ctypes
 from orlop.kernel.syscall import NUMBERS, SyscallError, call, check, libc, prototype
 
 TYPE_CHECKING = False
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CLONE_NEWTIME = 0x80
+CLONE_PARENT = 0x8000
 CLONE_PIDFD = 0x1000
 CLONE_NEWNS = 0x20000
 CLONE_NEWCGROUP = 0x2000000
@@ -40,7 +41,8 @@ def clone3(flags: int, *, cgroup_fd: int | None = None) -> tuple[int, int]:
     """
     pidfd = ctypes.c_int(-1)
     flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0)
-    packed = _CLONE_ARGS.pack(flags, ctypes.addressof(pidfd), 0, 0, SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd or 0)
+    exit_signal = 0 if flags & CLONE_PARENT else SIGCHLD  # with CLONE_PARENT the kernel takes the caller's own
+    packed = _CLONE_ARGS.pack(flags, ctypes.addressof(pidfd), 0, 0, exit_signal, 0, 0, 0, 0, 0, cgroup_fd or 0)
     buffer = ctypes.create_string_buffer(packed, len(packed))
     result = int(libc.syscall(ctypes.c_long(NUMBERS["clone3"]), buffer, ctypes.c_size_t(len(packed))))
     if result < 0:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 
 from orlop.errors import InvalidParameterError, SystemFailureError
+from orlop.kernel import foreign as ctypes
 from orlop.kernel.syscall import SyscallError, check, prototype
 
 TYPE_CHECKING = False

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-
+from orlop.kernel import foreign as ctypes
 from orlop.kernel.syscall import check, prototype
 
 # include/uapi/linux/magic.h

@@ -6,16 +6,18 @@ time, so that argument types and errno are never left to chance (threats.md J5).
 
 from __future__ import annotations
 
-import ctypes
 import errno as errno_names
 import os
+
+from orlop.kernel import foreign as ctypes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from ctypes import _NamedFuncPointer
     from typing import Self
 
-libc = ctypes.CDLL(None, use_errno=True)  # noqa: TID251 - this is that place
+libc = ctypes.CDLL(None, use_errno=True)
 
 MACHINE = os.uname().machine
 
@@ -114,7 +116,7 @@ def call(name: str, *args: object, shown: Sequence[object] | None = None) -> int
     return result
 
 
-def prototype(name: str, *argtypes: type) -> ctypes._NamedFuncPointer:
+def prototype(name: str, *argtypes: type) -> _NamedFuncPointer:
     """Return libc's function ``name`` with its argument types set; it returns an int and sets errno."""
     function = libc[name]
     function.argtypes = argtypes

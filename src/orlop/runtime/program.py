@@ -6,12 +6,12 @@ argument vectors first and :meth:`Program.execute` only calls execve. What went 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
 
 from orlop.errors import CommandNotExecutableError, CommandNotFoundError
+from orlop.kernel import foreign as ctypes
 from orlop.kernel.syscall import libc
 
 TYPE_CHECKING = False
