@@ -54,6 +54,7 @@ class Creation:
         reap: run a reaping init as pid 1.
         new_keyring: join a new session keyring.
         die_with_parent: see InitTask.
+        for_parent: init becomes the child of the caller's parent (CLONE_PARENT), for which the caller works.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Creation:
     reap: bool = False
     new_keyring: bool = True
     die_with_parent: bool = True
+    for_parent: bool = False
 
 
 @dataclass(slots=True)
@@ -124,6 +126,8 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
             user_namespace=user_namespace,
             die_with_parent=creation.die_with_parent,
         )
+        if creation.for_parent:
+            flags |= k.CLONE_PARENT
         pid, pidfd_number = k.clone3(flags, cgroup_fd=cgroup.clone_fd)
         if pid == 0:
             init.run(task)
@@ -134,24 +138,27 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         if user_namespace:
             _map_ids(pid, config.linux.uid_mappings, config.linux.gid_mappings)
             ours.send({"go": True})
-        master, waiting = await_running(ours, pidfd, started_by_fifo=creation.fifo is not None)
+        master, waiting = await_running(ours, started_by_fifo=creation.fifo is not None)
         on_failure.dismiss()
         if not waiting:
             ours.close()
         return RunningProcess(pid, pidfd, master, cgroup, ours if waiting else None)
 
 
-def await_running(sync: Channel, pidfd: OwnedFd, *, started_by_fifo: bool = False) -> tuple[OwnedFd | None, bool]:
+def await_running(sync: Channel, *, started_by_fifo: bool = False) -> tuple[OwnedFd | None, bool]:
     """Read the sync channel until the program runs; returns the terminal's master and whether init waits on its fifo.
 
     Raises:
         OrlopError: what the child reported, or that it died without a word.
     """
     master: OwnedFd | None = None
+    ready = False
     while True:
         got = sync.receive()
         if got is None:
-            if _exited(pidfd) and not _executed(pidfd):
+            if not ready:
+                if master is not None:
+                    master.close()
                 raise SystemFailureError("container process died before its program was started")
             return master, False
         message, fds = got
@@ -164,18 +171,9 @@ def await_running(sync: Channel, pidfd: OwnedFd, *, started_by_fifo: bool = Fals
             if master is not None:
                 master.close()
             raise from_kind(str(error.get("kind")), str(error.get("message")))
-        if message.get("ready") is True and started_by_fifo:
+        ready = ready or message.get("ready") is True
+        if ready and started_by_fifo:
             return master, True
-
-
-def _exited(pidfd: OwnedFd) -> bool:
-    return os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _executed(pidfd: OwnedFd) -> bool:
-    """Whether an ended child had got as far as its program: init itself ends only with FAILED, or by a signal."""
-    result = os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    return result is not None and (result.si_code == os.CLD_EXITED or result.si_status != signal.SIGKILL)
 
 
 def kill_and_reap(pidfd: OwnedFd) -> None:

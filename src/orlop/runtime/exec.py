@@ -98,7 +98,7 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
         on_failure.callback(pidfd.close)
         on_failure.callback(kill_and_reap, pidfd)
         theirs.close()
-        master, _ = await_running(ours, pidfd)
+        master, _ = await_running(ours)
         on_failure.dismiss()
         ours.close()
         return RunningProcess(pid, pidfd, master, cgroup)

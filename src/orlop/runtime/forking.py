@@ -55,5 +55,19 @@ def _child(keep: Iterable[int], run: Callable[[], None], blocker: Blocker) -> No
         os._exit(status)
 
 
+def fork_worker(run: Callable[[], None]) -> int:
+    """Fork a short-lived child of a process that :func:`fork` made, which has sealed itself already; returns its pid.
+
+    What the work allocates and touches ends with the child, so that a shim that lives for weeks stays small.
+    """
+    pid = os.fork()  # noqa: TID251 - this is that place
+    if pid:
+        return pid
+    try:
+        run()
+    finally:
+        os._exit(0)
+
+
 def _silent(*_: object) -> None:
     """Say nothing."""

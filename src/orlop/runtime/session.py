@@ -13,12 +13,15 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError
+from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, from_kind
 from orlop.kernel.prctl import set_name
+from orlop.primitives.channel import Channel
+from orlop.runtime.cgroups import open_cgroup
 from orlop.runtime.clients import Client
-from orlop.runtime.container import Creation, create
+from orlop.runtime.container import Creation, RunningProcess, create
 from orlop.runtime.exec import Execution, execute
-from orlop.runtime.init import os_error_text
+from orlop.runtime.forking import fork_worker
+from orlop.runtime.init import os_error_text, report
 from orlop.runtime.json_log import JsonLog
 from orlop.runtime.loop import Loop
 from orlop.runtime.streams import Streams
@@ -26,10 +29,8 @@ from orlop.spec.launch import ContainerLaunch, ExecLaunch, from_message
 from orlop.spec.oci import parse_config, parse_process
 
 if TYPE_CHECKING:
-    from orlop.primitives.channel import Channel
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.runtime.cgroups import Hierarchies
-    from orlop.runtime.container import RunningProcess
     from orlop.spec.json import JsonObject
     from orlop.spec.launch import AttachTarget
 
@@ -47,28 +48,25 @@ def run_container(control: Channel, message: JsonObject, fds: list[OwnedFd], hie
 def _start_container(
     control: Channel, launch: ContainerLaunch, netns: OwnedFd | None, fds: list[OwnedFd], hierarchies: Hierarchies
 ) -> None:
-    config = parse_config(launch.config)
-    if config.process is None:
-        raise InvalidParameterError("config has no process")
     if launch.has_netns and netns is None:
         raise InvalidParameterError("network namespace is missing")
-    set_name(b"orlop-shim")
-    clients = _clients(launch.attach, fds, terminal=config.process.terminal)
+    terminal = _wants_terminal(launch.config)
     os.makedirs(launch.state_dir, mode=0o700, exist_ok=True)
-    log = JsonLog(launch.log) if launch.log is not None else None
     started_at = time.time_ns()
-    with Streams(terminal=config.process.terminal, open_stdin=launch.open_stdin) as streams:
-        creation = Creation(
-            id=launch.id,
-            config=config,
-            root_target=launch.state_dir,  # covered in init's own mount namespace only
-            overlay=launch.overlay,
-            netns=None if netns is None else netns.fileno(),
-            stdio=streams.theirs,
-            console_size=launch.console_size,
-            reap=launch.init,
-        )
-        running = create(creation, hierarchies)
+    with Streams(terminal=terminal, open_stdin=launch.open_stdin) as streams:
+        ours, theirs = Channel.pair()
+        netns_fd = None if netns is None else netns.fileno()
+        worker = fork_worker(lambda: _create(theirs, launch, netns_fd, streams.theirs, hierarchies))
+        theirs.close()
+        # beside the worker's work
+        set_name(b"orlop-shim")
+        clients = _clients(launch.attach, fds, terminal=terminal)
+        log = JsonLog(launch.log) if launch.log is not None else None
+        try:
+            running = _created(ours, hierarchies)
+        finally:
+            ours.close()
+            os.waitpid(worker, 0)
         streams.started(running.master)
     if netns is not None:
         netns.close()
@@ -84,6 +82,55 @@ def _start_container(
         owns_cgroup=True,
     )
     _serve(loop)
+
+
+def _create(
+    answer: Channel,
+    launch: ContainerLaunch,
+    netns: int | None,
+    stdio: tuple[int, int, int] | None,
+    hierarchies: Hierarchies,
+) -> None:
+    """Do the work of creating, in a child of the shim: init becomes the shim's child."""
+    try:
+        creation = Creation(
+            id=launch.id,
+            config=parse_config(launch.config),
+            root_target=launch.state_dir,  # covered in init's own mount namespace only
+            overlay=launch.overlay,
+            netns=netns,
+            stdio=stdio,
+            console_size=launch.console_size,
+            reap=launch.init,
+            for_parent=True,
+        )
+        running = create(creation, hierarchies)
+        fds = [running.pidfd.fileno(), *(() if running.master is None else (running.master.fileno(),))]
+        answer.send({"pid": running.pid, "cgroup": running.cgroup.path}, fds)
+    except BaseException as error:  # noqa: BLE001 - the answer is the only way to tell
+        report(answer, error)
+
+
+def _created(answers: Channel, hierarchies: Hierarchies) -> RunningProcess:
+    """Wait for the worker's answer. Raises what it reported."""
+    got = answers.receive()
+    if got is None:
+        raise SystemFailureError("container was not created: its worker died")
+    message, fds = got
+    error = message.get("error")
+    if isinstance(error, dict):
+        raise from_kind(str(error.get("kind")), str(error.get("message")))
+    pid, path = message.get("pid"), message.get("cgroup")
+    if not isinstance(pid, int) or not isinstance(path, str) or not fds:
+        raise SystemFailureError("malformed answer of the worker")
+    pidfd, *rest = fds
+    return RunningProcess(pid, pidfd, rest[0] if rest else None, open_cgroup(hierarchies, path))
+
+
+def _wants_terminal(config: JsonObject) -> bool:
+    """Look at one field; the worker parses and checks the whole."""
+    process = config.get("process")
+    return isinstance(process, dict) and process.get("terminal") is True
 
 
 def run_exec(control: Channel, message: JsonObject, fds: list[OwnedFd], hierarchies: Hierarchies) -> None:
