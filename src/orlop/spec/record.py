@@ -60,7 +60,7 @@ def dataclass(cls: type | None = None, /, *, frozen: bool = False, slots: bool =
 def _make(cls: type, *, frozen: bool, slots: bool) -> type:
     fields: dict[str, Field] = {}
     for base in reversed(cls.__mro__[1:]):
-        fields.update(base.__dict__.get("__dataclass_fields__", {}))
+        fields.update(base.__dict__.get("__record_fields__", {}))
     own = {}
     for name, annotation in vars(cls).get("__annotations__", {}).items():
         if str(annotation).startswith(("ClassVar", "typing.ClassVar")):
@@ -78,7 +78,7 @@ def _make(cls: type, *, frozen: bool, slots: bool) -> type:
         namespace.pop(name, None)
     if slots:
         namespace["__slots__"] = tuple(own)
-    namespace["__dataclass_fields__"] = fields
+    namespace["__record_fields__"] = fields
     namespace.setdefault("__init__", _first_init)
     namespace.setdefault("__repr__", _repr)
     if "__eq__" not in namespace:
@@ -112,7 +112,7 @@ def compile_all() -> None:
 
 
 def _compile(cls: type) -> Callable[..., None]:
-    fields: Mapping[str, Field] = cls.__dataclass_fields__  # type: ignore[attr-defined]
+    fields: Mapping[str, Field] = cls.__record_fields__  # type: ignore[attr-defined]
     scope: dict[str, Any] = {"_set": object.__setattr__, "_MISSING": _MISSING}
     parameters, lines = [], []
     for name, one in fields.items():
@@ -139,11 +139,11 @@ def _compile(cls: type) -> Callable[..., None]:
 
 
 def _values(self: object) -> tuple[object, ...]:
-    return tuple([getattr(self, name) for name in self.__dataclass_fields__])  # type: ignore[attr-defined]
+    return tuple([getattr(self, name) for name in self.__record_fields__])  # type: ignore[attr-defined]
 
 
 def _repr(self: object) -> str:
-    shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__dataclass_fields__)  # type: ignore[attr-defined]
+    shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__record_fields__)  # type: ignore[attr-defined]
     return f"{type(self).__qualname__}({shown})"
 
 
@@ -167,6 +167,6 @@ def _refuse_delete(_self: object, name: str) -> None:
 
 def replace(value: T, /, **changes: object) -> T:
     """Return a copy of a value with some fields changed."""
-    for name in value.__dataclass_fields__:  # type: ignore[attr-defined]
+    for name in value.__record_fields__:  # type: ignore[attr-defined]
         changes.setdefault(name, getattr(value, name))
     return type(value)(**changes)
