@@ -32,7 +32,7 @@ def test_construction(module):
     assert (value.a, value.b, value.c, value.kind) == (1, "x", [2], "value")
     assert repr(value).endswith("Value(a=1, b='x', c=[2])")
     assert cls(1).c is not cls(1).c
-    assert [*cls.__record_fields__][:3] == ["a", "b", "c"]
+
     for wrong in ((), (1, 2, 3, 4)):
         with pytest.raises(TypeError):
             cls(*wrong)

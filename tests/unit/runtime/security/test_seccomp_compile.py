@@ -150,16 +150,38 @@ def masked_sensibly(rule):
     return all(item.op != "SCMP_CMP_MASKED_EQ" or item.value_two & item.value == item.value_two for item in rule.args)
 
 
+RET_TRAP = 0x30000
+
+_MEANING = {
+    "SCMP_CMP_NE": lambda value, item: value != item.value,
+    "SCMP_CMP_LT": lambda value, item: value < item.value,
+    "SCMP_CMP_LE": lambda value, item: value <= item.value,
+    "SCMP_CMP_EQ": lambda value, item: value == item.value,
+    "SCMP_CMP_GE": lambda value, item: value >= item.value,
+    "SCMP_CMP_GT": lambda value, item: value > item.value,
+    "SCMP_CMP_MASKED_EQ": lambda value, item: value & item.value == item.value_two,
+}
+
+
+def matches(rule, values):
+    return all(_MEANING[item.op](values[item.index], item) for item in rule.args)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"]),
     st.lists(rules("SCMP_ACT_TRAP").filter(masked_sensibly), max_size=4),
     st.integers(),
 )
-def test_any_conditions_decide_as_libseccomp(default, listed, seed):
+def test_any_conditions_decide_as_they_say(default, listed, seed):
+    """Against their meaning; and against libseccomp where there is one rule a call: with several 64-bit comparisons of
+    one argument it decides wrongly (2.5.4: ``<= 0`` and ``>= 1 << 32`` together catch 0xffffffff).
+    """
     profile = Seccomp(default, None, ("SCMP_ARCH_X86_64",), (), tuple(listed))
     ours = assemble_filter(profile, machine="x86_64")
-    theirs = seccomp_oracle.libseccomp_code(profile, "x86_64")
+    names = [name for rule in listed for name in rule.names]
+    once = len(set(names)) == len(names)
+    theirs = seccomp_oracle.libseccomp_code(profile, "x86_64") if once else None
     chance = random.Random(seed)
     interesting = [0, 1, 6, 7, 8, 0xFFFFFFFF, 1 << 32, 0x1_00000007, (1 << 32) - 1, (1 << 64) - 1]
     for rule in listed:
@@ -168,7 +190,10 @@ def test_any_conditions_decide_as_libseccomp(default, listed, seed):
             for _ in range(12):
                 values = [chance.choice(interesting) for _ in range(6)]
                 got = seccomp_oracle.decide(ours, "x86_64", number, values)
-                assert got == seccomp_oracle.decide(theirs, "x86_64", number, values), (name, values)
+                caught = any(name in one.names and matches(one, values) for one in listed)
+                assert (got == RET_TRAP) == caught, (name, values)
+                if theirs is not None:
+                    assert got == seccomp_oracle.decide(theirs, "x86_64", number, values), (name, values)
 
 
 def test_far_jumps():
