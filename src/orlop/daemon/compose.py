@@ -36,7 +36,8 @@ from orlop.image.importer import Importer
 from orlop.image.store import ImageStore
 from orlop.network.options import DEFAULT_POOLS, AddressPool, NetworkOptions
 from orlop.network.service import NetworkService
-from orlop.runtime.cgroups import detect, probe_features
+from orlop.runtime.cgroups import detect
+from orlop.runtime.cgroups.features import probe_features
 from orlop.spec.docker.containers import LogConfig
 from orlop.storage import SCHEMA as LAYER_SCHEMA
 from orlop.storage import LayerStore, overlay2

@@ -19,10 +19,8 @@ from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup
 from orlop.runtime import init
 from orlop.runtime.cgroups import normalise_path, open_cgroup
-from orlop.runtime.console import open_terminal
 from orlop.runtime.container import RunningProcess, await_running, kill_and_reap
 from orlop.runtime.security import apply
-from orlop.runtime.sysctl import write_proc
 from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
@@ -127,6 +125,8 @@ def _run(
     os.setsid()
     set_name(b"orlop-init")
     if process.oom_score_adj is not None:
+        from orlop.runtime.sysctl import write_proc
+
         write_proc("/proc/self/oom_score_adj", str(process.oom_score_adj))
     set_rlimits(process.rlimits)
     cgroup.join(cloned=cgroup.clone_fd is not None)
@@ -144,6 +144,8 @@ def _run(
     with OwnedFd(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
         identity = init.identify(root.fileno(), process, config)
         if process.terminal:
+            from orlop.runtime.console import open_terminal
+
             with open_terminal(root.fileno(), process.console_size or execution.console_size) as terminal:
                 sync.send({"terminal": True}, [terminal.master.fileno()])
                 terminal.become_standard_streams(identity.uid)

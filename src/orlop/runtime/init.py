@@ -1,9 +1,10 @@
 """The container's init, from clone3 to execve.
 
 The steps and their order are those of threats.md ("Order of steps in the forked child"); the numbers below are its
-numbers. Between them there is no import, no NSS, no codec look-up and no path of the container opened by name: the
-spawner has loaded everything and blocked imports. A failure travels back through the sync channel as
-``{"error": {"kind", "message"}}``; the end of that channel without one means that execve succeeded.
+numbers. Between them no module is loaded, there is no NSS, no codec look-up and no path of the container opened by
+name: the spawner has loaded everything and blocked imports (``import`` below finds what ``runtime.loading`` brought).
+A failure travels back through the sync channel as ``{"error": {"kind", "message"}}``; the end of that channel without
+one means that execve succeeded.
 
     init                                       shim
      │  (user namespace only) wait "go"  ◀──    writes uid_map, gid_map
@@ -28,11 +29,8 @@ from orlop.kernel.signals import RESERVED, reset_reserved_signals
 from orlop.primitives.rootpath import create_file_in_root, is_char_device, mkdir_all_in_root
 from orlop.primitives.scope import suppress
 from orlop.runtime import rootfs
-from orlop.runtime.console import mount_console, open_terminal
 from orlop.runtime.program import Program
-from orlop.runtime.reaper import run_as_reaper
 from orlop.runtime.security import apply
-from orlop.runtime.sysctl import write_proc, write_sysctls
 from orlop.runtime.users import Identity, numeric_identity, resolve_identity
 from orlop.spec.record import dataclass
 
@@ -184,11 +182,15 @@ def _build_root(task: InitTask) -> tuple[OwnedFd, Identity]:
         rootfs.build(task.operations, root.fileno(), null.fileno())
     if config.linux.sysctl:  # making and dropping a mount for nothing costs a millisecond
         with rootfs.private_proc() as proc:
+            from orlop.runtime.sysctl import write_sysctls
+
             write_sysctls(proc.fileno(), config.linux.sysctl)
     _host_names(config)
     identity = identify(root.fileno(), task.process, config)
     _make_working_directory(root.fileno(), task.process.cwd, identity)
     if task.process.terminal:
+        from orlop.runtime.console import mount_console, open_terminal
+
         with open_terminal(root.fileno(), task.process.console_size or task.console_size) as terminal:
             task.sync.send({"terminal": True}, [terminal.master.fileno()])
             with create_file_in_root(root.fileno(), "/dev/console", 0o600) as console:
@@ -262,6 +264,8 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
         with suppress(OSError):
             set_pdeathsig(signal.SIGKILL)
     if reaping:
+        from orlop.runtime.reaper import run_as_reaper
+
         run_as_reaper(task.sync)
     number = program.execute()
     raise program.failure(number)
@@ -283,6 +287,8 @@ def reset_signals() -> None:
 
 def _process_limits(process: Process) -> None:
     if process.oom_score_adj is not None:
+        from orlop.runtime.sysctl import write_proc
+
         write_proc("/proc/self/oom_score_adj", str(process.oom_score_adj))
     set_rlimits(process.rlimits)
 

@@ -8,7 +8,6 @@ cannot be mounted, from a sealed memfd.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 
@@ -16,7 +15,7 @@ from orlop.errors import SystemFailureError
 from orlop.kernel import mount as k
 from orlop.primitives.owned_fd import OwnedFd
 
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_SEALS = 0xF  # F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE, fcntl(2)
 _COPY = 1 << 20
 _EROFS = 30
 
@@ -57,6 +56,8 @@ def _from_overlay(path: str) -> OwnedFd:
 
 
 def _from_memfd(path: str) -> OwnedFd:
+    import fcntl
+
     sealed = OwnedFd(os.memfd_create("orlop-interpreter", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     try:
         with OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as source:
@@ -80,6 +81,8 @@ def is_sealed() -> bool:
     else:
         os.close(fd)
         return False
+    import fcntl
+
     # ETXTBSY: busy now; a memfd is told by its seals
     with OwnedFd(os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)) as executable:
         try:

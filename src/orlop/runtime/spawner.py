@@ -23,6 +23,7 @@ from orlop.runtime.forking import fork
 from orlop.runtime.importing import Blocker
 from orlop.runtime.init import report
 from orlop.runtime.interpreter import is_sealed
+from orlop.runtime.loading import load_all
 from orlop.runtime.network_namespace import answer_namespace_of, answer_new_namespace
 from orlop.runtime.security import apply
 from orlop.runtime.trees import answer_copy_up, answer_pack, answer_remove, answer_unpack
@@ -63,6 +64,7 @@ def main(channel_fd: int) -> None:
         signal.signal(number, signal.SIG_IGN)  # the engine decides; its end is the end of file
     channel = Channel.from_fd(OwnedFd(channel_fd))
     hierarchies = detect()
+    load_all()
     apply.preload()
     record.compile_all()
     # Everything is loaded: no import here either. Emptying the finders' caches in each child would cost it 0.7 MB.

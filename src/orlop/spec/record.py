@@ -2,7 +2,7 @@
 
 ``dataclasses`` imports ``inspect`` and compiles six methods for each class when it is defined: 8 ms and then 0.5 ms a
 class, which is most of what a command that runs for every container spends. Here the methods are shared, and the only
-one that is compiled, ``__init__``, is compiled when the first instance is made. Type checkers see a dataclass
+one that is compiled, ``__init__``, is compiled when a few instances were made. Type checkers see a dataclass
 (PEP 681).
 
 Supported is what orlop's runtime uses: ``frozen``, ``slots``, defaults, ``field(default_factory=...)``, ``replace``,
@@ -26,6 +26,9 @@ else:
 
 _MISSING: Any = object()
 _made: list[type] = []
+# instances that are cheaper to make without a compiled __init__, which costs as much as thirty of them
+_FEW = 20
+_uses: dict[type, int] = {}
 
 
 class FrozenInstanceError(AttributeError):
@@ -94,11 +97,33 @@ def _make(cls: type, *, frozen: bool, slots: bool) -> type:
 
 
 def _first_init(self: object, *args: object, **kwargs: object) -> None:
-    """Compile the class's own ``__init__``, put it in its place and call it."""
+    """Set the fields; of a class that is used again and again compile an ``__init__`` and put it in its place."""
     cls = type(self)
     while cls.__dict__.get("__init__") is not _first_init:
         cls = cls.__mro__[1]
-    _compile(cls)(self, *args, **kwargs)
+    count = _uses[cls] = _uses.get(cls, 0) + 1
+    if count > _FEW:
+        _compile(cls)(self, *args, **kwargs)
+        return
+    fields: Mapping[str, Field] = cls.__record_fields__  # type: ignore[attr-defined]
+    given = dict(zip(fields, args, strict=False))
+    if len(args) > len(fields) or not given.keys().isdisjoint(kwargs) or not kwargs.keys() <= fields.keys():
+        _compile(cls)(self, *args, **kwargs)  # which raises in Python's own words
+        return
+    given.update(kwargs)
+    for name, one in fields.items():
+        if name in given:
+            value = given[name]
+        elif one.default_factory is not None:
+            value = one.default_factory()
+        elif one.default is not _MISSING:
+            value = one.default
+        else:
+            _compile(cls)(self, *args, **kwargs)
+            return
+        object.__setattr__(self, name, value)
+    if hasattr(cls, "__post_init__"):
+        self.__post_init__()  # type: ignore[attr-defined]
 
 
 def compile_all() -> None:

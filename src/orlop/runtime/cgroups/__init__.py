@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 from orlop.runtime.cgroups.cgroup_set import CgroupSet, OomEvents, create_cgroup, open_cgroup
-from orlop.runtime.cgroups.features import Features, probe_features
 from orlop.runtime.cgroups.hierarchy import Hierarchies, Hierarchy, detect
 from orlop.runtime.cgroups.path import normalise_path
 
 __all__ = [
     "CgroupSet",
-    "Features",
     "Hierarchies",
     "Hierarchy",
     "OomEvents",
@@ -20,5 +18,4 @@ __all__ = [
     "detect",
     "normalise_path",
     "open_cgroup",
-    "probe_features",
 ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from orlop.runtime.cgroups.v1 import CgroupV1
-from orlop.runtime.cgroups.v2 import CgroupV2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
     from orlop.runtime.cgroups.hierarchy import Hierarchies
+    from orlop.runtime.cgroups.v2 import CgroupV2
     from orlop.spec.json import JsonObject
     from orlop.spec.oci import Resources
 else:
@@ -118,11 +118,17 @@ def create_cgroup(hierarchies: Hierarchies, path: str, resources: Resources) -> 
     """
     if hierarchies.version == 1:
         return CgroupV1.create(hierarchies, path, resources)
-    return CgroupV2.create(hierarchies, path, resources)
+    return _v2().create(hierarchies, path, resources)
 
 
 def open_cgroup(hierarchies: Hierarchies, path: str) -> CgroupSet:
     """Return an existing cgroup, to join, watch, change or remove it; nothing is opened before it is needed."""
     if hierarchies.version == 1:
         return CgroupV1(hierarchies, path)
-    return CgroupV2(hierarchies, path)
+    return _v2()(hierarchies, path)
+
+
+def _v2() -> type[CgroupV2]:
+    from orlop.runtime.cgroups.v2 import CgroupV2  # loading.load_for knows which version there is
+
+    return CgroupV2

@@ -10,16 +10,15 @@ if TYPE_CHECKING:
     from orlop.spec.oci import Resources
 
 _DENY_ALL = DeviceRule(allow=False)
-_ALL = parse_resources({"devices": default_device_rules()}).devices
-_ALLOWED = tuple(rule for rule in _ALL if rule.allow)
 
 
 def with_default_devices(resources: Resources) -> Resources:
     """Add the default devices to the rules; without any rule at all everything else is refused, as in runc."""
     rules = resources.devices or (_DENY_ALL,)
-    if rules == _ALL or _allows_everything(rules):
+    default = parse_resources({"devices": default_device_rules()}).devices
+    if rules == default or _allows_everything(rules):
         return resources
-    missing = tuple(rule for rule in _ALLOWED if rule not in rules)
+    missing = tuple(rule for rule in default if rule.allow and rule not in rules)
     return replace(resources, devices=rules + missing)
 
 

@@ -14,11 +14,10 @@ from orlop.primitives.scope import suppress
 from orlop.runtime.cgroups import files
 from orlop.runtime.cgroups.controllers import cpuset, v1_writes
 from orlop.runtime.cgroups.device_defaults import with_default_devices
-from orlop.runtime.cgroups.events import NoOomEvents, OomEventsV1
-from orlop.runtime.cgroups.stats import v1_stats
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from orlop.runtime.cgroups.events import NoOomEvents, OomEventsV1
     from orlop.runtime.cgroups.hierarchy import Hierarchies
     from orlop.spec.json import JsonObject
     from orlop.spec.oci import Resources
@@ -164,6 +163,8 @@ class CgroupV1:
     def oom_events(self) -> OomEventsV1 | NoOomEvents:
         """Register with the memory hierarchy."""
         directory = self._by_controller.get("memory")
+        from orlop.runtime.cgroups.events import NoOomEvents, OomEventsV1
+
         return NoOomEvents() if directory is None else OomEventsV1(directory)
 
     def _listing_directory(self) -> str:
@@ -240,6 +241,8 @@ class CgroupV1:
 
     def stats(self) -> JsonObject:
         """Read the accounting files."""
+        from orlop.runtime.cgroups.stats import v1_stats
+
         return v1_stats(self._by_controller)
 
     def update(self, resources: Resources) -> None:

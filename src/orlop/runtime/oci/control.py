@@ -12,7 +12,6 @@ from orlop.kernel.process import pidfd_open, pidfd_send_signal
 from orlop.primitives.json_text import dumps
 from orlop.runtime.cgroups import open_cgroup
 from orlop.runtime.oci.document import parse_document, read_all, read_document
-from orlop.runtime.oci.process_table import owner_name, process_lines
 from orlop.runtime.oci.state import State, is_alive, state_document
 
 TYPE_CHECKING = False
@@ -42,6 +41,8 @@ def list_containers(invocation: Invocation) -> int:
     form = invocation.options.text("format", "table")
     if form not in ("table", "json"):
         raise InvalidParameterError("invalid format option")
+    from orlop.runtime.oci.process_table import owner_name
+
     store = invocation.store
     documents = []
     for identity in store.identities():
@@ -239,6 +240,8 @@ def ps(invocation: Invocation) -> int:
         return 0
     if form != "table":
         raise InvalidParameterError("invalid format option")
+    from orlop.runtime.oci.process_table import process_lines
+
     sys.stdout.write("".join(f"{line}\n" for line in process_lines(pids)))
     return 0
 

@@ -13,6 +13,7 @@ from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime import container
 from orlop.runtime.cgroups import normalise_path
 from orlop.runtime.importing import Blocker
+from orlop.runtime.loading import load_for
 from orlop.runtime.oci import control
 from orlop.runtime.oci.bundle import Bundle, check_console, enter_bundle, preserved_fds
 from orlop.runtime.oci.foreground import wait_in_foreground
@@ -108,8 +109,10 @@ class _Creation:
             die_with_parent=not self._detached,
         )
         try:
+            hierarchies = self._invocation.hierarchies
+            load_for(bundle.config, bundle.process, cgroup_version=hierarchies.version)
             Blocker().install()
-            running = container.create(creation, self._invocation.hierarchies)
+            running = container.create(creation, hierarchies)
         except OrlopError as error:
             raise type(error)(f"unable to start container process: {error}") from error
         finally:

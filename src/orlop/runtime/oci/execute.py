@@ -12,6 +12,7 @@ from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup
 from orlop.runtime import exec as execution
 from orlop.runtime.importing import Blocker
+from orlop.runtime.loading import load_for
 from orlop.runtime.oci.bundle import check_console, preserved_fds
 from orlop.runtime.oci.document import read_document
 from orlop.runtime.oci.foreground import wait_in_foreground
@@ -67,8 +68,10 @@ def execute(invocation: Invocation) -> int:
 
 def _run(invocation: Invocation, plan: Execution, console: str, *, detached: bool) -> int:
     try:
+        hierarchies = invocation.hierarchies
+        load_for(plan.config, plan.process, cgroup_version=hierarchies.version)
         Blocker().install()
-        running = execution.execute(plan, invocation.hierarchies)
+        running = execution.execute(plan, hierarchies)
     except OrlopError as error:
         raise type(error)(f"unable to start container process: {error}") from error
     if running.master is not None and detached:

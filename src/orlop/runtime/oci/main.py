@@ -9,31 +9,48 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 _ENTERING = frozenset({"create", "run", "exec"})
 _KEPT = ("LISTEN_FDS", "XDG_RUNTIME_DIR")
+# No collection of garbage that a process of some milliseconds makes. What is imported is compiled and kept for the next
+# time, which is why others must not be able to write to files that are made here, whatever the caller's umask.
 _START = (
-    "import sys; sys.path.insert(0, {source!r}); from orlop.runtime.oci.main import sealed_entry; "
-    "sys.exit(sealed_entry())"
+    "import gc, posix, sys; gc.disable(); posix.umask(0o22 | posix.umask(0o22)); sys.path.insert(0, {source!r}); "
+    "from orlop.runtime.oci.main import sealed_entry; sealed_entry()"
 )
 
 
-def entry() -> int:
+def entry() -> NoReturn:
     """Run ``sys.argv``; the console script's function."""
     arguments = sys.argv[1:]
     # A value of a global option may look like a verb; being sealed for nothing does no harm.
     if not _ENTERING.isdisjoint(arguments):
         _become_sealed(arguments)
-    return _run(arguments)
+    _exit(_run(arguments))
 
 
-def sealed_entry() -> int:
+def sealed_entry() -> NoReturn:
     """Run ``sys.argv`` in the sealed interpreter, or refuse if it is not."""
     from orlop.runtime.interpreter import is_sealed
 
     if not is_sealed():
         sys.stderr.write("orlop-runtime: the interpreter is not sealed\n")
-        return 1
-    return _run(sys.argv[1:])
+        _exit(1)
+    _exit(_run(sys.argv[1:]))
+
+
+def _exit(status: int) -> NoReturn:
+    """End the process without taking the interpreter apart, which takes longer than most verbs."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # closed by the caller
+                stream.flush()
+    except OSError:
+        status = status or 1
+    os._exit(status)
 
 
 def _run(arguments: list[str]) -> int:
@@ -54,5 +71,5 @@ def _become_sealed(arguments: list[str]) -> None:
         sys.exit(1)
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     start = _START.format(source=source_directory())
-    command = [os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", start, *arguments]
+    command = [os.path.realpath(sys.executable), "-I", "-S", "-c", start, *arguments]
     os.execve(f"/proc/self/fd/{interpreter.fileno()}", command, environment)

@@ -11,10 +11,6 @@ import os
 from orlop.errors import CommandNotExecutableError, InvalidParameterError
 from orlop.kernel import capability, prctl
 from orlop.kernel.process import close_all_but
-from orlop.runtime.security.capabilities import DEFAULT
-from orlop.runtime.security.seccomp_compile import compile_filter
-from orlop.runtime.security.seccomp_profile import default_seccomp
-from orlop.spec.oci.seccomp import parse_seccomp
 from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
@@ -52,6 +48,11 @@ class PreparedPrivileges:
 
 def preload() -> None:
     """Compile Docker's default filter and read the kernel's limits; once, in the spawner, so that forks inherit it."""
+    from orlop.runtime.security.capabilities import DEFAULT
+    from orlop.runtime.security.seccomp_compile import compile_filter
+    from orlop.runtime.security.seccomp_profile import default_seccomp
+    from orlop.spec.oci.seccomp import parse_seccomp
+
     capability.last_cap()
     profile = parse_seccomp(default_seccomp(DEFAULT))
     if profile is not None:
@@ -82,9 +83,15 @@ def prepare(process: Process, seccomp: Seccomp | None = None) -> PreparedPrivile
         sets=capability.CapabilitySets(masks["effective"], masks["permitted"], masks["inheritable"]),
         ambient=tuple(number for number in numbers if masks["ambient"] >> number & 1),
         no_new_privileges=process.no_new_privileges,
-        program=compile_filter(seccomp) if seccomp is not None else None,
+        program=_compile(seccomp) if seccomp is not None else None,
         umask=DEFAULT_UMASK if process.user.umask is None else process.user.umask,
     )
+
+
+def _compile(seccomp: Seccomp) -> FilterProgram:
+    from orlop.runtime.security.seccomp_compile import compile_filter
+
+    return compile_filter(seccomp)
 
 
 def apply_privileges(prepared: PreparedPrivileges, identity: Identity, cwd: bytes, *, keep: Sequence[int] = ()) -> None:

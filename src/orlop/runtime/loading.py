@@ -1,0 +1,34 @@
+"""Modules that only some containers need: loaded before imports are blocked (``runtime.importing``).
+
+A runtime is started for every container and each module costs it a quarter of a millisecond, so what few configurations
+ask for is imported where it is used. The spawner loads all of it once; ``orlop-runtime`` what a configuration needs.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orlop.spec.oci import Config, Process
+
+
+def load_all() -> None:
+    """Import everything that a forked child may need."""
+    import orlop.runtime.cgroups.events
+    import orlop.runtime.cgroups.stats
+    import orlop.runtime.cgroups.v2
+    import orlop.runtime.console
+    import orlop.runtime.reaper
+    import orlop.runtime.security.seccomp_compile
+    import orlop.runtime.sysctl  # noqa: F401 - importing is all
+
+
+def load_for(config: Config, process: Process, *, cgroup_version: int) -> None:
+    """Import what this configuration and process need, without the engine's ``--init`` and its watching of cgroups."""
+    if cgroup_version != 1:
+        import orlop.runtime.cgroups.v2
+    if process.terminal:
+        import orlop.runtime.console
+    if config.linux.seccomp is not None:
+        import orlop.runtime.security.seccomp_compile
+    if config.linux.sysctl or process.oom_score_adj is not None:
+        import orlop.runtime.sysctl  # noqa: F401 - importing is all
