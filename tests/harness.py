@@ -24,6 +24,13 @@ BIN = Path(sys.executable).parent
 DOCKER = shutil.which("docker") or str(ROOT / ".make/bin/docker")
 
 
+def client_version() -> tuple[int, int]:
+    """Return the docker client's version: older ones have other words and exit codes of their own."""
+    text = subprocess.run([DOCKER, "--version"], capture_output=True, text=True, check=True).stdout
+    major, minor = text.split()[2].split(".")[:2]
+    return int(major), int(minor)
+
+
 def busybox_tree(into: Path) -> Path:
     """Make a root file system of Debian's busybox-static in ``into``."""
     for name in ("bin", "dev", "etc", "proc", "sys", "usr", "var", "tmp", "root"):
@@ -92,7 +99,7 @@ class Engine:
     @property
     def environment(self) -> dict[str, str]:
         return {
-            "PATH": f"{BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": f"{BIN}:{Path(DOCKER).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(self.home),
             "DOCKER_HOST": self.host,
             "DOCKER_CONFIG": str(self.home / "config"),
