@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from harness import BIN, DOCKER, Engine, busybox_tar, busybox_tree  # noqa: E402 - the path is set above
+from harness import BIN, DOCKER, Engine, busybox_tar, busybox_tree, remove_cgroups  # noqa: E402 - the path is set above
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,8 +117,8 @@ done | tail -n +2
 """
 
 
-def bundle(into: Path) -> Path:
-    """Make an OCI bundle of busybox that runs ``true`` in the usual namespaces."""
+def bundle(into: Path, cgroup: str) -> Path:
+    """Make an OCI bundle of busybox that runs ``true`` in the usual namespaces, in the given cgroup."""
     busybox_tree(into / "rootfs")
     caps = ["CAP_KILL", "CAP_CHOWN", "CAP_NET_BIND_SERVICE"]
     usual = ["nosuid", "noexec", "nodev"]
@@ -159,6 +159,7 @@ def bundle(into: Path) -> Path:
         ],
         "linux": {
             "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
+            "cgroupsPath": cgroup,
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
@@ -171,12 +172,13 @@ def bundle(into: Path) -> Path:
 def runtimes(scratch: Path, rounds: int, exchange: Path | None) -> dict[str, list[float]]:
     """Time ``RUNTIME run`` of the same bundle; each loop is a bash inside the runtime's own namespaces."""
     times: dict[str, list[float]] = {"orlop": [], "crun": [], "runc": []}
-    ours = bundle(scratch / "bundle")
+    cgroup = f"/{scratch.name}/bench"
+    ours = bundle(scratch / "bundle", cgroup)
     theirs = None
     if exchange is not None:
         theirs = exchange / "orlop-bench-bundle"
         shutil.rmtree(theirs, ignore_errors=True)
-        bundle(theirs)
+        bundle(theirs, cgroup)
     per_block = 5
     try:
         for _ in range(max(1, rounds // per_block)):
@@ -188,6 +190,7 @@ def runtimes(scratch: Path, rounds: int, exchange: Path | None) -> dict[str, lis
                 command = [name, "run", "--bundle", "/xchg/orlop-bench-bundle"]
                 times[name] += loop([str(PEERS), "exec"], command, per_block)
     finally:
+        remove_cgroups(scratch.name)
         if theirs is not None:
             shutil.rmtree(theirs, ignore_errors=True)
     return {name: values for name, values in times.items() if values}
