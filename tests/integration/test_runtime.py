@@ -21,6 +21,7 @@ from orlop.primitives.channel import Channel
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.runtime.sealed import start_spawner
 from orlop.spec.launch import AttachTarget, ContainerLaunch, ExecLaunch, LogTarget, OverlayRoot, to_message
+from orlop.spec.record import replace
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "overlay", "busybox")]
 
@@ -313,7 +314,7 @@ def test_detach_keys_end_the_client_and_not_the_container(runtime):
     read_until(client, b"a\r\na\r\n")
     client.sendall(b"\x10\x11")
     assert read_all(client) == b""
-    again = process.attach(dataclasses.replace(target, detach_keys=""))
+    again = process.attach(replace(target, detach_keys=""))
     again.sendall(b"\x10\x11b\n\x04")
     assert b"b\r\n" in read_all(again)
     assert process.wait() == 0
@@ -358,6 +359,7 @@ def test_the_log_is_whole_though_a_client_never_reads(runtime, tmp_path):
 
 def test_a_client_that_is_gone_is_let_go(runtime):
     process = runtime.run("sleep", "100")
+    process.ask(op="status")  # it serves
     before = len(os.listdir(f"/proc/{process.shim}/fd"))
     client = process.attach(AttachTarget())
     client.shutdown(socket.SHUT_WR)  # as docker does without stdin: it is there still

@@ -7,13 +7,13 @@ terminal cannot hold it for ever.
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import time
-from typing import TYPE_CHECKING
 
+from orlop.kernel.plain import socket
+from orlop.primitives.scope import suppress
 from orlop.runtime.detach import DetachKeys
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.launch import AttachTarget
 
@@ -116,6 +116,6 @@ class Client:
 
     def close(self) -> None:
         """Close the connection: the client sees the end of the stream."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import socket
 import struct
-from typing import TYPE_CHECKING, Protocol
 
 from orlop.errors import InvalidParameterError, NotFoundError, OrlopError, SystemFailureError
+from orlop.kernel.plain import socket
+from orlop.kernel.process import start_time
 from orlop.primitives.channel import Channel, ProtocolError
+from orlop.primitives.json_text import dumps
+from orlop.primitives.scope import suppress
 from orlop.spec.launch import AttachTarget, ExitRecord, from_message, to_message
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.runtime.container import RunningProcess
     from orlop.runtime.streams import Streams
     from orlop.spec.json import JsonObject
+else:
+    Protocol = object
 
 _UCRED = struct.Struct("3i")  # pid, uid, gid
 _BACKLOG = 16
+SOCKET_NAME = "attach.sock"
 _SIGNALS = range(65)
 
 
@@ -29,35 +36,52 @@ class Served(Protocol):
 
     running: RunningProcess
     streams: Streams
+    started_at: int
 
-    def started_fields(self) -> dict[str, int]:
-        """Return what the ``started`` event says."""
-        ...
-
-    def watch(self, fd: int, callback: object) -> None:
+    def watch(self, fd: int, callback: Callable[[int], object]) -> None:
         """Call back when readable."""
-        ...
 
     def unwatch(self, fd: int) -> None:
         """Stop that."""
-        ...
 
     def attach(self, sock: socket.socket, target: AttachTarget) -> None:
         """Serve one more client."""
-        ...
 
     def send_signal(self, number: int) -> None:
         """Signal the process."""
-        ...
 
     def close_stdin(self) -> None:
         """End the program's input."""
-        ...
 
 
 def encode_record(record: ExitRecord) -> bytes:
     """Return the content of the exit file."""
-    return json.dumps(to_message(record)).encode()
+    return dumps(to_message(record)).encode()
+
+
+def started_event(pid: int, started_at: int) -> JsonObject:
+    """Return the ``started`` event; the process's pidfd goes with it."""
+    try:
+        since = start_time(pid)
+    except OSError:
+        since = 0
+    return {"event": "started", "pid": pid, "start_time": since, "started_at": started_at}
+
+
+def listen(state_dir: str) -> socket.socket:
+    """Accept engines on ``attach.sock``, 0600; a path longer than a socket's name is reached by its directory."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    with suppress(FileNotFoundError):
+        os.unlink(os.path.join(state_dir, SOCKET_NAME))
+    directory = os.open(state_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(f"/proc/self/fd/{directory}/{SOCKET_NAME}")
+    finally:
+        os.umask(mask)
+        os.close(directory)
+    listener.listen(_BACKLOG)
+    return listener
 
 
 class Control:
@@ -65,7 +89,7 @@ class Control:
 
     def __init__(self, served: Served, state_dir: str) -> None:
         self._served = served
-        self._path = os.path.join(state_dir, "attach.sock")
+        self._path = os.path.join(state_dir, SOCKET_NAME)
         self._channels: list[Channel] = []
         self._listener: socket.socket | None = None
 
@@ -75,19 +99,8 @@ class Control:
         self._channels.append(channel)
         self._served.watch(channel.fileno(), lambda _mask: self._on_message(channel))
 
-    def listen(self) -> None:
-        """Accept engines on ``attach.sock``, 0600; a path longer than a socket's name is reached by its directory."""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
-        directory = os.open(os.path.dirname(self._path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        mask = os.umask(0o177)
-        try:
-            listener.bind(f"/proc/self/fd/{directory}/attach.sock")
-        finally:
-            os.umask(mask)
-            os.close(directory)
-        listener.listen(_BACKLOG)
+    def serve(self, listener: socket.socket) -> None:
+        """Accept engines; the socket is owned from here on."""
         self._listener = listener
         self._served.watch(listener.fileno(), self._on_connection)
 
@@ -95,9 +108,10 @@ class Control:
         if self._listener is None:
             return
         try:
-            sock, _ = self._listener.accept()
+            number, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - of the C half
         except OSError:
             return
+        sock = socket.socket(fileno=number)
         _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         if uid not in {0, os.geteuid()}:
             sock.close()
@@ -116,8 +130,8 @@ class Control:
         return bool(self._channels)
 
     def _send_started(self, channel: Channel) -> None:
-        message: JsonObject = {"event": "started", **self._served.started_fields()}
-        self._send(channel, message, (self._served.running.pidfd.fileno(),))
+        running = self._served.running
+        self._send(channel, started_event(running.pid, self._served.started_at), (running.pidfd.fileno(),))
 
     def _send(self, channel: Channel, message: JsonObject, fds: tuple[int, ...] = ()) -> None:
         try:
@@ -182,7 +196,7 @@ class Control:
             self._served.unwatch(self._listener.fileno())
             self._listener.close()
             self._listener = None
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.unlink(self._path)
 
     def close(self) -> None:

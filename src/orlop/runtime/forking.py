@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
 
+from orlop.kernel.plain import signal
 from orlop.kernel.process import close_all_but
 from orlop.runtime.init import reset_signals
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import NoReturn
 
     from orlop.runtime.importing import Blocker
 

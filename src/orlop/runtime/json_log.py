@@ -7,18 +7,24 @@ A line without its newline was cut at :data:`LINE_LIMIT`, or is the last one of 
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from typing import TYPE_CHECKING
+from _json import encode_basestring as _encode
 
+from orlop.primitives.json_text import dumps
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.launch import LogTarget
 
 LINE_LIMIT = 16 * 1024
 _MODE = 0o640
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def open_log(target: LogTarget) -> int:
+    """Return a descriptor of the current file. Raises OSError, also where it is a link (threats.md H12)."""
+    return os.open(target.path, _FLAGS, _MODE)
 
 
 def rfc3339_nano(nanoseconds: int) -> str:
@@ -64,13 +70,13 @@ class LineSplitter:
 class JsonLog:
     """Owns the log's current file. Writing never raises: on a full disk lines are dropped and counted (faults R17)."""
 
-    def __init__(self, target: LogTarget) -> None:
+    def __init__(self, target: LogTarget, fd: int | None = None) -> None:
         self._target = target
-        self._fd = os.open(target.path, _FLAGS, _MODE)
+        self._fd = open_log(target) if fd is None else fd
         self._size = os.fstat(self._fd).st_size
         self._splitters = {"stdout": LineSplitter(), "stderr": LineSplitter()}
         attributes = target.attributes
-        self._tail = f',"attrs":{_encode(attributes)}' if attributes else ""
+        self._tail = f',"attrs":{dumps(attributes, ensure_ascii=False)}' if attributes else ""
         self.dropped = 0
 
     def fileno(self) -> int:

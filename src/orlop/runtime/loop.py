@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import selectors
-import signal
 import time
-from typing import TYPE_CHECKING
 
 from orlop.errors import OrlopError, UnavailableError
-from orlop.kernel.process import pidfd_send_signal, start_time
+from orlop.kernel.plain import signal
+from orlop.kernel.process import pidfd_send_signal
 from orlop.primitives.atomic import write_atomic
+from orlop.primitives.scope import suppress
 from orlop.runtime.clients import BUFFER_LIMIT, Client
-from orlop.runtime.control import Control, encode_record
+from orlop.runtime.control import Control, encode_record, listen
 from orlop.runtime.streams import READ_SIZE, Streams
 from orlop.spec.launch import ExitRecord, to_message
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    from collections.abc import Callable
 
+    from orlop.kernel.plain import socket
     from orlop.primitives.channel import Channel
     from orlop.runtime.cgroups import OomEvents
     from orlop.runtime.container import RunningProcess
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 3.0
 QUIET_SECONDS = 0.1
 FLUSH_SECONDS = 30.0
-_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
 
 
 class Loop:
@@ -46,6 +46,8 @@ class Loop:
         stdin_once: end the program's input when a client that had it goes.
         started_at: nanoseconds since the epoch.
         owns_cgroup: kill what is left in the cgroup and remove it at the end.
+        listener: the socket of ``attach.sock``, where the engine was told of the start already.
+        oom: a watch of the cgroup.
     """
 
     def __init__(  # noqa: PLR0913 - each is owned from here on
@@ -60,6 +62,8 @@ class Loop:
         stdin_once: bool,
         started_at: int,
         owns_cgroup: bool,
+        listener: socket.socket | None = None,
+        oom: OomEvents | None = None,
     ) -> None:
         self.running = running
         self.streams = streams
@@ -68,18 +72,20 @@ class Loop:
         self._log = log
         self._stdin_once = stdin_once
         self._owns_cgroup = owns_cgroup
-        self._selector = selectors.DefaultSelector()
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[int], object]] = {}
         self._clients = clients
         self._input = bytearray()
         self._closing_input = False
         self._ended = False
-        self._oom: OomEvents | None = None
+        self._listener = listener
+        self._oom = oom
         self._oom_killed = False
         self._interest: dict[int, int] = {}
-        # clients of which nothing is wanted now; epoll tells their hang-up all the same, a selector cannot ask for that
+        # clients of which nothing is wanted now; epoll tells their hang-up all the same
         self._idle = select.epoll()
         self._idle_clients: dict[int, Client] = {}
-        self._selector.register(self._idle.fileno(), _READ, self._on_hang_up)
+        self.watch(self._idle.fileno(), self._on_hang_up)
         self.control = Control(self, state_dir)
         self.control.add(control)
 
@@ -99,47 +105,45 @@ class Loop:
             client.close()
 
     def _begin(self) -> None:
-        self._write("pid", str(self.running.pid).encode())
-        self.control.listen()
-        if self._owns_cgroup:
-            with contextlib.suppress(OrlopError, OSError):
-                self._oom = self.running.cgroup.oom_events()
-                self._selector.register(self._oom.fileno(), _READ, self._on_oom)
-        self._selector.register(self.running.pidfd.fileno(), _READ, self._on_end)
-        if not self.control.broadcast_started():
-            # The engine died before it knew: the start was never acknowledged, so it did not happen (faults R3).
-            raise UnavailableError("engine is gone")
+        if self._oom is not None:
+            self.watch(self._oom.fileno(), self._on_oom)
+        self.watch(self.running.pidfd.fileno(), self._on_end)
+        if self._listener is not None:
+            self.control.serve(self._listener)
+        else:
+            write_pid(self._state_dir, self.running.pid)
+            self.control.serve(listen(self._state_dir))
+            if not self.control.broadcast_started():
+                # The engine died before it knew: the start was never acknowledged, so it did not happen (faults R3).
+                raise UnavailableError("engine is gone")
         for client in self._clients:
             if client.has_preface:
                 self._on_client_input(client)
 
-    def started_fields(self) -> dict[str, int]:
-        """Return what the ``started`` event says."""
-        return {"pid": self.running.pid, "start_time": self._start_time(), "started_at": self.started_at}
-
-    def _start_time(self) -> int:
-        try:
-            return start_time(self.running.pid)
-        except OSError:
-            return 0
-
-    def watch(self, fd: int, callback: object) -> None:
-        """Call ``callback(mask)`` when ``fd`` is readable."""
-        self._selector.register(fd, _READ, callback)
+    def watch(self, fd: int, callback: Callable[[int], object], mask: int = _READ) -> None:
+        """Call ``callback(mask)`` when ``fd`` is readable, or what else ``mask`` says."""
+        if fd in self._callbacks:
+            self._epoll.modify(fd, mask)
+        else:
+            self._epoll.register(fd, mask)
+        self._callbacks[fd] = callback
 
     def unwatch(self, fd: int) -> None:
-        """Stop that."""
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(fd)
+        """Stop that, before the descriptor is closed."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
 
     def _turn(self, timeout: float | None) -> bool:
         """Wait for events and handle them; False when none came in time."""
         self._choose_interest()
         if timeout is None:
             timeout = min((client.patience() for client in self._clients if client.full), default=None)
-        events = self._selector.select(timeout)
-        for key, mask in events:
-            key.data(mask)
+        events = self._epoll.poll(None if timeout is None else max(timeout, 0))
+        for fd, mask in events:
+            callback = self._callbacks.get(fd)
+            if callback is not None:  # else an earlier one of these ended it
+                # an error or a hang-up is learnt by reading and by writing
+                callback((0 if mask == _WRITE else _READ) | (0 if mask == _READ else _WRITE))
         return bool(events)
 
     def _choose_interest(self) -> None:
@@ -170,16 +174,13 @@ class Loop:
         for fd in self._interest.keys() - wanted.keys():
             self.unwatch(fd)
         for fd, mask in wanted.items():
-            old = self._interest.get(fd)
-            if old is None:
-                self._selector.register(fd, mask, self._handler(fd))
-            elif old != mask:
-                self._selector.modify(fd, mask, self._handler(fd))
+            if self._interest.get(fd) != mask:
+                self.watch(fd, self._handler(fd), mask)
         self._interest = wanted
 
     def _watch_idle(self, clients: dict[int, Client]) -> None:
         for fd in self._idle_clients.keys() - clients.keys():
-            with contextlib.suppress(OSError):  # closed meanwhile
+            with suppress(OSError):  # closed meanwhile
                 self._idle.unregister(fd)
         for fd, client in clients.items():
             if self._idle_clients.get(fd) is not client:
@@ -190,7 +191,7 @@ class Loop:
         for fd, _ in self._idle.poll(0):
             self._idle_clients[fd].broken = True
 
-    def _handler(self, fd: int) -> object:
+    def _handler(self, fd: int) -> Callable[[int], object]:
         for client in self._clients:
             if client.fileno() == fd:
                 return lambda mask: self._on_client(client, mask)
@@ -310,7 +311,7 @@ class Loop:
     def _drain(self) -> None:
         """Read what the process had written; others that hold its streams get a moment of quiet, and no more."""
         if self._owns_cgroup:
-            with contextlib.suppress(OrlopError, OSError):
+            with suppress(OrlopError, OSError):
                 if self.running.cgroup.pids():  # without a pid namespace of its own others may be left
                     self.running.cgroup.kill()
         deadline = time.monotonic() + DRAIN_SECONDS
@@ -338,26 +339,41 @@ class Loop:
             self._oom.close()
             self._oom = None
         if self._owns_cgroup:
-            with contextlib.suppress(OrlopError, OSError):
+            with suppress(OrlopError, OSError):
                 self.running.cgroup.remove()
         record = ExitRecord(code, self._oom_killed, self.started_at, time.time_ns())
-        self._write("exit", encode_record(record))
+        _write(self._state_dir, "exit", encode_record(record))
         self.control.close_listener()
         self.control.broadcast({"event": "exit", **to_message(record)})
         self.control.close()
 
-    def _write(self, name: str, data: bytes) -> None:
-        write_atomic(os.path.join(self._state_dir, name), data, 0o600)
-
     def abandon(self, reason: str) -> None:
         """The shim itself failed: end the process and say so as well as is still possible."""
-        with contextlib.suppress(OSError):
-            self.send_signal(signal.SIGKILL)
-        with contextlib.suppress(OrlopError, OSError):
-            if self._owns_cgroup:
-                self.running.cgroup.kill()
-                self.running.cgroup.remove()
-        record = ExitRecord(137, self._oom_killed, self.started_at, time.time_ns(), reason)
-        with contextlib.suppress(OSError):
-            self._write("exit", encode_record(record))
+        owned = self._owns_cgroup
+        record = undo(self.running, self._state_dir, reason, started_at=self.started_at, owns_cgroup=owned)
         self.control.broadcast({"event": "exit", **to_message(record)})
+
+
+def write_pid(state_dir: str, pid: int) -> None:
+    """Write the ``pid`` file."""
+    _write(state_dir, "pid", str(pid).encode())
+
+
+def undo(
+    running: RunningProcess, state_dir: str, reason: str, *, started_at: int, owns_cgroup: bool = True
+) -> ExitRecord:
+    """End a process whose shim cannot go on; returns the record that was written, if it could be."""
+    with suppress(OSError):
+        pidfd_send_signal(running.pidfd.fileno(), signal.SIGKILL)
+    with suppress(OrlopError, OSError):
+        if owns_cgroup:
+            running.cgroup.kill()
+            running.cgroup.remove()
+    record = ExitRecord(137, oom_killed=False, started_at=started_at, finished_at=time.time_ns(), error=reason)
+    with suppress(OSError):
+        _write(state_dir, "exit", encode_record(record))
+    return record
+
+
+def _write(state_dir: str, name: str, data: bytes) -> None:
+    write_atomic(os.path.join(state_dir, name), data, 0o600)

@@ -1,34 +1,34 @@
 """The shim: parent of a container's init or of an exec's process, from launch to exit record.
 
-One ``selectors`` loop owns the program's standard streams or terminal, the log, the clients, the control channels and
-the pidfd. It survives the engine. The protocol is drawn in ``docs/concepts/processes.md``; ``output.py``,
+One loop owns the program's standard streams or terminal, the log, the clients, the control channels and
+the pidfd. It survives the engine. The protocol is drawn in ``docs/concepts/processes.md``; ``loop.py``,
 ``clients.py``, ``control.py`` hold its parts.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 import time
-from typing import TYPE_CHECKING
 
-from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, from_kind
+from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError
+from orlop.kernel.plain import socket
 from orlop.kernel.prctl import set_name
-from orlop.primitives.channel import Channel
-from orlop.runtime.cgroups import open_cgroup
+from orlop.primitives.scope import suppress
+from orlop.runtime import handover
 from orlop.runtime.clients import Client
 from orlop.runtime.container import Creation, RunningProcess, create
 from orlop.runtime.exec import Execution, execute
 from orlop.runtime.forking import fork_worker
-from orlop.runtime.init import os_error_text, report
-from orlop.runtime.json_log import JsonLog
-from orlop.runtime.loop import Loop
+from orlop.runtime.init import os_error_text
+from orlop.runtime.json_log import open_log
+from orlop.runtime.loop import Loop, undo
 from orlop.runtime.streams import Streams
-from orlop.spec.launch import ContainerLaunch, ExecLaunch, from_message
+from orlop.spec.launch import ContainerLaunch, ExecLaunch, from_message, to_message
 from orlop.spec.oci import parse_config, parse_process
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from orlop.primitives.channel import Channel
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.runtime.cgroups import Hierarchies
     from orlop.spec.json import JsonObject
@@ -36,99 +36,85 @@ if TYPE_CHECKING:
 
 
 def run_container(control: Channel, message: JsonObject, fds: list[OwnedFd], hierarchies: Hierarchies) -> None:
-    """Operation ``container``: be the shim of a container until it ends."""
+    """Operation ``container``: be the shim of a container until it ends.
+
+    A worker does all of the start and hands over what came of it (``handover.py``).
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    worker = fork_worker(lambda: _launch(theirs, control, message, fds, hierarchies))
+    theirs.close()
+    # beside the worker's work
+    set_name(b"orlop-shim")
+    for fd in fds:
+        fd.close()
+    packet = handover.receive(ours)
+    ours.close()
+    _, status = os.waitpid(worker, 0)
+    if packet is not None:
+        packet.wait()
+        _serve(packet.open(control, hierarchies))
+    elif status:  # else it told the engine why
+        _failed(control, SystemFailureError("container was not created: its worker died"))
+
+
+def _launch(
+    shim: socket.socket, control: Channel, message: JsonObject, fds: list[OwnedFd], hierarchies: Hierarchies
+) -> None:
+    """Start the container, tell the engine and hand over to the shim; in a child of it."""
     try:
         launch = from_message(ContainerLaunch, _object(message, "launch"))
         netns = fds.pop(0) if launch.has_netns and fds else None
-        _start_container(control, launch, netns, fds, hierarchies)
-    except (OrlopError, OSError) as error:
+        if launch.has_netns and netns is None:
+            raise InvalidParameterError("network namespace is missing")
+        _check_clients(launch.attach, fds)
+        os.makedirs(launch.state_dir, mode=0o700, exist_ok=True)
+        started_at = time.time_ns()
+        with Streams(terminal=_wants_terminal(launch.config), open_stdin=launch.open_stdin) as streams:
+            log = None if launch.log is None else open_log(launch.log)
+            running = _create(launch, netns, streams.theirs, hierarchies)
+            streams.started(running.master)
+    except BaseException as error:  # noqa: BLE001 - the answer is the only way to tell
         _failed(control, error)
-
-
-def _start_container(
-    control: Channel, launch: ContainerLaunch, netns: OwnedFd | None, fds: list[OwnedFd], hierarchies: Hierarchies
-) -> None:
-    if launch.has_netns and netns is None:
-        raise InvalidParameterError("network namespace is missing")
-    terminal = _wants_terminal(launch.config)
-    os.makedirs(launch.state_dir, mode=0o700, exist_ok=True)
-    started_at = time.time_ns()
-    with Streams(terminal=terminal, open_stdin=launch.open_stdin) as streams:
-        ours, theirs = Channel.pair()
-        netns_fd = None if netns is None else netns.fileno()
-        worker = fork_worker(lambda: _create(theirs, launch, netns_fd, streams.theirs, hierarchies))
-        theirs.close()
-        # beside the worker's work
-        set_name(b"orlop-shim")
-        clients = _clients(launch.attach, fds, terminal=terminal)
-        log = JsonLog(launch.log) if launch.log is not None else None
-        try:
-            running = _created(ours, hierarchies)
-        finally:
-            ours.close()
-            os.waitpid(worker, 0)
-        streams.started(running.master)
-    if netns is not None:
-        netns.close()
-    loop = Loop(
-        control,
-        running,
-        streams,
-        state_dir=launch.state_dir,
-        clients=clients,
-        log=log,
-        stdin_once=launch.stdin_once,
-        started_at=started_at,
-        owns_cgroup=True,
-    )
-    _serve(loop)
+        return
+    try:
+        handover.hand_over(
+            shim,
+            control,
+            launch,
+            running=running,
+            streams=streams,
+            started_at=started_at,
+            clients=fds,
+            log=log,
+            listener=handover.announce(control, running, started_at=started_at, state_dir=launch.state_dir),
+        )
+    except (OrlopError, OSError) as error:
+        # What nobody can hold must not stay behind as an orphan.
+        record = undo(running, launch.state_dir, _text(error), started_at=started_at)
+        with suppress(OSError):
+            control.send({"event": "exit", **to_message(record)})
 
 
 def _create(
-    answer: Channel,
-    launch: ContainerLaunch,
-    netns: int | None,
-    stdio: tuple[int, int, int] | None,
-    hierarchies: Hierarchies,
-) -> None:
-    """Do the work of creating, in a child of the shim: init becomes the shim's child."""
-    try:
-        creation = Creation(
-            id=launch.id,
-            config=parse_config(launch.config),
-            root_target=launch.state_dir,  # covered in init's own mount namespace only
-            overlay=launch.overlay,
-            netns=netns,
-            stdio=stdio,
-            console_size=launch.console_size,
-            reap=launch.init,
-            for_parent=True,
-        )
-        running = create(creation, hierarchies)
-        fds = [running.pidfd.fileno(), *(() if running.master is None else (running.master.fileno(),))]
-        answer.send({"pid": running.pid, "cgroup": running.cgroup.path}, fds)
-    except BaseException as error:  # noqa: BLE001 - the answer is the only way to tell
-        report(answer, error)
-
-
-def _created(answers: Channel, hierarchies: Hierarchies) -> RunningProcess:
-    """Wait for the worker's answer. Raises what it reported."""
-    got = answers.receive()
-    if got is None:
-        raise SystemFailureError("container was not created: its worker died")
-    message, fds = got
-    error = message.get("error")
-    if isinstance(error, dict):
-        raise from_kind(str(error.get("kind")), str(error.get("message")))
-    pid, path = message.get("pid"), message.get("cgroup")
-    if not isinstance(pid, int) or not isinstance(path, str) or not fds:
-        raise SystemFailureError("malformed answer of the worker")
-    pidfd, *rest = fds
-    return RunningProcess(pid, pidfd, rest[0] if rest else None, open_cgroup(hierarchies, path))
+    launch: ContainerLaunch, netns: OwnedFd | None, stdio: tuple[int, int, int] | None, hierarchies: Hierarchies
+) -> RunningProcess:
+    """Create the container with its init as a child of the shim."""
+    creation = Creation(
+        id=launch.id,
+        config=parse_config(launch.config),
+        root_target=launch.state_dir,  # covered in init's own mount namespace only
+        overlay=launch.overlay,
+        netns=None if netns is None else netns.fileno(),
+        stdio=stdio,
+        console_size=launch.console_size,
+        reap=launch.init,
+        for_parent=True,
+    )
+    return create(creation, hierarchies)
 
 
 def _wants_terminal(config: JsonObject) -> bool:
-    """Look at one field; the worker parses and checks the whole."""
+    """Look at one field, before the whole is parsed and checked."""
     process = config.get("process")
     return isinstance(process, dict) and process.get("terminal") is True
 
@@ -183,23 +169,35 @@ def _serve(loop: Loop) -> None:
         loop.run()
     except (OrlopError, OSError) as error:
         # The shim's own failure: what it holds must not stay behind as an orphan.
-        loop.abandon(os_error_text(error) if isinstance(error, OSError) else str(error))
+        loop.abandon(_text(error))
+
+
+def _check_clients(targets: tuple[AttachTarget, ...], fds: list[OwnedFd]) -> None:
+    if len(targets) != len(fds):
+        raise InvalidParameterError(f"{len(targets)} clients expected, got {len(fds)} sockets")
 
 
 def _clients(targets: tuple[AttachTarget, ...], fds: list[OwnedFd], *, terminal: bool) -> list[Client]:
-    if len(targets) != len(fds):
-        raise InvalidParameterError(f"{len(targets)} clients expected, got {len(fds)} sockets")
+    _check_clients(targets, fds)
     return [
         Client(socket.socket(fileno=fd.release()), target, terminal=terminal)
         for target, fd in zip(targets, fds, strict=True)
     ]
 
 
-def _failed(control: Channel, error: OrlopError | OSError) -> None:
-    kind = error.kind if isinstance(error, OrlopError) else SystemFailureError.kind
-    text = os_error_text(error) if isinstance(error, OSError) else str(error)
-    with contextlib.suppress(OSError):
+def _failed(control: Channel, error: BaseException) -> None:
+    if isinstance(error, OrlopError):
+        kind, text = error.kind, str(error)
+    elif isinstance(error, OSError):
+        kind, text = SystemFailureError.kind, os_error_text(error)
+    else:
+        kind, text = OrlopError.kind, f"{type(error).__name__}: {error}"
+    with suppress(OSError):
         control.send({"event": "failed", "error": {"kind": kind, "message": text}})
+
+
+def _text(error: OrlopError | OSError) -> str:
+    return os_error_text(error) if isinstance(error, OSError) else str(error)
 
 
 def _object(message: JsonObject, name: str) -> JsonObject:

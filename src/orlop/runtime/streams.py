@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from orlop.kernel import pty
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -43,6 +43,13 @@ class Streams:
         self.theirs = (in_read, out_write, err_write)
         self._handed = [in_read, out_write, err_write]
         self.readers = {out_read: "stdout", err_read: "stderr"}
+
+    @classmethod
+    def adopt(cls, readers: dict[int, str], writer: int | None, *, terminal: bool) -> Streams:
+        """Take over our ends, non-blocking, of a program that has its own."""
+        streams = cls(terminal=True, open_stdin=writer is not None)  # a terminal's are not made here
+        streams.terminal, streams.readers, streams.writer = terminal, readers, writer
+        return streams
 
     def __enter__(self) -> Streams:
         return self

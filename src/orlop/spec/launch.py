@@ -7,15 +7,19 @@ key, or a value of another type, is an :class:`~orlop.errors.InvalidParameterErr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar, cast, get_args, get_origin, get_type_hints
-
 from orlop.errors import InvalidParameterError
+from orlop.spec.record import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from orlop.spec.json import JsonObject, JsonValue
 
-T = TypeVar("T")
+    T = TypeVar("T")
+    # Takes a value and the name of its field, returns the value as the class has it. Raises InvalidParameterError.
+    Check = Callable[[JsonValue, str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +161,17 @@ class ExitRecord:
 
 
 def to_message(value: object) -> JsonObject:
-    """Turn one of this module's values into a JSON object."""
-    return cast("JsonObject", _plain(value))
+    """Turn one of this module's values, or another record of such fields, into a JSON object."""
+    names = type(value).__record_fields__  # type: ignore[attr-defined]  # of orlop.spec.record
+    return {name: _plain(getattr(value, name)) for name in names}
 
 
 def _plain(value: object) -> JsonValue:
-    slots = getattr(type(value), "__dataclass_fields__", None)
-    if slots is not None:
-        return {name: _plain(getattr(value, name)) for name in slots}
+    if hasattr(type(value), "__record_fields__"):
+        return to_message(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return cast("JsonValue", value)
+    return value  # type: ignore[return-value]  # JSON by the fields' types
 
 
 def from_message(cls: type[T], message: JsonObject) -> T:
@@ -176,50 +180,81 @@ def from_message(cls: type[T], message: JsonObject) -> T:
     Raises:
         InvalidParameterError: an unknown or missing key, or a value of another type.
     """
-    hints = _hints(cls)
-    unknown = message.keys() - hints.keys()
-    if unknown:
-        raise InvalidParameterError(f"unknown field of {cls.__name__}: {min(unknown)}")
+    checks = _CHECKS.get(cls) or _checks(cls)
+    values = {}
+    for name, value in message.items():
+        check = checks.get(name)
+        if check is None:
+            raise InvalidParameterError(f"unknown field of {cls.__name__}: {name}")
+        values[name] = check(value, name)
     try:
-        return cls(**{name: _typed(hints[name], value, name) for name, value in message.items()})
+        return cls(**values)
     except TypeError as error:
         raise InvalidParameterError(f"bad {cls.__name__}: {error}") from None
 
 
-_HINTS: dict[type, dict[str, object]] = {}
+_CHECKS: dict[type, dict[str, Check]] = {}
+_RECORDS: dict[str, type] = {}
 
 
-def _hints(cls: type) -> dict[str, object]:
-    if cls not in _HINTS:
-        _HINTS[cls] = get_type_hints(cls, {**globals(), "JsonValue": object})
-    return _HINTS[cls]
+def _checks(cls: type) -> dict[str, Check]:
+    """Return how each field is checked, made of its annotation's text once."""
+    annotations = cls.__annotations__
+    checks = _CHECKS[cls] = {
+        name: _check(annotations[name])
+        for name in cls.__record_fields__  # type: ignore[attr-defined]
+    }
+    return checks
 
 
-def _typed(hint: object, value: JsonValue, name: str) -> object:
-    options = get_args(hint)
-    origin = get_origin(hint)
-    if origin is not None and type(None) in options:
-        if value is None:
-            return None
-        hint = next(option for option in options if option is not type(None))
-        origin, options = get_origin(hint), get_args(hint)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise InvalidParameterError(f"bad {name}: not a list")
-        variadic = len(options) == 2 and options[1] is Ellipsis
-        if not variadic and len(value) != len(options):
-            raise InvalidParameterError(f"bad {name}: {len(options)} items expected")
-        return tuple(_typed(options[0] if variadic else options[i], item, name) for i, item in enumerate(value))
-    if origin is dict:
-        hint = dict
-    if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
+def _check(annotation: str) -> Check:
+    if annotation.endswith(" | None"):
+        some = _check(annotation.removesuffix(" | None"))
+        return lambda value, name: None if value is None else some(value, name)
+    if annotation.startswith("tuple["):
+        return _tuple_check(annotation[len("tuple[") : -1].split(", "))
+    if annotation in _RECORDS:
+        return _record_check(_RECORDS[annotation])
+    wanted = {"str": str, "int": int, "bool": bool, "dict": dict}[annotation.partition("[")[0]]
+
+    def plain(value: JsonValue, name: str) -> object:
+        if type(value) is not wanted:  # an exact type: True is no number
+            raise InvalidParameterError(f"bad {name}: {value!r:.80}")
+        return value
+
+    return plain
+
+
+def _tuple_check(items: list[str]) -> Check:
+    if items[1:] == ["..."]:
+        item = _check(items[0])
+        return lambda value, name: tuple([item(one, name) for one in _list(value, name)])
+    checks = [_check(one) for one in items]
+
+    def fixed(value: JsonValue, name: str) -> object:
+        values = _list(value, name)
+        if len(values) != len(checks):
+            raise InvalidParameterError(f"bad {name}: {len(checks)} items expected")
+        return tuple([check(one, name) for check, one in zip(checks, values, strict=True)])
+
+    return fixed
+
+
+def _record_check(cls: type) -> Check:
+    def record(value: JsonValue, name: str) -> object:
         if not isinstance(value, dict):
             raise InvalidParameterError(f"bad {name}: not an object")
-        return from_message(hint, value)
-    if not isinstance(hint, type) or not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise InvalidParameterError(f"bad {name}: {value!r:.80}")
+        return from_message(cls, value)
+
+    return record
+
+
+def _list(value: JsonValue, name: str) -> list[JsonValue]:
+    if not isinstance(value, list):
+        raise InvalidParameterError(f"bad {name}: not a list")
     return value
 
 
 for _cls in (OverlayRoot, LogTarget, AttachTarget, ContainerLaunch, ExecLaunch, ExitRecord):
-    _hints(_cls)
+    _RECORDS[_cls.__name__] = _cls
+    _checks(_cls)

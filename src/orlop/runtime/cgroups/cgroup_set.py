@@ -22,6 +22,9 @@ class OomEvents(Protocol):
     def fileno(self) -> int:
         """Return a descriptor that is readable when something happened; always the same."""
 
+    def descriptors(self) -> tuple[int, ...]:
+        """Return what another process needs to go on with the watch (``adopt_oom_events``); none: nothing to watch."""
+
     def drain(self) -> None:
         """Read what made it readable."""
 

@@ -31,6 +31,17 @@ class OomEventsV1:
             self.close()
             raise
 
+    @classmethod
+    def adopt(cls, event: OwnedFd, control: OwnedFd) -> OomEventsV1:
+        """Take over the descriptors of a watch that another process made."""
+        events = cls.__new__(cls)
+        events._event, events._control = event, control  # noqa: SLF001 - its own
+        return events
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return what :meth:`adopt` takes."""
+        return self._event.fileno(), self._control.fileno()
+
     def fileno(self) -> int:
         """Return the eventfd."""
         return self._event.fileno()
@@ -69,6 +80,17 @@ class OomEventsV2:
             self._inotify.close()
             raise
 
+    @classmethod
+    def adopt(cls, notifications: OwnedFd, file: OwnedFd) -> OomEventsV2:
+        """Take over the descriptors of a watch that another process made."""
+        events = cls.__new__(cls)
+        events._inotify, events._events = notifications, file  # noqa: SLF001 - its own
+        return events
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return what :meth:`adopt` takes."""
+        return self._inotify.fileno(), self._events.fileno()
+
     def fileno(self) -> int:
         """Return the inotify descriptor."""
         return self._inotify.fileno()
@@ -104,6 +126,10 @@ class NoOomEvents:
     def __init__(self) -> None:
         self._event = OwnedFd(eventfd.eventfd())
 
+    def descriptors(self) -> tuple[int, ...]:
+        """Return nothing to hand on."""
+        return ()
+
     def fileno(self) -> int:
         """Return a descriptor that is never readable."""
         return self._event.fileno()
@@ -118,6 +144,11 @@ class NoOomEvents:
     def close(self) -> None:
         """Close the descriptor."""
         self._event.close()
+
+
+def adopt_oom_events(version: int, first: OwnedFd, second: OwnedFd) -> OomEventsV1 | OomEventsV2:
+    """Take over a watch that another process made, by its ``descriptors``."""
+    return OomEventsV1.adopt(first, second) if version == 1 else OomEventsV2.adopt(first, second)
 
 
 def counter(text: str, name: str) -> int:

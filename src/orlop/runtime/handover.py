@@ -1,0 +1,174 @@
+"""What the worker that starts a container hands to the shim: one packet with everything that was opened.
+
+A shim lives as long as its container and there is one for each, so what it executes and touches is kept small: until
+something happens it neither reads the packet nor makes an object of it, but waits on an epoll descriptor that comes
+with it, in which the worker registered everything.
+"""
+
+from __future__ import annotations
+
+import select
+
+from orlop.errors import OrlopError, UnavailableError
+from orlop.kernel.plain import socket
+from orlop.primitives.channel import decode, encode, receive_packet, send_packet
+from orlop.primitives.scope import suppress
+from orlop.runtime.cgroups import open_cgroup
+from orlop.runtime.cgroups.events import adopt_oom_events
+from orlop.runtime.clients import Client
+from orlop.runtime.container import RunningProcess
+from orlop.runtime.control import listen, started_event
+from orlop.runtime.json_log import JsonLog
+from orlop.runtime.loop import Loop, write_pid
+from orlop.runtime.streams import Streams
+from orlop.spec.launch import AttachTarget, LogTarget, from_message, to_message
+from orlop.spec.record import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orlop.primitives.channel import Channel
+    from orlop.primitives.owned_fd import OwnedFd
+    from orlop.runtime.cgroups import Hierarchies
+    from orlop.spec.launch import ContainerLaunch
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A container that runs.
+
+    Attributes:
+        pid: of init, the shim's child.
+        cgroup: below the hierarchies' roots.
+        started_at: nanoseconds since the epoch.
+        state_dir: as in ContainerLaunch, like ``open_stdin``, ``stdin_once``, ``log`` and ``attach``.
+        terminal: whether it has one; its master is ``stdout``, and standard input too.
+        fds: what each descriptor is.
+    """
+
+    pid: int
+    cgroup: str
+    started_at: int
+    state_dir: str
+    terminal: bool
+    open_stdin: bool
+    stdin_once: bool
+    fds: tuple[str, ...]
+    log: LogTarget | None = None
+    attach: tuple[AttachTarget, ...] = ()
+
+
+def announce(control: Channel, running: RunningProcess, *, started_at: int, state_dir: str) -> socket.socket:
+    """Make the running container known, in its state directory and to the engine; returns the listening socket.
+
+    Raises:
+        UnavailableError: the engine died before it knew: the start was never acknowledged, so it must not have
+            happened (faults R3).
+        OSError: the state directory cannot be written.
+    """
+    write_pid(state_dir, running.pid)
+    listener = listen(state_dir)
+    try:
+        control.send(started_event(running.pid, started_at), (running.pidfd.fileno(),))
+    except OSError:
+        raise UnavailableError("engine is gone") from None
+    return listener
+
+
+def hand_over(  # noqa: PLR0913 - each is handed over
+    shim: socket.socket,
+    control: Channel,
+    launch: ContainerLaunch,
+    *,
+    running: RunningProcess,
+    streams: Streams,
+    started_at: int,
+    clients: list[OwnedFd],
+    log: int | None,
+    listener: socket.socket,
+) -> None:
+    """Send everything to the shim, which waits for it. Raises OSError when there is no shim any more."""
+    fds = [("pidfd", running.pidfd.fileno()), ("listener", listener.fileno())]
+    fds += [(name, fd) for fd, name in streams.readers.items()]
+    with suppress(OrlopError, OSError):
+        fds += [("oom", fd) for fd in running.cgroup.oom_events().descriptors()]
+    epoll = select.epoll()
+    for fd in dict(reversed(fds)).values():  # of the two of "oom" the first
+        epoll.register(fd, select.EPOLLIN)
+    epoll.register(control.fileno(), select.EPOLLIN)
+    for client in clients:
+        epoll.register(client.fileno(), select.EPOLLOUT)  # at once: clients are served by the loop
+        fds.append(("client", client.fileno()))
+    if streams.writer is not None and streams.writer not in streams.readers:
+        fds.append(("stdin", streams.writer))
+    if log is not None:
+        fds.append(("log", log))
+    state = Handover(
+        pid=running.pid,
+        cgroup=running.cgroup.path,
+        started_at=started_at,
+        state_dir=launch.state_dir,
+        terminal=streams.terminal,
+        open_stdin=launch.open_stdin,
+        stdin_once=launch.stdin_once,
+        fds=tuple([name for name, _ in fds]),
+        log=launch.log,
+        attach=launch.attach,
+    )
+    data, numbers, spill = encode(to_message(state), [*[fd for _, fd in fds], epoll.fileno()])
+    send_packet(shim, data, numbers)
+    if spill is not None:
+        spill.close()
+
+
+class Packet:
+    """A handover that was received and not looked at."""
+
+    __slots__ = ("_data", "_epoll", "_fds")
+
+    def __init__(self, data: bytes, fds: list[OwnedFd]) -> None:
+        self._data = data
+        self._epoll = select.epoll.fromfd(fds.pop().release())
+        self._fds = fds
+
+    def wait(self) -> None:
+        """Wait until something happened."""
+        self._epoll.poll(None, 1)
+        self._epoll.close()
+
+    def open(self, control: Channel, hierarchies: Hierarchies) -> Loop:
+        """Make the loop that serves the container from here on."""
+        message, fds = decode(self._data, self._fds)
+        state = from_message(Handover, message)
+        named: dict[str, list[OwnedFd]] = {}
+        for name, fd in zip(state.fds, fds, strict=True):
+            named.setdefault(name, []).append(fd)
+        readers: dict[int, str] = {named[name][0].release(): name for name in ("stdout", "stderr") if name in named}
+        writer: int | None = None
+        if "stdin" in named:
+            writer = named["stdin"][0].release()
+        elif state.terminal and state.open_stdin:
+            writer = next(iter(readers))
+        targets = zip(state.attach, named.get("client", ()), strict=True)
+        log = None if state.log is None else JsonLog(state.log, named["log"][0].release())
+        oom = named.get("oom")
+        return Loop(
+            control,
+            RunningProcess(state.pid, named["pidfd"][0], None, open_cgroup(hierarchies, state.cgroup)),
+            Streams.adopt(readers, writer, terminal=state.terminal),
+            state_dir=state.state_dir,
+            clients=[
+                Client(socket.socket(fileno=fd.release()), target, terminal=state.terminal) for target, fd in targets
+            ],
+            log=log,
+            stdin_once=state.stdin_once,
+            started_at=state.started_at,
+            owns_cgroup=True,
+            listener=socket.socket(fileno=named["listener"][0].release()),
+            oom=None if oom is None else adopt_oom_events(hierarchies.version, oom[0], oom[1]),
+        )
+
+
+def receive(worker: socket.socket) -> Packet | None:
+    """Wait for the worker's packet; None when it ended without one."""
+    data, fds = receive_packet(worker)
+    return Packet(data, fds) if data else None
