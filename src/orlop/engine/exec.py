@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import select
 import signal
 import socket
 from dataclasses import dataclass
@@ -14,8 +15,16 @@ from typing import TYPE_CHECKING
 from orlop.engine.containers.attaching import parse_detach_keys
 from orlop.engine.containers.health import OUTPUT_LIMIT, HealthMonitor
 from orlop.engine.containers.oci_config import environment, user_object
+from orlop.engine.containers.start_failure import exec_failure
 from orlop.engine.containers.trees import remove_flat
-from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, OrlopError
+from orlop.errors import (
+    ConflictError,
+    InvalidParameterError,
+    NotFoundError,
+    OrlopError,
+    SystemFailureError,
+    UnavailableError,
+)
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.runtime.security import capabilities
 from orlop.runtime.users import validate_user
@@ -145,7 +154,7 @@ class ExecService:
         try:
             started = await self._launch(session, targets, client, console_size or request.console_size)
         except OrlopError as error:
-            session.exit_code = {"command_not_found": 127, "command_not_executable": 126}.get(error.kind, 128)
+            session.exit_code = {"command_not_found": 127, "command_not_executable": 126}.get(error.kind, 126)
             self._ended(session)
             raise
         finally:
@@ -183,8 +192,14 @@ class ExecService:
         )
         clients: Sequence[int] = [client.fileno()] if client is not None else []
         spawner = self._containers.spawner
-        session.shim = await spawner.start_exec(launch, pidfd=container.pidfd.fileno(), attach=clients)
-        return await asyncio.shield(session.shim.started)
+        try:
+            session.shim = await spawner.start_exec(launch, pidfd=container.pidfd.fileno(), attach=clients)
+            return await session.shim.wait_started()
+        except OrlopError as error:
+            if isinstance(error, (SystemFailureError, UnavailableError)) and _has_ended(container):
+                # whatever was missing on the way went with the container
+                raise ConflictError(f"container {container.id} is not running") from error
+            raise exec_failure(error) from error
 
     def _process(self, container: Container, request: ExecCreate) -> JsonObject:
         definition = container.definition
@@ -212,9 +227,18 @@ class ExecService:
     async def _watch(self, session: Session) -> None:
         if session.shim is None:
             return
-        record = await asyncio.shield(session.shim.ended)
-        session.exit_code = record.exit_code if record is not None else 137
-        self._ended(session)
+        await asyncio.wait([session.shim.ended])
+        self._settle(session)
+
+    def _settle(self, session: Session) -> None:
+        """Take the end over if it is known.
+
+        Clients ask for the exit code the moment their stream ends, which can be before the watching task's turn.
+        """
+        if session.running and session.shim is not None and session.shim.ended.done():
+            record = session.shim.ended.result()
+            session.exit_code = record.exit_code if record is not None else 137
+            self._ended(session)
 
     def _ended(self, session: Session) -> None:
         if session.shim is not None:
@@ -242,6 +266,7 @@ class ExecService:
     def inspect(self, exec_id: str) -> JsonObject:
         """Return the document of ``GET /exec/{id}/json``."""
         session = self.get(exec_id)
+        self._settle(session)
         request = session.request
         words = request.cmd or [""]
         return {
@@ -324,3 +349,11 @@ def _require_running(container: Container) -> None:
         raise ConflictError(f"Container {container.id} is restarting, wait until the container is running")
     if not container.alive:
         raise ConflictError(f"container {container.id} is not running")
+
+
+def _has_ended(container: Container) -> bool:
+    if container.pidfd is None or not container.alive:
+        return True
+    poll = select.poll()  # the process may be gone before its shim has said so
+    poll.register(container.pidfd.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # A shim answers from a loop that never blocks; one that is silent for this long is stopped or swapped out.
 _ANSWER_SECONDS = 10.0
+# A start takes milliseconds; a bind source on a dead network file system takes for ever, and the lock must not.
+START_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,20 @@ class ShimConnection:
         self._sequence = 0
         self._answers: dict[int, asyncio.Future[None]] = {}
         self._packets = PacketSocket(sock, self._received, self._gone)
+
+    async def wait_started(self) -> Started:
+        """Wait until the program runs.
+
+        Raises:
+            UnavailableError: the shim says nothing for :data:`START_SECONDS`. It is to be closed then: it gives up
+                a container that nobody takes over.
+            OrlopError: why the program will never run.
+        """
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                return await asyncio.shield(self.started)
+        except TimeoutError:
+            raise UnavailableError(f"container was not started within {START_SECONDS:.0f} s") from None
 
     async def attach(self, target: AttachTarget, client: int) -> None:
         """Give the shim a client's socket; the caller keeps (and closes) its own descriptor."""

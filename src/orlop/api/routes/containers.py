@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from orlop.api.call import Call, Route
 from orlop.api.hijack import MULTIPLEXED_STREAM, RAW_STREAM, hijack
+from orlop.api.moments import parse_moment
 from orlop.api.responses import ByteStream, JsonStream, empty, json_response
 from orlop.engine.containers.attaching import parse_detach_keys
 from orlop.errors import InvalidParameterError, UnsupportedError
@@ -97,10 +98,9 @@ class _Handlers:
 
     async def create(self, call: Call) -> web.Response:
         body = await call.body_object()
-        platform = call.text("platform")
-        if platform and platform.split("/")[0] != "linux":
-            raise InvalidParameterError(f"operating system is not supported: {platform}")
-        container_id, warnings = self._containers.create(decode_create(body), call.text("name"))
+        container_id, warnings = self._containers.create(
+            decode_create(body), call.text("name"), platform=call.text("platform")
+        )
         return json_response({"Id": container_id, "Warnings": warnings}, status=201)
 
     async def inspect(self, call: Call) -> web.Response:
@@ -164,7 +164,12 @@ class _Handlers:
         return empty()
 
     async def prune(self, call: Call) -> web.Response:
-        removed, space = await self._containers.prune(call.filters())
+        filters = call.filters()
+        moments = filters.get("until", [])
+        if len(moments) > 1:
+            raise InvalidParameterError("more than one until filter specified")
+        until = parse_moment(moments[0]) if moments else None
+        removed, space = await self._containers.prune(filters, until=until)
         return json_response({"ContainersDeleted": removed or None, "SpaceReclaimed": space})
 
 

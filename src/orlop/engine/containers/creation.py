@@ -15,9 +15,10 @@ from orlop.engine.containers.limits import check_limits
 from orlop.engine.containers.log_target import check_log_config
 from orlop.engine.containers.mounts import resolve_mounts
 from orlop.engine.containers.oci_config import Surroundings, masked_paths, oci_config, readonly_paths
+from orlop.engine.containers.platforms import require_platform
 from orlop.engine.containers.records import Definition
 from orlop.engine.containers.refusals import refuse_unsupported, require_host_modes_agree
-from orlop.errors import InvalidParameterError
+from orlop.errors import InvalidParameterError, NotFoundError
 from orlop.kernel.rlimit import NUMBERS as RLIMITS
 from orlop.runtime.security.sysctl import check_sysctls
 from orlop.runtime.users import validate_user
@@ -90,7 +91,7 @@ class Creator:
         self._networks = networks
         self._events = events
 
-    def create(self, request: ContainerCreate, name: str) -> tuple[Container, list[str]]:
+    def create(self, request: ContainerCreate, name: str, *, platform: str = "") -> tuple[Container, list[str]]:
         """Create a container and return it with warnings; undone completely on error.
 
         Raises:
@@ -99,6 +100,7 @@ class Creator:
         """
         chosen = self._directory.choose_name(name)
         image = self._images.resolve(request.config.image)
+        require_platform(platform, request.config.image, image.config)
         container_id = generate_id()
         host = self._complete_host(request)
         config = self._complete_config(request.config, image.config.config, container_id, host=host)
@@ -142,12 +144,16 @@ class Creator:
 
     def _complete_host(self, request: ContainerCreate) -> HostConfig:
         host = check_limits(request.host_config)
-        _check_restart_policy(host.restart_policy)
+        check_restart_policy(host.restart_policy)
         mode = host.network_mode or "default"
         if request.config.network_disabled:
             mode = "none"
         if mode.startswith("container:"):
-            mode = f"container:{self._directory.get(mode.removeprefix('container:')).id}"
+            try:
+                mode = f"container:{self._directory.get(mode.removeprefix('container:')).id}"
+            except NotFoundError as error:
+                # Clients take a 404 here for a missing image, and pull it.
+                raise InvalidParameterError(str(error)) from error
         log = host.log_config
         if not log.type:
             log = LogConfig(type=self._settings.log_driver, config={**self._settings.log_options, **(log.config or {})})
@@ -214,6 +220,11 @@ class Creator:
         warnings = []
         if host.network_mode == "host" and (host.port_bindings or host.publish_all_ports):
             warnings.append("Published ports are discarded when using host network mode")
+        if host.oom_kill_disable and not host.memory:
+            warnings.append(
+                "OOM killer is disabled for the container, but no memory limit is set, this can result in the system"
+                " running out of resources."
+            )
         return warnings
 
 
@@ -234,7 +245,8 @@ def port_requests(definition: Definition) -> tuple[object, ...]:
     return tuple(requests)
 
 
-def _check_restart_policy(policy: RestartPolicy) -> None:
+def check_restart_policy(policy: RestartPolicy) -> None:
+    """Refuse what is no restart policy. Raises InvalidParameterError in dockerd's words."""
     if policy.name not in _RESTART:
         raise InvalidParameterError(
             f"invalid restart policy: unknown policy '{policy.name}'; use one of"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +13,7 @@ from orlop.engine.containers.mounts import make_bind_sources
 from orlop.engine.containers.namespaces import host_devices, shared_namespaces
 from orlop.engine.containers.oci_config import Surroundings, oci_config
 from orlop.engine.containers.state import Status
+from orlop.engine.containers.start_failure import start_failure
 from orlop.engine.containers.trees import remove_flat
 from orlop.errors import ConflictError, NotModifiedError, OrlopError, SystemFailureError
 from orlop.network.sandbox import AttachRequest
@@ -185,7 +185,10 @@ class Launcher:
         failed.callback(container.close_pending)
         shim = await self._spawner.start_container(launch, netns=netns, attach=clients)
         try:
-            started = await asyncio.shield(shim.started)
+            started = await shim.wait_started()
+        except OrlopError as error:
+            shim.close()
+            raise start_failure(error) from error
         except BaseException:
             shim.close()
             raise

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from orlop.engine.containers.container import Container
     from orlop.engine.containers.directory import Directory
     from orlop.network.sandbox import Sandbox
+    from orlop.spec.docker.containers import HostConfig
     from orlop.spec.json import JsonObject, JsonValue
 
 _NANO = 1_000_000_000
@@ -122,10 +123,7 @@ class Selection:
         _check_values(filters.get("health", ()), _HEALTH, "health")
         self._before = [directory.get(name).definition.created_at for name in filters.get("before", ())]
         self._since = [directory.get(name).definition.created_at for name in filters.get("since", ())]
-        try:
-            self._exited = [int(code) for code in filters.get("exited", ())]
-        except ValueError as error:
-            raise InvalidParameterError(f"invalid filter 'exited={error}'") from None
+        self._exited = [_exit_code(text) for text in filters.get("exited", ())]
 
     @property
     def shows_stopped(self) -> bool:
@@ -146,7 +144,7 @@ class Selection:
         if "name" in filters:
             checks["name"] = any(_name_matches(value, container.name) for value in filters["name"])
         if "label" in filters:
-            checks["label"] = all(_label_matches(value, definition.config.labels or {}) for value in filters["label"])
+            checks["label"] = all(label_matches(value, definition.config.labels or {}) for value in filters["label"])
         if "ancestor" in filters:
             wanted = {self._image_ids.get(value, value) for value in filters["ancestor"]}
             checks["ancestor"] = definition.image_id in wanted or definition.image_name in wanted
@@ -162,7 +160,7 @@ class Selection:
         if "expose" in filters:
             checks["expose"] = _ports_match(filters["expose"], definition.config.exposed_ports or {})
         if "publish" in filters:
-            checks["publish"] = _ports_match(filters["publish"], definition.host.port_bindings or {})
+            checks["publish"] = _ports_match(filters["publish"], _published(definition.host))
         if self._before:
             checks["before"] = definition.created_at < min(self._before)
         if self._since:
@@ -193,14 +191,45 @@ def _name_matches(pattern: str, name: str) -> bool:
     raise InvalidParameterError(f"invalid filter 'name={pattern}': only names, ^ and $ are supported")
 
 
-def _label_matches(wanted: str, labels: Mapping[str, str]) -> bool:
+def label_matches(wanted: str, labels: Mapping[str, str]) -> bool:
+    """Whether ``key`` or ``key=value`` is among the labels."""
     key, equals, value = wanted.partition("=")
     return key in labels and (not equals or labels[key] == value)
 
 
+def _exit_code(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidParameterError(f"invalid filter 'exited={text}'") from None
+
+
+def _published(host: HostConfig) -> list[str]:
+    """Return the host's ports that were asked for: those are what dockerd's ``publish`` filter means."""
+    return [
+        f"{binding.host_port}/{port.partition('/')[2] or 'tcp'}"
+        for port, bindings in (host.port_bindings or {}).items()
+        for binding in bindings or ()
+        if binding.host_port
+    ]
+
+
 def _ports_match(wanted: Iterable[str], ports: Iterable[str]) -> bool:
-    normal = {port if "/" in port else f"{port}/tcp" for port in ports}
-    return any((port if "/" in port else f"{port}/tcp") in normal for port in wanted)
+    """Whether any of ``80``, ``80/udp`` and ``80-90/tcp`` covers any of the ports."""
+    ranges = [_port_range(text) for text in wanted]
+    return any(
+        protocol == other_protocol and first <= other_last and other_first <= last
+        for first, last, protocol in ranges
+        for other_first, other_last, other_protocol in map(_port_range, ports)
+    )
+
+
+def _port_range(text: str) -> tuple[int, int, str]:
+    numbers, _, protocol = text.partition("/")
+    first, _, last = numbers.partition("-")
+    if not first.isdecimal() or not (last or first).isdecimal():
+        raise InvalidParameterError(f"invalid port: {text}")
+    return int(first), int(last or first), protocol or "tcp"
 
 
 def now() -> int:

@@ -83,7 +83,7 @@ def oci_config(definition: Definition, surroundings: Surroundings) -> JsonObject
         "ociVersion": "1.2.0",
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
         "process": process,
-        "mounts": [*_default_mounts(host, definition.mounts, surroundings), *_mounts(definition.mounts, surroundings)],
+        "mounts": [*_default_mounts(host, definition.mounts, surroundings), *_mounts(definition, surroundings)],
         "linux": linux,
     }
     if "uts" not in surroundings.shared:
@@ -220,12 +220,16 @@ def _default_mounts(host: HostConfig, points: Sequence[MountPoint], surroundings
     ]
 
 
-def _mounts(points: Sequence[MountPoint], surroundings: Surroundings) -> list[JsonValue]:
+def _mounts(definition: Definition, surroundings: Surroundings) -> list[JsonValue]:
+    points = definition.mounts
+    # A read-only root is read-only with what the engine puts into it.
+    options = ["rbind", "rprivate", *(["ro"] if definition.host.readonly_rootfs else [])]
     taken = {point.destination for point in points}
     result: list[JsonValue] = [_mount(point) for point in points]
     for target, source in surroundings.files.items():
         if target not in taken:
-            result.append({"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate"]})
+            entry: JsonObject = {"destination": target, "type": "bind", "source": source}
+            result.append({**entry, "options": list[JsonValue](options)})
     return result
 
 

@@ -22,7 +22,7 @@ def refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
     if host.runtime not in RUNTIMES:
         raise InvalidParameterError(f"unknown or invalid runtime name: {host.runtime}")
     if host.isolation not in {"", "default"}:
-        raise InvalidParameterError(f"invalid isolation '{host.isolation}' on linux")
+        raise InvalidParameterError(f"invalid isolation: \"{host.isolation}\" - linux only supports 'default'")
     if host.userns_mode not in {"", "host"}:
         raise UnsupportedError(f"user namespace mode is not supported: {host.userns_mode}")
     if host.links:

@@ -7,8 +7,6 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from orlop.engine.containers.attaching import attach, require_attachable
 from orlop.engine.containers.cgroup_access import CgroupAccess
 from orlop.engine.containers.creation import Creator
@@ -16,21 +14,21 @@ from orlop.engine.containers.directory import Directory
 from orlop.engine.containers.ending import Endings
 from orlop.engine.containers.inspection import inspect_document
 from orlop.engine.containers.launching import Launcher
-from orlop.engine.containers.limits import check_limits, resources
 from orlop.engine.containers.listing import Selection, now, summary
 from orlop.engine.containers.log_target import log_path
 from orlop.engine.containers.processes import top_document
+from orlop.engine.containers.pruning import prunable
 from orlop.engine.containers.records import ContainerRecords
 from orlop.engine.containers.removal import Remover
 from orlop.engine.containers.restore import Restorer
 from orlop.engine.containers.state import Status
 from orlop.engine.containers.statistics import idle_document, stats_document
 from orlop.engine.containers.stopping import Stopper
+from orlop.engine.containers.updating import redefine
 from orlop.engine.containers.waiting import wait
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, NotModifiedError, OrlopError
 from orlop.image.store import ImageUser
 from orlop.logs.reader import LogQuery, read_log
-from orlop.spec.oci import parse_resources
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -152,9 +150,9 @@ class ContainerService:
         """Find a container. Raises NotFoundError, InvalidParameterError."""
         return self.directory.get(name)
 
-    def create(self, request: ContainerCreate, name: str) -> tuple[str, list[str]]:
+    def create(self, request: ContainerCreate, name: str, *, platform: str = "") -> tuple[str, list[str]]:
         """Create; returns id and warnings."""
-        container, warnings = self._creator.create(request, name)
+        container, warnings = self._creator.create(request, name, platform=platform)
         return container.id, warnings
 
     async def start(self, name: str) -> None:
@@ -223,33 +221,16 @@ class ContainerService:
         if new.removeprefix("/") == container.name:
             raise InvalidParameterError("Renaming a container with the same name as its current name")
         old = container.name
-        self.directory.rename(container, new)
+        try:
+            self.directory.rename(container, new)
+        except (ConflictError, InvalidParameterError) as error:
+            raise type(error)(f"Error when allocating new name: {error}") from error
         self.events.publish("container", "rename", container.id, container.attributes(oldName=f"/{old}"))
 
     def update(self, name: str, changes: ContainerUpdate) -> list[str]:
         """Change limits and restart policy; returns warnings."""
         container = self.get(name)
-        host = container.definition.host
-        fields = {field: getattr(changes, field) for field in changes.__struct_fields__}
-        wanted = {field: value for field, value in fields.items() if value is not None}
-        if "restart_policy" in wanted and wanted["restart_policy"].name == "":
-            del wanted["restart_policy"]
-        for field, value in tuple(wanted.items()):
-            if value in (0, "") and field != "pids_limit":
-                del wanted[field]
-        if "restart_policy" in wanted and host.auto_remove and wanted["restart_policy"].name != "no":
-            raise InvalidParameterError(
-                "Restart policy cannot be updated because AutoRemove is enabled for the container",
-            )
-        updated = check_limits(msgspec.structs.replace(host, **wanted))
-        if container.alive and set(wanted) - {"restart_policy"}:
-            cgroups = self.cgroups.open(container)
-            try:
-                cgroups.update(parse_resources({**resources(updated), "devices": []}))
-            finally:
-                cgroups.close()
-        definition = msgspec.structs.replace(container.definition, host=updated)
-        self.directory.redefine(container, definition)
+        redefine(container, changes, directory=self.directory, cgroups=self.cgroups)
         self.events.publish("container", "update", container.id, container.attributes())
         return []
 
@@ -397,18 +378,11 @@ class ContainerService:
         found = await asyncio.to_thread(self._layers.changes, container.id)
         return [{"Path": os.fsdecode(change.path), "Kind": int(change.kind)} for change in found]
 
-    async def prune(self, filters: Mapping[str, list[str]]) -> tuple[list[str], int]:
-        """Remove stopped containers; returns their ids and the bytes given back."""
-        for name in filters:
-            if name not in {"label", "label!", "until"}:
-                raise InvalidParameterError(f"invalid filter '{name}'")
-        if filters.get("label!") or filters.get("until"):
-            raise InvalidParameterError("container prune supports the label filter only")
-        selection = Selection({"label": filters["label"]} if "label" in filters else {}, self.directory, {})
+    async def prune(self, filters: Mapping[str, list[str]], *, until: int | None = None) -> tuple[list[str], int]:
+        """Remove stopped containers, made before ``until``; returns their ids and the bytes given back."""
+        wanted = prunable(filters, self.directory, until=until)
         removed, space = [], 0
-        for container in self.directory:
-            if container.state.status not in {Status.CREATED, Status.EXITED} or not selection.matches(container):
-                continue
+        for container in wanted:
             size = (await self._sizes(container))["SizeRw"]
             with contextlib.suppress(OrlopError):
                 await self._remover.remove(container)
