@@ -43,6 +43,7 @@ FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
+FSCONFIG_SET_FD = 5
 FSCONFIG_CMD_CREATE = 6
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
@@ -124,6 +125,11 @@ def fsconfig_set_string(fs_fd: int, key: str, value: str) -> None:
 def fsconfig_set_flag(fs_fd: int, key: str) -> None:
     """fsconfig(FSCONFIG_SET_FLAG)."""
     _call("fsconfig", fs_fd, FSCONFIG_SET_FLAG, key.encode(), None, 0, shown=(fs_fd, "SET_FLAG", key))
+
+
+def fsconfig_set_fd(fs_fd: int, key: str, fd: int) -> None:
+    """fsconfig(FSCONFIG_SET_FD); EINVAL where the parameter takes none."""
+    _call("fsconfig", fs_fd, FSCONFIG_SET_FD, key.encode(), None, fd, shown=(fs_fd, "SET_FD", key, fd))
 
 
 def fsconfig_create(fs_fd: int) -> None:

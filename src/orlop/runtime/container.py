@@ -15,15 +15,18 @@ from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime import init
 from orlop.runtime.cgroups import create_cgroup, normalise_path
-from orlop.runtime.rootfs import plan
+from orlop.runtime.operations import Bind
+from orlop.runtime.rootfs import plan, private_proc
 from orlop.runtime.security import apply
 from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from orlop.runtime.cgroups import CgroupSet, Hierarchies
+    from orlop.runtime.operations import Operation
+    from orlop.spec.json import JsonObject
     from orlop.spec.launch import OverlayRoot
     from orlop.spec.oci import Config, IdMapping
 
@@ -35,6 +38,11 @@ _CLONED = {
     "uts": k.CLONE_NEWUTS,
     "user": k.CLONE_NEWUSER,
 }
+
+
+_BATCH = 16  # descriptors in one message
+# whose /dev/shm comes with the joined IPC namespace: set by the engine, see orlop.runtime.shared_memory
+SHM_DONOR = "orlop.shm-of"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +107,15 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         cgroup = create_cgroup(hierarchies, cgroup_path, config.linux.resources)
         on_failure.callback(_remove_cgroup, cgroup)
         always.callback(cgroup.close)
-        flags, joins, unshare = _namespaces(creation, always)
+        donor = _donor(config, always)
+        flags, joins, unshare = _namespaces(creation, always, donor)
         user_namespace = bool(flags & k.CLONE_NEWUSER)
         operations = plan(config, cgroup.directories(), user_namespace=user_namespace)
+        trees = {} if donor is None else _shared_memory(operations, donor, always)
+        sysctls: Mapping[str, str] = config.linux.sysctl
+        if user_namespace:
+            sysctls = _before_user_namespace(creation, joins)
+            joins = ()
         ours, theirs = Channel.pair()
         on_failure.callback(ours.close)
         always.callback(theirs.close)
@@ -125,6 +139,8 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
             new_keyring=creation.new_keyring,
             user_namespace=user_namespace,
             die_with_parent=creation.die_with_parent,
+            sysctls=sysctls,
+            trees=trees,
         )
         if creation.for_parent:
             flags |= k.CLONE_PARENT
@@ -137,6 +153,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         theirs.close()
         if user_namespace:
             _map_ids(pid, config.linux.uid_mappings, config.linux.gid_mappings)
+            _send_trees(ours, pid, creation, operations, frozenset(trees))
             ours.send({"go": True})
         master, waiting = await_running(ours, started_by_fifo=creation.fifo is not None)
         on_failure.dismiss()
@@ -190,7 +207,68 @@ def _remove_cgroup(cgroup: CgroupSet) -> None:
     cgroup.remove()
 
 
-def _namespaces(creation: Creation, stack: Cleanup) -> tuple[int, Sequence[tuple[int, int]], int]:
+def _donor(config: Config, stack: Cleanup) -> int | None:
+    """Return a pidfd of the init whose IPC namespace and shared memory are joined."""
+    text = config.annotations.get(SHM_DONOR)
+    if text is None:
+        return None
+    from orlop.runtime.shared_memory import open_donor
+
+    return stack.enter_context(open_donor(text)).fileno()
+
+
+def _shared_memory(operations: Sequence[Operation], donor: int, stack: Cleanup) -> dict[int, OwnedFd]:
+    from orlop.runtime.shared_memory import clone_shared_memory
+
+    for place, operation in enumerate(operations):
+        if isinstance(operation, Bind) and operation.source == operation.destination == "/dev/shm":
+            return {place: stack.enter_context(clone_shared_memory(donor))}
+    return {}  # a volume is mounted there
+
+
+def _before_user_namespace(creation: Creation, joins: Sequence[tuple[int, int]]) -> Mapping[str, str]:
+    """Do what only the host's root may: enter namespaces of others, set their network's sysctls; returns the rest."""
+    from orlop.runtime import remapping
+
+    for fd, flag in joins:
+        k.setns(fd, flag)
+    config = creation.config
+    if creation.stdio is not None:
+        remapping.give_streams(creation.stdio, remapping.host_owner(config))
+    foreign = "sysfs" in remapping.foreign_filesystems(config, has_netns=creation.netns is not None)
+    network = {name: value for name, value in config.linux.sysctl.items() if foreign and name.startswith("net.")}
+    if network:
+        with private_proc() as proc:
+            from orlop.runtime.sysctl import write_sysctls
+
+            write_sysctls(proc.fileno(), network)
+    return {name: value for name, value in config.linux.sysctl.items() if name not in network}
+
+
+def _send_trees(
+    sync: Channel, pid: int, creation: Creation, operations: Sequence[Operation], taken: frozenset[int]
+) -> None:
+    """Make what init, which is root in its user namespace only, cannot mount itself, and hand it over."""
+    from orlop.runtime import remapping
+
+    config = creation.config
+    foreign = remapping.foreign_filesystems(config, has_netns=creation.netns is not None)
+    with Cleanup() as always:
+        userns = always.enter_context(OwnedFd(os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC))).fileno()
+        trees = remapping.prepare_trees(operations, foreign, userns, taken=taken)
+        for tree in trees.values():
+            always.callback(tree.close)
+        if creation.overlay is not None:
+            root = remapping.mount_mapped_overlay(creation.overlay, userns, remapping.host_owner(config))
+            trees[init.MADE_ROOT] = always.enter_context(root)
+        places = [*trees]
+        for start in range(0, len(places), _BATCH):
+            batch = places[start : start + _BATCH]
+            message: JsonObject = {"trees": [*batch]}
+            sync.send(message, [trees[place].fileno() for place in batch])
+
+
+def _namespaces(creation: Creation, stack: Cleanup, donor: int | None) -> tuple[int, Sequence[tuple[int, int]], int]:
     """Return clone3's flags, namespaces for init to join, and flags to unshare after the cgroup was joined."""
     flags, unshare = 0, 0
     joins: list[tuple[int, int]] = []
@@ -209,13 +287,13 @@ def _namespaces(creation: Creation, stack: Cleanup) -> tuple[int, Sequence[tuple
             raise UnsupportedError(f"{kind} namespace by path is not supported: {path}")
         else:
             fd = stack.enter_context(OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))).fileno()
-            if kind == "pid":
+            if kind == "ipc" and donor is not None:
+                joins.append((donor, k.CLONE_NEWIPC))
+            elif kind == "pid":
                 k.setns(fd, k.CLONE_NEWPID)  # for children only: the caller stays where it is
             else:
                 joins.append((fd, k.CLONE_NEWCGROUP if kind == "cgroup" else _CLONED[kind]))
     if creation.netns is not None:
-        if flags & k.CLONE_NEWUSER:
-            raise UnsupportedError("a user namespace with the engine's network is not supported")
         joins.append((creation.netns, k.CLONE_NEWNET))
     if not flags & k.CLONE_NEWNS:
         raise UnsupportedError("a container without a mount namespace of its own is not supported")

@@ -7,7 +7,7 @@ A failure travels back through the sync channel as ``{"error": {"kind", "message
 one means that execve succeeded.
 
     init                                       shim
-     │  (user namespace only) wait "go"  ◀──    writes uid_map, gid_map
+     │  (user namespace only) wait "go"  ◀──    writes uid_map, gid_map; {"trees"} + mounts made for it
      │  ──▶ {"terminal"} + pty descriptor       with a terminal only
      │  ──▶ {"ready"}                           everything is made; OCI create: then init waits on the fifo
      │  ──▶ end of file, or {"error"}           execve, or why not
@@ -32,11 +32,11 @@ from orlop.runtime import rootfs
 from orlop.runtime.program import Program
 from orlop.runtime.security import apply
 from orlop.runtime.users import Identity, numeric_identity, resolve_identity
-from orlop.spec.record import dataclass
+from orlop.spec.record import dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import NoReturn
 
     from orlop.primitives.channel import Channel
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from orlop.spec.oci import Config, Process
 
 FAILED = 127
+# the place of the root itself among the mounts that were made for init
+MADE_ROOT = -1
 
 
 @dataclass(slots=True)
@@ -74,6 +76,8 @@ class InitTask:
         new_keyring: join a new session keyring.
         user_namespace: ids were mapped for us; become root inside first.
         die_with_parent: be killed when the parent ends (PR_SET_PDEATHSIG).
+        sysctls: what is to be set.
+        trees: detached mounts that were made for operations, by their places; more of them may come with "go".
     """
 
     config: Config
@@ -95,10 +99,13 @@ class InitTask:
     new_keyring: bool = True
     user_namespace: bool = False
     die_with_parent: bool = True
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    trees: dict[int, OwnedFd] = field(default_factory=dict)
 
     def descriptors(self) -> list[int]:
         """Return what must survive the first close_range."""
         kept = [self.sync.fileno(), *self.cgroup.join_fds, *(fd for fd, _ in self.joins), *(self.stdio or ())]
+        kept += [tree.fileno() for tree in self.trees.values()]
         kept += range(3, 3 + self.preserve)
         return kept if self.fifo is None else [*kept, self.fifo]
 
@@ -148,7 +155,7 @@ def _run(task: InitTask) -> None:
     os.umask(0)
     set_name(b"orlop-init")
     if task.user_namespace:
-        _await_go(task.sync)
+        task.trees.update(_await_go(task.sync))
     _process_limits(task.process)
     # 4
     task.cgroup.join(cloned=task.cloned)
@@ -170,21 +177,19 @@ def _build_root(task: InitTask) -> tuple[OwnedFd, Identity]:
     config = task.config
     path = "" if config.root is None else config.root.path
     with rootfs.open_null() as null:
-        # A directory to bind, and the target, may be where only the host's root comes, whose files we own until now;
-        # an overlay belongs to who mounts it, and that has to be the container's root.
-        if task.user_namespace and task.overlay is not None:
-            become_root_inside()
-        root = rootfs.mount_root(task.overlay, path, task.root_target, config.linux.rootfs_propagation)
-        if task.user_namespace and task.overlay is None:
+        # A directory to bind, and the target, may be where only the host's root comes, whose files we own until now.
+        made = task.trees.pop(MADE_ROOT, None)
+        root = rootfs.mount_root(task.overlay, path, task.root_target, config.linux.rootfs_propagation, made=made)
+        if task.user_namespace:
             become_root_inside()
         if task.new_keyring:
             join_keyring()
-        rootfs.build(task.operations, root.fileno(), null.fileno())
-    if config.linux.sysctl:  # making and dropping a mount for nothing costs a millisecond
+        rootfs.build(task.operations, root.fileno(), null.fileno(), task.trees)
+    if task.sysctls:  # making and dropping a mount for nothing costs a millisecond
         with rootfs.private_proc() as proc:
             from orlop.runtime.sysctl import write_sysctls
 
-            write_sysctls(proc.fileno(), config.linux.sysctl)
+            write_sysctls(proc.fileno(), task.sysctls)
     _host_names(config)
     identity = identify(root.fileno(), task.process, config)
     _make_working_directory(root.fileno(), task.process.cwd, identity)
@@ -310,9 +315,19 @@ def close_fds(fds: Iterable[int]) -> None:
         os.close(fd)
 
 
-def _await_go(sync: Channel) -> None:
-    if sync.receive() is None:
-        raise UnavailableError("shim is gone")
+def _await_go(sync: Channel) -> dict[int, OwnedFd]:
+    """Wait until the ids are mapped; returns the mounts that were made meanwhile."""
+    trees: dict[int, OwnedFd] = {}
+    while True:
+        got = sync.receive()
+        if got is None:
+            raise UnavailableError("shim is gone")
+        message, fds = got
+        places = message.get("trees")
+        if isinstance(places, list):
+            trees.update(zip((place for place in places if isinstance(place, int)), fds, strict=True))
+        if message.get("go") is True:
+            return trees
 
 
 def _await_start(fifo: int) -> None:

@@ -18,7 +18,9 @@ def load_all() -> None:
     import orlop.runtime.cgroups.v2
     import orlop.runtime.console
     import orlop.runtime.reaper
+    import orlop.runtime.remapping
     import orlop.runtime.security.seccomp_compile
+    import orlop.runtime.shared_memory
     import orlop.runtime.sysctl  # noqa: F401 - importing is all
 
 
@@ -30,5 +32,9 @@ def load_for(config: Config, process: Process, *, cgroup_version: int) -> None:
         import orlop.runtime.console
     if config.linux.seccomp is not None:
         import orlop.runtime.security.seccomp_compile
+    if config.linux.namespace("user") is not None:
+        import orlop.runtime.remapping
+    if "orlop.shm-of" in config.annotations:
+        import orlop.runtime.shared_memory
     if config.linux.sysctl or process.oom_score_adj is not None:
         import orlop.runtime.sysctl  # noqa: F401 - importing is all

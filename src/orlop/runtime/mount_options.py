@@ -43,7 +43,7 @@ PROPAGATION = {
     "runbindable": k.MS_UNBINDABLE | k.MS_REC,
 }
 _IGNORED = frozenset({"defaults", "silent", "loud", "async", "nolazytime", "newinstance", "copy", "nocopy", "z", "Z"})
-_REFUSED = frozenset({"idmap", "ridmap", "remount", "mand", "iversion", "lazytime", "tmpcopyup"})
+_REFUSED = frozenset({"ridmap", "remount", "mand", "iversion", "lazytime", "tmpcopyup"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class MountOptions:
         propagation: MS_SHARED and so on, with MS_REC; 0 leaves it.
         bind: this is a bind mount.
         recursive: ... of the whole tree.
+        idmap: show it with the ids of the container's user namespace.
         parameters: the rest, for the file system.
     """
 
@@ -66,6 +67,7 @@ class MountOptions:
     propagation: int = 0
     bind: bool = False
     recursive: bool = False
+    idmap: bool = False
     parameters: tuple[str, ...] = ()
 
 
@@ -77,7 +79,7 @@ def parse_options(options: Iterable[str]) -> MountOptions:
         InvalidParameterError: one with a control character.
     """
     attr_set = attr_clear = recursive_set = propagation = 0
-    bind = recursive = False
+    bind = recursive = idmap = False
     parameters: list[str] = []
     for option in options:
         if option in _SET:
@@ -95,10 +97,12 @@ def parse_options(options: Iterable[str]) -> MountOptions:
             propagation = PROPAGATION[option]
         elif option in {"bind", "rbind"}:
             bind, recursive = True, option == "rbind"
+        elif option == "idmap":
+            idmap = True
         elif option in _REFUSED:
             raise UnsupportedError(f"mount option is not supported: {option}")
         elif any(ord(char) < 32 for char in option):
             raise InvalidParameterError(f"invalid mount option: {option!r}")
         elif option not in _IGNORED:
             parameters.append(option)
-    return MountOptions(attr_set, attr_clear, recursive_set, propagation, bind, recursive, tuple(parameters))
+    return MountOptions(attr_set, attr_clear, recursive_set, propagation, bind, recursive, idmap, tuple(parameters))

@@ -43,11 +43,13 @@ class Root:
         fd: O_PATH descriptor of its top directory.
         null_fd: the host's verified /dev/null.
         empty_fd: a mounted, empty, read-only tmpfs that masks directories; -1 until the first one is made.
+        tree: a detached mount that was made for the operation at hand, which closes it; or None.
     """
 
     fd: int
     null_fd: int
     empty_fd: int = field(default=-1)
+    tree: OwnedFd | None = None
 
 
 class Operation(Protocol):
@@ -123,11 +125,15 @@ class MountFilesystem:
         line = f"mount {self.fstype} {self.source} {self.destination} attr={self.options.attr_set:#x} {parameters}"
         return line.rstrip()
 
+    def make(self) -> OwnedFd:
+        """Return it as a detached mount."""
+        return make_filesystem(self.fstype, self.source, self.options.parameters, self.options.attr_set)
+
     def apply(self, root: Root) -> None:
         """Mount it."""
         opener = open_ordinary_directory if self.ordinary else mkdir_all_in_root
         with (
-            make_filesystem(self.fstype, self.source, self.options.parameters, self.options.attr_set) as tree,
+            root.tree or self.make() as tree,
             opener(root.fd, self.destination) as target,
         ):
             k.move_mount(tree.fileno(), target.fileno())
@@ -150,20 +156,29 @@ class Bind:
         kind = "rbind" if self.recursive else "bind"
         return f"{kind} {self.source} {self.destination} attr={self.options.attr_set:#x}"
 
-    def apply(self, root: Root) -> None:
-        """Bind it."""
+    def open(self) -> OwnedFd:
+        """Return a detached clone of the source with the mount attributes."""
         flags = k.OPEN_TREE_CLONE | (k.AT_RECURSIVE if self.recursive else 0)
         try:
             tree = OwnedFd(k.open_tree(k.AT_FDCWD, self.source, flags))
         except FileNotFoundError:
             message = f"error mounting {self.source!r} to rootfs at {self.destination!r}: no such file or directory"
             raise InvalidParameterError(message.replace("'", '"')) from None
-        with tree:
-            options = self.options
+        options = self.options
+        try:
             if options.attr_set or options.attr_clear:
                 k.mount_setattr(tree.fileno(), "", attr_set=options.attr_set, attr_clear=options.attr_clear)
             if options.recursive_set:
                 k.mount_setattr(tree.fileno(), "", attr_set=options.recursive_set, recursive=True)
+        except BaseException:
+            tree.close()
+            raise
+        return tree
+
+    def apply(self, root: Root) -> None:
+        """Bind it."""
+        options = self.options
+        with root.tree or self.open() as tree:
             directory = stat.S_ISDIR(os.fstat(tree.fileno()).st_mode)
             with self._target(root, directory=directory) as target:
                 k.move_mount(tree.fileno(), target.fileno())

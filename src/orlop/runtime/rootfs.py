@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 
-from orlop.errors import InvalidParameterError
+from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.kernel import mount as k
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.rootpath import is_char_device
@@ -60,7 +60,9 @@ def plan(config: Config, cgroup_directories: Mapping[str, str], *, user_namespac
         InvalidParameterError: a mount destination that is not allowed.
         UnsupportedError: an option that would have to be ignored.
     """
-    operations: list[Operation] = [_mount(mount, cgroup_directories) for mount in config.mounts]
+    operations: list[Operation] = [
+        _mount(mount, cgroup_directories, user_namespace=user_namespace) for mount in config.mounts
+    ]
     if any(mount.destination.rstrip("/") == "/dev" and mount.type != "bind" for mount in config.mounts):
         operations += _devices(config, user_namespace=user_namespace)
     operations += [MakeReadOnly(path) for path in config.linux.readonly_paths]
@@ -68,12 +70,14 @@ def plan(config: Config, cgroup_directories: Mapping[str, str], *, user_namespac
     return operations
 
 
-def _mount(mount: Mount, cgroup_directories: Mapping[str, str]) -> Operation:
+def _mount(mount: Mount, cgroup_directories: Mapping[str, str], *, user_namespace: bool) -> Operation:
     destination = os.path.normpath("/" + mount.destination.lstrip("/"))
     if mount.uid_mappings or mount.gid_mappings:
         raise InvalidParameterError(f"mount with id mappings is not supported: {destination}")
     options = parse_options(mount.options)
     kind = mount.type
+    if options.idmap and not (user_namespace and kind == "bind"):
+        raise UnsupportedError("mount option is not supported: idmap")
     if destination == "/":
         raise InvalidParameterError("invalid mount: cannot mount on the root: /")
     if kind == "bind" or (options.bind and kind in {"", "none"}):
@@ -158,7 +162,9 @@ def mount_overlay_at(root: OverlayRoot, target: str) -> None:
             os.close(fd)
 
 
-def mount_root(overlay: OverlayRoot | None, path: str, target: str, propagation: str) -> OwnedFd:
+def mount_root(
+    overlay: OverlayRoot | None, path: str, target: str, propagation: str, *, made: OwnedFd | None = None
+) -> OwnedFd:
     """Mount the container's root at ``target`` in the caller's mount namespace; returns its O_PATH descriptor.
 
     Args:
@@ -166,10 +172,13 @@ def mount_root(overlay: OverlayRoot | None, path: str, target: str, propagation:
         path: a directory to bind where there are no layers.
         target: an existing directory of the host.
         propagation: rootfsPropagation of the configuration; of the host's whole tree as seen from here.
+        made: the root as a detached mount that somebody made already.
     """
     flags = PROPAGATION.get(propagation or "rslave", k.MS_SLAVE | k.MS_REC)
     k.mount(None, "/", None, flags)
-    if overlay is None:
+    if made is not None:
+        tree = made
+    elif overlay is None:
         tree = OwnedFd(k.open_tree(k.AT_FDCWD, path, k.OPEN_TREE_CLONE | k.AT_RECURSIVE))
     else:
         try:
@@ -194,10 +203,13 @@ def open_null() -> OwnedFd:
     return null
 
 
-def build(operations: Sequence[Operation], root_fd: int, null_fd: int) -> None:
-    """Apply the operations in order; umask must be 0."""
+def build(
+    operations: Sequence[Operation], root_fd: int, null_fd: int, trees: Mapping[int, OwnedFd] | None = None
+) -> None:
+    """Apply the operations in order; umask must be 0. ``trees`` were made for the operations at those places."""
     root = Root(root_fd, null_fd)
-    for operation in operations:
+    for place, operation in enumerate(operations):
+        root.tree = trees.get(place) if trees else None
         operation.apply(root)
     if root.empty_fd >= 0:
         os.close(root.empty_fd)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from orlop.engine.containers.creation import port_requests
 from orlop.engine.containers.files import existing_files, write_files
 from orlop.engine.containers.log_target import log_path, log_target
 from orlop.engine.containers.mounts import make_bind_sources
-from orlop.engine.containers.namespaces import host_devices, shared_namespaces
+from orlop.engine.containers.namespaces import host_devices, shared_memory_donor, shared_namespaces
 from orlop.engine.containers.oci_config import Surroundings, oci_config
 from orlop.engine.containers.state import Status
 from orlop.engine.containers.start_failure import start_failure
@@ -206,7 +207,9 @@ class Launcher:
             # the default bridge's address cannot be reached from other bridges (threats.md G8)
             files = write_files(self._settings, definition, sandbox, gateway=own or self._network.gateway)
         shared = shared_namespaces(host, self._directory, network_mode=sandbox.mode)
-        return oci_config(definition, self._surroundings(container, shared, files, sandbox.sysctls))
+        surroundings = self._surroundings(container, shared, files, sandbox.sysctls)
+        surroundings = replace(surroundings, shm_donor=shared_memory_donor(host, self._directory))
+        return oci_config(definition, surroundings)
 
     def _surroundings(
         self,

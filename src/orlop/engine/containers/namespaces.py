@@ -35,22 +35,37 @@ def shared_namespaces(host: HostConfig, directory: Directory, *, network_mode: s
         if mode == "host":
             shared[kind] = ""
         elif mode.startswith("container:"):
-            other = directory.get(mode.removeprefix("container:"))
-            if kind == "ipc" and other.definition.host.ipc_mode not in {"shareable", "host"}:
-                raise ConflictError(
-                    f"can't join IPC of container {other.id}: non-shareable IPC (hint: use IpcMode:shareable for the"
-                    " donor container)",
-                )
-            shared[kind] = f"/proc/{_running(other)}/ns/{kind}"
+            other = _joined(kind, mode, directory)
+            shared[kind] = f"/proc/{other.state.pid}/ns/{kind}"
     return shared
 
 
-def _running(other: Container) -> int:
+def shared_memory_donor(host: HostConfig, directory: Directory) -> str:
+    """Return whose /dev/shm comes with a joined IPC namespace, as the runtime's annotation wants it, or "".
+
+    Raises:
+        NotFoundError, ConflictError: as :func:`shared_namespaces`.
+    """
+    if not host.ipc_mode.startswith("container:"):
+        return ""
+    state = _joined("ipc", host.ipc_mode, directory).state
+    return f"{state.pid}:{state.start_time}"
+
+
+def _joined(kind: str, mode: str, directory: Directory) -> Container:
+    name = mode.removeprefix("container:")
+    what = f"failed to join {kind.upper()} namespace"
+    if not name:
+        raise InvalidParameterError(f'{what}: invalid name or ID supplied: ""')
+    other = directory.get(name)
     if not other.alive:
+        raise ConflictError(f"{what}: container {other.id} is not running")
+    ipc = other.definition.host.ipc_mode
+    if kind == "ipc" and ipc not in {"shareable", "host"} and not ipc.startswith("container:"):
         raise ConflictError(
-            f"cannot join the namespace of a non running container: container {other.id} is not running"
+            f"{what}: container {other.id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
         )
-    return other.state.pid
+    return other
 
 
 def host_devices(host: HostConfig) -> tuple[list[JsonObject], list[JsonObject]]:

@@ -39,6 +39,7 @@ class Surroundings:
         sysctls: what the network wants set.
         no_new_privileges: the daemon's default.
         shm_size: bytes of /dev/shm.
+        shm_donor: whose /dev/shm it is instead, for the runtime's annotation.
     """
 
     cgroups_path: str
@@ -50,6 +51,7 @@ class Surroundings:
     sysctls: dict[str, str] = field(default_factory=dict)
     no_new_privileges: bool = False
     shm_size: int = 64 * 1024 * 1024
+    shm_donor: str = ""
 
 
 def oci_config(definition: Definition, surroundings: Surroundings) -> JsonObject:
@@ -94,6 +96,8 @@ def oci_config(definition: Definition, surroundings: Surroundings) -> JsonObject
     groups = [name for name in host.group_add or [] if not name.isdigit()]
     if groups:
         notes["orlop.group-add"] = ",".join(groups)
+    if surroundings.shm_donor:
+        notes["orlop.shm-of"] = surroundings.shm_donor
     if notes:
         config["annotations"] = dict[str, JsonValue](notes)
     return config
@@ -212,6 +216,9 @@ def _default_mounts(host: HostConfig, points: Sequence[MountPoint], surroundings
             mounts.append(("/dev/shm", "tmpfs", "shm", [*flags, "mode=1777", f"size={surroundings.shm_size}"]))
     elif surroundings.shared["ipc"] == "":
         mounts.append(("/dev/shm", "bind", "/dev/shm", ["rbind"]))
+    else:
+        # the runtime replaces the source by the other container's
+        mounts.append(("/dev/shm", "bind", "/dev/shm", ["rbind", "rprivate"]))
     taken = {point.destination for point in points}
     return [
         {"destination": target, "type": kind, "source": source, "options": list[JsonValue](options)}

@@ -64,9 +64,6 @@ def _check_namespace_modes(host: HostConfig) -> None:
         raise InvalidParameterError("invalid PID mode")
     if host.ipc_mode not in {"", "private", "host", "shareable", "none"} and not host.ipc_mode.startswith("container:"):
         raise InvalidParameterError(f"invalid IPC mode: {host.ipc_mode}")
-    if host.ipc_mode.startswith("container:"):
-        # Its /dev/shm would have to be found through the other container's root (threats.md A).
-        raise UnsupportedError(f"sharing the IPC namespace of a container is not supported: {host.ipc_mode}")
 
 
 def require_host_modes_agree(config: ContainerConfig, host: HostConfig) -> None:

@@ -1,0 +1,146 @@
+"""Mounts that the root of a user namespace may not make, made for it by its parent, which is root on the host.
+
+Files keep the ids they have on disk: what is the engine's own (layers, volumes, ``/etc/hosts``) is shown through
+id-mapped mounts (mount_setattr(2), MOUNT_ATTR_IDMAP), so one store serves containers with and without a user namespace.
+All of it is detached: it comes to be somewhere in init's mount namespace only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from orlop.errors import SystemFailureError, UnsupportedError
+from orlop.kernel import mount as k
+from orlop.kernel.mounter import mounting_as
+from orlop.primitives.owned_fd import OwnedFd
+from orlop.primitives.scope import Cleanup
+from orlop.runtime.operations import Bind, MountFilesystem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orlop.runtime.operations import Operation
+    from orlop.spec.launch import OverlayRoot
+    from orlop.spec.oci import Config
+
+_PATH_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def foreign_filesystems(config: Config, *, has_netns: bool) -> frozenset[str]:
+    """Return the file systems of namespaces that are not the user namespace's own: it may not mount those."""
+    foreign = set()
+    for kind, fstype in (("network", "sysfs"), ("ipc", "mqueue")):
+        namespace = config.linux.namespace(kind)
+        if namespace is None or namespace.path or (kind == "network" and has_netns):
+            foreign.add(fstype)
+    return frozenset(foreign)
+
+
+def prepare_trees(
+    operations: Sequence[Operation], foreign: frozenset[str], userns_fd: int, *, taken: frozenset[int]
+) -> dict[int, OwnedFd]:
+    """Open what the operations bind, and mount what is ``foreign``; returns detached mounts by the operation's place.
+
+    Raises:
+        UnsupportedError: a file system or kernel without id-mapped mounts.
+    """
+    trees: dict[int, OwnedFd] = {}
+    with Cleanup() as on_failure:
+        for place, operation in enumerate(operations):
+            if place in taken:
+                continue
+            if isinstance(operation, Bind):
+                trees[place] = operation.open()
+                on_failure.callback(trees[place].close)
+                if operation.options.idmap:
+                    map_ids(trees[place], userns_fd, operation.source)
+            elif isinstance(operation, MountFilesystem) and operation.fstype in foreign:
+                trees[place] = operation.make()
+                on_failure.callback(trees[place].close)
+        on_failure.dismiss()
+    return trees
+
+
+def map_ids(tree: OwnedFd, userns_fd: int, path: str) -> None:
+    """Show a detached mount with the ids of a user namespace."""
+    try:
+        k.mount_setattr(tree.fileno(), "", attr_set=k.MOUNT_ATTR_IDMAP, userns_fd=userns_fd)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOSYS}:
+            raise
+        raise UnsupportedError(f"file system cannot be mounted with mapped ids: {path}: {error}") from None
+
+
+def mount_mapped_overlay(root: OverlayRoot, userns_fd: int, owner: tuple[int, int]) -> OwnedFd:
+    """Return a detached overlay of id-mapped layers.
+
+    Args:
+        root: layers; upper and work have the same parent directory.
+        userns_fd: the user namespace whose mapping is used.
+        owner: the host's user and group id of its root: as it overlay makes what it makes in the upper layer.
+
+    Raises:
+        UnsupportedError: no id-mapped mounts here, or no layers by descriptor (before Linux 6.13).
+    """
+    with Cleanup() as always:
+
+        def mapped(path: str) -> OwnedFd:
+            tree = always.enter_context(OwnedFd(k.open_tree(k.AT_FDCWD, path, k.OPEN_TREE_CLONE)))
+            map_ids(tree, userns_fd, path)
+            return tree
+
+        layers = [("lowerdir+", mapped(lower)) for lower in root.lower]
+        if root.upper is not None and root.work is not None:
+            parent = os.path.dirname(root.upper)
+            if os.path.dirname(root.work) != parent:
+                raise SystemFailureError(f"not beside the upper layer: {root.work}")
+            tree = mapped(parent)  # of one mount, or overlay refuses
+            for key, path in (("upperdir", root.upper), ("workdir", root.work)):
+                fd = os.open(os.path.basename(path), _PATH_DIRECTORY, dir_fd=tree.fileno())
+                layers.append((key, always.enter_context(OwnedFd(fd))))
+        context = always.enter_context(OwnedFd(k.fsopen("overlay"))).fileno()
+        k.fsconfig_set_string(context, "source", "overlay")
+        for key, layer in layers:
+            try:
+                k.fsconfig_set_fd(context, key, layer.fileno())
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                raise UnsupportedError(f"overlay of mapped layers needs Linux 6.13: {error}") from None
+        if root.upper is not None:
+            k.fsconfig_set_string(context, "index", "off")
+        k.fsconfig_set_string(context, "metacopy", "off")
+        k.fsconfig_set_string(context, "redirect_dir", "nofollow")
+        if root.volatile:
+            k.fsconfig_set_flag(context, "volatile")
+        with mounting_as(*owner):
+            k.fsconfig_create(context)
+        return OwnedFd(k.fsmount(context))
+
+
+def host_owner(config: Config) -> tuple[int, int]:
+    """Return the host's ids of the user namespace's root.
+
+    Raises:
+        UnsupportedError: 0 is not mapped.
+    """
+    found = []
+    for mappings in (config.linux.uid_mappings, config.linux.gid_mappings):
+        hosts = [m.host_id - m.container_id for m in mappings if m.container_id == 0]
+        if not hosts:
+            raise UnsupportedError("user namespace without a root is not supported")
+        found.append(hosts[0])
+    return found[0], found[1]
+
+
+def give_streams(stdio: Sequence[int], owner: tuple[int, int]) -> None:
+    """Give pipes and sockets to the user namespace's root, which could not open ``/dev/stdout`` otherwise."""
+    for fd in {*stdio}:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            os.fchown(fd, *owner)
+
+
+__all__ = ["foreign_filesystems", "give_streams", "host_owner", "mount_mapped_overlay", "prepare_trees"]

@@ -1,0 +1,95 @@
+"""Another container's ``/dev/shm``, for a container that joins its IPC namespace."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from orlop.errors import ConflictError, OrlopError, SystemFailureError, from_kind
+from orlop.kernel import mount as k
+from orlop.kernel.openat2 import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from orlop.kernel.process import CLONE_NEWNS, clone3, pidfd_open, setns, start_time
+from orlop.kernel.statfs import TMPFS_MAGIC, file_system_type
+from orlop.primitives.channel import Channel
+from orlop.primitives.owned_fd import OwnedFd
+from orlop.primitives.scope import suppress
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_PLAIN = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+
+
+def open_donor(text: str) -> OwnedFd:
+    """Return a pidfd of the process that ``<pid>:<start time>`` names.
+
+    Raises:
+        ConflictError: it has ended.
+    """
+    pid, _, started = text.partition(":")
+    try:
+        pidfd = OwnedFd(pidfd_open(int(pid)))
+        # read after the pidfd was opened: then it is of the process that had the number at that time
+        if start_time(int(pid)) == int(started):
+            return pidfd
+    except (OSError, ValueError):
+        pass
+    raise ConflictError("failed to join IPC namespace: container is not running")
+
+
+def clone_shared_memory(pidfd: int) -> OwnedFd:
+    """Return a detached clone of the mount at ``/dev/shm`` of a process's mount namespace.
+
+    A child enters that namespace, where everything but the kernel's answers is the other container's.
+
+    Raises:
+        ConflictError: there is none, or something else has been mounted there.
+    """
+    ours, theirs = Channel.pair()
+    pid, child = clone3(0)
+    if pid == 0:
+        _answer(theirs, pidfd)
+    theirs.close()
+    try:
+        got = ours.receive()
+    finally:
+        ours.close()
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, child, os.WEXITED)
+        os.close(child)
+    if got is None:
+        raise SystemFailureError("cannot look into the other container's mounts")
+    message, fds = got
+    error = message.get("error")
+    if isinstance(error, str) or not fds:
+        raise from_kind(str(message.get("kind")), str(error))
+    return fds[0]
+
+
+def _answer(answers: Channel, pidfd: int) -> None:
+    try:
+        setns(pidfd, CLONE_NEWNS)
+        tree = _clone()
+        answers.send({}, [tree.fileno()])
+    except OrlopError as error:
+        answers.send({"error": str(error), "kind": error.kind})
+    except BaseException as error:  # noqa: BLE001 - nothing may unwind into the parent's stack
+        answers.send({"error": f"cannot share /dev/shm: {error}", "kind": SystemFailureError.kind})
+    finally:
+        os._exit(0)
+
+
+def _clone() -> OwnedFd:
+    with OwnedFd(openat2(k.AT_FDCWD, "/dev", _DIRECTORY, resolve=_PLAIN)) as dev:
+        try:
+            OwnedFd(openat2(dev.fileno(), "shm", _DIRECTORY, resolve=_PLAIN | RESOLVE_NO_XDEV)).close()
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        else:
+            raise ConflictError("cannot share /dev/shm of the other container: not a mount")
+        with OwnedFd(openat2(dev.fileno(), "shm", _DIRECTORY, resolve=_PLAIN)) as shm:
+            if file_system_type(shm.fileno()) != TMPFS_MAGIC:
+                raise ConflictError("cannot share /dev/shm of the other container: not a tmpfs")
+            return OwnedFd(k.open_tree(shm.fileno(), "", k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH))
+
+
+__all__ = ["clone_shared_memory", "open_donor"]
