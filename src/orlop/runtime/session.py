@@ -28,6 +28,8 @@ from orlop.spec.oci import parse_config, parse_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orlop.primitives.channel import Channel
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.runtime.cgroups import Hierarchies
@@ -35,13 +37,15 @@ if TYPE_CHECKING:
     from orlop.spec.launch import AttachTarget
 
 
-def run_container(control: Channel, message: JsonObject, fds: list[OwnedFd], hierarchies: Hierarchies) -> None:
+def run_container(
+    control: Channel, read: Callable[[], JsonObject], fds: list[OwnedFd], hierarchies: Hierarchies
+) -> None:
     """Operation ``container``: be the shim of a container until it ends.
 
-    A worker does all of the start and hands over what came of it (``handover.py``).
+    A worker does all of the start, the reading of the message too, and hands over what came of it (``handover.py``).
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    worker = fork_worker(lambda: _launch(theirs, control, message, fds, hierarchies))
+    worker = fork_worker(lambda: _launch(theirs, control, read, fds, hierarchies))
     theirs.close()
     # beside the worker's work
     set_name(b"orlop-shim")
@@ -58,11 +62,15 @@ def run_container(control: Channel, message: JsonObject, fds: list[OwnedFd], hie
 
 
 def _launch(
-    shim: socket.socket, control: Channel, message: JsonObject, fds: list[OwnedFd], hierarchies: Hierarchies
+    shim: socket.socket,
+    control: Channel,
+    read: Callable[[], JsonObject],
+    fds: list[OwnedFd],
+    hierarchies: Hierarchies,
 ) -> None:
     """Start the container, tell the engine and hand over to the shim; in a child of it."""
     try:
-        launch = from_message(ContainerLaunch, _object(message, "launch"))
+        launch = from_message(ContainerLaunch, _object(read(), "launch"))
         netns = fds.pop(0) if launch.has_netns and fds else None
         if launch.has_netns and netns is None:
             raise InvalidParameterError("network namespace is missing")

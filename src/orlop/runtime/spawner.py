@@ -10,13 +10,11 @@ from __future__ import annotations
 import gc
 import os
 import select
-import signal
-from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, SystemFailureError
+from orlop.kernel.plain import signal, socket
 from orlop.kernel.prctl import set_dumpable, set_name
-from orlop.primitives.channel import Channel, ProtocolError
-from orlop.primitives.owned_fd import OwnedFd
+from orlop.primitives.channel import Channel, ProtocolError, decode, receive_packet
 from orlop.runtime import session
 from orlop.runtime.cgroups import detect
 from orlop.runtime.forking import fork
@@ -29,16 +27,18 @@ from orlop.runtime.security import apply
 from orlop.runtime.trees import answer_copy_up, answer_pack, answer_remove, answer_unpack
 from orlop.spec import record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from orlop.primitives.owned_fd import OwnedFd
     from orlop.runtime.cgroups import Hierarchies
     from orlop.spec.json import JsonObject
 
     Work = Callable[[Channel, JsonObject, list[OwnedFd], Hierarchies], None]
 
 WORK: dict[str, Work] = {
-    "container": session.run_container,
+    "container": lambda control, message, fds, h: session.run_container(control, lambda: message, fds, h),
     "exec": session.run_exec,
     "netns": answer_new_namespace,
     "netns-of": answer_namespace_of,
@@ -47,6 +47,8 @@ WORK: dict[str, Work] = {
     "copy-up": answer_copy_up,
     "remove-tree": answer_remove,
 }
+# How the engine's request of a container begins. What begins otherwise is done as well, by a larger shim.
+_CONTAINER = b'{"op":"container",'
 
 
 def main(channel_fd: int) -> None:
@@ -62,7 +64,7 @@ def main(channel_fd: int) -> None:
     os.umask(0o077)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the engine decides; its end is the end of file
-    channel = Channel.from_fd(OwnedFd(channel_fd))
+    channel = socket.socket(fileno=channel_fd)
     hierarchies = detect()
     load_all()
     apply.preload()
@@ -103,34 +105,53 @@ def _reap(wakeup: int) -> None:
             return
 
 
-def _serve(channel: Channel, hierarchies: Hierarchies, blocker: Blocker) -> bool:
-    """Take one request and fork for it; False at the end of file."""
+def _serve(channel: socket.socket, hierarchies: Hierarchies, blocker: Blocker) -> bool:
+    """Take one request and fork for it; False at the end of file.
+
+    The child reads the request: pages that the spawner writes to cease to be shared with all shims there are.
+    """
     try:
-        got = channel.receive()
+        packet, fds = receive_packet(channel)
     except ProtocolError:
         return True  # its reply channel went with its descriptors: the engine sees the end of file
-    if got is None:
+    except ConnectionResetError:
         return False
-    message, fds = got
+    if not packet:
+        return False
     try:
-        if not fds:
-            return True
-        work = WORK.get(str(message.get("op")))
-
-        def run() -> None:
-            answer = Channel.from_fd(fds.pop(0))
-            try:
-                if work is None:
-                    raise InvalidParameterError(f"unknown operation: {message.get('op')}")
-                work(answer, message, fds, hierarchies)
-            except BaseException as error:  # noqa: BLE001 - the answer is the only way to tell
-                report(answer, error)
-
-        try:
-            fork([fd.fileno() for fd in fds], run, blocker)
-        except OSError as error:
-            report(Channel.from_fd(fds.pop(0)), error)
+        fork([fd.fileno() for fd in fds], lambda: _work(packet, fds, hierarchies), blocker)
+    except OSError as error:
+        _refuse(packet, fds, error)
     finally:
         for fd in fds:
             fd.close()
     return True
+
+
+def _work(packet: bytes, fds: list[OwnedFd], hierarchies: Hierarchies) -> None:
+    """Do what a request asks for, in the child."""
+    if packet.startswith(_CONTAINER) and fds:
+        control = Channel.from_fd(fds.pop(0))
+        session.run_container(control, lambda: decode(packet, [])[0], fds, hierarchies)
+        return
+    message, fds = decode(packet, fds)
+    if not fds:
+        return
+    answer = Channel.from_fd(fds.pop(0))
+    try:
+        work = WORK.get(str(message.get("op")))
+        if work is None:
+            raise InvalidParameterError(f"unknown operation: {message.get('op')}")
+        work(answer, message, fds, hierarchies)
+    except BaseException as error:  # noqa: BLE001 - the answer is the only way to tell
+        report(answer, error)
+
+
+def _refuse(packet: bytes, fds: list[OwnedFd], error: OSError) -> None:
+    """Say that there is no process to be had."""
+    try:
+        _, rest = decode(packet, fds)
+    except ProtocolError:
+        return
+    if rest:
+        report(Channel.from_fd(rest.pop(0)), error)

@@ -1,0 +1,54 @@
+"""There is a shim for each container, for as long as it lives: what it costs is held here."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness import Engine, wait_for
+
+pytestmark = [
+    pytest.mark.privileged,
+    pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
+]
+
+# KiB that an idle shim does not share with the spawner or other shims; 1000 to 1100 as measured
+LIMIT = 1400
+
+
+def shim_of(engine: Engine, name: str) -> int:
+    return int(Path(f"/proc/{engine.inspect(name)['State']['Pid']}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def private_dirty(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Private_Dirty:"):
+            return int(line.split()[1])
+    raise AssertionError("no Private_Dirty")
+
+
+def test_idle_shims_stay_small(engine) -> None:
+    names = [f"idle{number}" for number in range(4)]
+    for name in names:
+        engine.docker("run", "-d", "--name", name, "busybox", "sleep", "1000")
+    shims = [shim_of(engine, name) for name in names]
+    wait_for(lambda: all(Path(f"/proc/{shim}/comm").read_text() == "orlop-shim\n" for shim in shims), seconds=5)
+    used = [private_dirty(shim) for shim in shims]
+    assert max(used) <= LIMIT, used
+    # and waits for everything that it had not looked at
+    assert engine.docker("exec", names[0], "sh", "-c", "echo late >/proc/1/fd/1").returncode == 0
+    wait_for(lambda: engine.docker("logs", names[0]).stdout == "late\n", seconds=5)
+    engine.docker("kill", "--signal", "KILL", names[1])
+    wait_for(lambda: engine.inspect(names[1])["State"]["ExitCode"] == 137, seconds=5)
+
+
+def test_an_idle_shim_holds_nothing_but_what_it_serves(engine) -> None:
+    engine.docker("run", "-d", "--name", "idle", "busybox", "sleep", "1000")
+    shim = shim_of(engine, "idle")
+    directory = f"/proc/{shim}/fd"
+    wait_for(lambda: any("eventpoll" in os.readlink(f"{directory}/{fd}") for fd in os.listdir(directory)), seconds=5)
+    held = sorted(os.readlink(f"{directory}/{fd}") for fd in os.listdir(directory))
+    assert len(held) <= 13, held
+    assert not any(
+        "ns" in path.partition(":")[0] for path in held if ":" in path and path.startswith(("net", "mnt"))
+    ), held
