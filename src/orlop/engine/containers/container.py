@@ -44,6 +44,7 @@ class Container:
         restart_count: Docker's RestartCount.
         stop_requested: a stop or kill by the user is under way.
         removing: an auto-remove or ``rm`` has begun.
+        held: how many requests to restart it are under way: until they are done its end is not a reason to remove it.
         execs: ids of the exec sessions, oldest first.
     """
 
@@ -59,6 +60,7 @@ class Container:
     ending: asyncio.Task[None] | None = None
     stop_requested: bool = False
     removing: bool = False
+    held: int = 0
     removed: bool = False
     execs: list[str] = field(default_factory=list)
     _exits: list[asyncio.Future[State]] = field(default_factory=list)

@@ -136,7 +136,7 @@ class Endings:
         if again:
             container.notify_exit()
             container.restart = self.spawn(self._restart(container))
-        elif container.definition.host.auto_remove and not container.removing:
+        elif container.definition.host.auto_remove and not container.removing and not container.held:
             container.removing = True
             container.notify_exit()
             self.spawn(self.remove(container))

@@ -82,10 +82,14 @@ class Remover:
             await self._endings.settle_restart(container)
             if container.restarting:
                 self._endings.cancel_restart(container)
-            if container.alive:
-                await self._stopper.kill(container)
-            async with container.lock:
-                self._take_away(container, with_volumes=with_volumes)
+            while not container.removed:
+                if container.alive:
+                    await self._stopper.kill(container)
+                async with container.lock:
+                    if not container.alive:
+                        self._take_away(container, with_volumes=with_volumes)
+                    elif not force:  # a start was under way
+                        self._refuse(container)
         except BaseException:
             container.removing = False
             raise

@@ -10,6 +10,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from orlop.engine.containers.state import Status
+from orlop.engine.containers.trees import remove_flat
 from orlop.engine.shims import connect
 from orlop.errors import OrlopError
 from orlop.primitives.owned_fd import OwnedFd
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from orlop.engine.containers.ending import Endings
     from orlop.engine.containers.records import ContainerRecords
     from orlop.engine.containers.removal import Remover
+    from orlop.engine.shims import ShimConnection
 
 _STATUS_SECONDS = 5.0
 _LOG = logging.getLogger(__name__)
@@ -130,10 +132,35 @@ class Restorer:
                 self._endings.watch(container)
         for container in self._ended:
             self._endings.finish(container, await self._endings.lost(container))
+        self._sweep()
         for container in self._restarting:
             self._endings.resume_restart(container)
         for container in self._directory:
             self._start_at_boot(container)
+
+    def _sweep(self) -> None:
+        """Remove the state directories of what has ended without an engine: execs, and starts never acknowledged."""
+        try:
+            names = os.listdir(os.path.dirname(self._state_dir("0")))
+        except FileNotFoundError:
+            return
+        for name in names:
+            container = self._directory.find(name)
+            if container is not None and container.alive:
+                continue
+            shim = connect(self._state_dir(name)) if container is None else None
+            if shim is None:
+                remove_flat(self._state_dir(name))
+            else:  # an exec goes on without us; its client may still be there
+                self._endings.spawn(self._outlive(shim, self._state_dir(name)))
+
+    @staticmethod
+    async def _outlive(shim: ShimConnection, state_dir: str) -> None:
+        try:
+            await shim.ended
+            remove_flat(state_dir)
+        finally:
+            shim.close()
 
     def _start_at_boot(self, container: Container) -> None:
         """``always`` comes back after a reboot even if the user had stopped it (as dockerd)."""

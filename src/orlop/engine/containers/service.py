@@ -183,14 +183,15 @@ class ContainerService:
         container = self.get(name)
         if container.state.running:
             # An --rm container is not to vanish in between.
-            container.removing, before = True, container.removing
+            container.held += 1
             try:
                 with contextlib.suppress(NotModifiedError):
                     await self._stopper.stop(container, signal_name=signal_name, timeout=timeout)
             finally:
-                container.removing = before
+                container.held -= 1
         async with container.lock:
-            await self._start(container)
+            with contextlib.suppress(NotModifiedError):  # somebody else has started it meanwhile
+                await self._start(container)
         self.events.publish("container", "restart", container.id, container.attributes())
 
     async def kill(self, name: str, signal_name: str = "") -> None:
@@ -201,7 +202,7 @@ class ContainerService:
         """Freeze."""
         container = self.get(name)
         async with container.lock:
-            self._stopper.pause(container)
+            await self._stopper.pause(container)
 
     async def unpause(self, name: str) -> None:
         """Thaw."""

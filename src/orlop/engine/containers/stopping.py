@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 from typing import TYPE_CHECKING, Protocol
 
@@ -55,6 +56,7 @@ class Stopper:
         self._events = events
         self._endings = endings
         self._cgroups = cgroups
+        self._killing: set[str] = set()
 
     async def stop(self, container: Container, *, signal_name: str = "", timeout: int | None = None) -> None:
         """Ask the program to end, and kill it after ``timeout`` seconds (-1: never).
@@ -87,6 +89,9 @@ class Stopper:
     async def _kill_and_wait(self, container: Container, ended: asyncio.Future[State]) -> None:
         if container.alive:
             self._send(container, signal.SIGKILL)
+            if container.state.status is Status.PAUSED:
+                self._thaw(container)
+        self._killing.add(container.id)
         try:
             async with asyncio.timeout(_KILL_SECONDS):
                 await asyncio.shield(ended)
@@ -96,6 +101,8 @@ class Stopper:
                 " be killed. Use the --init option when creating containers to run an init inside"
                 " the container that forwards signals and reaps processes"
             ) from None
+        finally:
+            self._killing.discard(container.id)
 
     async def kill(self, container: Container, signal_name: str = "") -> None:
         """Send a signal (SIGKILL); a killing one is waited for.
@@ -116,8 +123,6 @@ class Stopper:
         self._send(container, number)
         self._events.publish("container", "kill", container.id, container.attributes(signal=str(number)))
         if number == signal.SIGKILL:
-            if container.state.status is Status.PAUSED:
-                self._thaw(container)
             await self._kill_and_wait(container, ended)
         else:
             ended.cancel()
@@ -128,17 +133,27 @@ class Stopper:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(container.pidfd.fileno(), number)
 
-    def pause(self, container: Container) -> None:
-        """Freeze. Raises ConflictError: it does not run, or is paused."""
+    async def pause(self, container: Container) -> None:
+        """Freeze. Raises ConflictError: it does not run (any more), or is paused.
+
+        A process that the kernel holds fast delays the freezing, so a thread waits for it.
+        """
         if container.state.status is Status.PAUSED:
             raise ConflictError(f"Container {container.id} is already paused")
         if not container.alive:
             raise ConflictError(f"Container {container.id} is not running")
         cgroups = self._cgroups(container)
         try:
-            cgroups.freeze()
+            await asyncio.to_thread(cgroups.freeze)
+            if container.id in self._killing:  # the frozen cannot die
+                cgroups.thaw()
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ENODEV}:
+                raise
         finally:
             cgroups.close()
+        if not container.alive or container.id in self._killing:
+            raise ConflictError(f"Container {container.id} is not running")
         self._directory.set_state(container, status=Status.PAUSED)
         self._events.publish("container", "pause", container.id, container.attributes())
 
