@@ -75,6 +75,7 @@ class Engine:
     options: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     netns_holder: subprocess.Popen[bytes] | None = None
+    within: tuple[str, ...] = ()  # a command that runs the engine as its last arguments say
 
     @property
     def socket(self) -> Path:
@@ -136,7 +137,7 @@ class Engine:
             configuration.write_text("{}")
         log = (self.home / "engine.log").open("ab")
         command = [
-            *("nsenter", f"--net=/proc/{self.netns_holder.pid}/ns/net", "--", str(BIN / "orlopd")),
+            *("nsenter", f"--net=/proc/{self.netns_holder.pid}/ns/net", "--", *self.within, str(BIN / "orlopd")),
             *("--data-root", str(self.data_root), "--exec-root", str(self.exec_root), "--host", self.host),
             *("--pidfile", str(self.home / "engine.pid"), "--cgroup-parent", self.cgroup_parent),
             *("--config-file", str(self.home / "daemon.json")),

@@ -1,6 +1,15 @@
 """Namespaces that containers share with each other and with the host, and user namespaces of their own."""
 
+import secrets
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
 import pytest
+
+from conftest import settled_state
+from harness import BIN, Engine, HostState, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
@@ -73,3 +82,129 @@ def test_other_modes_of_ipc(leak_free):
     ours = leak_free.in_network("readlink", "/proc/self/ns/ipc").stdout
     assert run("host", "readlink /proc/self/ns/ipc") == ours
     assert run("shareable", "readlink /proc/self/ns/ipc") != ours
+
+
+WITH_IDS = 'for f in subuid subgid; do mount --bind "$0" /etc/$f || exit; done; exec "$@"'
+
+
+@pytest.fixture(scope="module")
+def remapping_engine(tmp_path_factory):
+    """An engine with userns-remap; /etc/subuid and /etc/subgid are others in its mount namespace."""
+    ranges = tmp_path_factory.mktemp("ids") / "ranges"
+    ranges.write_text("somebody:7:3\n54321:100000:1000\n54321:300000:64536\n")
+    name = f"orlop-t-{secrets.token_hex(4)}"
+    engine = Engine(Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/tmp")), name, ("--userns-remap", "54321"))
+    engine.within = ("unshare", "-m", "sh", "-c", WITH_IDS, str(ranges))
+    try:
+        engine.start()
+        engine.import_busybox()
+        yield engine
+    finally:
+        engine.destroy()
+
+
+@pytest.fixture
+def remapped(remapping_engine):
+    """The same, compared with the machine's state before."""
+    before = settled_state(remapping_engine)
+    yield remapping_engine
+    remapping_engine.remove_containers()
+    wait_for(lambda: not before.differences(HostState.of(remapping_engine)), what="nothing left")
+
+
+def ids_outside(pid):
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {line.split()[0]: line.split()[1] for line in lines if line.startswith(("Uid:", "Gid:"))}
+
+
+def test_root_inside_is_somebody_else_outside(remapped):
+    made = sleeper(remapped, "mapped")
+    assert ids_outside(made["State"]["Pid"]) == {"Uid:": "100000", "Gid:": "100000"}
+    script = "id -u; id -g; cat /proc/self/uid_map; stat -c %u:%g / /bin/sh /etc/hosts /etc/resolv.conf /dev/shm /root"
+    told = remapped.docker("exec", "mapped", "sh", "-c", script).stdout.split()
+    assert told == ["0", "0", "0", "100000", "1000", "1000", "300000", "64536", *["0:0"] * 6]
+    assert remapped.docker("exec", "-u", "alice", "mapped", "id", "-un").stdout == "alice\n"
+    remapped.docker("exec", "-d", "-u", "1000", "mapped", "sleep", "77")
+    rows = remapped.docker("top", "mapped").stdout.splitlines()[1:]
+    assert {row.split("sleep ")[1]: row.split()[0] for row in rows} == {"100": "100000", "77": "300000"}
+    assert "name=userns" in remapped.docker("info", "-f", "{{.SecurityOptions}}").stdout
+
+
+def test_files_keep_their_ids_on_disk(remapped):
+    script = "echo more >> /etc/passwd; touch /file; chown 1000:50 /file; rm -f /etc/group; mkdir -p /v; rm -rf /tmp"
+    remapped.docker("run", "--name", "writer", "busybox", "sh", "-c", script)
+    upper = next(path.parent for path in remapped.data_root.rglob("file") if path.parent.name != "lower")
+    found = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in (upper / "file", upper / "etc/passwd")}
+    assert found == {"file": (1000, 50), "passwd": (0, 0)}
+    # a second look, by another user namespace
+    remapped.docker("start", "-a", "writer")
+    remapped.docker("run", "-d", "--name", "exported", "busybox", "sh", "-c", "chown 1000:50 /root; sleep 100")
+    wait_for(lambda: "1000" in remapped.docker("exec", "exported", "stat", "-c", "%u", "/root").stdout, what="chown")
+    archive = remapped.home / "export.tar"
+    remapped.docker("export", "-o", str(archive), "exported")
+    with tarfile.open(archive) as tar:
+        owners = {member.name.strip("./"): (member.uid, member.gid) for member in tar}
+    assert (owners["root"], owners["etc/passwd"]) == ((1000, 50), (0, 0))
+
+
+def test_volumes_are_shared_and_binds_are_raw(remapped, tmp_path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "secret").write_text("of the host's root")
+    (tmp_path / "secret").chmod(0o600)
+    volume = ("-v", "shared:/data")
+    remapped.docker("run", "--rm", *volume, "busybox", "sh", "-c", "echo one > /data/file; chmod 600 /data/file")
+    assert remapped.docker("run", "--rm", *volume, "busybox", "cat", "/data/file").stdout == "one\n"
+    opted_out = ("--userns", "host", *volume)
+    assert remapped.docker("run", "--rm", *opted_out, "busybox", "stat", "-c", "%u", "/data/file").stdout == "0\n"
+    bind = ("-v", f"{tmp_path}:/host")
+    told = remapped.docker("run", "--rm", *bind, "busybox", "stat", "-c", "%u", "/host/secret").stdout
+    assert told == "65534\n"
+    assert "denied" in refusal(remapped, "run", "--rm", *bind, "busybox", "cat", "/host/secret")
+    remapped.docker("volume", "rm", "shared")
+
+
+def test_what_root_inside_may_not(remapped):
+    script = (
+        "echo x > /proc/sys/kernel/domainname || echo ro; echo x > /sys/kernel/mm/ksm/run || echo ro;"
+        "mount -t tmpfs none /mnt || echo no; ls -d /sys/class/net/eth0; cat /dev/null; echo out > /dev/stdout"
+    )
+    told = remapped.docker("run", "--rm", "busybox", "sh", "-c", script).stdout.split()
+    assert told == ["ro", "ro", "no", "/sys/class/net/eth0", "out"]
+    told = remapped.docker("run", "--rm", "--network", "none", "-t", "busybox", "sh", "-c", "tty; ls /sys/class/net")
+    assert told.stdout.split() == ["/dev/pts/0", "lo"]
+
+
+def test_remapped_containers_share_namespaces(remapped):
+    sleeper(remapped, "donor", "--ipc", "shareable")
+    remapped.docker("exec", "donor", "sh", "-c", "echo hello > /dev/shm/letter")
+    modes = ("--ipc", "container:donor", "--network", "container:donor", "--pid", "container:donor")
+    script = "cat /dev/shm/letter; ls /dev/mqueue; cat /proc/1/comm; ls /sys/class/net"
+    told = remapped.docker("run", "--rm", *modes, "busybox", "sh", "-c", script).stdout.split()
+    assert (told[:2], "eth0" in told) == (["hello", "sleep"], True)
+
+
+def test_userns_host_opts_out_and_docker_refusals(remapped):
+    made = sleeper(remapped, "unmapped", "--userns", "host", "--privileged")
+    assert ids_outside(made["State"]["Pid"])["Uid:"] == "0"
+    for option, text in (
+        (("--privileged",), "privileged mode is incompatible with user namespaces.  You must run the container in"),
+        (("--network", "host"), "cannot share the host's network namespace when user namespaces are enabled"),
+        (("--pid", "host"), "cannot share the host PID namespace when user namespaces are enabled"),
+    ):
+        assert text in refusal(remapped, "create", *option, "busybox")
+
+
+def test_remapped_container_outlives_the_engine(remapped):
+    sleeper(remapped, "survivor")
+    remapped.stop()
+    remapped.start()
+    assert remapped.docker("exec", "survivor", "sh", "-c", "echo $(id -u) > /dev/stdout").stdout == "0\n"
+    assert remapped.docker("exec", "-t", "survivor", "tty").stdout.strip() == "/dev/pts/0"
+
+
+def test_remapping_needs_ids(tmp_path):
+    for user in ("54321", "default", "nobody-has-this-name"):
+        command = [BIN / "orlopd", "--data-root", tmp_path / "d", "--exec-root", tmp_path / "r", "--userns-remap", user]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+        assert done.returncode != 0
+        assert "subuid ranges found" in done.stderr or "user lookup" in done.stderr

@@ -17,6 +17,7 @@ from orlop.api.routes import networks as network_routes
 from orlop.api.routes import system as system_routes
 from orlop.api.routes import volumes as volume_routes
 from orlop.daemon.paths import engine_id, make_directory
+from orlop.daemon.subordinate_ids import read_remapping
 from orlop.engine import containers as container_engine
 from orlop.engine.containers import ContainerService, Settings, container_chains
 from orlop.engine.containers.log_target import check_log_config
@@ -73,6 +74,7 @@ def check(options: Options) -> None:
         InvalidParameterError, UnsupportedError: a value that cannot be.
     """
     _network_options(options).validate()
+    read_remapping(options.userns_remap)
     check_log_config(LogConfig(type=options.log_driver, config=options.log_opts))
 
 
@@ -154,7 +156,11 @@ class Engine:
             driver_status=self._driver.status(),
             cgroup_version=hierarchies.version,
             limits=probe_features(hierarchies),
-            security_options=("name=seccomp,profile=builtin", "name=cgroupns"),
+            security_options=(
+                "name=seccomp,profile=builtin",
+                *(("name=userns",) if self._options.userns_remap else ()),
+                "name=cgroupns",
+            ),
             debug=self._options.debug,
             labels=self._options.labels,
             log_driver=self._options.log_driver,
@@ -245,4 +251,5 @@ def _container_settings(options: Options) -> Settings:
         default_shm_size=options.default_shm_size,
         no_new_privileges=options.no_new_privileges,
         shutdown_timeout=options.shutdown_timeout,
+        remapping=read_remapping(options.userns_remap),
     )

@@ -68,6 +68,7 @@ class Options:
     default_shm_size: int
     init: bool
     no_new_privileges: bool
+    userns_remap: str
     log_driver: str
     log_opts: dict[str, str]
 

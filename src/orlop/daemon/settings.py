@@ -147,6 +147,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("default-shm-size", TEXT, "64MiB", "size of containers' /dev/shm"),
     Setting("init", BOOLEAN, False, "run an init in containers"),
     Setting("no-new-privileges", BOOLEAN, False, "set no_new_privs in containers"),
+    Setting("userns-remap", TEXT, "", "user[:group] whose subordinate ids are those of containers, or default"),
     Setting("log-driver", TEXT, "json-file", "default log driver"),
     Setting("log-opts", MAP, {}, "option of the log driver", flag="log-opt"),
 )
@@ -172,7 +173,7 @@ UNSUPPORTED = frozenset(
         *("max-concurrent-uploads", "max-download-attempts", "metrics-addr", "network-control-plane-mtu"),
         *("node-generic-resources", "oom-score-adjust", "registry-mirrors", "rootless", "seccomp-profile"),
         *("selinux-enabled", "swarm-default-advertise-addr", "tls", "tlscacert", "tlscert", "tlskey", "tlsverify"),
-        *("userland-proxy", "userland-proxy-path", "userns-remap", "builder", "min-api-version", "bip6"),
+        *("userland-proxy", "userland-proxy-path", "builder", "min-api-version", "bip6"),
         *("allow-nondistributable-artifacts", "raw-logs", "api-cors-header"),
     ],
 )

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from orlop.runtime.cgroups import CgroupSet, Hierarchies
     from orlop.runtime.operations import Operation
-    from orlop.spec.json import JsonObject
     from orlop.spec.launch import OverlayRoot
     from orlop.spec.oci import Config, IdMapping
 
@@ -217,12 +216,12 @@ def _donor(config: Config, stack: Cleanup) -> int | None:
     return stack.enter_context(open_donor(text)).fileno()
 
 
-def _shared_memory(operations: Sequence[Operation], donor: int, stack: Cleanup) -> dict[int, OwnedFd]:
+def _shared_memory(operations: Sequence[Operation], donor: int, stack: Cleanup) -> dict[int, list[OwnedFd]]:
     from orlop.runtime.shared_memory import clone_shared_memory
 
     for place, operation in enumerate(operations):
         if isinstance(operation, Bind) and operation.source == operation.destination == "/dev/shm":
-            return {place: stack.enter_context(clone_shared_memory(donor))}
+            return {place: [stack.enter_context(clone_shared_memory(donor))]}
     return {}  # a volume is mounted there
 
 
@@ -256,16 +255,14 @@ def _send_trees(
     with Cleanup() as always:
         userns = always.enter_context(OwnedFd(os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC))).fileno()
         trees = remapping.prepare_trees(operations, foreign, userns, taken=taken)
-        for tree in trees.values():
+        for _, tree in trees:
             always.callback(tree.close)
         if creation.overlay is not None:
             root = remapping.mount_mapped_overlay(creation.overlay, userns, remapping.host_owner(config))
-            trees[init.MADE_ROOT] = always.enter_context(root)
-        places = [*trees]
-        for start in range(0, len(places), _BATCH):
-            batch = places[start : start + _BATCH]
-            message: JsonObject = {"trees": [*batch]}
-            sync.send(message, [trees[place].fileno() for place in batch])
+            trees.append((init.MADE_ROOT, always.enter_context(root)))
+        for start in range(0, len(trees), _BATCH):
+            batch = trees[start : start + _BATCH]
+            sync.send({"trees": [place for place, _ in batch]}, [tree.fileno() for _, tree in batch])
 
 
 def _namespaces(creation: Creation, stack: Cleanup, donor: int | None) -> tuple[int, Sequence[tuple[int, int]], int]:

@@ -86,6 +86,10 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
                 k.setns(execution.pidfd, k.CLONE_NEWPID)
             except ProcessLookupError:
                 raise NotFoundError("container is not running") from None
+        if execution.stdio is not None and config.linux.uid_mappings:
+            from orlop.runtime.remapping import give_streams, host_owner
+
+            give_streams(execution.stdio, host_owner(config))
         ours, theirs = Channel.pair()
         on_failure.callback(ours.close)
         always.callback(theirs.close)

@@ -100,12 +100,12 @@ class InitTask:
     user_namespace: bool = False
     die_with_parent: bool = True
     sysctls: Mapping[str, str] = field(default_factory=dict)
-    trees: dict[int, OwnedFd] = field(default_factory=dict)
+    trees: dict[int, list[OwnedFd]] = field(default_factory=dict)
 
     def descriptors(self) -> list[int]:
         """Return what must survive the first close_range."""
         kept = [self.sync.fileno(), *self.cgroup.join_fds, *(fd for fd, _ in self.joins), *(self.stdio or ())]
-        kept += [tree.fileno() for tree in self.trees.values()]
+        kept += [tree.fileno() for trees in self.trees.values() for tree in trees]
         kept += range(3, 3 + self.preserve)
         return kept if self.fifo is None else [*kept, self.fifo]
 
@@ -178,7 +178,7 @@ def _build_root(task: InitTask) -> tuple[OwnedFd, Identity]:
     path = "" if config.root is None else config.root.path
     with rootfs.open_null() as null:
         # A directory to bind, and the target, may be where only the host's root comes, whose files we own until now.
-        made = task.trees.pop(MADE_ROOT, None)
+        made = task.trees[MADE_ROOT][0] if MADE_ROOT in task.trees else None
         root = rootfs.mount_root(task.overlay, path, task.root_target, config.linux.rootfs_propagation, made=made)
         if task.user_namespace:
             become_root_inside()
@@ -315,9 +315,9 @@ def close_fds(fds: Iterable[int]) -> None:
         os.close(fd)
 
 
-def _await_go(sync: Channel) -> dict[int, OwnedFd]:
+def _await_go(sync: Channel) -> dict[int, list[OwnedFd]]:
     """Wait until the ids are mapped; returns the mounts that were made meanwhile."""
-    trees: dict[int, OwnedFd] = {}
+    trees: dict[int, list[OwnedFd]] = {}
     while True:
         got = sync.receive()
         if got is None:
@@ -325,7 +325,9 @@ def _await_go(sync: Channel) -> dict[int, OwnedFd]:
         message, fds = got
         places = message.get("trees")
         if isinstance(places, list):
-            trees.update(zip((place for place in places if isinstance(place, int)), fds, strict=True))
+            for place, fd in zip(places, fds, strict=True):
+                if isinstance(place, int):
+                    trees.setdefault(place, []).append(fd)
         if message.get("go") is True:
             return trees
 

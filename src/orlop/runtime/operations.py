@@ -43,13 +43,13 @@ class Root:
         fd: O_PATH descriptor of its top directory.
         null_fd: the host's verified /dev/null.
         empty_fd: a mounted, empty, read-only tmpfs that masks directories; -1 until the first one is made.
-        tree: a detached mount that was made for the operation at hand, which closes it; or None.
+        trees: detached mounts that were made for the operation at hand, which takes and closes them.
     """
 
     fd: int
     null_fd: int
     empty_fd: int = field(default=-1)
-    tree: OwnedFd | None = None
+    trees: list[OwnedFd] = field(default_factory=list)
 
 
 class Operation(Protocol):
@@ -133,7 +133,7 @@ class MountFilesystem:
         """Mount it."""
         opener = open_ordinary_directory if self.ordinary else mkdir_all_in_root
         with (
-            root.tree or self.make() as tree,
+            root.trees.pop() if root.trees else self.make() as tree,
             opener(root.fd, self.destination) as target,
         ):
             k.move_mount(tree.fileno(), target.fileno())
@@ -178,7 +178,7 @@ class Bind:
     def apply(self, root: Root) -> None:
         """Bind it."""
         options = self.options
-        with root.tree or self.open() as tree:
+        with root.trees.pop() if root.trees else self.open() as tree:
             directory = stat.S_ISDIR(os.fstat(tree.fileno()).st_mode)
             with self._target(root, directory=directory) as target:
                 k.move_mount(tree.fileno(), target.fileno())
@@ -218,29 +218,45 @@ class MountCgroups:
         names = ",".join(name or "unified" for name, _ in self.directories)
         return f"cgroups {self.destination} {names} attr={self.options.attr_set:#x}"
 
+    def open(self) -> list[OwnedFd]:
+        """Return detached clones of the directories with the mount attributes, in order."""
+        trees: list[OwnedFd] = []
+        try:
+            for _, directory in self.directories:
+                trees.append(OwnedFd(k.open_tree(k.AT_FDCWD, directory, k.OPEN_TREE_CLONE)))
+                k.mount_setattr(trees[-1].fileno(), "", attr_set=self.options.attr_set)
+        except BaseException:
+            for tree in trees:
+                tree.close()
+            raise
+        return trees
+
     def apply(self, root: Root) -> None:
         """Mount them."""
+        trees = root.trees or self.open()
+        try:
+            self._mount(root, trees)
+        finally:
+            for tree in trees:
+                tree.close()
+
+    def _mount(self, root: Root, trees: list[OwnedFd]) -> None:
         unified = dict(self.directories).get("")
         with open_ordinary_directory(root.fd, self.destination) as target:
             if unified is not None and len(self.directories) == 1:
-                self._bind(unified, target.fileno())
+                k.move_mount(trees[0].fileno(), target.fileno())
                 return
             attributes = self.options.attr_set & ~k.MOUNT_ATTR_RDONLY
             with make_filesystem("tmpfs", "tmpfs", ("mode=755",), attributes) as top:
                 k.move_mount(top.fileno(), target.fileno())
-                for name, directory in self.directories:
+                for (name, _), tree in zip(self.directories, trees, strict=True):
                     os.mkdir(name or "unified", 0o755, dir_fd=top.fileno())
                     with OwnedFd(os.open(name or "unified", _DIRECTORY, dir_fd=top.fileno())) as place:
-                        self._bind(directory, place.fileno())
+                        k.move_mount(tree.fileno(), place.fileno())
                     for alias in name.split(",") if "," in name else ():
                         os.symlink(name, alias, dir_fd=top.fileno())
                 if self.options.attr_set & k.MOUNT_ATTR_RDONLY:
                     k.mount_setattr(top.fileno(), "", attr_set=k.MOUNT_ATTR_RDONLY)
-
-    def _bind(self, directory: str, target_fd: int) -> None:
-        with OwnedFd(k.open_tree(k.AT_FDCWD, directory, k.OPEN_TREE_CLONE)) as tree:
-            k.mount_setattr(tree.fileno(), "", attr_set=self.options.attr_set)
-            k.move_mount(tree.fileno(), target_fd)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from orlop.kernel import mount as k
 from orlop.kernel.mounter import mounting_as
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup
-from orlop.runtime.operations import Bind, MountFilesystem
+from orlop.runtime.operations import Bind, MountCgroups, MountFilesystem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _PATH_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def foreign_filesystems(config: Config, *, has_netns: bool) -> frozenset[str]:
     """Return the file systems of namespaces that are not the user namespace's own: it may not mount those."""
     foreign = set()
-    for kind, fstype in (("network", "sysfs"), ("ipc", "mqueue")):
+    for kind, fstype in (("network", "sysfs"), ("ipc", "mqueue"), ("pid", "proc")):
         namespace = config.linux.namespace(kind)
         if namespace is None or namespace.path or (kind == "network" and has_netns):
             foreign.add(fstype)
@@ -41,27 +41,48 @@ def foreign_filesystems(config: Config, *, has_netns: bool) -> frozenset[str]:
 
 def prepare_trees(
     operations: Sequence[Operation], foreign: frozenset[str], userns_fd: int, *, taken: frozenset[int]
-) -> dict[int, OwnedFd]:
-    """Open what the operations bind, and mount what is ``foreign``; returns detached mounts by the operation's place.
+) -> list[tuple[int, OwnedFd]]:
+    """Open what the operations bind, and mount what is ``foreign``; returns detached mounts by place.
 
     Raises:
         UnsupportedError: a file system or kernel without id-mapped mounts.
     """
-    trees: dict[int, OwnedFd] = {}
+    trees: list[tuple[int, OwnedFd]] = []
     with Cleanup() as on_failure:
         for place, operation in enumerate(operations):
             if place in taken:
                 continue
+            made: list[OwnedFd] = []
             if isinstance(operation, Bind):
-                trees[place] = operation.open()
-                on_failure.callback(trees[place].close)
-                if operation.options.idmap:
-                    map_ids(trees[place], userns_fd, operation.source)
+                made = [operation.open()]
+            elif isinstance(operation, MountCgroups):
+                made = operation.open()
             elif isinstance(operation, MountFilesystem) and operation.fstype in foreign:
-                trees[place] = operation.make()
-                on_failure.callback(trees[place].close)
+                made = [_process_files(operation) if operation.fstype == "proc" else operation.make()]
+            for tree in made:
+                on_failure.callback(tree.close)
+                trees.append((place, tree))
+            if isinstance(operation, Bind) and operation.options.idmap:
+                map_ids(made[0], userns_fd, operation.source)
         on_failure.dismiss()
     return trees
+
+
+def _process_files(operation: MountFilesystem) -> OwnedFd:
+    """Return a procfs of the pid namespace that our children are in, which is not ours."""
+    with (
+        OwnedFd(k.fsopen("proc")) as context,
+        OwnedFd(os.open("/proc/self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)) as pids,
+    ):
+        try:
+            k.fsconfig_set_fd(context.fileno(), "pidns", pids.fileno())
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            message = f"sharing a pid namespace from a user namespace needs Linux 6.17: {error}"
+            raise UnsupportedError(message) from None
+        k.fsconfig_create(context.fileno())
+        return OwnedFd(k.fsmount(context.fileno(), operation.options.attr_set))
 
 
 def map_ids(tree: OwnedFd, userns_fd: int, path: str) -> None:

@@ -204,12 +204,12 @@ def open_null() -> OwnedFd:
 
 
 def build(
-    operations: Sequence[Operation], root_fd: int, null_fd: int, trees: Mapping[int, OwnedFd] | None = None
+    operations: Sequence[Operation], root_fd: int, null_fd: int, trees: Mapping[int, list[OwnedFd]] | None = None
 ) -> None:
     """Apply the operations in order; umask must be 0. ``trees`` were made for the operations at those places."""
     root = Root(root_fd, null_fd)
     for place, operation in enumerate(operations):
-        root.tree = trees.get(place) if trees else None
+        root.trees = trees.get(place, []) if trees else []
         operation.apply(root)
     if root.empty_fd >= 0:
         os.close(root.empty_fd)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from orlop.errors import InvalidParameterError
 from orlop.kernel import mount as k
 from orlop.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
-from orlop.kernel.process import CLONE_NEWNS, setns, unshare
+from orlop.kernel.process import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
 from orlop.primitives.copy_up import copy_up
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.removal import remove_tree
@@ -53,7 +53,10 @@ def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hier
         out = fds[0]
     elif "pid" in message and len(fds) == 2:
         # The mount itself, without what is mounted in it: the container's /proc, /dev, volumes are not its files.
-        setns(fds[0].fileno(), CLONE_NEWNS)
+        flags = CLONE_NEWNS
+        if os.stat(f"/proc/{message['pid']}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino:
+            flags |= CLONE_NEWUSER  # there the files have the ids that they have on disk
+        setns(fds[0].fileno(), flags)
         root = OwnedFd(k.open_tree(k.AT_FDCWD, "/", k.OPEN_TREE_CLONE))
         out = fds[1]
     else:

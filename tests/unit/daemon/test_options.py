@@ -76,7 +76,7 @@ def test_file_has_dockers_keys(tmp_path):
     ("document", "arguments", "message"),
     [
         ({"foo": 1}, (), "the following directives don't match any configuration option: foo"),
-        ({"userns-remap": "x"}, (), "the following directives are not supported by orlop: userns-remap"),
+        ({"selinux-enabled": True}, (), "the following directives are not supported by orlop: selinux-enabled"),
         (
             {"debug": False},
             ("-D",),
@@ -117,7 +117,7 @@ def test_missing_file_is_an_error_only_when_named():
     ("arguments", "message"),
     [
         (["--frob"], "unknown flag: --frob"),
-        (["--userns-remap=default"], "flag is not supported by orlop: --userns-remap"),
+        (["--selinux-enabled=true"], "flag is not supported by orlop: --selinux-enabled"),
         (["foo"], '"orlopd" accepts no argument(s).'),
         (["--dns", "x"], 'invalid argument "x" for "--dns" flag'),
         (["--mtu", "x"], 'invalid argument "x" for "--mtu" flag: strconv.ParseInt'),

@@ -18,6 +18,7 @@ from orlop.engine.containers.oci_config import Surroundings, masked_paths, oci_c
 from orlop.engine.containers.platforms import require_platform
 from orlop.engine.containers.records import Definition
 from orlop.engine.containers.refusals import refuse_unsupported, require_host_modes_agree
+from orlop.engine.containers.remapping import refuse_with_remapping
 from orlop.errors import InvalidParameterError, NotFoundError
 from orlop.kernel.rlimit import NUMBERS as RLIMITS
 from orlop.runtime.security.sysctl import check_sysctls
@@ -108,6 +109,8 @@ class Creator:
         if not arguments:
             raise InvalidParameterError("no command specified")
         refuse_unsupported(config, host)
+        if self._settings.remapping is not None:
+            refuse_with_remapping(host)
         networks = self._networks_of(host, request.networking_config.endpoints_config or {})
         definition = Definition(
             id=container_id,

@@ -13,6 +13,7 @@ from orlop.engine.containers.log_target import log_path, log_target
 from orlop.engine.containers.mounts import make_bind_sources
 from orlop.engine.containers.namespaces import host_devices, shared_memory_donor, shared_namespaces
 from orlop.engine.containers.oci_config import Surroundings, oci_config
+from orlop.engine.containers.remapping import running_remapping
 from orlop.engine.containers.state import Status
 from orlop.engine.containers.start_failure import start_failure
 from orlop.engine.containers.trees import remove_flat
@@ -208,7 +209,9 @@ class Launcher:
             files = write_files(self._settings, definition, sandbox, gateway=own or self._network.gateway)
         shared = shared_namespaces(host, self._directory, network_mode=sandbox.mode)
         surroundings = self._surroundings(container, shared, files, sandbox.sysctls)
-        surroundings = replace(surroundings, shm_donor=shared_memory_donor(host, self._directory))
+        remapping = None if host.userns_mode == "host" else self._settings.remapping
+        donor = shared_memory_donor(host, self._directory)
+        surroundings = replace(surroundings, shm_donor=donor, remapping=remapping)
         return oci_config(definition, surroundings)
 
     def _surroundings(
@@ -241,7 +244,10 @@ class Launcher:
         modes = {"network": host.network_mode, "pid": host.pid_mode, "ipc": host.ipc_mode}
         modes.update(uts=host.uts_mode, cgroup=host.cgroupns_mode)
         shared = {kind: "" for kind, mode in modes.items() if mode == "host"}
-        return oci_config(container.definition, self._surroundings(container, shared, {}, {}))
+        surroundings = self._surroundings(container, shared, {}, {})
+        # not what the settings say by now
+        surroundings = replace(surroundings, remapping=running_remapping(container.state.pid))
+        return oci_config(container.definition, surroundings)
 
     async def _fill_volumes(self, container: Container) -> None:
         for point in container.definition.mounts:

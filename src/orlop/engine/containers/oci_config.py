@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orlop.engine.containers.records import Definition, MountPoint
+    from orlop.engine.containers.remapping import Remapping
     from orlop.spec.docker.containers import HostConfig
     from orlop.spec.json import JsonObject
 
@@ -40,6 +41,7 @@ class Surroundings:
         no_new_privileges: the daemon's default.
         shm_size: bytes of /dev/shm.
         shm_donor: whose /dev/shm it is instead, for the runtime's annotation.
+        remapping: ids in a user namespace of the container's own, or None.
     """
 
     cgroups_path: str
@@ -52,6 +54,7 @@ class Surroundings:
     no_new_privileges: bool = False
     shm_size: int = 64 * 1024 * 1024
     shm_donor: str = ""
+    remapping: Remapping | None = None
 
 
 def oci_config(definition: Definition, surroundings: Surroundings) -> JsonObject:
@@ -64,6 +67,8 @@ def oci_config(definition: Definition, surroundings: Surroundings) -> JsonObject
         "namespaces": _namespaces(surroundings),
         "resources": _resources(host, surroundings),
     }
+    if surroundings.remapping is not None:
+        linux.update(surroundings.remapping.linux())
     if surroundings.devices:
         linux["devices"] = list[JsonValue](surroundings.devices)
     sysctls = {**surroundings.sysctls, **(host.sysctls or {})}
@@ -180,6 +185,8 @@ def _namespaces(surroundings: Surroundings) -> list[JsonValue]:
             result.append({"type": kind})
         elif path:
             result.append({"type": kind, "path": path})
+    if surroundings.remapping is not None:
+        result.append({"type": "user"})
     return result
 
 
@@ -230,9 +237,15 @@ def _default_mounts(host: HostConfig, points: Sequence[MountPoint], surroundings
 def _mounts(definition: Definition, surroundings: Surroundings) -> list[JsonValue]:
     points = definition.mounts
     # A read-only root is read-only with what the engine puts into it.
-    options = ["rbind", "rprivate", *(["ro"] if definition.host.readonly_rootfs else [])]
+    mapped = surroundings.remapping is not None
+    options = [
+        "rbind",
+        "rprivate",
+        *(["ro"] if definition.host.readonly_rootfs else []),
+        *(["idmap"] if mapped else []),
+    ]
     taken = {point.destination for point in points}
-    result: list[JsonValue] = [_mount(point) for point in points]
+    result: list[JsonValue] = [_mount(point, mapped=mapped and point.kind == "volume") for point in points]
     for target, source in surroundings.files.items():
         if target not in taken:
             entry: JsonObject = {"destination": target, "type": "bind", "source": source}
@@ -240,7 +253,7 @@ def _mounts(definition: Definition, surroundings: Surroundings) -> list[JsonValu
     return result
 
 
-def _mount(point: MountPoint) -> JsonObject:
+def _mount(point: MountPoint, *, mapped: bool) -> JsonObject:
     access = "rw" if point.writable else "ro"
     if point.kind == "tmpfs":
         defaults = ["noexec", "nosuid", "nodev"]
@@ -253,5 +266,5 @@ def _mount(point: MountPoint) -> JsonObject:
         "destination": point.destination,
         "type": "bind",
         "source": point.source,
-        "options": [bind, point.propagation or "rprivate", access],
+        "options": [bind, point.propagation or "rprivate", access, *(["idmap"] if mapped else [])],
     }

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orlop.engine.containers.remapping import Remapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,7 @@ class Settings:
         no_new_privileges: for every container.
         shutdown_timeout: seconds.
         systemd_cgroup: the systemd cgroup driver is used.
+        remapping: ids of containers that do not say ``--userns=host``; None: all have the host's.
     """
 
     data_root: str
@@ -40,6 +45,7 @@ class Settings:
     no_new_privileges: bool = False
     shutdown_timeout: int = 15
     systemd_cgroup: bool = False
+    remapping: Remapping | None = None
 
     def container_dir(self, container_id: str) -> str:
         """Directory of a container's engine-written files and logs."""
