@@ -7,6 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from orlop.engine.containers.announcing import announce_release
 from orlop.engine.containers.state import Status
 from orlop.engine.containers.trees import remove_flat
 from orlop.engine.shims import read_exit_record
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from orlop.engine.containers.directory import Directory
     from orlop.engine.containers.settings import Settings
     from orlop.engine.events import Events
+    from orlop.network.sandbox import Sandbox
 
 BACKOFF_FIRST, BACKOFF_MOST, BACKOFF_RESET = 0.1, 60.0, 10.0
 _KILLED, _UNKNOWN = 137, 255
@@ -33,6 +35,9 @@ class Release(Protocol):
 
     def release(self, container_id: str) -> None:
         """Undo a container's sandbox in the background."""
+
+    def sandbox(self, container_id: str) -> Sandbox | None:
+        """Return the sandbox, while there is one."""
 
 
 class Endings:
@@ -115,6 +120,7 @@ class Endings:
             container.pidfd = None
         if container.health is not None:
             container.health.stop()
+        announce_release(self._events, container, self._network.sandbox(container.id))
         self._network.release(container.id)
         by_user = container.stop_requested or container.state.stopped
         again = not by_user and self._wants_restart(container, record.exit_code)

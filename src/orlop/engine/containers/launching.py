@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from orlop.engine.containers.announcing import announce_use
 from orlop.engine.containers.creation import port_requests
 from orlop.engine.containers.files import existing_files, write_files
 from orlop.engine.containers.log_target import log_path, log_target
@@ -14,8 +15,8 @@ from orlop.engine.containers.mounts import make_bind_sources
 from orlop.engine.containers.namespaces import host_devices, shared_memory_donor, shared_namespaces
 from orlop.engine.containers.oci_config import Surroundings, oci_config
 from orlop.engine.containers.remapping import running_remapping
-from orlop.engine.containers.state import Status
 from orlop.engine.containers.start_failure import start_failure
+from orlop.engine.containers.state import Status
 from orlop.engine.containers.trees import remove_flat
 from orlop.errors import ConflictError, NotModifiedError, OrlopError, SystemFailureError
 from orlop.network.sandbox import AttachRequest
@@ -54,6 +55,9 @@ class Network(Protocol):
 
     def release(self, container_id: str) -> None:
         """Undo it in the background."""
+
+    def sandbox(self, container_id: str) -> Sandbox | None:
+        """Return what was made."""
 
     @property
     def gateway(self) -> str:
@@ -139,6 +143,7 @@ class Launcher:
             boot=self._boot,
         )
         container.stop_requested = False
+        announce_use(self._events, container, self._network.sandbox(container.id))
         self._events.publish("container", "start", container.id, attributes)
         self._endings.watch(container)
 

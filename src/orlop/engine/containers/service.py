@@ -389,6 +389,7 @@ class ContainerService:
                 await self._remover.remove(container)
                 removed.append(container.id)
                 space += size if isinstance(size, int) else 0
+        self.events.publish("container", "prune", "", {"reclaimed": str(space)})
         return removed, space
 
     # What other services ask.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from orlop.engine.containers.creation import parse_signal
 from orlop.engine.containers.state import Status
-from orlop.errors import ConflictError, NotModifiedError, SystemFailureError
+from orlop.errors import ConflictError, InvalidParameterError, NotModifiedError, SystemFailureError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,12 +77,14 @@ class Stopper:
         ended = container.next_exit()
         container.stop_requested = True
         self._send(container, number)
+        self._tell_kill(container, number)
         if container.state.status is Status.PAUSED:
             self._thaw(container)
         try:
             async with asyncio.timeout(None if timeout < 0 else timeout):
                 await asyncio.shield(ended)
         except TimeoutError:
+            self._tell_kill(container, signal.SIGKILL)
             await self._kill_and_wait(container, ended)
         self._events.publish("container", "stop", container.id, container.attributes())
 
@@ -110,7 +112,10 @@ class Stopper:
         Raises:
             ConflictError: it does not run.
         """
-        number = parse_signal(signal_name or "SIGKILL")
+        try:
+            number = parse_signal(signal_name or "SIGKILL")
+        except InvalidParameterError as error:
+            raise InvalidParameterError(f"cannot kill container: {container.name}: {error}") from error
         await self._endings.settle_restart(container)
         if not container.alive:
             if number == signal.SIGKILL and self._endings.cancel_restart(container):
@@ -121,11 +126,15 @@ class Stopper:
         if number in {signal.SIGKILL, stop}:
             container.stop_requested = True
         self._send(container, number)
-        self._events.publish("container", "kill", container.id, container.attributes(signal=str(number)))
+        self._tell_kill(container, number)
         if number == signal.SIGKILL:
             await self._kill_and_wait(container, ended)
         else:
             ended.cancel()
+
+    def _tell_kill(self, container: Container, number: int) -> None:
+        attributes = container.attributes(signal=str(int(number)))
+        self._events.publish("container", "kill", container.id, attributes)
 
     def _send(self, container: Container, number: int) -> None:
         if container.pidfd is None:

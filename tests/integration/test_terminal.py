@@ -1,0 +1,157 @@
+"""Terminals through a real pty: size, detach and attach again, ctrl-C, signal proxy; docker's client and orlop's own."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+import pytest
+
+from harness import BIN, DOCKER
+
+pytestmark = [
+    pytest.mark.privileged,
+    pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
+]
+CLIENTS = [DOCKER, str(BIN / "orlop")]
+TRAP = "trap 'echo caught; exit 5' INT TERM; echo ready; while :; do sleep 0.05; done"
+
+
+class Session:
+    """A client whose standard streams are a terminal."""
+
+    def __init__(self, engine, *command, size=(24, 80)):
+        self.master, slave = pty.openpty()
+        self.resize(*size)
+        self.output = ""
+        self.process = subprocess.Popen(
+            command, env=engine.environment, stdin=slave, stdout=slave, stderr=slave, preexec_fn=_take_terminal
+        )
+        os.close(slave)
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def expect(self, pattern, seconds=10):
+        """Read until the output since the last match has the pattern."""
+        deadline = time.monotonic() + seconds
+        while (match := re.search(pattern, self.output)) is None:
+            assert time.monotonic() < deadline, f"no {pattern!r} in {self.output!r}"
+            if not self._read():
+                raise AssertionError(f"ended without {pattern!r}: {self.output!r}")
+        self.output = self.output[match.end() :]
+        return match
+
+    def _read(self):
+        if select.select([self.master], [], [], 0.1)[0]:
+            with contextlib.suppress(OSError):
+                data = os.read(self.master, 65536)
+                self.output += data.decode(errors="replace")
+                return True
+            return False
+        return True
+
+    def end(self, seconds=10):
+        """Read to the end; return the exit status."""
+        deadline = time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self._read()
+        assert self.process.poll() is not None, f"still running: {self.output!r}"
+        while select.select([self.master], [], [], 0)[0] and self._read():
+            pass
+        return self.process.returncode
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.master)
+
+
+def _take_terminal():
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@pytest.fixture
+def session(engine):
+    """Make sessions that end with the test."""
+    sessions = []
+
+    def make(*command, **options):
+        sessions.append(Session(engine, *command, **options))
+        return sessions[-1]
+
+    yield make
+    for one in sessions:
+        one.close()
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=["docker", "orlop"])
+def test_a_shell_follows_the_window_and_can_be_left_and_taken_up(engine, session, client):
+    shell = session(client, "run", "-it", "--name", "shell", "busybox", "sh", size=(40, 120))
+    shell.expect("# ")
+    shell.type("until [ \"$(stty size)\" = '40 120' ]; do sleep 0.05; done; tty; echo $TERM\n")
+    shell.expect("/dev/pts/0\r\nxterm")
+    shell.resize(33, 99)
+    shell.type("until [ \"$(stty size)\" = '33 99' ]; do sleep 0.05; done; echo follo''wed\n")
+    shell.expect("followed")
+    shell.type("printf 'o%s\\n' n; sleep 100\n")
+    shell.expect("on\r\n")
+    shell.type("\x03")
+    shell.expect("# ")
+    shell.type("\x10\x11")
+    assert shell.end() == 0
+    assert engine.inspect("shell")["State"]["Running"]
+    again = session(client, "attach", "shell", size=(20, 70))
+    again.type("until [ \"$(stty size)\" = '20 70' ]; do sleep 0.05; done; echo ba''ck\n")
+    again.expect("back")
+    again.type("exit 42\n")
+    assert again.end() == 42
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=["docker", "orlop"])
+def test_exec_has_a_terminal_of_its_own(engine, session, client):
+    engine.docker("run", "-d", "--name", "base", "busybox", "sleep", "100")
+    shell = session(client, "exec", "-it", "base", "sh", size=(11, 22))
+    shell.expect("# ")
+    shell.type("until [ \"$(stty size)\" = '11 22' ]; do sleep 0.05; done; tty; exit 9\n")
+    shell.expect("/dev/pts/0")
+    assert shell.end() == 9
+    left = session(client, "exec", "-it", "--detach-keys", "ctrl-a,x", "base", "sh")
+    left.expect("# ")
+    left.type("\x01x")
+    left.end()
+    assert "sh" in engine.docker("exec", "base", "ps", "-o", "args").stdout.split()
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=["docker", "orlop"])
+def test_signals_reach_the_container_or_not(engine, session, client):
+    proxied = session(client, "run", "--name", "proxied", "busybox", "sh", "-c", TRAP)
+    proxied.expect("ready")
+    proxied.type("\x03")
+    proxied.expect("caught")
+    assert proxied.end() == 5
+    alone = session(client, "run", "--sig-proxy=false", "--name", "alone", "busybox", "sh", "-c", TRAP)
+    alone.expect("ready")
+    alone.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert engine.inspect("alone")["State"]["Running"]
+
+
+def test_end_of_input_ends_cat(session):
+    cat = session(DOCKER, "run", "--rm", "-it", "busybox", "cat")
+    cat.type("abc\n")
+    cat.expect("abc\r\nabc")
+    cat.type("\x04")
+    assert cat.end() == 0
