@@ -174,6 +174,13 @@ def test_what_root_inside_may_not(remapped):
     assert told.stdout.split() == ["/dev/pts/0", "lo"]
 
 
+def test_limits_are_readable_inside(remapped):
+    file = "$(ls -d /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null)"
+    for options in ((), ("-u", "1000"), ("-u", "1000", "--userns", "host")):
+        told = remapped.docker("run", "--rm", "--pids-limit", "55", *options, "busybox", "sh", "-c", f"cat {file}")
+        assert told.stdout == "55\n"
+
+
 def test_remapped_containers_share_namespaces(remapped):
     sleeper(remapped, "donor", "--ipc", "shareable")
     remapped.docker("exec", "donor", "sh", "-c", "echo hello > /dev/shm/letter")
@@ -189,6 +196,8 @@ def test_userns_host_opts_out_and_docker_refusals(remapped):
     for option, text in (
         (("--privileged",), "privileged mode is incompatible with user namespaces.  You must run the container in"),
         (("--network", "host"), "cannot share the host's network namespace when user namespaces are enabled"),
+        (("--cap-add", "NET_ADMIN"), "NET_ADMIN is not supported with user namespaces"),
+        (("--device", "/dev/null:/dev/other"), "a device with another name is not supported with user namespaces"),
         (("--pid", "host"), "cannot share the host PID namespace when user namespaces are enabled"),
     ):
         assert text in refusal(remapped, "create", *option, "busybox")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
 from orlop.kernel import foreign as ctypes
-from orlop.kernel.syscall import check, prototype
+from orlop.kernel.syscall import SyscallError, check, prototype
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ class mounting_as:
         check(_prctl(_PR_SET_SECUREBITS, self._bits | _SECBIT_NO_SETUID_FIXUP, 0, 0, 0), "prctl", "PR_SET_SECUREBITS")
         # they return the former id and tell no errors
         self._old = (_setfsuid(self._uid), _setfsgid(self._gid))
+        if (_setfsuid(-1), _setfsgid(-1)) != (self._uid, self._gid):
+            raise SyscallError("setfsuid", errno.EPERM, (self._uid, self._gid))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         _setfsuid(self._old[0])

@@ -103,7 +103,11 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
     with Cleanup() as always, Cleanup() as on_failure:
         prepared = apply.prepare(config.process, config.linux.seccomp)
         cgroup_path = normalise_path(config.linux.cgroups_path, container_id=creation.id)
-        cgroup = create_cgroup(hierarchies, cgroup_path, config.linux.resources)
+        mask = os.umask(0o022)  # users other than root read their limits there
+        try:
+            cgroup = create_cgroup(hierarchies, cgroup_path, config.linux.resources)
+        finally:
+            os.umask(mask)
         on_failure.callback(_remove_cgroup, cgroup)
         always.callback(cgroup.close)
         donor = _donor(config, always)

@@ -8,6 +8,7 @@ import os
 from orlop.errors import ConflictError, OrlopError, SystemFailureError, from_kind
 from orlop.kernel import mount as k
 from orlop.kernel.openat2 import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from orlop.kernel.prctl import set_dumpable
 from orlop.kernel.process import CLONE_NEWNS, clone3, pidfd_open, setns, start_time
 from orlop.kernel.statfs import TMPFS_MAGIC, file_system_type
 from orlop.primitives.channel import Channel
@@ -66,6 +67,7 @@ def clone_shared_memory(pidfd: int) -> OwnedFd:
 
 def _answer(answers: Channel, pidfd: int) -> None:
     try:
+        set_dumpable(0)  # CVE-2016-9962
         setns(pidfd, CLONE_NEWNS)
         tree = _clone()
         answers.send({}, [tree.fileno()])

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orlop.errors import InvalidParameterError
+from orlop.errors import InvalidParameterError, UnsupportedError
 
 if TYPE_CHECKING:
     from orlop.spec.docker.containers import HostConfig
@@ -40,6 +40,7 @@ def refuse_with_remapping(host: HostConfig) -> None:
 
     Raises:
         InvalidParameterError: in dockerd's words.
+        UnsupportedError: what only this engine cannot do.
     """
     if host.userns_mode == "host":
         return
@@ -52,6 +53,15 @@ def refuse_with_remapping(host: HostConfig) -> None:
         raise InvalidParameterError("cannot share the host's network namespace when user namespaces are enabled")
     if host.pid_mode == "host":
         raise InvalidParameterError("cannot share the host PID namespace when user namespaces are enabled")
+    added = {name.upper().removeprefix("CAP_") for name in host.cap_add or []}
+    if "NET_ADMIN" in added:
+        # it would be there and allow nothing
+        raise UnsupportedError("NET_ADMIN is not supported with user namespaces: use --userns=host")
+    for device in host.devices or []:
+        if device.path_in_container not in {"", device.path_on_host}:
+            raise UnsupportedError(
+                f"a device with another name is not supported with user namespaces: {device.path_in_container}"
+            )
 
 
 def running_remapping(pid: int) -> Remapping | None:
