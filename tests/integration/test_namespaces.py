@@ -211,6 +211,23 @@ def test_remapped_container_outlives_the_engine(remapped):
     assert remapped.docker("exec", "-t", "survivor", "tty").stdout.strip() == "/dev/pts/0"
 
 
+def test_remapping_is_switched_on_for_what_was_there(remapped):
+    mapping, remapped.options = remapped.options, ()
+    remapped.stop()
+    remapped.start()
+    sleeper(remapped, "before")
+    remapped.docker("create", "--name", "privileged", "--privileged", "busybox", "id", "-u")
+    remapped.docker("run", "--name", "plain", "busybox", "sh", "-c", "touch /mine; cat /proc/self/uid_map")
+    remapped.options = mapping
+    remapped.stop()
+    remapped.start()
+    script = "cat /proc/self/uid_map | wc -l; id -u"
+    assert remapped.docker("exec", "before", "sh", "-c", script).stdout.split() == ["1", "0"]
+    assert ids_outside(remapped.inspect("before")["State"]["Pid"])["Uid:"] == "0"
+    assert "privileged mode is incompatible with user namespaces" in refusal(remapped, "start", "privileged")
+    assert remapped.docker("start", "-a", "plain").stdout.split()[:3] == ["0", "100000", "1000"]
+
+
 def test_remapping_needs_ids(tmp_path):
     for user in ("54321", "default", "nobody-has-this-name"):
         command = [BIN / "orlopd", "--data-root", tmp_path / "d", "--exec-root", tmp_path / "r", "--userns-remap", user]

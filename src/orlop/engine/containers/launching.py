@@ -14,7 +14,7 @@ from orlop.engine.containers.log_target import log_path, log_target
 from orlop.engine.containers.mounts import make_bind_sources
 from orlop.engine.containers.namespaces import host_devices, shared_memory_donor, shared_namespaces
 from orlop.engine.containers.oci_config import Surroundings, oci_config
-from orlop.engine.containers.remapping import running_remapping
+from orlop.engine.containers.remapping import refuse_with_remapping, running_remapping
 from orlop.engine.containers.start_failure import start_failure
 from orlop.engine.containers.state import Status
 from orlop.engine.containers.trees import remove_flat
@@ -215,6 +215,8 @@ class Launcher:
         shared = shared_namespaces(host, self._directory, network_mode=sandbox.mode)
         surroundings = self._surroundings(container, shared, files, sandbox.sysctls)
         remapping = None if host.userns_mode == "host" else self._settings.remapping
+        if remapping is not None:
+            refuse_with_remapping(host)  # it may have been created under other settings
         donor = shared_memory_donor(host, self._directory)
         surroundings = replace(surroundings, shm_donor=donor, remapping=remapping)
         return oci_config(definition, surroundings)
