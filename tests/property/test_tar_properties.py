@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orlop.primitives.tar import END, Entry, Kind, Limits, Signal, TarError, TarReader, render_entry
+from orlop.spec.record import replace
 
 name = st.binary(min_size=1, max_size=300).filter(lambda text: b"\0" not in text and not text.endswith(b"/"))
 number = st.one_of(st.integers(0, 5000), st.integers(0, (1 << 40)))
@@ -58,7 +59,7 @@ def test_what_is_written_is_read_however_it_is_cut(members, cuts):
     for item, payload in members:
         content = payload if item.kind is Kind.FILE else b""
         target = b"t" * (len(payload) % 200) if item.kind in (Kind.SYMLINK, Kind.HARD_LINK) else b""
-        whole = item._replace(size=len(content), real_size=len(content), target=target, device=(0, 0))
+        whole = replace(item, size=len(content), real_size=len(content), target=target, device=(0, 0))
         wanted.append((whole, bytearray(content)))
         data += render_entry(whole) + content + bytes(-len(content) % 512)
     assert read(data + END, cuts) == wanted
@@ -70,7 +71,7 @@ def test_the_standard_library_reads_what_is_written(members):
     data = b""
     for item, payload in members:
         content = payload if item.kind is Kind.FILE else b""
-        data += render_entry(item._replace(size=len(content), mtime=abs(item.mtime))) + content
+        data += render_entry(replace(item, size=len(content), mtime=abs(item.mtime))) + content
         data += bytes(-len(content) % 512)
     with tarfile.open(fileobj=io.BytesIO(data + END), errors="surrogateescape") as archive:
         found = archive.getmembers()
@@ -111,7 +112,7 @@ def test_noise_is_an_error_or_nothing(data, cuts):
 @settings(deadline=None)
 def test_a_damaged_archive_never_crashes(data):
     item = Entry(b"dir/file", Kind.FILE, size=700, mtime=1, xattrs={b"user.a": b"1"})
-    archive = bytearray(render_entry(item) + b"x" * 700 + bytes(324) + render_entry(item._replace(size=0)) + END)
+    archive = bytearray(render_entry(item) + b"x" * 700 + bytes(324) + render_entry(replace(item, size=0)) + END)
     for _ in range(data.draw(st.integers(1, 6))):
         archive[data.draw(st.integers(0, len(archive) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(archive)))

@@ -74,8 +74,7 @@ class Spawner:
 
     async def unpack(self, root: str, stream_fd: int, limits: Limits) -> Unpacked:
         """Unpack an uncompressed layer tar into the directory ``root``; the stream is read to its end."""
-        fields = {name: getattr(limits, name) for name in type(limits).__dataclass_fields__}
-        answer = await self._plain({"op": "unpack", "root": root, "limits": fields}, [stream_fd])
+        answer = await self._plain({"op": "unpack", "root": root, "limits": to_message(limits)}, [stream_fd])
         return Unpacked(_number(answer, "size"), _number(answer, "entries"))
 
     async def pack(self, overlay: OverlayRoot, out_fd: int) -> int:

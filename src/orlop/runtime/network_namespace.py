@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
-from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
+from orlop.kernel.plain import socket
 from orlop.kernel.process import CLONE_NEWNET, setns, unshare
 from orlop.primitives.owned_fd import OwnedFd
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.primitives.channel import Channel
     from orlop.runtime.cgroups import Hierarchies
@@ -50,5 +50,6 @@ def answer_namespace_of(reply: Channel, _message: JsonObject, fds: list[OwnedFd]
 
 def _answer(reply: Channel) -> None:
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
-    with netlink, OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
+    with OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
         reply.send({"ok": True}, [namespace.fileno(), netlink.fileno()])
+    netlink.close()

@@ -6,7 +6,6 @@ The child sees its work through descriptors only, in a mount namespace of its ow
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
 from orlop.kernel import mount as k
@@ -19,6 +18,7 @@ from orlop.primitives.tar import Limits, pack, unpack
 from orlop.runtime.rootfs import mount_overlay, mount_overlay_at
 from orlop.spec.launch import OverlayRoot, from_message
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.primitives.channel import Channel
     from orlop.runtime.cgroups import Hierarchies

@@ -6,26 +6,46 @@ Names and link targets are bytes, exactly as stored (threats.md D7): no codec is
 from __future__ import annotations
 
 import codecs
-import enum
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from orlop.errors import InvalidParameterError
+from orlop.spec.record import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
-class Kind(enum.Enum):
-    """The type of a member; the value is its ``typeflag`` (POSIX.1-2017 pax, "ustar Interchange Format")."""
+class Kind:
+    """The type of a member; the value is its ``typeflag`` (POSIX.1-2017 pax, "ustar Interchange Format").
 
-    FILE = b"0"
-    HARD_LINK = b"1"
-    SYMLINK = b"2"
-    CHARACTER = b"3"
-    BLOCK = b"4"
-    DIRECTORY = b"5"
-    FIFO = b"6"
+    There are these and no others: they are compared by identity. (``enum`` would be most of what the spawner loads.)
+    """
+
+    __slots__ = ("_name", "value")
+
+    FILE: ClassVar[Kind]
+    HARD_LINK: ClassVar[Kind]
+    SYMLINK: ClassVar[Kind]
+    CHARACTER: ClassVar[Kind]
+    BLOCK: ClassVar[Kind]
+    DIRECTORY: ClassVar[Kind]
+    FIFO: ClassVar[Kind]
+
+    def __init__(self, name: str, value: bytes) -> None:
+        self._name = name
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"Kind.{self._name}"
 
 
-class Entry(NamedTuple):
+KINDS = tuple([Kind(name, b"%d" % number) for number, name in enumerate(Kind.__annotations__)])
+for _kind in KINDS:
+    setattr(Kind, repr(_kind).removeprefix("Kind."), _kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
     """One member's header.
 
     Attributes:
@@ -52,7 +72,7 @@ class Entry(NamedTuple):
     size: int = 0
     target: bytes = b""
     device: tuple[int, int] = (0, 0)
-    xattrs: dict[bytes, bytes] = {}  # noqa: RUF012 - never changed; a NamedTuple default
+    xattrs: dict[bytes, bytes] = {}  # noqa: RUF012 - never changed
     sparse: tuple[tuple[int, int], ...] | None = None
     real_size: int = 0
 

@@ -10,9 +10,9 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from orlop.primitives.tar.entry import INVALID_HEADER, TarError
+from orlop.spec.record import dataclass
 
 BLOCK = 512
 _FIELDS = struct.Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12x")
@@ -22,7 +22,8 @@ _STAR_TRAILER = b"tar\0"
 _NUMBER_LIMIT = 1 << 62
 
 
-class Header(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Header:
     """The decoded fields of one block; ``mtime`` in seconds."""
 
     name: bytes

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from orlop.errors import SystemFailureError
 from orlop.primitives.tar.entry import Entry, Kind, shown
 from orlop.primitives.tar.header import BLOCK
 from orlop.primitives.tar.unpack import OPAQUE, OPAQUE_XATTR, WHITEOUT, is_kept_xattr
 from orlop.primitives.tar.writer import END, render_entry
+from orlop.spec.record import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
-
 from orlop.primitives.tar.entry import INVALID_HEADER, TarError
+from orlop.spec.record import dataclass, field
 
 _XATTR = b"SCHILY.xattr."
-_TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
-_NUMBER = re.compile(rb"[0-9]{1,18}")
+_NUMBER_DIGITS = 18
 _LENGTH_DIGITS = 19
 
 
@@ -98,7 +95,7 @@ def _set_sparse(records: PaxRecords, key: bytes, value: bytes) -> None:
 def _number(value: bytes) -> int | None:
     if not value:
         return None
-    if not _NUMBER.fullmatch(value):
+    if not value.isdigit() or len(value) > _NUMBER_DIGITS:
         raise TarError(INVALID_HEADER)
     return int(value)
 
@@ -107,12 +104,11 @@ def parse_time(value: bytes) -> int | None:
     """Read decimal seconds as nanoseconds; digits beyond the ninth are dropped."""
     if not value:
         return None
-    match = _TIME.fullmatch(value)
-    if match is None:
+    seconds, _, fraction = value.removeprefix(b"-").partition(b".")
+    if not seconds.isdigit() or len(seconds) > _NUMBER_DIGITS or not (not fraction or fraction.isdigit()):
         raise TarError(INVALID_HEADER)
-    sign, seconds, fraction = match.groups()
-    total = int(seconds) * 1_000_000_000 + int((fraction or b"")[:9].ljust(9, b"0"))
-    return -total if sign else total
+    total = int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0"))
+    return -total if value.startswith(b"-") else total
 
 
 def render_time(nanoseconds: int) -> bytes:

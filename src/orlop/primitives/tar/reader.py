@@ -14,27 +14,31 @@ Docker's.
 
 from __future__ import annotations
 
-import enum
-from typing import TYPE_CHECKING
-
-from orlop.primitives.tar.entry import INVALID_HEADER, UNEXPECTED_EOF, Entry, Kind, Limits, TarError, shown
+from orlop.primitives.tar.entry import INVALID_HEADER, KINDS, UNEXPECTED_EOF, Entry, Kind, Limits, TarError, shown
 from orlop.primitives.tar.header import BLOCK, Header, parse_header
 from orlop.primitives.tar.pax import PaxRecords, parse_pax
 from orlop.primitives.tar.sparse import SparseMap, pax_one_map, pax_zero_map
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import ClassVar
 
 _ZERO = bytes(BLOCK)
 _FILE_FLAGS = frozenset((b"0", b"\0", b"7", b"S"))
-_KINDS: Mapping[bytes, Kind] = {kind.value: kind for kind in Kind} | dict.fromkeys(_FILE_FLAGS, Kind.FILE)
+_KINDS: Mapping[bytes, Kind] = {kind.value: kind for kind in KINDS} | dict.fromkeys(_FILE_FLAGS, Kind.FILE)
 
 
-class Signal(enum.Enum):
+class Signal:
     """An event without content."""
 
-    NEED = enum.auto()
-    END = enum.auto()
+    __slots__ = ()
+
+    NEED: ClassVar[Signal]
+    END: ClassVar[Signal]
+
+
+Signal.NEED, Signal.END = Signal(), Signal()
 
 
 Event = Entry | memoryview | Signal

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from orlop.primitives.tar.entry import INVALID_HEADER, Limits, TarError
 from orlop.primitives.tar.header import BLOCK, parse_number
+from orlop.spec.record import dataclass, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.primitives.tar.pax import PaxRecords
 

@@ -15,15 +15,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from orlop.errors import SystemFailureError
 from orlop.primitives.removal import remove_entry
 from orlop.primitives.tar.directories import Directories
 from orlop.primitives.tar.entry import Entry, Kind, Limits, TarError, shown
 from orlop.primitives.tar.reader import Signal, TarReader
+from orlop.spec.record import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

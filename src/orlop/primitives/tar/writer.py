@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orlop.primitives.tar.header import BLOCK, Header, fits_octal, render_header
 from orlop.primitives.tar.pax import render_record, render_time
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.primitives.tar.entry import Entry
 
