@@ -30,6 +30,9 @@ _SLASHES = re.compile("//+")
 __all__ = ["API_VERSION", "MIN_API_VERSION", "SERVER", "Application", "Route"]
 
 
+_BACKLOG = 1024
+
+
 class Application:
     """Owns the router and the listening servers."""
 
@@ -51,7 +54,10 @@ class Application:
     async def listen(self, sock: socket.socket) -> None:
         """Serve a bound, listening socket, which this object owns from now on."""
         loop = asyncio.get_running_loop()
-        self._listeners.append(await loop.create_server(self._server, sock=sock, backlog=1024))
+        # asyncio accepts ``backlog`` times at a go and, out of descriptors, reports and schedules each failure: a
+        # thousandfold more with every try. One at a time there is one retry per second (faults.md R19).
+        self._listeners.append(await loop.create_server(self._server, sock=sock, backlog=1))
+        sock.listen(_BACKLOG)
 
     async def close(self, timeout: float) -> None:
         """Stop accepting, let requests finish for ``timeout`` seconds, then cut them."""
