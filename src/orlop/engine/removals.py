@@ -6,12 +6,15 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from orlop.errors import OrlopError
+from orlop.errors import OrlopError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _log = logging.getLogger(__name__)
+
+# Seconds before a tree is tried again whose remover died; a tree that outlives all is left to the next start.
+_RETRIES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class TreeRemover(Protocol):
@@ -28,6 +31,7 @@ class Removals:
     def __init__(self, remover: TreeRemover) -> None:
         self._remover = remover
         self._waiting: list[str] = []
+        self._failures: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     def bury(self, paths: Iterable[str]) -> None:
@@ -41,8 +45,21 @@ class Removals:
             path = self._waiting.pop(0)
             try:
                 await self._remover.remove_tree(path)
+            except UnavailableError as error:
+                await self._try_again(path, error)
             except OrlopError as error:
                 _log.warning("cannot remove %s: %s", path, error)
+            else:
+                self._failures.pop(path, None)
+
+    async def _try_again(self, path: str, error: UnavailableError) -> None:
+        failures = self._failures.pop(path, 0)
+        if failures == len(_RETRIES):
+            _log.warning("cannot remove %s: %s", path, error)
+            return
+        self._failures[path] = failures + 1
+        self._waiting.insert(0, path)
+        await asyncio.sleep(_RETRIES[failures])
 
     async def settle(self) -> None:
         """Wait until all is removed."""
