@@ -4,7 +4,7 @@
 <data-root>/state.db        records of every package, each with its own tables; ``user_version`` is SCHEMA_VERSION
             state.db-wal    what was committed since the last checkpoint: part of the database, never to be removed
             state.db.damaged-<time>   a file that SQLite could not read, put aside at start
-            state.db.good             copy made at the last good start: what is not readable is taken from here
+            state.db.good             copy made at the last good start or stop: what is not readable is taken from here
             state.db.v<n>   copy made before a migration from schema n
 ```
 
@@ -54,8 +54,10 @@ class Database:
         self.quarantined: str | None = None
         self._depth = 0
         try:
+            if self._is_lost():
+                raise sqlite3.DatabaseError("file is missing or empty")
             self.connection = self._open(schemas)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, IsADirectoryError) as error:
             if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
                 raise DataLossError(f"cannot open {path}: {error}") from error
             self.quarantined = self._put_aside()
@@ -63,9 +65,20 @@ class Database:
             self.connection = self._open(schemas)
             self._salvage()
         else:
-            with contextlib.closing(sqlite3.connect(f"{path}.good")) as copy:
-                self.connection.backup(copy)
-            os.chmod(f"{path}.good", 0o600)
+            self._keep_copy()
+
+    def _is_lost(self) -> bool:
+        """Tell whether there was a database here once: SQLite would begin a new one without a word."""
+        try:
+            return os.stat(self.path).st_size == 0 and os.path.exists(f"{self.path}.good")
+        except FileNotFoundError:
+            return os.path.exists(f"{self.path}.good")
+
+    def _keep_copy(self) -> None:
+        path = f"{self.path}.good"
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        with contextlib.closing(sqlite3.connect(path)) as copy:
+            self.connection.backup(copy)
 
     def _open(self, schemas: Sequence[str]) -> sqlite3.Connection:
         # The file holds environment variables of containers: nobody but root reads it.
@@ -117,7 +130,7 @@ class Database:
         """Take over every row that can still be read, from the damaged file and then from the last good copy."""
         tables = [name for (name,) in self.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         for source in (self.quarantined, f"{self.path}.good"):
-            if source is None or not os.path.exists(source):
+            if source is None or not os.path.isfile(source):
                 continue
             with contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as old:
                 counts = {table: self._copy_rows(old, table) for table in tables}
@@ -175,4 +188,6 @@ class Database:
 
     def close(self) -> None:
         """Close; what was committed stays in the write-ahead log until the next start folds it in."""
+        with contextlib.suppress(sqlite3.Error, OSError):  # the copy is no condition for stopping
+            self._keep_copy()
         self.connection.close()

@@ -123,6 +123,10 @@ class Snapshotter(Protocol):
         """Return the paths that :meth:`remove` returned, now or before a crash, and that still exist."""
         ...
 
+    def is_active(self, key: str) -> bool:
+        """Tell whether the snapshot was not committed."""
+        ...
+
     def keys(self) -> list[str]:
         """Return the keys of all snapshots, both kinds, whatever state a crash left them in."""
         ...

@@ -18,7 +18,9 @@ and parent links, so that no crash can make them wrong.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -48,8 +50,10 @@ CREATE TABLE IF NOT EXISTS layers (
 """
 _NEW = "new-"
 _INIT = "-init"
+_CONTAINER = re.compile("[0-9a-f]{64}")
 _SCRATCH_INIT = "scratch-init"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,10 @@ class LayerStore:
 
         Call after :meth:`load` and after every image has called :meth:`retain`.
         """
+        if orphans := self._orphans():
+            # A container's record is there before its layer and goes after it: these records were lost.
+            _log.error("kept all layers: there is no record of the containers that these belong to: %s", orphans)
+            return self._snapshotter.tombstones()
         for layer in list(self._layers.values()):
             if not self._references.get(layer.chain) and layer.chain in self._layers:
                 self._drop(layer.chain)
@@ -129,6 +137,10 @@ class LayerStore:
                 raise SystemFailureError(f"layers refer to each other in a circle: {left[0]}")
             unknown = left
         return self._snapshotter.tombstones()
+
+    def _orphans(self) -> list[str]:
+        unknown = (key for key in self._snapshotter.keys() if not self._is_known(key))  # noqa: SIM118
+        return [key for key in unknown if _CONTAINER.fullmatch(key) and self._snapshotter.is_active(key)]
 
     def _try_remove(self, key: str) -> bool:
         try:
@@ -227,7 +239,10 @@ class LayerStore:
         if chain in self._layers:
             tombstones = self.abandon(key)
         else:
-            self._snapshotter.commit(key, chain.hex)
+            if chain.hex in self._snapshotter.keys():  # noqa: SIM118 - its row was lost
+                tombstones = self.abandon(key)
+            else:
+                self._snapshotter.commit(key, chain.hex)
             row = (chain.hex, diff_id.hex, parent.hex if parent else None, self._snapshotter.name, size, time.time_ns())
             try:
                 with transaction(self._database, "register layer"):

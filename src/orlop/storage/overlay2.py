@@ -118,6 +118,10 @@ class Overlay2:
         finally:
             os.close(fd)
 
+    def is_active(self, key: str) -> bool:
+        """Tell whether the snapshot was not committed."""
+        return key in self._parents and self._is_active(key)
+
     def keys(self) -> list[str]:
         """Return the keys of all snapshots."""
         return list(self._parents)

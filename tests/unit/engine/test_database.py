@@ -151,13 +151,39 @@ def test_damage_is_put_aside_and_rows_are_taken_over(path, damage):
 
 
 @pytest.mark.parametrize("content", [b"", None], ids=["empty", "missing"])
-def test_empty_file_begins_anew(path, content):
+def test_lost_file_is_taken_from_the_copy(path, content):
+    """SQLite would begin a new database without a word, and every layer would be without a record."""
     _fill(path)
+    db = Database(path, [SCHEMA])
+    rows = _rows(db)
+    db.close()
     os.unlink(path)
     if content is not None:
         open(path, "wb").close()
     db = Database(path, [SCHEMA])
-    assert _rows(db) == []
+    assert db.quarantined is not None
+    assert _rows(db) == rows != []
+    db.close()
+
+
+def test_a_directory_in_its_place_is_put_aside(path):
+    _fill(path)
+    Database(path, [SCHEMA]).close()
+    os.unlink(path)
+    os.mkdir(path)
+    db = Database(path, [SCHEMA])
+    assert db.quarantined is not None
+    assert _rows(db) != []
+    db.close()
+
+
+def test_closing_keeps_a_copy(path):
+    db = Database(path, [SCHEMA])
+    db.connection.execute("INSERT INTO thing VALUES ('late', 7)")
+    db.close()
+    os.unlink(path)
+    db = Database(path, [SCHEMA])
+    assert _rows(db) == [("late", 7)]
     db.close()
 
 
