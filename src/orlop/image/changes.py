@@ -19,6 +19,8 @@ from orlop.spec.image import ContainerDefaults, Healthcheck
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+# Valid in JSON, but no text: Go's decoder, which made Docker's images, replaces them as well.
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _ALLOWED = frozenset(
     (
         "CMD",
@@ -74,7 +76,7 @@ def _json_list(text: str) -> tuple[str, ...] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
         return None
-    return tuple(value)
+    return tuple(_LONE_SURROGATE.sub("\ufffd", item) for item in value)
 
 
 def _command(config: ContainerDefaults, text: str) -> tuple[str, ...]:
@@ -249,7 +251,10 @@ def parse_duration(text: str) -> int:
         return 0
     if not parts or "".join(number + unit for number, unit in parts) != text or len(text) > 40:
         raise InvalidParameterError(f"time: invalid duration {json.dumps(text)}")
-    return sum(int(float(number) * _UNITS[unit]) for number, unit in parts)
+    duration = sum(int(float(number) * _UNITS[unit]) for number, unit in parts)
+    if duration >= 1 << 63:
+        raise InvalidParameterError(f"time: invalid duration {json.dumps(text)}")
+    return duration
 
 
 def _words(instruction: str, config: ContainerDefaults, text: str) -> list[str]:

@@ -81,3 +81,12 @@ def test_durations():
     for text in ("", "5", "s", "1x", "-1s", "1s ", "1e9s"):
         with pytest.raises(InvalidParameterError):
             parse_duration(text)
+
+
+def test_lone_surrogates_of_json_are_replaced():
+    assert apply_changes(ContainerDefaults(), ['CMD ["a\\ud800b"]']).cmd == ("a\ufffdb",)
+
+
+def test_a_duration_that_no_integer_of_docker_holds_is_refused():
+    with pytest.raises(InvalidParameterError, match="invalid duration"):
+        apply_changes(ContainerDefaults(), ["HEALTHCHECK --interval=9999999999999h CMD x"])
