@@ -198,6 +198,20 @@ def test_silent_clients_do_not_hurt_others(engine) -> None:
         client.close()
 
 
+def test_waiting_clients_that_leave_are_forgotten(engine) -> None:
+    """R21: `docker run -d` asks for the end of the container, and leaves."""
+    engine.docker("run", "-d", "--name", "con", "busybox", "sleep", "1000")
+    directory = f"/proc/{engine.process.pid}/fd"
+    before = len(os.listdir(directory))
+    for _ in range(20):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(engine.socket))
+        client.send(b"POST /containers/con/wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+        client.close()
+    wait_for(lambda: len(os.listdir(directory)) <= before, seconds=5, what="end of the waiting requests")
+
+
 @pytest.mark.parametrize("damage", ["half", "garbage", "missing", "empty", "no records"])
 def test_damaged_records(own_engine, damage) -> None:
     """R25: the engine starts, says so, keeps what it can, and works."""

@@ -184,7 +184,15 @@ class _Streams:
         async with JsonStream(call) as stream:
             # The client goes on to start the container only when it has seen our head.
             await stream.flush()
-            code, error = await outcome
+            gone = asyncio.ensure_future(call.wait_gone())
+            try:
+                await asyncio.wait((outcome, gone), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                gone.cancel()
+            if not outcome.done():  # a container can outlive its clients by years
+                outcome.cancel()
+                return stream.response
+            code, error = outcome.result()
             document: dict[str, object] = {"StatusCode": code}
             if error:
                 document["Error"] = {"Message": error}
