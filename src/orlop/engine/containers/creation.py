@@ -152,11 +152,9 @@ class Creator:
         if request.config.network_disabled:
             mode = "none"
         if mode.startswith("container:"):
-            try:
+            # A missing one is told at start, as dockerd does: clients take a 404 here for a missing image, and pull it.
+            with contextlib.suppress(NotFoundError):
                 mode = f"container:{self._directory.get(mode.removeprefix('container:')).id}"
-            except NotFoundError as error:
-                # Clients take a 404 here for a missing image, and pull it.
-                raise InvalidParameterError(str(error)) from error
         log = host.log_config
         if not log.type:
             log = LogConfig(type=self._settings.log_driver, config={**self._settings.log_options, **(log.config or {})})

@@ -161,7 +161,7 @@ class Launcher:
         await self._fill_volumes(container)
         failed.callback(self._network.release, container.id)
         request = AttachRequest(
-            network=definition.host.network_mode,
+            network=self._network_mode(definition.host.network_mode),
             container_name=definition.name,
             ports=port_requests(definition),  # type: ignore[arg-type]  # PortRequest values
             address=_wanted_address(container),
@@ -202,12 +202,18 @@ class Launcher:
         container.close_pending()
         return started, shim
 
+    def _network_mode(self, mode: str) -> str:
+        """Name the other container of ``container:`` by its id. Raises NotFoundError ``No such container: x``."""
+        if not mode.startswith("container:"):
+            return mode
+        return f"container:{self._directory.get(mode.removeprefix('container:')).id}"
+
     def _config(self, container: Container, sandbox: Sandbox) -> JsonObject:
         definition = container.definition
         host = definition.host
         if sandbox.mode == "container":
-            other = host.network_mode.removeprefix("container:")
-            files = existing_files(self._settings.container_dir(other))
+            other = self._directory.get(host.network_mode.removeprefix("container:"))
+            files = existing_files(self._settings.container_dir(other.id))
         else:
             own = sandbox.endpoint.gateway if sandbox.endpoint is not None else ""
             # the default bridge's address cannot be reached from other bridges (threats.md G8)
