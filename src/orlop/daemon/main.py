@@ -75,10 +75,11 @@ def _run(line: CommandLine) -> int:
     import asyncio
 
     from orlop.daemon.compose import make_directories
-    from orlop.daemon.paths import lock_data_root, write_pidfile
+    from orlop.daemon.paths import lock_directory, write_pidfile
 
     make_directories(options)
-    with lock_data_root(options.data_root):
+    # An engine clears away what it finds in its exec-root: with another's it would take that one's shims for lost.
+    with lock_directory(options.data_root, "data-root"), lock_directory(options.exec_root, "exec-root"):
         write_pidfile(options.pidfile)
         bound: list[str] = []
         try:

@@ -38,20 +38,24 @@ def make_directory(path: str, mode: int) -> None:
         os.close(fd)
 
 
-def lock_data_root(data_root: str) -> OwnedFd:
-    """Take the lock that one engine holds on its data-root for as long as it lives.
+def lock_directory(path: str, what: str) -> OwnedFd:
+    """Take the lock that one engine holds on its data-root and on its exec-root for as long as it lives.
+
+    Args:
+        path: the directory.
+        what: ``data-root`` or ``exec-root``, for the message.
 
     Raises:
         ConflictError: another engine has it.
     """
-    fd = OwnedFd(os.open(f"{data_root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    fd = OwnedFd(os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     try:
         fcntl.flock(fd.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         owner = os.pread(fd.fileno(), 32, 0).decode(errors="replace").strip()
         fd.close()
         raise ConflictError(
-            f"data-root is in use: {data_root}: process with PID {owner or 'unknown'} is still running",
+            f"{what} is in use: {path}: process with PID {owner or 'unknown'} is still running",
         ) from None
     os.ftruncate(fd.fileno(), 0)
     os.pwrite(fd.fileno(), f"{os.getpid()}\n".encode(), 0)

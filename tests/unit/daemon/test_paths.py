@@ -24,10 +24,10 @@ def test_directory_gets_its_mode_even_if_it_exists(tmp_path):
 
 
 def test_second_engine_is_refused(tmp_path):
-    with paths.lock_data_root(str(tmp_path)):
+    with paths.lock_directory(str(tmp_path), "data-root"):
         with pytest.raises(ConflictError, match=f"process with PID {os.getpid()} is still running"):
-            paths.lock_data_root(str(tmp_path))
-    paths.lock_data_root(str(tmp_path)).close()
+            paths.lock_directory(str(tmp_path), "data-root")
+    paths.lock_directory(str(tmp_path), "data-root").close()
 
 
 def test_engine_id_is_kept_and_repaired(tmp_path):
