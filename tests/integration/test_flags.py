@@ -106,13 +106,22 @@ def test_an_exec_says_why_it_failed_and_how_it_ended(engine):
     [
         ({}, "platform=linux/arm64", 404, "does not match the specified platform: wanted linux/arm64"),
         ({}, "platform=bogus", 400, "unknown operating system or architecture"),
-        ({"HostConfig": {"NetworkMode": "container:nope"}}, "", 400, "No such container: nope"),
         ({"HostConfig": {"Isolation": "hyperv"}}, "", 400, "linux only supports 'default'"),
     ],
 )
 def test_refused_with_the_status_that_clients_expect(engine, fields, query, status, text):
     answer, document = engine.http("POST", f"/containers/create?{query}", {"Image": "busybox", **fields})
     assert (answer, text in json.loads(document)["message"]) == (status, True)
+
+
+def test_a_missing_network_container_is_told_at_start(engine):
+    """A 404 of create would make clients pull the image."""
+    answer, document = engine.http(
+        "POST", "/containers/create", {"Image": "busybox", "HostConfig": {"NetworkMode": "container:nope"}}
+    )
+    assert answer == 201
+    answer, document = engine.http("POST", f"/containers/{json.loads(document)['Id']}/start")
+    assert (answer, json.loads(document)["message"]) == (404, "No such container: nope")
 
 
 def test_update_checks_the_restart_policy(engine):
