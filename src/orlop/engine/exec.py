@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import socket
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 # Finished sessions stay inspectable for a while, as in Docker (there: five minutes).
 _KEPT_SECONDS = 300.0
+_ENDING_SECONDS = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -196,7 +198,7 @@ class ExecService:
             session.shim = await spawner.start_exec(launch, pidfd=container.pidfd.fileno(), attach=clients)
             return await session.shim.wait_started()
         except OrlopError as error:
-            if isinstance(error, (SystemFailureError, UnavailableError)) and _has_ended(container):
+            if isinstance(error, (SystemFailureError, UnavailableError)) and await _is_ending(container):
                 # whatever was missing on the way went with the container
                 raise ConflictError(f"container {container.id} is not running") from error
             raise exec_failure(error) from error
@@ -349,6 +351,16 @@ def _require_running(container: Container) -> None:
         raise ConflictError(f"Container {container.id} is restarting, wait until the container is running")
     if not container.alive:
         raise ConflictError(f"container {container.id} is not running")
+
+
+async def _is_ending(container: Container) -> bool:
+    """Whether the container is ended or about to be: its init kills everything in its pid namespace before it is gone."""
+    deadline = time.monotonic() + _ENDING_SECONDS
+    while not _has_ended(container):
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.02)
+    return True
 
 
 def _has_ended(container: Container) -> bool:
