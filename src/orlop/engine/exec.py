@@ -354,7 +354,7 @@ def _require_running(container: Container) -> None:
 
 
 async def _is_ending(container: Container) -> bool:
-    """Whether the container is ended or about to be: its init kills everything in its pid namespace before it is gone."""
+    """Whether it is ended or about to be: init kills everything in its pid namespace before it is gone itself."""
     deadline = time.monotonic() + _ENDING_SECONDS
     while not _has_ended(container):
         if time.monotonic() > deadline:
