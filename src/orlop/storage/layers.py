@@ -123,6 +123,8 @@ class LayerStore:
             # A container's record is there before its layer and goes after it: these records were lost.
             _log.error("kept all layers: there is no record of the containers that these belong to: %s", orphans)
             return self._snapshotter.tombstones()
+        # What a crash left half made stands on layers that go next, and those cannot go before it.
+        self._remove_unknown()
         for layer in list(self._layers.values()):
             if not self._references.get(layer.chain) and layer.chain in self._layers:
                 self._drop(layer.chain)
@@ -130,13 +132,19 @@ class LayerStore:
             if not self._is_known(key) and key.endswith(_INIT):
                 self._inits.discard(key)
                 self._snapshotter.remove(key)
+        if left := self._remove_unknown():
+            raise SystemFailureError(f"layers refer to each other in a circle: {left[0]}")
+        return self._snapshotter.tombstones()
+
+    def _remove_unknown(self) -> list[str]:
+        """Remove what has no record, children first; return what other snapshots still stand on."""
         unknown = [key for key in self._snapshotter.keys() if not self._is_known(key)]  # noqa: SIM118
         while unknown:
             left = [key for key in unknown if not self._try_remove(key)]
             if len(left) == len(unknown):
-                raise SystemFailureError(f"layers refer to each other in a circle: {left[0]}")
+                break
             unknown = left
-        return self._snapshotter.tombstones()
+        return unknown
 
     def _orphans(self) -> list[str]:
         unknown = (key for key in self._snapshotter.keys() if not self._is_known(key))  # noqa: SIM118
