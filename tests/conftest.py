@@ -104,20 +104,25 @@ def settled_state(engine: Engine) -> HostState:
         pytest.fail(f"still being removed: {HostState.of(engine)}")
 
 
+def assert_nothing_left(engine: Engine, before: HostState, *, seconds: float, descriptors: int = 4) -> None:
+    """Fail unless the machine is as it was ``before`` within ``seconds``."""
+    differences: dict = {}
+
+    def settled() -> bool:
+        differences.clear()
+        differences.update(before.differences(HostState.of(engine), descriptors=descriptors))
+        return not differences
+
+    try:
+        wait_for(settled, seconds=seconds)
+    except TimeoutError:
+        pytest.fail(f"left behind: {differences}")
+
+
 @pytest.fixture
 def leak_free(engine: Engine):
     """Compare the machine's state before and after the test."""
     before = settled_state(engine)
     yield engine
     engine.remove_containers()
-    differences: dict = {}
-
-    def settled() -> bool:
-        differences.clear()
-        differences.update(before.differences(HostState.of(engine)))
-        return not differences
-
-    try:
-        wait_for(settled, seconds=8)
-    except TimeoutError:
-        pytest.fail(f"left behind: {differences}")
+    assert_nothing_left(engine, before, seconds=8)

@@ -264,6 +264,16 @@ class Engine:
         remove_cgroups(self.name)
         shutil.rmtree(self.home, ignore_errors=True)
 
+    def spawner(self) -> int:
+        """Return the spawner's pid: the engine's child with an empty environment."""
+        assert self.process is not None
+        pid = self.process.pid
+        for task in os.listdir(f"/proc/{pid}/task"):
+            for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
+                if Path(f"/proc/{child}/exe").exists() and not Path(f"/proc/{child}/environ").read_bytes():
+                    return int(child)
+        raise AssertionError("no spawner")
+
     def processes(self) -> list[int]:
         """Return the pids of what this engine started: its shims, spawner and containers."""
         return [

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import settled_state
-from harness import Engine, HostState, wait_for
+from conftest import assert_nothing_left, settled_state
+from harness import Engine, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
@@ -145,17 +145,7 @@ def test_killed_at_any_moment(own_engine) -> None:
         assert not wrong
         assert not [text for client in clients for text in client.refused]
         usable_and_removed(engine, found)
-    differences: dict = {}
-
-    def settled() -> bool:
-        differences.clear()
-        differences.update(before.differences(HostState.of(engine), descriptors=8))
-        return not differences
-
-    try:
-        wait_for(settled, seconds=10)
-    except TimeoutError:
-        pytest.fail(f"left behind: {differences}")
+    assert_nothing_left(engine, before, seconds=10, descriptors=8)
     assert "Traceback" not in engine.log_text()
 
 

@@ -9,22 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from conftest import settled_state
-from harness import BIN, DOCKER, Engine, HostState, wait_for
+from conftest import assert_nothing_left, settled_state
+from harness import BIN, DOCKER, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
     pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
 ]
-
-
-def spawner_of(engine: Engine) -> int:
-    pid = engine.process.pid
-    for task in os.listdir(f"/proc/{pid}/task"):
-        for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
-            if Path(f"/proc/{child}/exe").exists() and not Path(f"/proc/{child}/environ").read_bytes():
-                return int(child)
-    raise AssertionError("no spawner")
 
 
 def test_kill_dash_nine_loses_nothing(own_engine) -> None:
@@ -110,12 +101,12 @@ def test_an_attached_session_survives_the_engine(own_engine) -> None:
 def test_a_dead_spawner_is_replaced(own_engine) -> None:
     own_engine.docker("run", "-d", "--name", "con", "busybox", "sleep", "1000")
     pid = own_engine.inspect("con")["State"]["Pid"]
-    old = spawner_of(own_engine)
+    old = own_engine.spawner()
     os.kill(old, signal.SIGKILL)
     wait_for(
         lambda: own_engine.docker("run", "--rm", "busybox", "echo", "again", check=False).stdout == "again\n", seconds=5
     )
-    assert spawner_of(own_engine) != old
+    assert own_engine.spawner() != old
     assert own_engine.inspect("con")["State"]["Pid"] == pid
 
 
@@ -155,17 +146,7 @@ def test_killed_in_the_middle_of_starts_nothing_is_half(own_engine) -> None:
             if state["Status"] == "running":
                 assert Path(f"/proc/{state['Pid']}").exists()
         engine.remove_containers()
-    differences: dict = {}
-
-    def settled() -> bool:
-        differences.clear()
-        differences.update(before.differences(HostState.of(engine), descriptors=8))
-        return not differences
-
-    try:
-        wait_for(settled, seconds=8)
-    except TimeoutError:
-        pytest.fail(f"left behind: {differences}")
+    assert_nothing_left(engine, before, seconds=8, descriptors=8)
 
 
 def test_a_second_engine_on_the_same_data_root_is_refused(own_engine, tmp_path) -> None:

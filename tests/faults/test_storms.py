@@ -23,15 +23,6 @@ pytestmark = [
 ]
 
 
-def spawner_of(engine: Engine) -> int:
-    pid = engine.process.pid
-    for task in os.listdir(f"/proc/{pid}/task"):
-        for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
-            if Path(f"/proc/{child}/exe").exists() and not Path(f"/proc/{child}/environ").read_bytes():
-                return int(child)
-    raise AssertionError("no spawner")
-
-
 class Kept:
     """One kept connection to an engine."""
 
@@ -172,7 +163,7 @@ def cpu_ticks(pid: int) -> int:
 def test_trees_are_removed_although_the_spawner_died(own_engine) -> None:
     before = settled_state(own_engine)
     ids = [own_engine.docker("create", "busybox").stdout.strip() for _ in range(4)]
-    os.kill(spawner_of(own_engine), signal.SIGKILL)
+    os.kill(own_engine.spawner(), signal.SIGKILL)
     for name in ids:
         assert own_engine.http("DELETE", f"/containers/{name}")[0] == 204
     require_settled(own_engine, before)

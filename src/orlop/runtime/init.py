@@ -192,7 +192,7 @@ def _build_root(task: InitTask) -> tuple[OwnedFd, Identity]:
             write_sysctls(proc.fileno(), task.sysctls)
     _host_names(config)
     identity = identify(root.fileno(), task.process, config)
-    _make_working_directory(root.fileno(), task.process.cwd, identity)
+    _make_working_directory(root.fileno(), task.process.cwd)
     if task.process.terminal:
         from orlop.runtime.console import mount_console, open_terminal
 
@@ -347,9 +347,8 @@ def _host_names(config: Config) -> None:
         k.setdomainname(config.domainname.encode())
 
 
-def _make_working_directory(root_fd: int, cwd: str, identity: Identity) -> None:
+def _make_working_directory(root_fd: int, cwd: str) -> None:
     """Make the working directory if it is missing, as Docker and runc do; what cannot be is told by chdir."""
-    del identity
     try:
         mkdir_all_in_root(root_fd, cwd).close()
     except (OSError, InvalidParameterError):
