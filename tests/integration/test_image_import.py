@@ -29,13 +29,13 @@ pytestmark = [pytest.mark.privileged, pytest.mark.requires("overlay")]
 class ThreadOps:
     """Does in threads what the spawner's children do."""
 
-    async def unpack(self, root, stream_fd, limits):
+    async def unpack(self, root, stream_fd, limits, *, recipe_fd=None):
         stream = os.dup(stream_fd)
 
         def work():
             root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                return unpack(root_fd, stream, limits)
+                return unpack(root_fd, stream, limits, recipe_fd=recipe_fd)
             finally:
                 os.close(root_fd)
                 os.close(stream)
@@ -205,7 +205,7 @@ def test_cancelled_leaves_nothing(world):
 
 def test_a_dying_child_is_an_error_not_a_hang(world):
     class Dying(ThreadOps):
-        async def unpack(self, root, stream_fd, limits):
+        async def unpack(self, root, stream_fd, limits, *, recipe_fd=None):
             await asyncio.sleep(0.05)
             raise SystemFailureError("write /a: no space left on device")
 

@@ -34,7 +34,9 @@ from orlop.engine.volumes import VolumeService
 from orlop.image import SCHEMA as IMAGE_SCHEMA
 from orlop.image.content import ContentStore
 from orlop.image.importer import Importer
+from orlop.image.recipes import RecipeStore
 from orlop.image.store import ImageStore
+from orlop.image.unpacking import LayerUnpacker
 from orlop.network.options import DEFAULT_POOLS, AddressPool, NetworkOptions
 from orlop.network.service import NetworkService
 from orlop.runtime.cgroups import detect
@@ -99,9 +101,10 @@ class Engine:
         image_store = ImageStore(self.database.connection, ContentStore(f"{root}/blobs"), self.layers)
         volume_store = VolumeStore(self.database.connection, f"{root}/volumes")
         self._tombstones = self._load(image_store, volume_store)
+        unpacker = LayerUnpacker(self.layers, spawner, recipes=RecipeStore(f"{root}/blobs"))
         self.images = ImageService(
             image_store,
-            Importer(image_store, self.layers, spawner, version=orlop.__version__),
+            Importer(image_store, self.layers, spawner, unpacker=unpacker, version=orlop.__version__),
             removals=self._removals,
             events=self.events,
             users=lambda: self.containers.image_users(),  # noqa: PLW0108 - made after this

@@ -72,10 +72,19 @@ class Spawner:
         """Return the network namespace of a running process and a NETLINK_ROUTE socket inside it."""
         return _namespace_and_socket(await self.request({"op": "netns-of"}, [pidfd]))
 
-    async def unpack(self, root: str, stream_fd: int, limits: Limits) -> Unpacked:
-        """Unpack an uncompressed layer tar into the directory ``root``; the stream is read to its end."""
-        answer = await self._plain({"op": "unpack", "root": root, "limits": to_message(limits)}, [stream_fd])
-        return Unpacked(_number(answer, "size"), _number(answer, "entries"))
+    async def unpack(self, root: str, stream_fd: int, limits: Limits, *, recipe_fd: int | None = None) -> Unpacked:
+        """Unpack an uncompressed layer tar into the directory ``root``; the stream is read to its end.
+
+        ``recipe_fd`` is a file for the tar's recipe.
+        """
+        fds = [stream_fd] if recipe_fd is None else [stream_fd, recipe_fd]
+        answer = await self._plain({"op": "unpack", "root": root, "limits": to_message(limits)}, fds)
+        return Unpacked(_number(answer, "size"), _number(answer, "entries"), answer.get("recipe") is True)
+
+    async def rebuild(self, overlay: OverlayRoot, recipe_fd: int, *, out_fd: int) -> int:
+        """Write the tar that the top layer of ``overlay`` was unpacked from; returns the bytes written."""
+        message: JsonObject = {"op": "rebuild", "overlay": to_message(overlay)}
+        return _number(await self._plain(message, [recipe_fd, out_fd]), "size")
 
     async def pack(self, overlay: OverlayRoot, out_fd: int) -> int:
         """Write a root file system as tar; returns the bytes written."""

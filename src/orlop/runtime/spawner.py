@@ -24,7 +24,7 @@ from orlop.runtime.interpreter import is_sealed
 from orlop.runtime.loading import load_all
 from orlop.runtime.network_namespace import answer_namespace_of, answer_new_namespace
 from orlop.runtime.security import apply
-from orlop.runtime.trees import answer_copy_up, answer_pack, answer_remove, answer_unpack
+from orlop.runtime.trees import answer_copy_up, answer_pack, answer_rebuild, answer_remove, answer_unpack
 from orlop.spec import record
 
 TYPE_CHECKING = False
@@ -44,6 +44,7 @@ WORK: dict[str, Work] = {
     "netns-of": answer_namespace_of,
     "unpack": answer_unpack,
     "pack": answer_pack,
+    "rebuild": answer_rebuild,
     "copy-up": answer_copy_up,
     "remove-tree": answer_remove,
 }

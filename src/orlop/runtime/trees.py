@@ -14,7 +14,7 @@ from orlop.kernel.process import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
 from orlop.primitives.copy_up import copy_up
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.removal import remove_tree
-from orlop.primitives.tar import Limits, pack, unpack
+from orlop.primitives.tar import Limits, pack, rebuild, unpack
 from orlop.runtime.rootfs import mount_overlay, mount_overlay_at
 from orlop.spec.launch import OverlayRoot, from_message
 
@@ -29,9 +29,9 @@ _EINVAL = 22
 
 
 def answer_unpack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
-    """Operation ``unpack``: a layer's tar stream into a private directory."""
-    if len(fds) != 1:
-        raise InvalidParameterError("unpack takes one stream")
+    """Operation ``unpack``: a layer's tar stream into a private directory; a second descriptor takes its recipe."""
+    if len(fds) not in (1, 2):
+        raise InvalidParameterError("unpack takes one stream, and a file for its recipe")
     limits = message.get("limits")
     numbers = (
         {name: value for name, value in limits.items() if isinstance(value, int)} if isinstance(limits, dict) else {}
@@ -41,8 +41,24 @@ def answer_unpack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hi
     # Opened here, not before: only mounts of the own mount namespace can be cloned.
     with OwnedFd(os.open(_text(message, "root"), _READ | os.O_NOFOLLOW)) as root:
         _leave_host(root)
-        done = unpack(root.fileno(), fds[0].fileno(), Limits(**numbers))
-    reply.send({"ok": True, "size": done.size, "entries": done.entries})
+        recipe_fd = fds[1].fileno() if len(fds) > 1 else None
+        done = unpack(root.fileno(), fds[0].fileno(), Limits(**numbers), recipe_fd=recipe_fd)
+    reply.send({"ok": True, "size": done.size, "entries": done.entries, "recipe": done.recipe})
+
+
+def answer_rebuild(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
+    """Operation ``rebuild``: the tar that a layer was unpacked from, out of its files and its recipe."""
+    overlay = message.get("overlay")
+    if not isinstance(overlay, dict) or len(fds) != 2:
+        raise InvalidParameterError("rebuild takes an overlay, a recipe and a stream")
+    recipe, out = fds
+    with (
+        _open_view(from_message(OverlayRoot, overlay)) as root,
+        OwnedFd(os.open(".", _READ, dir_fd=root.fileno())) as top,
+    ):
+        size = rebuild(top.fileno(), recipe.fileno(), out.fileno())
+    out.close()
+    reply.send({"ok": True, "size": size})
 
 
 def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:

@@ -3,6 +3,7 @@
 from orlop.primitives.tar.entry import Entry, Kind, Limits, TarError
 from orlop.primitives.tar.pack import Packed, pack
 from orlop.primitives.tar.reader import Signal, TarReader
+from orlop.primitives.tar.recipe import rebuild
 from orlop.primitives.tar.unpack import Unpacked, unpack
 from orlop.primitives.tar.writer import END, render_entry
 
@@ -17,6 +18,7 @@ __all__ = [
     "TarReader",
     "Unpacked",
     "pack",
+    "rebuild",
     "render_entry",
     "unpack",
 ]

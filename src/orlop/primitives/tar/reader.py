@@ -51,6 +51,7 @@ class TarReader:
         self._limits = limits
         self._buffer = b""
         self._offset = 0
+        self._fed = 0
         self._finished = False
         self._ended = False
         self._payload = 0  # bytes of the current member still to come
@@ -64,9 +65,15 @@ class TarReader:
         """Take the next bytes of the archive."""
         if self._ended:
             return
+        self._fed += len(data)
         rest = len(self._buffer) - self._offset
         self._buffer = self._buffer[self._offset :] + data if rest else data
         self._offset = 0
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the archive have been turned into events; not kept beyond its end."""
+        return self._fed - len(self._buffer) + self._offset
 
     def finish(self) -> None:
         """Say that no more bytes will come."""

@@ -21,6 +21,7 @@ from orlop.primitives.removal import remove_entry
 from orlop.primitives.tar.directories import Directories
 from orlop.primitives.tar.entry import Entry, Kind, Limits, TarError, shown
 from orlop.primitives.tar.reader import Signal, TarReader
+from orlop.primitives.tar.recipe import RecipeWriter
 from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
@@ -41,10 +42,17 @@ _BAD_INPUT = frozenset((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EI
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What came out: ``size`` is the bytes of files and symbolic links (hard links once), as Docker counts."""
+    """What came out.
+
+    Attributes:
+        size: bytes of files and symbolic links (hard links once), as Docker counts.
+        entries: members of the archive.
+        recipe: whether a recipe was asked for and can be used.
+    """
 
     size: int
     entries: int
+    recipe: bool = False
 
 
 def is_kept_xattr(name: bytes) -> bool:
@@ -56,7 +64,14 @@ def is_kept_xattr(name: bytes) -> bool:
     return name == b"security.capability" or (name.startswith(b"user.") and not name.startswith(b"user.overlay."))
 
 
-def unpack(root_fd: int, stream_fd: int, limits: Limits | None = None, *, layer: bool = True) -> Unpacked:
+def unpack(
+    root_fd: int,
+    stream_fd: int,
+    limits: Limits | None = None,
+    *,
+    layer: bool = True,
+    recipe_fd: int | None = None,
+) -> Unpacked:
     """Unpack the stream, up to its end of file, into the directory.
 
     Args:
@@ -64,13 +79,15 @@ def unpack(root_fd: int, stream_fd: int, limits: Limits | None = None, *, layer:
         stream_fd: an uncompressed tar.
         limits: see :class:`Limits`.
         layer: turn ``.wh.`` members into overlay's whiteouts and opaque directories; else they are plain files.
+        recipe_fd: a file for the recipe of the tar (:mod:`orlop.primitives.tar.recipe`).
 
     Raises:
         TarError: the archive is damaged, cut short or hostile; the message names the member.
         SystemFailureError: the file system refused, for instance ``no space left on device``.
     """
     mask = os.umask(0)
-    unpacker = _Unpacker(root_fd, limits or Limits(), layer=layer)
+    recipe = None if recipe_fd is None else RecipeWriter(recipe_fd)
+    unpacker = _Unpacker(root_fd, limits or Limits(), layer=layer, recipe=recipe)
     try:
         for data in _chunks(stream_fd):
             unpacker.feed(data)
@@ -105,8 +122,10 @@ def clean_path(name: bytes, limits: Limits) -> bytes:
 
 
 class _Unpacker:
-    def __init__(self, root_fd: int, limits: Limits, *, layer: bool) -> None:
+    def __init__(self, root_fd: int, limits: Limits, *, layer: bool, recipe: RecipeWriter | None) -> None:
         self._root_fd = root_fd
+        self._recipe = recipe
+        self._path = b""
         self._limits = limits
         self._layer = layer
         self._reader = TarReader(limits)
@@ -121,15 +140,19 @@ class _Unpacker:
         self._region_left = 0
 
     def feed(self, data: bytes) -> None:
+        if self._recipe is not None:
+            self._recipe.begin_chunk(data)
         self._reader.feed(data)
         self._run()
+        if self._recipe is not None:
+            self._recipe.end_chunk()
 
     def finish(self) -> Unpacked:
         self._reader.finish()
         self._run()
         with _named(Entry(b"/", Kind.DIRECTORY), "utimensat"):
             self._set_directory_times()
-        return Unpacked(self._size, self._entries)
+        return Unpacked(self._size, self._entries, self._recipe is not None and self._recipe.finish())
 
     def close(self) -> None:
         self._directories.forget()
@@ -164,6 +187,7 @@ class _Unpacker:
             self._set_attributes(self._root_fd, entry)
             self._directory_times[b""] = entry.mtime
             return
+        self._path = path
         head, _, name = path.rpartition(b"/")
         if self._layer and name.startswith(WHITEOUT):
             self._white_out(entry, head, name)
@@ -185,6 +209,8 @@ class _Unpacker:
 
     def _replace(self, parent: int, name: bytes) -> None:
         """Remove what is at ``name``. Kept descriptors are only dropped if a path could have led through it."""
+        if self._recipe is not None:
+            self._recipe.spoil()
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
             kept = os.dup(parent)
@@ -298,6 +324,8 @@ class _Unpacker:
             os.close(fd)
 
     def _write(self, entry: Entry, piece: memoryview) -> None:
+        if self._recipe is not None and self._regions is None:
+            self._recipe.skip_payload(self._path, entry.size - self._missing, self._reader.position, len(piece))
         self._missing -= len(piece)
         while piece:
             if self._regions is not None:
