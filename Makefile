@@ -3,11 +3,12 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test test-vm check bench clean
 
 help:
 	@echo "make demo    bring up an engine, run containers, explain what is seen, leave nothing behind"
 	@echo "make test    lint, types, layers, unit and privileged integration tests"
+	@echo "make test-vm the tests that run in a virtual machine with another kernel (docs/reference/vm.md)"
 	@echo "make bench   measure beside Docker, Podman, crun and runc where they are present"
 	@echo "make setup   what the others share: Debian packages, .venv/bin/orlop"
 	@echo "make check   lint, types and layers only"
@@ -23,6 +24,9 @@ demo: setup
 
 test: setup
 	@$(PY) -m pytest -q $(ARGS)
+
+test-vm: setup
+	@$(PY) -m pytest -q -m vm $(ARGS)
 
 check: setup
 	@$(PY) -m pytest -q tests/lint

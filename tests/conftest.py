@@ -12,6 +12,11 @@ from pathlib import Path
 import pytest
 
 from harness import DOCKER, Engine, HostState, wait_for
+from vm.lane import (  # noqa: F401 - hooks of tests marked vm
+    pytest_collection_modifyitems,
+    pytest_runtest_logreport,
+    pytest_runtest_protocol,
+)
 
 
 def _runs(*command: str) -> bool:

@@ -1,0 +1,117 @@
+"""Tests marked ``vm`` run inside a virtual machine; the host's pytest shows each as if it had run there.
+
+The first of them boots the machine, in which a second pytest runs all that were selected, once. That one writes each
+report to a file which the host reads while it grows:
+
+    host's pytest                                machine's pytest (ORLOP_VM=inside)
+     │  test a, marked vm: boot  ───────────────▶  run a, b, ...
+     │  ◀── report of a (setup, call, teardown) ──  one JSON line each in /ctl/reports
+     │  test b: ◀── report of b
+
+Nothing of a marked test, fixtures included, runs on the host. Set ``ORLOP_VM=0`` to skip them all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vm.machine import Machine, obstacle
+
+INSIDE = os.environ.get("ORLOP_VM") == "inside"
+_REPORTS = Path("/ctl/reports")
+# Emulated, Python is about ten times slower.
+_SECONDS_PER_TEST = 600
+_BOOT_SECONDS = 600  # the image may have to be made first
+_LANE = pytest.StashKey["Lane"]()
+
+
+class Lane:
+    """The machine's pytest and what it has reported."""
+
+    def __init__(self, session: pytest.Session) -> None:
+        self._config = session.config
+        self._reports: dict[str, list[Any]] = {}
+        self._read = 0
+        wanted = [item.nodeid for item in session.items if item.get_closest_marker("vm")]
+        options = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-o", f"timeout={_SECONDS_PER_TEST}"]
+        environment = ["ORLOP_VM=inside", "PYTHONDONTWRITEBYTECODE=1", *_continuous_integration()]
+        python = os.path.abspath(".venv/bin/python")
+        self.machine = Machine(["env", *environment, python, "-m", "pytest", *options, *wanted])
+        session.config.add_cleanup(self.machine.close)
+
+    def reports(self, item: pytest.Item) -> list[Any]:
+        """Wait for the reports of a test; of one that the machine did not come to, a failure with its output."""
+        while True:
+            running = self.machine.running()
+            self._receive()
+            found = self._reports.get(item.nodeid, [])
+            if found and found[-1].when == "teardown":
+                return found
+            if not running:
+                text = f"the machine ended without a report of it:\n{self.machine.output()[-4000:]}"
+                return [*found, _report(item, "failed", text)]
+            time.sleep(0.1)
+
+    def _receive(self) -> None:
+        path = self.machine.exchange / "reports"
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            file.seek(self._read)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.splitlines():
+            report = self._config.hook.pytest_report_from_serializable(config=self._config, data=json.loads(line))
+            self._reports.setdefault(report.nodeid, []).append(report)
+
+
+def _continuous_integration() -> list[str]:
+    return ["CI=true"] if os.environ.get("CI") == "true" else []
+
+
+def _report(item: pytest.Item, outcome: Any, text: str) -> pytest.TestReport:
+    longrepr = (str(item.path), 0, f"Skipped: {text}") if outcome == "skipped" else text
+    return pytest.TestReport(item.nodeid, item.location, {}, outcome, longrepr, "setup")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests of the machine its time."""
+    for item in items:
+        if item.get_closest_marker("vm") and not INSIDE:
+            item.add_marker(pytest.mark.timeout(_BOOT_SECONDS + _SECONDS_PER_TEST), append=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Show what the machine reports instead of running a test that is marked ``vm``."""
+    if INSIDE or not item.get_closest_marker("vm"):
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in _reports_of(item):
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def _reports_of(item: pytest.Item) -> list[Any]:
+    reason = "ORLOP_VM=0" if os.environ.get("ORLOP_VM") == "0" else obstacle()
+    if reason:
+        return [_report(item, "skipped", f"no virtual machine: {reason}")]
+    stash = item.session.stash
+    if _LANE not in stash:
+        stash[_LANE] = Lane(item.session)
+    return stash[_LANE].reports(item)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Inside: tell the host."""
+    if INSIDE:
+        with _REPORTS.open("a") as file:
+            file.write(json.dumps({**report._to_json(), "$report_type": "TestReport"}) + "\n")
