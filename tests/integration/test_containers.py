@@ -35,6 +35,14 @@ def test_health_is_probed_at_once(leak_free):
     assert (probe["ExitCode"], probe["Output"]) == (3, "no\n")
 
 
+def test_removal_in_the_middle_of_a_probe_leaves_nothing(leak_free):
+    for _ in range(8):  # each probe is being started for most of its time
+        leak_free.docker(
+            "run", "-d", "--name", "hasty", "--health-cmd", "true", "--health-interval", "1ms", "busybox", "sleep", "9"
+        )
+        leak_free.docker("rm", "-f", "hasty")
+
+
 def test_pause_stops_and_unpause_goes_on(leak_free):
     leak_free.docker("run", "-d", "--name", "pausing", "busybox", "sleep", "100")
     leak_free.docker("pause", "pausing")

@@ -26,6 +26,7 @@ from orlop.errors import (
     SystemFailureError,
     UnavailableError,
 )
+from orlop.network.uninterrupted import run_to_end
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.runtime.security import capabilities
 from orlop.runtime.users import validate_user
@@ -135,6 +136,8 @@ class ExecService:
     ) -> None:
         """Run the process; returns when it runs. The client's socket is taken over in every case.
 
+        Whoever is cancelled meanwhile leaves a process that runs and is watched, or none.
+
         Raises:
             OrlopError: it could not be started; the exit code is 126 or 127 then.
         """
@@ -153,8 +156,17 @@ class ExecService:
                     preface=preface.hex(),
                 ),
             )
+        await run_to_end(self._run(session, targets, client, console_size or request.console_size))
+
+    async def _run(
+        self,
+        session: Session,
+        targets: tuple[AttachTarget, ...],
+        client: OwnedFd | None,
+        console_size: tuple[int, int] | None,
+    ) -> None:
         try:
-            started = await self._launch(session, targets, client, console_size or request.console_size)
+            started = await self._launch(session, targets, client, console_size)
         except OrlopError as error:
             session.exit_code = {"command_not_found": 127, "command_not_executable": 126}.get(error.kind, 126)
             self._ended(session)
