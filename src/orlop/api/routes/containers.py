@@ -150,7 +150,7 @@ class _Handlers:
         return empty(200)
 
     async def top(self, call: Call) -> web.Response:
-        return json_response(self._containers.top(call.variables["name"], call.text("ps_args", "-ef")))
+        return json_response(await self._containers.top(call.variables["name"], call.text("ps_args", "-ef")))
 
     async def changes(self, call: Call) -> web.Response:
         return json_response(await self._containers.changes(call.variables["name"]) or None)

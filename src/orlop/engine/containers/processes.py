@@ -1,4 +1,7 @@
-"""``docker top``: the processes of a container, read from the host's /proc; nothing of the image is run."""
+"""``docker top`` as most people call it, read from the host's /proc: no program is run, neither the image's nor ours.
+
+Other arguments of ps(1) are :mod:`orlop.engine.containers.ps`'s.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from orlop.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,25 +39,20 @@ class Process:
     resident: int
 
 
-def top_document(pids: Iterable[int], arguments: str) -> JsonObject:
-    """Return ``Titles`` and ``Processes``.
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A table of ps: its titles and what they show of a process."""
 
-    Raises:
-        UnsupportedError: arguments of ps(1) that are not emulated.
-    """
-    words = arguments.split()
     titles: tuple[str, ...]
     row: Callable[[Process], tuple[str, ...]]
-    if words in ([], ["-ef"], ["-e", "-f"], ["-f", "-e"], ["ef"]):
-        titles, row = _EF, _row_ef
-    elif words in (["aux"], ["-aux"], ["axu"], ["au"]):
-        titles, row = _AUX, _row_aux
-    else:
-        raise UnsupportedError(f"ps arguments are not supported: {arguments} (-ef and aux are)")
+
+
+def top_document(pids: Iterable[int], columns: Columns) -> JsonObject:
+    """Return ``Titles`` and ``Processes``."""
     users = _users()
     boot = _boot_time()
     found = [process for pid in sorted(pids) if (process := _read(pid, users, boot)) is not None]
-    return {"Titles": list(titles), "Processes": [list(row(process)) for process in found]}
+    return {"Titles": list(columns.titles), "Processes": [list(columns.row(process)) for process in found]}
 
 
 def _row_ef(process: Process) -> tuple[str, ...]:
@@ -141,6 +137,19 @@ def _read(pid: int, users: dict[int, str], boot: float) -> Process | None:
         virtual=int(fields[20]),
         resident=int(fields[21]) * _PAGE,
     )
+
+
+EVERY_FULL = Columns(_EF, _row_ef)
+BY_USER = Columns(_AUX, _row_aux)
+_FORMS: dict[tuple[str, ...], Columns] = {
+    **dict.fromkeys([(), ("-ef",), ("-e", "-f"), ("-f", "-e"), ("ef",)], EVERY_FULL),
+    **dict.fromkeys([("aux",), ("-aux",), ("axu",), ("au",)], BY_USER),
+}
+
+
+def known_columns(arguments: str) -> Columns | None:
+    """Return the table that these arguments of ps ask for, if it is one of those made here."""
+    return _FORMS.get(tuple(arguments.split()))
 
 
 def _tty(number: int) -> str:

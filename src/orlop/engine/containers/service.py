@@ -16,8 +16,9 @@ from orlop.engine.containers.inspection import inspect_document
 from orlop.engine.containers.launching import Launcher
 from orlop.engine.containers.listing import Selection, now, summary
 from orlop.engine.containers.log_target import log_path
-from orlop.engine.containers.processes import top_document
+from orlop.engine.containers.processes import known_columns, top_document
 from orlop.engine.containers.pruning import prunable
+from orlop.engine.containers.ps import run_ps
 from orlop.engine.containers.records import ContainerRecords
 from orlop.engine.containers.removal import Remover
 from orlop.engine.containers.restore import Restorer
@@ -321,16 +322,20 @@ class ContainerService:
             documents.append(document)
         return documents
 
-    def top(self, name: str, arguments: str) -> JsonObject:
-        """Return the processes. Raises ConflictError: it does not run."""
+    async def top(self, name: str, arguments: str) -> JsonObject:
+        """Return the processes as ps(1) shows them. Raises ConflictError: it does not run."""
         container = self.get(name)
         if not container.alive:
             raise ConflictError(f"container {container.id} is not running")
         cgroups = self.cgroups.open(container)
         try:
-            return top_document(cgroups.pids(), arguments)
+            pids = cgroups.pids()
         finally:
             cgroups.close()
+        columns = known_columns(arguments)
+        if columns is None:
+            return await asyncio.to_thread(run_ps, pids, arguments)
+        return top_document(pids, columns)
 
     def stats(self, name: str, before: JsonObject | None) -> JsonObject:
         """Return one sample of the counters; all zero for a container that does not run."""
