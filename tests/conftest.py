@@ -60,15 +60,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs root")
 
 
-def make_engine(*options: str) -> Engine:
-    """Start an engine with a network namespace, directories and cgroup parent of its own."""
+def make_engine(*options: str, within: tuple[str, ...] = ()) -> Engine:
+    """Start an engine with a network namespace, directories and cgroup parent of its own; ``within``: see Engine."""
     name = f"orlop-t-{secrets.token_hex(4)}"
-    engine = Engine(Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/tmp")), name, options)
+    engine = Engine(Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/tmp")), name, options, within=within)
     try:
         return engine.start()
     except BaseException:
         engine.destroy()
         raise
+
+
+def end_engine(engine: Engine) -> None:
+    """Destroy the engine; fail if it imported anything while it served (threats.md J12)."""
+    late = [line for line in engine.log_text().splitlines() if "imported after the start" in line]
+    engine.destroy()
+    assert late == []
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +86,7 @@ def shared_engine():
         engine.import_busybox()
         yield engine
     finally:
-        engine.destroy()
+        end_engine(engine)
 
 
 @pytest.fixture
@@ -97,7 +104,7 @@ def own_engine():
         engine.import_busybox()
         yield engine
     finally:
-        engine.destroy()
+        end_engine(engine)
 
 
 def settled_state(engine: Engine) -> HostState:

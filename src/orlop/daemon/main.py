@@ -135,6 +135,7 @@ async def _serve(line: CommandLine, options: Options, *, spawner: Spawner, socke
     import orlop
     from orlop.daemon.compose import Engine
     from orlop.daemon.paths import notify
+    from orlop.daemon.preloading import preload
 
     log = logging.getLogger(__name__)
     stop = asyncio.Event()
@@ -142,6 +143,7 @@ async def _serve(line: CommandLine, options: Options, *, spawner: Spawner, socke
     if engine.database.quarantined:
         log.error("the state database was damaged and put aside: %s", engine.database.quarantined)
     _handle_signals(stop, line, engine=engine, patience=options.shutdown_timeout)
+    preload()
     await engine.start(sockets)
     gc.collect()
     gc.freeze()
