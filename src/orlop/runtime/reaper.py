@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 
+from orlop.kernel.command_line import CommandLine, find_command_line
 from orlop.kernel.plain import signal
-from orlop.kernel.prctl import set_pdeathsig
+from orlop.kernel.prctl import set_name, set_pdeathsig
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import NoReturn
 
     from orlop.primitives.channel import Channel
@@ -22,8 +24,22 @@ _KEPT = frozenset(
 )
 
 
-def run_as_reaper(sync: Channel) -> None:
-    """Fork: the child returns, to execute the program; the parent stays as pid 1 and never returns."""
+# as Docker's own, which tools look for
+_NAME = b"docker-init"
+_command_line: CommandLine | None = None
+
+
+def preload() -> None:
+    """Find in the spawner what cannot be looked up inside a container."""
+    global _command_line
+    _command_line = find_command_line()
+
+
+def run_as_reaper(sync: Channel, arguments: Sequence[str]) -> None:
+    """Fork: the child returns, to execute the program; the parent stays as pid 1 and never returns.
+
+    Everybody in the container can read pid 1's command line, so it is not to be the spawner's, with paths of the host.
+    """
     forwarded = set(signal.valid_signals()) - _KEPT
     signal.pthread_sigmask(signal.SIG_BLOCK, forwarded | {signal.SIGCHLD})
     child = os.fork()  # noqa: TID251 - single thread; descriptors are only the stdio and the sync channel
@@ -34,6 +50,9 @@ def run_as_reaper(sync: Channel) -> None:
         set_pdeathsig(signal.SIGKILL)
         return
     sync.close()
+    set_name(_NAME)
+    if _command_line is not None:
+        _command_line.write([b"/sbin/" + _NAME, b"--", *map(os.fsencode, arguments)])
     for number in range(3):  # else pid 1 would keep the program's pipes open after its end
         os.close(number)
     _loop(child, forwarded | {signal.SIGCHLD})
