@@ -312,6 +312,32 @@ def test_the_spawner_is_sealed_single_threaded_and_closed_to_ptrace(engine) -> N
     assert os.stat(f"/proc/{spawner}/mem").st_uid == 0
 
 
+def test_pid_one_of_init_shows_nothing_of_the_host(engine) -> None:
+    engine.docker("run", "-d", "--name", "reaped", "--init", "busybox", "sleep", "100")
+    shown = "cat /proc/1/comm; tr '\\0' ' ' </proc/1/cmdline"
+    comm, rest = engine.docker("exec", "reaped", "sh", "-c", shown).stdout.split("\n", 1)
+    assert (comm, rest.strip()) == ("docker-init", "/sbin/docker-init -- sleep 100")
+    assert engine.docker("top", "reaped").stdout.splitlines()[1].endswith("/sbin/docker-init -- sleep 100")
+
+
+def test_cpus_of_the_engine_are_not_those_of_containers(own_engine) -> None:  # A13
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("needs two CPUs")
+    show = ("grep", "Cpus_allowed_list", "/proc/self/status")
+    everywhere = Path("/proc/self/status").read_text().split("Cpus_allowed_list:\t")[1].split("\n")[0]
+    for pid in (own_engine.process.pid, own_engine.spawner()):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(task), {min(allowed)})
+    own_engine.docker("run", "-d", "--name", "wide", "busybox", "sleep", "100")
+    assert (
+        own_engine.docker("exec", "wide", "grep", "Cpus_allowed_list", "/proc/1/status").stdout.split()[1] == everywhere
+    )
+    assert own_engine.docker("exec", "wide", *show).stdout.split()[1] == everywhere
+    narrow = own_engine.docker("run", "--rm", "--cpuset-cpus", str(max(allowed)), "busybox", *show).stdout
+    assert narrow.split()[1] == str(max(allowed))
+
+
 def children(pid: int) -> list[int]:
     return [
         int(word)

@@ -101,3 +101,18 @@ _setdomainname = prototype("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
 def setdomainname(name: bytes) -> None:
     """setdomainname(2): the NIS domain of the UTS namespace."""
     check(_setdomainname(name, len(name)), "setdomainname", name)
+
+
+_CPUS = range(os.sysconf("SC_NPROCESSORS_CONF"))
+
+
+def allow_every_cpu() -> None:
+    """sched_setaffinity(2) to every CPU there is; the kernel keeps it within the cgroup's cpuset.
+
+    Since Linux 6.2 a mask that was asked for (taskset(1) of whoever started us) is kept when a task changes its cpuset.
+    Refused where no CPU of the set is left, or by a sandbox around us: then the inherited mask is all there is.
+    """
+    try:
+        os.sched_setaffinity(0, _CPUS)
+    except OSError:
+        return

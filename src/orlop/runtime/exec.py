@@ -20,6 +20,7 @@ from orlop.primitives.scope import Cleanup
 from orlop.runtime import init
 from orlop.runtime.cgroups import normalise_path, open_cgroup
 from orlop.runtime.container import RunningProcess, await_running, kill_and_reap
+from orlop.runtime.importing import refuse_loading
 from orlop.runtime.security import apply
 from orlop.spec.record import dataclass
 
@@ -123,6 +124,7 @@ def _run(
     set_dumpable(0)
     preserved = range(3, 3 + execution.preserve)
     k.close_all_but([sync.fileno(), execution.pidfd, *joined, *(execution.stdio or ()), *preserved])
+    refuse_loading()
     init.reset_signals()
     if execution.die_with_parent:
         set_pdeathsig(signal.SIGKILL)
@@ -134,6 +136,7 @@ def _run(
         write_proc("/proc/self/oom_score_adj", str(process.oom_score_adj))
     set_rlimits(process.rlimits)
     cgroup.join(cloned=cgroup.clone_fd is not None)
+    k.allow_every_cpu()
     init.close_fds(joined)
     flags = 0
     for namespace in config.linux.namespaces:

@@ -29,6 +29,7 @@ from orlop.kernel.signals import RESERVED, reset_reserved_signals
 from orlop.primitives.rootpath import create_file_in_root, is_char_device, mkdir_all_in_root
 from orlop.primitives.scope import suppress
 from orlop.runtime import rootfs
+from orlop.runtime.importing import refuse_loading
 from orlop.runtime.program import Program
 from orlop.runtime.security import apply
 from orlop.runtime.users import Identity, numeric_identity, resolve_identity
@@ -145,6 +146,7 @@ def _run(task: InitTask) -> None:
     # 1, 2: imports were blocked when the shim was forked
     set_dumpable(0)
     k.close_all_but(task.descriptors())
+    refuse_loading()
     # 3
     reset_signals()
     if task.die_with_parent:
@@ -159,6 +161,7 @@ def _run(task: InitTask) -> None:
     _process_limits(task.process)
     # 4
     task.cgroup.join(cloned=task.cloned)
+    k.allow_every_cpu()
     close_fds(task.cgroup.join_fds)
     for fd, flag in task.joins:
         k.setns(fd, flag)
@@ -271,7 +274,7 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
     if reaping:
         from orlop.runtime.reaper import run_as_reaper
 
-        run_as_reaper(task.sync)
+        run_as_reaper(task.sync, process.args)
     number = program.execute()
     raise program.failure(number)
 

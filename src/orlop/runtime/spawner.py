@@ -15,10 +15,10 @@ from orlop.errors import InvalidParameterError, SystemFailureError
 from orlop.kernel.plain import signal, socket
 from orlop.kernel.prctl import set_dumpable, set_name
 from orlop.primitives.channel import Channel, ProtocolError, decode, receive_packet
-from orlop.runtime import session
+from orlop.runtime import reaper, session
 from orlop.runtime.cgroups import detect
 from orlop.runtime.forking import fork
-from orlop.runtime.importing import Blocker
+from orlop.runtime.importing import Blocker, refuse_loading
 from orlop.runtime.init import report
 from orlop.runtime.interpreter import is_sealed
 from orlop.runtime.loading import load_all
@@ -69,10 +69,12 @@ def main(channel_fd: int) -> None:
     hierarchies = detect()
     load_all()
     apply.preload()
+    reaper.preload()
     record.compile_all()
     # Everything is loaded: no import here either. Emptying the finders' caches in each child would cost it 0.7 MB.
     blocker = Blocker()
     blocker.install()
+    refuse_loading()
     gc.collect()
     gc.freeze()
     wakeup = _watch_children()
