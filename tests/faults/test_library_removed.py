@@ -66,7 +66,14 @@ def test_everything_goes_on_without_the_library(bare_engine, tmp_path) -> None:
     assert docker("run", "--rm", "--network", "none", "--memory", "64m", "once:more", "echo", "x").stdout == "x\n"
     assert docker("run", "--rm", "nosuch:image", check=False).returncode == 125
     assert docker("events", "--since", "1h", "--until", "0s").stdout
-    for listing in (["ps", "-a", "-s"], ["images"], ["system", "df", "-v"], ["info"], ["logs", "box"], ["network", "ls"]):
+    for listing in (
+        ["ps", "-a", "-s"],
+        ["images"],
+        ["system", "df", "-v"],
+        ["info"],
+        ["logs", "box"],
+        ["network", "ls"],
+    ):
         docker(*listing)
     assert bare_engine.http("POST", "/containers/create", b"{nonsense")[0] == 400
     Path(tmp_path / "out.tar").write_bytes(docker("export", "box", text=False).stdout)
