@@ -1,5 +1,6 @@
 """Namespaces that containers share with each other and with the host, and user namespaces of their own."""
 
+import os
 import secrets
 import subprocess
 import tarfile
@@ -115,6 +116,27 @@ def remapped(remapping_engine):
 def ids_outside(pid):
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {line.split()[0]: line.split()[1] for line in lines if line.startswith(("Uid:", "Gid:"))}
+
+
+def test_copies_have_the_ids_of_the_container(remapped, tmp_path):
+    """In both directions, running or not: a tar's owners are what the container sees."""
+    file = tmp_path / "f"
+    file.write_text("x")
+    os.chown(file, 77, 78)
+    remapped.docker("run", "-d", "--name", "mapped", "-v", "/vol", "busybox", "sleep", "100")
+    for _ in range(2):
+        for path in ("/tmp/f", "/vol/f"):
+            remapped.docker("cp", file, f"mapped:{path}")
+            listing = subprocess.run(
+                ["tar", "--numeric-owner", "-tvf", "-"],
+                input=remapped.docker("cp", f"mapped:{path}", "-", text=False).stdout,
+                capture_output=True,
+                check=True,
+            ).stdout
+            assert listing.split()[1] == b"77/78"
+        remapped.docker("kill", "mapped", check=False)
+    remapped.docker("start", "mapped")
+    assert remapped.docker("exec", "mapped", "stat", "-c", "%u", "/tmp/f", "/vol/f").stdout == "77\n77\n"
 
 
 def test_root_inside_is_somebody_else_outside(remapped):

@@ -15,7 +15,7 @@ import pytest
 from orlop.errors import OrlopError, SystemFailureError
 from orlop.primitives.copy_up import copy_up
 from orlop.primitives.removal import remove_tree
-from orlop.primitives.tar import END, Entry, Kind, Limits, TarError, pack, render_entry, unpack
+from orlop.primitives.tar import END, Entry, Kind, Limits, Rules, TarError, pack, render_entry, unpack
 
 pytestmark = pytest.mark.privileged
 
@@ -40,7 +40,7 @@ def unpack_bytes(root, data, limits=None, *, layer=True):
     thread.start()
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return unpack(root_fd, reader, limits, layer=layer)
+        return unpack(root_fd, reader, limits, rules=Rules(layer=layer))
     finally:
         os.close(root_fd)
         os.close(reader)
@@ -153,6 +153,13 @@ class TestEscapes:
         unpack_bytes(root, data)
         assert (root / "h").read_bytes() == b"new"
         assert os.readlink(root / "s") == os.fsdecode(outside)
+
+    def test_a_file_replaces_a_directory_and_a_link_below_the_top(self, root):
+        data = (
+            member(b"a/dir/x", content=b"1") + member(b"a/link", S, target=b"dir") + member(b"a/dir", content=b"file")
+        )
+        unpack_bytes(root, data + member(b"a/link", content=b"too") + END)
+        assert [(root / "a" / name).read_bytes() for name in ("dir", "link")] == [b"file", b"too"]
 
     def test_a_file_replaces_a_link_instead_of_writing_through_it(self, root, tmp_path):
         data = member(b"x", S, target=os.fsencode(tmp_path / "outside/secret")) + member(b"x", content=b"mine") + END

@@ -16,8 +16,8 @@ class Entry:
 
 _CONTAINER = {
     "attach": Entry("attaching", "ATTACH", "Join the standard streams of a running container"),
-    "commit": Entry("refused", "COMMIT", "Make an image of a container's changes"),
-    "cp": Entry("refused", "CP", "Copy files between a container and the host"),
+    "commit": Entry("committing", "COMMIT", "Make an image of a container's changes"),
+    "cp": Entry("copying", "CP", "Copy files between a container and the host"),
     "create": Entry("running", "CREATE", "Make a container without starting it"),
     "diff": Entry("processes", "DIFF", "List what changed in a container's file system"),
     "exec": Entry("executing", "EXEC", "Run a command in a running container"),

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from orlop.client.transport import as_object, encode_filters, iterate_documents, quote
-from orlop.errors import NotModifiedError, SystemFailureError
+from orlop.errors import NotModifiedError, OrlopError, SystemFailureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from orlop.client.connection import HijackedStream, Response
     from orlop.client.transport import Documents, Filters, Transport
     from orlop.spec.json import JsonObject
+
+
+class PathStat:
+    """What a path in a container is: name, size, Go's file mode, and where a link leads."""
+
+    __slots__ = ("link_target", "mode", "name", "size")
+
+    def __init__(self, name: str, size: int, mode: int, link_target: str) -> None:
+        self.name = name
+        self.size = size
+        self.mode = mode
+        self.link_target = link_target
 
 
 class PendingWait:
@@ -175,6 +187,65 @@ class Containers:
         """Return its root file system as a tar stream. Close it."""
         return self._transport.stream("GET", f"{_path(name)}/export")
 
+    def commit(
+        self,
+        name: str,
+        *,
+        repository: str = "",
+        tag: str = "",
+        author: str = "",
+        comment: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
+    ) -> str:
+        """Make an image of its changes; ``changes`` are Dockerfile instructions. Returns the image's id."""
+        query: dict[str, str | int | bool | Sequence[str] | None] = {
+            "container": name,
+            "repo": repository or None,
+            "tag": tag or None,
+            "author": author or None,
+            "comment": comment or None,
+            "changes": changes,
+            "pause": "1" if pause else "0",
+        }
+        return str(self._transport.post("/commit", query).get("Id", ""))
+
+    def stat_path(self, name: str, path: str) -> PathStat:
+        """Describe a path in it. Raises NotFoundError."""
+        # HEAD has no body, so no message: a refused one is asked again by GET.
+        try:
+            with self._transport.stream("HEAD", f"{_path(name)}/archive", {"path": path}) as response:
+                return _path_stat(response)
+        except OrlopError:
+            found, response = self.get_archive(name, path)
+            response.close()
+            return found
+
+    def get_archive(self, name: str, path: str) -> tuple[PathStat, Response]:
+        """Return a path's description, and itself as a tar stream. Close it."""
+        response = self._transport.stream("GET", f"{_path(name)}/archive", {"path": path})
+        return _path_stat(response), response
+
+    def put_archive(
+        self, name: str, path: str, archive: Iterable[bytes], *, keep_kinds: bool = False, copy_owner: bool = False
+    ) -> None:
+        """Unpack a tar in the directory ``path``.
+
+        Args:
+            name: the container.
+            path: the directory.
+            archive: pieces of a tar, which may be compressed.
+            keep_kinds: a directory never gives way to something else, nor the other way round.
+            copy_owner: everything gets the container's user.
+        """
+        query = {
+            "path": path,
+            "noOverwriteDirNonDir": "true" if keep_kinds else None,
+            "copyUIDGID": "true" if copy_owner else None,
+        }
+        headers = [("Content-Type", "application/x-tar")]
+        self._transport.stream("PUT", f"{_path(name)}/archive", query, body=archive, headers=headers).close()
+
     def update(self, name: str, document: Mapping[str, object]) -> JsonObject:
         """Change limits and the restart policy. Returns Warnings."""
         return self._transport.post(f"{_path(name)}/update", document=document)
@@ -223,3 +294,19 @@ class Execs:
 
 def _path(name: str) -> str:
     return f"/containers/{quote(name, also=b'$&+=:@')}"
+
+
+def _path_stat(response: Response) -> PathStat:
+    import binascii
+
+    try:
+        document = as_object(binascii.a2b_base64(response.headers.get("x-docker-container-path-stat", "")))
+    except ValueError:
+        document = {}
+    size, mode = document.get("size"), document.get("mode")
+    return PathStat(
+        str(document.get("name", "")),
+        size if isinstance(size, int) else 0,
+        mode if isinstance(mode, int) else 0,
+        str(document.get("linkTarget", "")),
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import orlop
 from orlop.api.app import Application
+from orlop.api.routes import archives as archive_routes
 from orlop.api.routes import containers as container_routes
 from orlop.api.routes import exec as exec_routes
 from orlop.api.routes import images as image_routes
@@ -19,6 +20,7 @@ from orlop.api.routes import volumes as volume_routes
 from orlop.daemon.paths import engine_id, make_directory
 from orlop.daemon.subordinate_ids import read_remapping
 from orlop.engine import containers as container_engine
+from orlop.engine.commits import CommitService
 from orlop.engine.containers import ContainerService, Settings, container_chains
 from orlop.engine.containers.log_target import check_log_config
 from orlop.engine.containers.open_files import default_nofile
@@ -101,10 +103,10 @@ class Engine:
         image_store = ImageStore(self.database.connection, ContentStore(f"{root}/blobs"), self.layers)
         volume_store = VolumeStore(self.database.connection, f"{root}/volumes")
         self._tombstones = self._load(image_store, volume_store)
-        unpacker = LayerUnpacker(self.layers, spawner, recipes=RecipeStore(f"{root}/blobs"))
+        self._unpacker = LayerUnpacker(self.layers, spawner, recipes=RecipeStore(f"{root}/blobs"))
         self.images = ImageService(
             image_store,
-            Importer(image_store, self.layers, spawner, unpacker=unpacker, version=orlop.__version__),
+            Importer(image_store, self.layers, spawner, unpacker=self._unpacker, version=orlop.__version__),
             removals=self._removals,
             events=self.events,
             users=lambda: self.containers.image_users(),  # noqa: PLW0108 - made after this
@@ -183,8 +185,21 @@ class Engine:
             *volume_routes.routes(self.volumes),
             *network_routes.routes(catalogue),
             *container_routes.routes(self.containers),
+            *archive_routes.routes(self.containers, self._commits()),
             *exec_routes.routes(ExecService(self.containers)),
         ]
+
+    def _commits(self) -> CommitService:
+        return CommitService(
+            containers=self.containers,
+            images=self.images.store,
+            layers=self.layers,
+            unpacker=self._unpacker,
+            packer=self._spawner,
+            removals=self._removals,
+            events=self.events,
+            version=orlop.__version__,
+        )
 
     def _image_graph(self, chain: Digest | None) -> dict[str, object]:
         return {"Data": self.layers.describe_image(chain), "Name": self._driver.name}

@@ -90,6 +90,10 @@ class Spawner:
         """Write a root file system as tar; returns the bytes written."""
         return _number(await self._plain({"op": "pack", "overlay": to_message(overlay)}, [out_fd]), "size")
 
+    async def pack_layer(self, directory: str, out_fd: int) -> int:
+        """Write the directory of a layer's changes as a layer's tar; returns the bytes written."""
+        return _number(await self._plain({"op": "pack", "layer": directory}, [out_fd]), "size")
+
     async def pack_running(self, pid: int, pidfd: int, *, out_fd: int) -> int:
         """Write a running container's root file system as tar; returns the bytes written."""
         return _number(await self._plain({"op": "pack", "pid": pid}, [pidfd, out_fd]), "size")
@@ -134,6 +138,17 @@ class Spawner:
         finally:
             reply.close()
 
+    async def converse(self, message: JsonObject, fds: Sequence[int] = ()) -> Conversation:
+        """Ask for an operation that answers more than once; close what is returned."""
+        ours, theirs = _pair()
+        conversation = Conversation(ours)
+        try:
+            await self._send(message, theirs, fds)
+        except BaseException:
+            conversation.close()
+            raise
+        return conversation
+
     async def _plain(self, message: JsonObject, fds: Sequence[int] = ()) -> JsonObject:
         answer, extra = await self.request(message, fds)
         for fd in extra:
@@ -177,6 +192,37 @@ class Spawner:
                 _LOG.exception("spawner cannot be started")
             else:
                 return
+
+
+class Conversation:
+    """The answers to one request; owns the engine's end of its channel."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._answers: asyncio.Queue[JsonObject | None] = asyncio.Queue()
+        self._packets = PacketSocket(ours, self._received, lambda: self._answers.put_nowait(None))
+
+    def _received(self, message: JsonObject, fds: list[OwnedFd]) -> None:
+        for fd in fds:
+            fd.close()
+        self._answers.put_nowait(message)
+
+    async def next(self) -> JsonObject:
+        """Return the next answer.
+
+        Raises:
+            OrlopError: the class that the answer's ``kind`` names.
+            UnavailableError: the child that worked on it died.
+        """
+        message = await self._answers.get()
+        if message is None:
+            raise UnavailableError("the process that worked on the request died")
+        if message.get("ok") is not True:
+            raise error_of(message)
+        return message
+
+    def close(self) -> None:
+        """Listen no longer."""
+        self._packets.close()
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

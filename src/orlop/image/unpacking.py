@@ -14,26 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import hashlib
-import os
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from orlop.errors import InvalidParameterError, OrlopError
-from orlop.image.compression import Decompressor
+from orlop.image.feed import in_thread, pour
 from orlop.primitives.tar import Limits, Unpacked
-from orlop.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from orlop.image.recipes import RecipeStore
-
-T = TypeVar("T")
-U = TypeVar("U")
-
-_BATCH = 1 << 19
-_PIPE = 1 << 20
+    from orlop.spec.digest import Digest
 
 
 class LayerSink(Protocol):
@@ -59,7 +50,9 @@ class LayerSink(Protocol):
 class TreeOps(Protocol):
     """Work on trees, done in children of the spawner (docs/concepts/processes.md)."""
 
-    async def unpack(self, root: str, stream_fd: int, limits: Limits, *, recipe_fd: int | None = None) -> Unpacked:
+    def unpack(
+        self, root: str, stream_fd: int, limits: Limits, *, recipe_fd: int | None = None
+    ) -> Coroutine[None, None, Unpacked]:
         """Unpack an uncompressed tar stream into a directory; the descriptors stay the caller's."""
         ...
 
@@ -98,6 +91,7 @@ class LayerUnpacker:
         parent: Digest | None = None,
         expected: Digest | None = None,
         record: bool = True,
+        compressed: bool = True,
     ) -> tuple[Digest, Digest]:
         """Make a layer of the stream.
 
@@ -106,6 +100,7 @@ class LayerUnpacker:
             parent: the chain id of the layer below.
             expected: the diff id that it must have.
             record: keep the recipe of its tar; not needed for a layer whose blob is kept.
+            compressed: undo the compression that the first bytes tell.
 
         Returns:
             The chain id, retained for the caller, and the diff id.
@@ -117,7 +112,12 @@ class LayerUnpacker:
         key, directory = self._layers.begin(parent)
         draft = self._recipes.begin() if self._recipes is not None and record else None
         try:
-            diff_id, unpacked = await self._unpack(directory, stream, None if draft is None else draft.fd)
+            recipe_fd = None if draft is None else draft.fd
+            diff_id, unpacked = await pour(
+                stream,
+                lambda fd: self._ops.unpack(directory, fd, self._limits, recipe_fd=recipe_fd),
+                compressed=compressed,
+            )
             if expected is not None and diff_id != expected:
                 raise InvalidParameterError(f"layers from manifest don't match image configuration: {diff_id}")
             if draft is not None and unpacked.recipe:
@@ -136,81 +136,3 @@ class LayerUnpacker:
         for path in tombstones:
             with contextlib.suppress(OrlopError):  # what is left is removed at the next start
                 await self._ops.remove_tree(path)
-
-    async def _unpack(
-        self, directory: str, stream: AsyncIterator[bytes], recipe_fd: int | None
-    ) -> tuple[Digest, Unpacked]:
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        task = asyncio.ensure_future(self._ops.unpack(directory, reader, self._limits, recipe_fd=recipe_fd))
-        # As long as this process holds the reading end, a write to a dead child's pipe would wait for ever.
-        task.add_done_callback(lambda _: os.close(reader))
-        feed = _Feed(writer)
-        try:
-            try:
-                await feed.run(stream)
-            except BrokenPipeError:
-                await task  # says why it stopped reading
-                raise InvalidParameterError("unexpected end of unpacking") from None
-            feed.close()
-            unpacked = await task
-        except BaseException:
-            feed.close()
-            if not task.done():
-                # The child sees the end of the stream and stops; its error matters less than the first one.
-                with contextlib.suppress(OrlopError):
-                    await asyncio.shield(task)
-            raise
-        return Digest(feed.hash.hexdigest()), unpacked
-
-
-class _Feed:
-    """Owns the writing end of the pipe: decompresses, hashes and writes, a batch at a time, in a thread."""
-
-    def __init__(self, fd: int) -> None:
-        self.hash = hashlib.sha256()
-        self._fd = fd
-        self._decompressor = Decompressor()
-        with contextlib.suppress(OSError):  # beyond the user's pipe limits the default size does
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE)
-
-    def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    async def run(self, stream: AsyncIterator[bytes]) -> None:
-        batch: list[bytes] = []
-        size = 0
-        async for chunk in stream:
-            batch.append(chunk)
-            size += len(chunk)
-            if size >= _BATCH:
-                await in_thread(self._write, b"".join(batch))
-                batch, size = [], 0
-        await in_thread(self._write_last, b"".join(batch))
-
-    def _write(self, data: bytes) -> None:
-        for piece in self._decompressor.feed(data):
-            self._put(piece)
-
-    def _write_last(self, data: bytes) -> None:
-        self._write(data)
-        for piece in self._decompressor.finish():
-            self._put(piece)
-
-    def _put(self, piece: bytes) -> None:
-        self.hash.update(piece)
-        view = memoryview(piece)
-        while view:
-            view = view[os.write(self._fd, view) :]
-
-
-async def in_thread(function: Callable[[T], U], argument: T) -> U:
-    """Run in a worker thread; when cancelled, still wait for it: it uses a descriptor that is about to be closed."""
-    future = asyncio.ensure_future(asyncio.to_thread(function, argument))
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        with contextlib.suppress(BaseException):
-            await future
-        raise

@@ -16,6 +16,7 @@ from orlop.kernel.plain import signal, socket
 from orlop.kernel.prctl import set_dumpable, set_name
 from orlop.primitives.channel import Channel, ProtocolError, decode, receive_packet
 from orlop.runtime import reaper, session
+from orlop.runtime.archive import answer_archive
 from orlop.runtime.cgroups import detect
 from orlop.runtime.forking import fork
 from orlop.runtime.importing import Blocker, refuse_loading
@@ -46,6 +47,7 @@ WORK: dict[str, Work] = {
     "pack": answer_pack,
     "rebuild": answer_rebuild,
     "copy-up": answer_copy_up,
+    "archive": answer_archive,
     "remove-tree": answer_remove,
 }
 # How the engine's request of a container begins. What begins otherwise is done as well, by a larger shim.

@@ -62,9 +62,12 @@ def answer_rebuild(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: H
 
 
 def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
-    """Operation ``pack``: a container's root file system, running or not, as a tar stream."""
+    """Operation ``pack``: a container's root file system, running or not, or a layer's changes, as a tar stream."""
     overlay = message.get("overlay")
-    if isinstance(overlay, dict) and len(fds) == 1:
+    if "layer" in message and len(fds) == 1:
+        root = _open_layer(_text(message, "layer"))
+        out = fds[0]
+    elif isinstance(overlay, dict) and len(fds) == 1:
         root = _open_view(from_message(OverlayRoot, overlay))
         out = fds[0]
     elif "pid" in message and len(fds) == 2:
@@ -78,7 +81,7 @@ def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hier
     else:
         raise InvalidParameterError("pack takes an overlay, or a pid with its pidfd, and a stream")
     with root, OwnedFd(os.open(".", _READ, dir_fd=root.fileno())) as top:
-        done = pack(top.fileno(), out.fileno())
+        done = pack(top.fileno(), out.fileno(), layer="layer" in message)
     out.close()
     reply.send({"ok": True, "size": done.size})
 
@@ -107,6 +110,13 @@ def answer_remove(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _: H
     """Operation ``remove-tree``: an engine-owned directory with whatever a container left in it."""
     remove_tree(_text(message, "path"))
     reply.send({"ok": True})
+
+
+def _open_layer(path: str) -> OwnedFd:
+    """Return a layer's directory, which a container may be changing: on a mount where no device can be opened."""
+    tree = OwnedFd(k.open_tree(k.AT_FDCWD, path, k.OPEN_TREE_CLONE))
+    k.mount_setattr(tree.fileno(), "", attr_set=k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC)
+    return tree
 
 
 def _open_view(view: OverlayRoot) -> OwnedFd:

@@ -322,6 +322,11 @@ class LayerStore:
         """Tell whether the container has its layer."""
         return container_id in self._containers
 
+    def chain_of(self, container_id: str) -> Digest | None:
+        """Return the image layer that the container's layer stands on. Raises NotFoundError."""
+        self._check_container(container_id)
+        return self._containers[container_id]
+
     def remove_container(self, container_id: str) -> list[str]:
         """Take a container's writable layer away at once, and the image's if nothing else uses it; returns tombstones.
 

@@ -44,7 +44,6 @@ def routes(containers: ContainerService) -> list[Route]:
             ("logs", streams.logs),
             ("stats", streams.stats),
             ("export", streams.export),
-            ("archive", _unsupported("docker cp")),
             ("attach/ws", _unsupported("attach by websocket")),
         ],
         "POST": [
@@ -60,14 +59,11 @@ def routes(containers: ContainerService) -> list[Route]:
             ("wait", streams.wait),
             ("attach", streams.attach),
         ],
-        "PUT": [("archive", _unsupported("docker cp"))],
-        "HEAD": [("archive", _unsupported("docker cp"))],
     }
     return [
         Route("GET", "/containers/json", handlers.listing),
         Route("POST", "/containers/create", handlers.create),
         Route("POST", "/containers/prune", handlers.prune),
-        Route("POST", "/commit", _unsupported("docker commit")),
         Route("DELETE", _PLACE, handlers.remove),
         *(Route(method, f"{_PLACE}/{verb}", handler) for method, verbs in named.items() for verb, handler in verbs),
     ]

@@ -158,7 +158,7 @@ class Launcher:
     async def _launch(self, container: Container, failed: contextlib.ExitStack) -> tuple[Started, ShimConnection]:
         definition = container.definition
         make_bind_sources(definition.mounts)
-        await self._fill_volumes(container)
+        await self.fill_volumes(container)
         failed.callback(self._network.release, container.id)
         request = AttachRequest(
             network=self._network_mode(definition.host.network_mode),
@@ -262,7 +262,8 @@ class Launcher:
         surroundings = replace(surroundings, remapping=running_remapping(container.state.pid))
         return oci_config(container.definition, surroundings)
 
-    async def _fill_volumes(self, container: Container) -> None:
+    async def fill_volumes(self, container: Container) -> None:
+        """Copy what the image has into volumes that wait for their first content."""
         for point in container.definition.mounts:
             if point.kind != "volume" or not point.copy:
                 continue

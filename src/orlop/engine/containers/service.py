@@ -7,6 +7,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from orlop.engine.containers.archives import Archives
 from orlop.engine.containers.attaching import attach, require_attachable
 from orlop.engine.containers.cgroup_access import CgroupAccess
 from orlop.engine.containers.creation import Creator
@@ -93,6 +94,7 @@ class ContainerService:
             events=events,
             endings=self.endings,
         )
+        self.archives = Archives(settings, children=spawner, layers=layers, fill_volumes=self._launcher.fill_volumes)
         self._remover = Remover(
             settings,
             self.directory,
@@ -164,6 +166,8 @@ class ContainerService:
             await self._start(container)
 
     async def _start(self, container: Container, *, by_policy: bool = False) -> None:
+        if not container.alive:
+            await self.archives.interrupt(container)
         try:
             await self._launcher.start(container, by_policy=by_policy)
         except NotModifiedError:

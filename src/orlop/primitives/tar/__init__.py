@@ -1,10 +1,11 @@
 """Tar archives of file system trees: parsed without I/O, unpacked and packed through directory descriptors."""
 
 from orlop.primitives.tar.entry import Entry, Kind, Limits, TarError
-from orlop.primitives.tar.pack import Packed, pack
+from orlop.primitives.tar.pack import Packed, pack, pack_member
 from orlop.primitives.tar.reader import Signal, TarReader
 from orlop.primitives.tar.recipe import rebuild
-from orlop.primitives.tar.unpack import Unpacked, unpack
+from orlop.primitives.tar.rules import Rules
+from orlop.primitives.tar.unpack import Unpacked, unpack, unpack_chunks
 from orlop.primitives.tar.writer import END, render_entry
 
 __all__ = [
@@ -13,12 +14,15 @@ __all__ = [
     "Kind",
     "Limits",
     "Packed",
+    "Rules",
     "Signal",
     "TarError",
     "TarReader",
     "Unpacked",
     "pack",
+    "pack_member",
     "rebuild",
     "render_entry",
     "unpack",
+    "unpack_chunks",
 ]

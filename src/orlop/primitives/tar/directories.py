@@ -15,16 +15,19 @@ from orlop.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE
 from orlop.primitives.tar.entry import TarError, shown
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
+_RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _IMPLIED_MODE = 0o755
 _KEPT = 200
+_RACE_RETRIES = 128
 
 
 class Directories:
     """Owns the descriptors of recently used directories; the root's is the caller's."""
 
-    def __init__(self, root_fd: int) -> None:
+    def __init__(self, root_fd: int, *, cross: bool = False, owner: tuple[int, int] | None = (0, 0)) -> None:
         self._root_fd = root_fd
+        self._resolve = _RESOLVE if cross else _RESOLVE | RESOLVE_NO_XDEV
+        self._owner = owner  # of implied directories; None leaves what the kernel gives
         self._fds: dict[bytes, int] = {}
 
     def open(self, path: bytes) -> int:
@@ -50,13 +53,21 @@ class Directories:
 
     def _find(self, path: bytes) -> int | None:
         try:
-            return openat2(self._root_fd, path, _DIRECTORY, resolve=_RESOLVE)
+            return self._open(path)
         except FileNotFoundError:
             return None
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
                 raise TarError(f"invalid path in archive: {shown(path)}: {(error.strerror or '').lower()}") from None
             raise
+
+    def _open(self, path: bytes) -> int:
+        for _ in range(_RACE_RETRIES):
+            try:
+                return openat2(self._root_fd, path, _DIRECTORY, resolve=self._resolve)
+            except BlockingIOError:
+                continue  # renames elsewhere make ".." of a link uncertain (openat2(2), EAGAIN)
+        return openat2(self._root_fd, path, _DIRECTORY, resolve=self._resolve)
 
     def keep(self, path: bytes, fd: int) -> None:
         """Take over a descriptor of the directory at ``path``."""
@@ -92,7 +103,8 @@ class Directories:
         except FileExistsError:
             # A link that points nowhere: Docker's mkdir fails on it as well.
             raise TarError(f"invalid path in archive: {shown(path)}: not a directory") from None
-        os.chown(name, 0, 0, dir_fd=parent, follow_symlinks=False)
+        if self._owner is not None:
+            os.chown(name, *self._owner, dir_fd=parent, follow_symlinks=False)
         return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
 
     def forget(self) -> None:

@@ -8,19 +8,21 @@ whole (GNU tar does the same).
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from orlop.errors import SystemFailureError
 from orlop.primitives.tar.entry import Entry, Kind, shown
 from orlop.primitives.tar.header import BLOCK
-from orlop.primitives.tar.unpack import OPAQUE, OPAQUE_XATTR, WHITEOUT, is_kept_xattr
+from orlop.primitives.tar.rules import is_kept_xattr
+from orlop.primitives.tar.unpack import OPAQUE, OPAQUE_XATTR, WHITEOUT
 from orlop.primitives.tar.writer import END, render_entry
-from orlop.spec.record import dataclass
+from orlop.spec.record import dataclass, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _BUFFERED = 1 << 18
 _SENT_BY_KERNEL = 1 << 16
@@ -35,6 +37,7 @@ _KINDS = {
     stat.S_IFIFO: Kind.FIFO,
 }
 _MAX_DEPTH = 800
+_REPLACED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,37 +59,80 @@ def pack(root_fd: int, out_fd: int, *, layer: bool = False) -> Packed:
     Raises:
         SystemFailureError: the reader of the stream went away, or the file system refused.
     """
-    packer = _Packer(root_fd, out_fd, layer=layer)
-    try:
-        packer.run()
-    except OSError as error:
-        raise SystemFailureError(f"{packer.where()}: {(error.strerror or '').lower()}") from error
-    finally:
-        packer.close()
-    return Packed(packer.size, packer.entries)
+    packer = _Packer(out_fd, layer=layer, devices=frozenset((os.fstat(root_fd).st_dev,)))
+    packer.enter(os.dup(root_fd), b"")
+    return packer.pack()
+
+
+def pack_member(
+    parent_fd: int,
+    name: bytes,
+    out_fd: int,
+    *,
+    member: bytes,
+    hidden: Callable[[int], bool] | None = None,
+    owner: tuple[int, int] | None = None,
+) -> Packed:
+    """Write one file, or a directory with everything below it, as a tar; what is mounted below is taken along.
+
+    Args:
+        parent_fd: descriptor of the directory that holds it.
+        name: its name there; ``.`` for the directory itself.
+        out_fd: where to.
+        member: its name in the archive; empty to call it ``/``.
+        hidden: tells whether the directory with this descriptor is left empty.
+        owner: user and group of everything; None for what the file system says.
+
+    Raises:
+        FileNotFoundError: it is not there; nothing was written.
+        SystemFailureError: the reader of the stream went away, or the file system refused.
+    """
+    packer = _Packer(out_fd, layer=False, hidden=hidden, owner=owner)
+    packer.add(parent_fd, name, member)
+    return packer.pack()
 
 
 class _Packer:
-    def __init__(self, root_fd: int, out_fd: int, *, layer: bool) -> None:
+    """Writes members; ``devices`` are the file systems to stay on, None for all but what is ``hidden``."""
+
+    def __init__(
+        self,
+        out_fd: int,
+        *,
+        layer: bool,
+        devices: frozenset[int] | None = None,
+        hidden: Callable[[int], bool] | None = None,
+        owner: tuple[int, int] | None = None,
+    ) -> None:
         self.size = 0
         self.entries = 0
         self._out_fd = out_fd
         self._layer = layer
+        self._devices = devices
+        self._hidden = hidden
+        self._owner = owner
         self._buffer = bytearray()
         self._links: dict[tuple[int, int], bytes] = {}
         self._path = b""
-        self._device = os.fstat(root_fd).st_dev
         # Each level: descriptor, path with its slash, names still to come.
-        self._levels: list[tuple[int, bytes, Iterator[bytes]]] = [(os.dup(root_fd), b"", iter(_names(root_fd)))]
+        self._levels: list[tuple[int, bytes, Iterator[bytes]]] = []
 
-    def where(self) -> str:
-        return f"pack /{shown(self._path)}"
+    def enter(self, fd: int, prefix: bytes) -> None:
+        """Go on with what is in the directory; the descriptor is taken over."""
+        self._levels.append((fd, prefix, iter(_names(fd))))
 
-    def close(self) -> None:
-        for fd, _, _ in self._levels:
-            os.close(fd)
+    def pack(self) -> Packed:
+        """Write everything there is."""
+        try:
+            self._run()
+        except OSError as error:
+            raise SystemFailureError(f"pack /{shown(self._path)}: {(error.strerror or '').lower()}") from error
+        finally:
+            for fd, _, _ in self._levels:
+                os.close(fd)
+        return Packed(self.size, self.entries)
 
-    def run(self) -> None:
+    def _run(self) -> None:
         while self._levels:
             fd, prefix, names = self._levels[-1]
             name = next(names, None)
@@ -96,20 +142,23 @@ class _Packer:
                 continue
             self._path = prefix + name
             try:
-                self._add(fd, prefix, name)
-            except FileNotFoundError:
-                continue  # removed meanwhile by the container
+                self.add(fd, name, self._path)
+            except OSError as error:
+                if error.errno not in _REPLACED:
+                    raise
+                continue  # removed or replaced meanwhile by the container
         self._put(END)
         self._flush()
 
-    def _add(self, fd: int, prefix: bytes, name: bytes) -> None:
+    def add(self, fd: int, name: bytes, path: bytes) -> None:
+        """Write what ``name`` is in a directory, as ``path``; the content of a directory comes later."""
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
-        path = prefix + name
         if kind is None:
             return  # a socket
         if kind is Kind.CHARACTER and self._layer and status.st_rdev == 0:
-            self._put_entry(Entry(prefix + WHITEOUT + name, Kind.FILE, 0o600, 0, 0, status.st_mtime_ns))
+            whiteout = path[: len(path) - len(name)] + WHITEOUT + name
+            self._put_entry(Entry(whiteout, Kind.FILE, 0o600, 0, 0, status.st_mtime_ns))
             return
         if kind is not Kind.DIRECTORY and status.st_nlink > 1:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
@@ -129,18 +178,23 @@ class _Packer:
         child = os.open(name, _DIRECTORY, dir_fd=fd)
         try:
             self._put_entry(_entry(path + b"/", Kind.DIRECTORY, status, xattrs=_xattrs(child)))
-            if os.fstat(child).st_dev != self._device:
+            if self._is_left_out(child):
                 os.close(child)
-                return  # something is mounted here
+                return
             if len(self._levels) >= _MAX_DEPTH:
-                raise SystemFailureError(f"{self.where()}: directories too deep")
+                raise SystemFailureError(f"pack /{shown(path)}: directories too deep")
             if self._layer and _is_opaque(child):
                 self._put_entry(Entry(path + b"/" + OPAQUE, Kind.FILE, 0o600, 0, 0, status.st_mtime_ns))
-            names = iter(_names(child))
+            self.enter(child, path + b"/")
         except BaseException:
             os.close(child)
             raise
-        self._levels.append((child, path + b"/", names))
+
+    def _is_left_out(self, fd: int) -> bool:
+        """Tell whether something is mounted here that does not belong to the tree."""
+        if self._devices is not None:
+            return os.fstat(fd).st_dev not in self._devices
+        return self._hidden is not None and self._hidden(fd)
 
     def _add_file(self, fd: int, path: bytes, name: bytes) -> None:
         source = os.open(name, _FILE, dir_fd=fd)
@@ -154,6 +208,8 @@ class _Packer:
             os.close(source)
 
     def _put_entry(self, entry: Entry) -> None:
+        if self._owner is not None:
+            entry = replace(entry, uid=self._owner[0], gid=self._owner[1])
         self.entries += 1
         self._put(render_entry(entry))
 

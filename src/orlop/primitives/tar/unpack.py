@@ -16,17 +16,17 @@ import errno
 import os
 import stat
 
-from orlop.errors import SystemFailureError
 from orlop.primitives.removal import remove_entry
 from orlop.primitives.tar.directories import Directories
 from orlop.primitives.tar.entry import Entry, Kind, Limits, TarError, shown
 from orlop.primitives.tar.reader import Signal, TarReader
 from orlop.primitives.tar.recipe import RecipeWriter
+from orlop.primitives.tar.rules import Rules, is_kept_xattr, named
 from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _CHUNK = 1 << 18
 _PENDING_TIMES = 100_000  # directories whose times are remembered: memory stays bounded whatever their number
@@ -37,7 +37,6 @@ OPAQUE = b".wh..wh..opq"
 _WHITEOUT_META = b".wh..wh."
 OPAQUE_XATTR = "trusted.overlay.opaque"
 _SPECIAL = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
-_BAD_INPUT = frozenset((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EMLINK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +54,12 @@ class Unpacked:
     recipe: bool = False
 
 
-def is_kept_xattr(name: bytes) -> bool:
-    """Tell whether an extended attribute may come from or go into an archive.
-
-    ``trusted.overlay.*`` and ``user.overlay.*`` would steer overlay (threats.md B18); other ``security.*`` and
-    ``system.*`` belong to the host.
-    """
-    return name == b"security.capability" or (name.startswith(b"user.") and not name.startswith(b"user.overlay."))
-
-
 def unpack(
     root_fd: int,
     stream_fd: int,
     limits: Limits | None = None,
     *,
-    layer: bool = True,
+    rules: Rules | None = None,
     recipe_fd: int | None = None,
 ) -> Unpacked:
     """Unpack the stream, up to its end of file, into the directory.
@@ -78,18 +68,30 @@ def unpack(
         root_fd: O_RDONLY descriptor of the directory; existing members are replaced as Docker does.
         stream_fd: an uncompressed tar.
         limits: see :class:`Limits`.
-        layer: turn ``.wh.`` members into overlay's whiteouts and opaque directories; else they are plain files.
+        rules: see :class:`~orlop.primitives.tar.rules.Rules`; a layer's by default.
         recipe_fd: a file for the recipe of the tar (:mod:`orlop.primitives.tar.recipe`).
 
     Raises:
         TarError: the archive is damaged, cut short or hostile; the message names the member.
         SystemFailureError: the file system refused, for instance ``no space left on device``.
     """
+    return unpack_chunks(root_fd, _chunks(stream_fd), limits, rules=rules, recipe_fd=recipe_fd)
+
+
+def unpack_chunks(
+    root_fd: int,
+    chunks: Iterable[bytes],
+    limits: Limits | None = None,
+    *,
+    rules: Rules | None = None,
+    recipe_fd: int | None = None,
+) -> Unpacked:
+    """Unpack pieces of a tar as :func:`unpack` does. Raises what the iteration raises, too."""
     mask = os.umask(0)
     recipe = None if recipe_fd is None else RecipeWriter(recipe_fd)
-    unpacker = _Unpacker(root_fd, limits or Limits(), layer=layer, recipe=recipe)
+    unpacker = _Unpacker(root_fd, limits or Limits(), rules or Rules(), recipe)
     try:
-        for data in _chunks(stream_fd):
+        for data in chunks:
             unpacker.feed(data)
         return unpacker.finish()
     finally:
@@ -102,34 +104,16 @@ def _chunks(stream_fd: int) -> Iterator[bytes]:
         yield data
 
 
-def clean_path(name: bytes, limits: Limits) -> bytes:
-    """Return a member's name relative to the root, without ``.``, ``..`` and empty parts; empty for the root.
-
-    Raises:
-        TarError: it leads out of the root, or is too deep.
-    """
-    parts: list[bytes] = []
-    for part in name.split(b"/"):
-        if part == b"..":
-            if not parts:
-                raise TarError(f"invalid path in archive: {shown(name)}: outside of the root")
-            parts.pop()
-        elif part not in (b"", b"."):
-            parts.append(part)
-    if limits.depth and len(parts) > limits.depth:
-        raise TarError(f"invalid path in archive: {shown(name)}: too deep")
-    return b"/".join(parts)
-
-
 class _Unpacker:
-    def __init__(self, root_fd: int, limits: Limits, *, layer: bool, recipe: RecipeWriter | None) -> None:
+    def __init__(self, root_fd: int, limits: Limits, rules: Rules, recipe: RecipeWriter | None) -> None:
         self._root_fd = root_fd
         self._recipe = recipe
         self._path = b""
         self._limits = limits
-        self._layer = layer
+        self._rules = rules
+        self._layer = rules.layer
         self._reader = TarReader(limits)
-        self._directories = Directories(root_fd)
+        self._directories = Directories(root_fd, cross=rules.cross, owner=rules.owner or (0, 0) if rules.own else None)
         self._directory_times: dict[bytes, int] = {}
         self._size = 0
         self._entries = 0
@@ -150,7 +134,7 @@ class _Unpacker:
     def finish(self) -> Unpacked:
         self._reader.finish()
         self._run()
-        with _named(Entry(b"/", Kind.DIRECTORY), "utimensat"):
+        with named(Entry(b"/", Kind.DIRECTORY), "utimensat"):
             self._set_directory_times()
         return Unpacked(self._size, self._entries, self._recipe is not None and self._recipe.finish())
 
@@ -168,10 +152,10 @@ class _Unpacker:
                 return
             if isinstance(event, Entry):
                 self._entries += 1
-                with _named(event):
+                with named(event):
                     self._begin(event)
             elif self._entry is not None:
-                with _named(self._entry, "write"):
+                with named(self._entry, "write"):
                     self._write(self._entry, event)
 
     def _begin(self, entry: Entry) -> None:
@@ -180,7 +164,9 @@ class _Unpacker:
             if self._limits.size and self._size > self._limits.size:
                 raise TarError(f"archive is larger than {self._limits.size} bytes: {shown(entry.name)}")
         self._entry, self._missing, self._fd = entry, entry.size, -1
-        path = clean_path(entry.name, self._limits)
+        path = self._rules.path(entry.name, self._limits)
+        if not self._layer and path == self._rules.place and entry.kind is Kind.DIRECTORY:
+            return  # as Docker: "." names the place, it does not describe it
         if not path:
             if entry.kind is not Kind.DIRECTORY:
                 raise TarError(f"invalid path in archive: {shown(entry.name)}: the root is a directory")
@@ -198,20 +184,22 @@ class _Unpacker:
         elif entry.kind is Kind.HARD_LINK:
             self._make_hard_link(entry, head, name)
         else:
-            self._make(entry, parent, name)
+            self._make(entry, parent, head, name)
 
-    def _make(self, entry: Entry, parent: int, name: bytes) -> None:
+    def _make(self, entry: Entry, parent: int, head: bytes, name: bytes) -> None:
         try:
             self._make_new(entry, parent, name)
         except FileExistsError:
             self._replace(parent, name)
-            self._make_new(entry, parent, name)
+            self._make_new(entry, self._directories.open(head), name)
 
     def _replace(self, parent: int, name: bytes) -> None:
         """Remove what is at ``name``. Kept descriptors are only dropped if a path could have led through it."""
         if self._recipe is not None:
             self._recipe.spoil()
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+        if self._rules.keep_kinds:
+            self._check_kinds(directory=stat.S_ISDIR(mode))
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
             kept = os.dup(parent)
             try:
@@ -221,6 +209,15 @@ class _Unpacker:
                 os.close(kept)
         else:
             remove_entry(parent, name)
+
+    def _check_kinds(self, *, directory: bool) -> None:
+        """Refuse to put a directory in another thing's place or the other way round, in Docker's words."""
+        entry = self._entry
+        if entry is None or directory == (entry.kind is Kind.DIRECTORY):
+            return
+        path, place = shown(self._rules.path(entry.name, self._limits)), shown(self._rules.place)
+        kinds = ("directory", "non-directory") if directory else ("non-directory", "directory")
+        raise TarError(f'cannot overwrite {kinds[0]} "/{path}" with {kinds[1]} "/{place}"')
 
     def _make_new(self, entry: Entry, parent: int, name: bytes) -> None:
         if entry.kind is Kind.FILE:
@@ -232,7 +229,7 @@ class _Unpacker:
         elif entry.kind is Kind.SYMLINK:
             os.symlink(entry.target, name, dir_fd=parent)
             self._size += len(entry.target)
-            os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+            self._set_owner(entry, parent, name)
             os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
         else:
             self._make_special(entry, parent, name)
@@ -243,8 +240,13 @@ class _Unpacker:
             raise TarError(f"invalid device number in archive: {shown(entry.name)}")
         device = 0 if entry.kind is Kind.FIFO else os.makedev(major, minor)
         os.mknod(name, _SPECIAL[entry.kind] | (entry.mode & 0o777), device, dir_fd=parent)
-        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        self._set_owner(entry, parent, name)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
+
+    def _set_owner(self, entry: Entry, parent: int, name: bytes) -> None:
+        if self._rules.own:
+            uid, gid = self._rules.owner or (entry.uid, entry.gid)
+            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
 
     def _make_directory(self, entry: Entry, parent: int, name: bytes, path: bytes) -> None:
         hides_lower = False  # the layer whites the name out as well: its old content must not shine through
@@ -271,7 +273,7 @@ class _Unpacker:
         self._directory_times[path] = entry.mtime
 
     def _make_hard_link(self, entry: Entry, head: bytes, name: bytes) -> None:
-        target = clean_path(entry.target, self._limits)
+        target = self._rules.path(entry.target, self._limits)
         target_head, _, target_name = target.rpartition(b"/")
         if not target:
             raise TarError(f"invalid hard link in archive: {shown(entry.name)}: {shown(entry.target)}")
@@ -351,7 +353,8 @@ class _Unpacker:
 
     def _set_attributes(self, fd: int, entry: Entry) -> None:
         """Owner, then mode (chown clears setuid), then attributes (chown clears file capabilities)."""
-        os.fchown(fd, entry.uid, entry.gid)
+        if self._rules.own:
+            os.fchown(fd, *(self._rules.owner or (entry.uid, entry.gid)))
         os.fchmod(fd, entry.mode)
         for name, value in entry.xattrs.items():
             if is_kept_xattr(name):
@@ -375,30 +378,3 @@ class _Unpacker:
                     os.utime(self._root_fd, ns=(mtime, mtime))
             except (FileNotFoundError, TarError):
                 continue  # replaced by a later member
-
-
-class _named:  # noqa: N801 - reads as a clause
-    """Turn the kernel's errors into ones that name the member."""
-
-    __slots__ = ("_entry", "_verb")
-
-    def __init__(self, entry: Entry, verb: str = "") -> None:
-        self._entry = entry
-        self._verb = verb
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: object) -> None:
-        if not isinstance(error, OSError | OverflowError | ValueError):
-            return
-        entry = self._entry
-        verb = self._verb or {Kind.DIRECTORY: "mkdir", Kind.SYMLINK: "symlink", Kind.HARD_LINK: "link"}.get(
-            entry.kind,
-            "open",
-        )
-        where = f"{verb} /{shown(entry.name.lstrip(b'/'))}"
-        if isinstance(error, OSError) and error.errno not in _BAD_INPUT:
-            raise SystemFailureError(f"{where}: {(error.strerror or '').lower()}") from error
-        text = (error.strerror or "").lower() if isinstance(error, OSError) else str(error)
-        raise TarError(f"{where}: {text}") from error
