@@ -65,6 +65,16 @@ def pidfd_open(pid: int) -> int:
     return call("pidfd_open", pid, 0)
 
 
+def pidfd_pid(pidfd: int) -> int:
+    """Return the pid that a pidfd stands for (pidfd_open(2), "fdinfo"); -1 when the process has been reaped."""
+    fd = os.open(f"/proc/self/fdinfo/{pidfd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, 4096)
+    finally:
+        os.close(fd)
+    return int(next(line for line in text.split(b"\n") if line.startswith(b"Pid:"))[4:])
+
+
 def pidfd_send_signal(pidfd: int, signal: int) -> None:
     """pidfd_send_signal(2). Raises ProcessLookupError when the process has been reaped."""
     call("pidfd_send_signal", pidfd, signal, None, 0)

@@ -55,6 +55,7 @@ RTEXT_FILTER_SKIP_STATS = 1 << 3
 DEVCONF_ACCEPT_RA, DEVCONF_DISABLE_IPV6 = 3, 26
 
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
+IFA_F_PERMANENT = 0x80
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 7, 15
 RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST = 254, 3, 1
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
@@ -118,10 +119,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address of a link."""
+    """An address of a link; ``permanent`` unless it is to expire, as one from a router does."""
 
     index: int
     interface: IpInterface
+    scope: int = RT_SCOPE_UNIVERSE
+    permanent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,10 +357,10 @@ def parse_link(message: Message) -> Link:
 
 def parse_address(message: Message) -> Address:
     """Return the address that a RTM_NEWADDR message describes."""
-    _, prefix, _, _, index = _IFADDR.unpack_from(message.body)
+    _, prefix, flags, scope, index = _IFADDR.unpack_from(message.body)
     found = parse_attributes(message.body[_IFADDR.size :])
     packed = found.get(IFA_LOCAL) or found[IFA_ADDRESS]
-    return Address(index, ipaddress.ip_interface((packed, prefix)))
+    return Address(index, ipaddress.ip_interface((packed, prefix)), scope, bool(flags & IFA_F_PERMANENT))
 
 
 def parse_route(message: Message) -> Route | None:

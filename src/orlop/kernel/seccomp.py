@@ -13,12 +13,17 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 1 << 0,
     "SECCOMP_FILTER_FLAG_LOG": 1 << 1,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 1 << 2,
+    "SECCOMP_FILTER_FLAG_NEW_LISTENER": 1 << 3,
+    "SECCOMP_FILTER_FLAG_TSYNC_ESRCH": 1 << 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 1 << 5,
 }
+_NEW_LISTENER = FLAGS["SECCOMP_FILTER_FLAG_NEW_LISTENER"]
 
 RET_KILL_PROCESS = 0x8000_0000
 RET_KILL_THREAD = 0x0000_0000
 RET_TRAP = 0x0003_0000
 RET_ERRNO = 0x0005_0000
+RET_USER_NOTIF = 0x7FC0_0000
 RET_TRACE = 0x7FF0_0000
 RET_LOG = 0x7FFC_0000
 RET_ALLOW = 0x7FFF_0000
@@ -68,16 +73,20 @@ class FilterProgram:
         """The instructions."""
         return self._buffer.raw
 
-    def install(self) -> None:
+    def install(self) -> int:
         """Put the filter before every later system call of this thread; cannot be undone.
+
+        Returns:
+            A close-on-exec descriptor of the listener with SECCOMP_FILTER_FLAG_NEW_LISTENER, else 0.
 
         Raises:
             SyscallError: EACCES without no_new_privs and without CAP_SYS_ADMIN; EINVAL for a bad program.
         """
-        result = _syscall(_NUMBER, _OPERATION, self._flags, self._pointer)
-        if result != 0:
+        result = int(_syscall(_NUMBER, _OPERATION, self._flags, self._pointer))
+        if result < 0 or (result > 0 and not self._flags.value & _NEW_LISTENER):
             # with TSYNC a positive result is the thread that could not follow
             raise SyscallError("seccomp", ctypes.get_errno(), ("SECCOMP_SET_MODE_FILTER", self._flags.value, len(self)))
+        return result
 
 
 def set_mode_filter(program: FilterProgram) -> None:

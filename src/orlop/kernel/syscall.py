@@ -29,6 +29,7 @@ _X86_64 = {
     "bpf": 321,
     "ioprio_set": 251,
     "sched_setattr": 314,
+    "set_mempolicy": 238,
     "rt_sigaction": 13,
 }
 _GENERIC = {
@@ -38,6 +39,7 @@ _GENERIC = {
     "bpf": 280,
     "ioprio_set": 30,
     "sched_setattr": 274,
+    "set_mempolicy": 237,
     "rt_sigaction": 134,
 }
 _COMMON = {

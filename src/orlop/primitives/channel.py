@@ -128,6 +128,11 @@ class Channel:
         """Return the socket's descriptor."""
         return self._socket.fileno()
 
+    @property
+    def socket(self) -> socket.socket:
+        """The socket, which stays the channel's, for :func:`send_packet` where nothing may be encoded any more."""
+        return self._socket
+
     def send(self, message: JsonObject, fds: Sequence[int] = ()) -> None:
         """Send a message; the descriptors stay the caller's. Raises OSError when the peer is gone."""
         packet, all_fds, spill = encode(message, fds)

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from orlop.runtime.cgroups import CgroupSet, Hierarchies
     from orlop.runtime.operations import Operation
+    from orlop.runtime.parent import Handler, Parent
     from orlop.spec.launch import OverlayRoot
-    from orlop.spec.oci import Config, IdMapping
+    from orlop.spec.oci import Config, IdMapping, Process
 
 _CLONED = {
     "mount": k.CLONE_NEWNS,
@@ -36,6 +37,7 @@ _CLONED = {
     "ipc": k.CLONE_NEWIPC,
     "uts": k.CLONE_NEWUTS,
     "user": k.CLONE_NEWUSER,
+    "time": k.CLONE_NEWTIME,
 }
 
 
@@ -62,6 +64,7 @@ class Creation:
         new_keyring: join a new session keyring.
         die_with_parent: see InitTask.
         for_parent: init becomes the child of the caller's parent (CLONE_PARENT), for which the caller works.
+        bundle: where the configuration came from, for hooks; empty when it came from the engine.
     """
 
     id: str
@@ -77,6 +80,7 @@ class Creation:
     new_keyring: bool = True
     die_with_parent: bool = True
     for_parent: bool = False
+    bundle: str = ""
 
 
 @dataclass(slots=True)
@@ -101,6 +105,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
     if config.process is None:
         raise InvalidParameterError("config has no process")
     with Cleanup() as always, Cleanup() as on_failure:
+        parent = _parent(creation, always, on_failure)
         prepared = apply.prepare(config.process, config.linux.seccomp)
         cgroup_path = normalise_path(config.linux.cgroups_path, container_id=creation.id)
         mask = os.umask(0o022)  # users other than root read their limits there
@@ -144,6 +149,8 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
             die_with_parent=creation.die_with_parent,
             sysctls=sysctls,
             trees=trees,
+            pauses=parent is not None and parent.pauses,
+            hook_state=None if parent is None or config.hooks is None else parent.state,
         )
         if creation.for_parent:
             flags |= k.CLONE_PARENT
@@ -157,16 +164,44 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         if user_namespace:
             _map_ids(pid, config.linux.uid_mappings, config.linux.gid_mappings)
             _send_trees(ours, pid, creation, operations, frozenset(trees))
+            _schedule(config.process, pid)
             ours.send({"go": True})
-        master, waiting = await_running(ours, started_by_fifo=creation.fifo is not None)
+        handlers = None if parent is None else parent.handlers(ours, pid)
+        master, waiting = await_running(ours, started_by_fifo=creation.fifo is not None, handlers=handlers)
         on_failure.dismiss()
         if not waiting:
             ours.close()
         return RunningProcess(pid, pidfd, master, cgroup, ours if waiting else None)
 
 
-def await_running(sync: Channel, *, started_by_fifo: bool = False) -> tuple[OwnedFd | None, bool]:
+def _parent(creation: Creation, always: Cleanup, on_failure: Cleanup) -> Parent | None:
+    """Return what does for init what only few configurations ask for."""
+    config = creation.config
+    seccomp = config.linux.seccomp
+    if config.hooks is None and not config.linux.net_devices and (seccomp is None or not seccomp.listener_path):
+        return None
+    from orlop.runtime.parent import Parent
+
+    return Parent(creation, always, on_failure)
+
+
+def _schedule(process: Process, pid: int) -> None:
+    """Give init, which has no capabilities over the host's scheduler, what its configuration asks for."""
+    if process.scheduler is not None or process.io_priority is not None:
+        from orlop.runtime.scheduling import set_scheduling
+
+        set_scheduling(process, pid)
+
+
+def await_running(
+    sync: Channel, *, started_by_fifo: bool = False, handlers: Mapping[str, Handler] | None = None
+) -> tuple[OwnedFd | None, bool]:
     """Read the sync channel until the program runs; returns the terminal's master and whether init waits on its fifo.
+
+    Args:
+        sync: our end.
+        started_by_fifo: the process waits on a fifo when it is ready.
+        handlers: what to do on further messages, by their key, with the descriptors that came with them.
 
     Raises:
         OrlopError: what the child reported, or that it died without a word.
@@ -184,8 +219,17 @@ def await_running(sync: Channel, *, started_by_fifo: bool = False) -> tuple[Owne
         message, fds = got
         if "terminal" in message and len(fds) == 1:
             master = fds.pop()
-        for fd in fds:
-            fd.close()
+        try:
+            if handlers is not None:
+                for key in message.keys() & handlers.keys():
+                    handlers[key](fds)
+        except BaseException:
+            if master is not None:
+                master.close()
+            raise
+        finally:
+            for fd in fds:
+                fd.close()
         error = message.get("error")
         if isinstance(error, dict):
             if master is not None:
@@ -280,8 +324,10 @@ def _namespaces(creation: Creation, stack: Cleanup, donor: int | None) -> tuple[
             continue
         if kind == "cgroup" and not path:
             unshare |= k.CLONE_NEWCGROUP
-        elif kind not in _CLONED and kind != "cgroup":
-            raise UnsupportedError(f"namespace is not supported: {kind}")
+        elif kind == "time" and config.linux.time_offsets:
+            from orlop.runtime.time_namespace import enter_for_children
+
+            enter_for_children(config.linux.time_offsets)
         elif not path:
             flags |= _CLONED[kind]
         elif kind in {"mount", "user"}:

@@ -26,10 +26,11 @@ from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
     from orlop.runtime.cgroups import CgroupSet, Hierarchies
+    from orlop.runtime.parent import Handler
     from orlop.runtime.security.apply import PreparedPrivileges
     from orlop.spec.oci import Config, Process
 
@@ -40,6 +41,7 @@ _JOINED = {
     "uts": k.CLONE_NEWUTS,
     "cgroup": k.CLONE_NEWCGROUP,
     "user": k.CLONE_NEWUSER,
+    "time": k.CLONE_NEWTIME,
 }
 
 
@@ -56,6 +58,7 @@ class Execution:
         console_size: height and width.
         preserve: how many descriptors from 3 on are inherited.
         die_with_parent: end when the parent does; not where the parent is a command that returns (``exec -d``).
+        bundle: of the container, for seccomp agents.
     """
 
     container_id: str
@@ -66,6 +69,7 @@ class Execution:
     console_size: tuple[int, int] | None = None
     preserve: int = 0
     die_with_parent: bool = True
+    bundle: str = ""
 
 
 def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
@@ -101,10 +105,25 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
         on_failure.callback(pidfd.close)
         on_failure.callback(kill_and_reap, pidfd)
         theirs.close()
-        master, _ = await_running(ours)
+        master, _ = await_running(ours, handlers=_handlers(execution, pid))
         on_failure.dismiss()
         ours.close()
         return RunningProcess(pid, pidfd, master, cgroup)
+
+
+def _handlers(execution: Execution, pid: int) -> Mapping[str, Handler] | None:
+    """Return what hands the process's seccomp listener to its agent."""
+    config = execution.config
+    profile = config.linux.seccomp
+    if profile is None or not profile.listener_path or not profile.notifies:
+        return None
+    from orlop.runtime.container_state import ContainerState
+    from orlop.runtime.parent import deliver
+    from orlop.runtime.seccomp_listener import MESSAGE, Agent
+
+    state = ContainerState(config.version, execution.container_id, execution.bundle, config.annotations)
+    agent = Agent(profile, config.version, state.document(k.pidfd_pid(execution.pidfd), "running"))
+    return {MESSAGE: lambda fds: deliver(agent, pid, fds)}
 
 
 def _child(
@@ -135,9 +154,20 @@ def _run(
 
         write_proc("/proc/self/oom_score_adj", str(process.oom_score_adj))
     set_rlimits(process.rlimits)
+    scheduled = init.is_scheduled(process, config.linux)
+    if scheduled and process.cpu_affinity is not None:
+        from orlop.runtime.scheduling import set_affinity
+
+        set_affinity(process.cpu_affinity.initial)
     cgroup.join(cloned=cgroup.clone_fd is not None)
     k.allow_every_cpu()
     init.close_fds(joined)
+    if scheduled:
+        from orlop.runtime.scheduling import schedule, set_affinity
+
+        if process.cpu_affinity is not None:
+            set_affinity(process.cpu_affinity.final)
+        schedule(process, config.linux)
     flags = 0
     for namespace in config.linux.namespaces:
         flags |= _JOINED.get(namespace.type, 0)

@@ -57,7 +57,7 @@ def _child(keep: Iterable[int], run: Callable[[], None], blocker: Blocker) -> No
 
 
 def fork_worker(run: Callable[[], None]) -> int:
-    """Fork a short-lived child of a process that :func:`fork` made, which has sealed itself already; returns its pid.
+    """Fork a short-lived child of a process that is single-threaded and has blocked imports already; returns its pid.
 
     What the work allocates and touches ends with the child, so that a shim that lives for weeks stays small.
     """

@@ -43,10 +43,12 @@ if TYPE_CHECKING:
     from orlop.primitives.channel import Channel
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.runtime.cgroups import CgroupSet
+    from orlop.runtime.container_state import ContainerState
+    from orlop.runtime.hooks import StartHooks
     from orlop.runtime.operations import Operation
     from orlop.runtime.security.apply import PreparedPrivileges
     from orlop.spec.launch import OverlayRoot
-    from orlop.spec.oci import Config, Process
+    from orlop.spec.oci import Config, Linux, Process
 
 FAILED = 127
 # the place of the root itself among the mounts that were made for init
@@ -79,6 +81,8 @@ class InitTask:
         die_with_parent: be killed when the parent ends (PR_SET_PDEATHSIG).
         sysctls: what is to be set.
         trees: detached mounts that were made for operations, by their places; more of them may come with "go".
+        pauses: tell the parent when the root is built and wait for its "go" before pivot_root.
+        hook_state: what hooks are told, where the configuration has some.
     """
 
     config: Config
@@ -102,6 +106,8 @@ class InitTask:
     die_with_parent: bool = True
     sysctls: Mapping[str, str] = field(default_factory=dict)
     trees: dict[int, list[OwnedFd]] = field(default_factory=dict)
+    pauses: bool = False
+    hook_state: ContainerState | None = None
 
     def descriptors(self) -> list[int]:
         """Return what must survive the first close_range."""
@@ -167,12 +173,26 @@ def _run(task: InitTask) -> None:
         k.setns(fd, flag)
     if task.unshare:
         k.unshare(task.unshare)
+    if is_scheduled(task.process, task.config.linux):
+        from orlop.runtime.scheduling import schedule
+
+        schedule(task.process, task.config.linux, by_parent=task.user_namespace)
     # 5
     root, identity = _build_root(task)
+    if task.pauses:
+        task.sync.send({"built": True})
+        _await_go(task.sync)
+    start_hooks = None
+    if task.config.hooks is not None and task.hook_state is not None:
+        from orlop.runtime.hooks import run_before_pivot
+
+        start_hooks = run_before_pivot(task.config.hooks, task.hook_state)
     # 6, 7
     rootfs.pivot(root.fileno(), read_only=task.config.root is not None and task.config.root.readonly)
     root.close()
-    becoming = Becoming(task.sync, task.prepared, task.fifo, task.preserve, task.reap, task.die_with_parent)
+    becoming = Becoming(
+        task.sync, task.prepared, task.fifo, task.preserve, task.reap, task.die_with_parent, start_hooks
+    )
     become(task.process, identity, becoming)
 
 
@@ -250,6 +270,7 @@ class Becoming:
     preserve: int = 0
     reap: bool = False
     die_with_parent: bool = True
+    start_hooks: StartHooks | None = None
 
 
 def become(process: Process, identity: Identity, task: Becoming) -> None:
@@ -261,12 +282,23 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
     cwd = os.fsencode(process.cwd)
     if task.fifo is not None:
         program.check()
+    prepared = task.prepared
+    if prepared.listens:
+        from orlop.runtime.seccomp_listener import install_and_send
+
+        prepared = install_and_send(prepared, task.sync)
     task.sync.send({"ready": True})
+    gate = -1
     if task.fifo is not None:
-        _await_start(task.fifo)
+        gate = _await_start(task.fifo, hold=task.start_hooks is not None)
     keep = [task.sync.fileno(), *range(3, 3 + task.preserve)]
     reaping = task.reap
-    apply.apply_privileges(task.prepared, identity, cwd, keep=keep)
+    if task.start_hooks is None:
+        apply.apply_privileges(prepared, identity, cwd, keep=keep)
+    else:
+        from orlop.runtime.hooks import become_with_hooks
+
+        become_with_hooks(task.start_hooks, prepared, identity, cwd, keep=keep, gate=gate)
     # A change of ids has cleared it (prctl(2)); a profile may refuse prctl, and then the first setting has to do.
     if task.die_with_parent:
         with suppress(OSError):
@@ -312,6 +344,17 @@ def join_keyring() -> None:
             raise
 
 
+def is_scheduled(process: Process, linux: Linux) -> bool:
+    """Whether the configuration says how the program runs: what :mod:`orlop.runtime.scheduling` is for."""
+    return (process.scheduler, process.io_priority, process.cpu_affinity, linux.personality, linux.memory_policy) != (
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
+
+
 def close_fds(fds: Iterable[int]) -> None:
     """Close the host's cgroup files as soon as they did their work (CVE-2016-9962)."""
     for fd in fds:
@@ -335,12 +378,18 @@ def _await_go(sync: Channel) -> dict[int, list[OwnedFd]]:
             return trees
 
 
-def _await_start(fifo: int) -> None:
-    """Block until somebody opens the fifo for reading; then write one byte (runc's exec.fifo)."""
+def _await_start(fifo: int, *, hold: bool) -> int:
+    """Block until somebody opens the fifo for reading; then write one byte (runc's exec.fifo).
+
+    With ``hold`` return the fifo open: whoever started us waits until something has been written to it.
+    """
     fd = os.open(f"/proc/self/fd/{fifo}", os.O_WRONLY | os.O_CLOEXEC)
+    os.close(fifo)
+    if hold:
+        return fd
     os.write(fd, b"0")
     os.close(fd)
-    os.close(fifo)
+    return -1
 
 
 def _host_names(config: Config) -> None:

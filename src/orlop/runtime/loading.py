@@ -4,6 +4,8 @@ A runtime is started for every container and each module costs it a quarter of a
 ask for is imported where it is used. The spawner loads all of it once; ``orlop-runtime`` what a configuration needs.
 """
 
+# ruff: noqa: F401 - importing is all
+
 from __future__ import annotations
 
 TYPE_CHECKING = False
@@ -12,16 +14,22 @@ if TYPE_CHECKING:
 
 
 def load_all() -> None:
-    """Import everything that a forked child may need."""
+    """Import everything that a forked child of the engine's spawner may need."""
     import orlop.runtime.cgroups.events
     import orlop.runtime.cgroups.stats
     import orlop.runtime.cgroups.v2
     import orlop.runtime.console
+    import orlop.runtime.container_state
+    import orlop.runtime.hooks
+    import orlop.runtime.parent
     import orlop.runtime.reaper
     import orlop.runtime.remapping
+    import orlop.runtime.scheduling
+    import orlop.runtime.seccomp_listener
     import orlop.runtime.security.seccomp_compile
     import orlop.runtime.shared_memory
-    import orlop.runtime.sysctl  # noqa: F401 - importing is all
+    import orlop.runtime.sysctl
+    import orlop.runtime.time_namespace
 
 
 def load_for(config: Config, process: Process, *, cgroup_version: int) -> None:
@@ -37,4 +45,28 @@ def load_for(config: Config, process: Process, *, cgroup_version: int) -> None:
     if "orlop.shm-of" in config.annotations:
         import orlop.runtime.shared_memory
     if config.linux.sysctl or process.oom_score_adj is not None:
-        import orlop.runtime.sysctl  # noqa: F401 - importing is all
+        import orlop.runtime.sysctl
+    _load_rare(config, process)
+
+
+def _load_rare(config: Config, process: Process) -> None:
+    """Import what a container seldom has.
+
+    ``net_devices`` is not in the spawner: the engine has its own ways to a network, and rtnetlink in Python is large.
+    """
+    linux = config.linux
+    if config.hooks is not None:
+        import orlop.runtime.hooks
+        import orlop.runtime.parent
+    if linux.seccomp is not None and linux.seccomp.listener_path:
+        import orlop.runtime.parent
+        import orlop.runtime.seccomp_listener
+    if process.scheduler is not None or process.io_priority is not None or process.cpu_affinity is not None:
+        import orlop.runtime.scheduling
+    if linux.personality is not None or linux.memory_policy is not None:
+        import orlop.runtime.scheduling
+    if linux.time_offsets:
+        import orlop.runtime.time_namespace
+    if linux.net_devices:
+        import orlop.runtime.net_devices
+        import orlop.runtime.parent

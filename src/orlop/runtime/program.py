@@ -39,17 +39,22 @@ class Program:
     Args:
         args: the program and its arguments.
         env: ``NAME=value`` strings; PATH of them is searched when the name has no slash.
+        path: the program, where ``args[0]`` does not name it.
     """
 
-    def __init__(self, args: Sequence[str], env: Sequence[str]) -> None:
+    def __init__(self, args: Sequence[str], env: Sequence[str], *, path: str = "") -> None:
         self._name = args[0]
         self._argv = _vector(args)
         self._env = _vector(env)
-        path = next((item[5:] for item in reversed(env) if item.startswith("PATH=")), DEFAULT_PATH)
+        directories = next((item[5:] for item in reversed(env) if item.startswith("PATH=")), DEFAULT_PATH)
         self._searched = "/" not in self._name
         candidates = [self._name]
         if self._searched:
-            candidates = [f"{directory or '.'}/{self._name}" for directory in path.split(":")] if self._name else []
+            candidates = (
+                [f"{directory or '.'}/{self._name}" for directory in directories.split(":")] if self._name else []
+            )
+        if path:
+            self._searched, candidates = False, [path]
         self._candidates = [os.fsencode(candidate) for candidate in candidates]
 
     def execute(self) -> int:

@@ -6,13 +6,20 @@ import os
 import sys
 import time
 
-from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, UnsupportedError
+from orlop.errors import (
+    ConflictError,
+    InvalidParameterError,
+    NotFoundError,
+    OrlopError,
+    SystemFailureError,
+    UnsupportedError,
+)
 from orlop.kernel.plain import signal
 from orlop.kernel.process import pidfd_open, pidfd_send_signal
 from orlop.primitives.json_text import dumps
 from orlop.runtime.cgroups import open_cgroup
 from orlop.runtime.oci.document import parse_document, read_all, read_document
-from orlop.runtime.oci.state import State, is_alive, state_document
+from orlop.runtime.oci.state import HOOKS, State, is_alive, state_document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
     from orlop.runtime.cgroups import CgroupSet
     from orlop.runtime.oci.command import Invocation
     from orlop.spec.json import JsonObject, JsonValue
+    from orlop.spec.oci.hooks import Hooks
 
 # how long a killed container may take to disappear, as in runc
 _DEATH_SECONDS = 10.0
@@ -178,8 +186,36 @@ def start(invocation: Invocation) -> int:
         raise ConflictError("cannot start an already running container")
     if status == "paused":
         raise ConflictError("cannot start a paused container")
-    invocation.store.open_gate(state)
+    try:
+        invocation.store.open_gate(state)
+    except SystemFailureError:  # a startContainer hook
+        destroy(invocation, state)
+        raise
+    after_start(invocation, state)
     return 0
+
+
+def after_start(invocation: Invocation, state: State) -> None:
+    """Execute what the configuration wants after the start; when that fails the container is destroyed."""
+    hooks = _hooks(invocation, state)
+    if hooks is None:
+        return
+    from orlop.runtime.oci.hooks import execute_poststart
+
+    try:
+        execute_poststart(hooks, state)
+    except (OrlopError, OSError):
+        destroy(invocation, state)
+        raise
+
+
+def _hooks(invocation: Invocation, state: State) -> Hooks | None:
+    path = f"{invocation.store.directory(state.id)}/{HOOKS}"
+    if not os.path.exists(path):
+        return None
+    from orlop.runtime.oci.hooks import load_hooks
+
+    return load_hooks(path)
 
 
 def delete(invocation: Invocation) -> int:
@@ -202,7 +238,8 @@ def delete(invocation: Invocation) -> int:
 
 
 def destroy(invocation: Invocation, state: State) -> None:
-    """Kill everything of a container and remove its cgroup and directory."""
+    """Kill everything of a container, remove its cgroup and directory, execute its poststop hooks."""
+    hooks = _hooks(invocation, state)
     cgroup = open_cgroup(invocation.hierarchies, state.cgroup)
     if is_alive(state):
         try:
@@ -215,6 +252,10 @@ def destroy(invocation: Invocation, state: State) -> None:
     cgroup.kill()
     cgroup.remove()
     invocation.store.remove(state.id)
+    if hooks is not None:
+        from orlop.runtime.oci.hooks import execute_poststop
+
+        execute_poststop(hooks, state, invocation.log)
 
 
 def _wait_for_death(state: State) -> None:

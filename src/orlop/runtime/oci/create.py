@@ -44,6 +44,7 @@ def run(invocation: Invocation) -> int:
     with _Creation(invocation, waits=False, detached=detached) as creation:
         running = creation.make()
         creation.record()
+    control.after_start(invocation, creation.state)
     if detached:
         return 0
     master = None if running.master is None else running.master.fileno()
@@ -101,15 +102,18 @@ class _Creation:
         creation = container.Creation(
             id=identity,
             config=replace(bundle.config, root=Root(bundle.rootfs, readonly)),
-            root_target=f"{directory}/{ROOT_TARGET}",
+            root_target=bundle.rootfs if _is_looked_for(bundle) else f"{directory}/{ROOT_TARGET}",
             stdio=None if bundle.process.terminal else (0, 1, 2),
             fifo=fifo,
             preserve=len(self._preserved),
             new_keyring=not self._invocation.options.switch("no-new-keyring"),
             die_with_parent=not self._detached,
+            bundle=bundle.directory,
         )
         try:
             hierarchies = self._invocation.hierarchies
+            if bundle.config.hooks is not None:
+                import orlop.runtime.oci.hooks  # noqa: F401 - while imports may be made
             load_for(bundle.config, bundle.process, cgroup_version=hierarchies.version)
             Blocker().install()
             running = container.create(creation, hierarchies)
@@ -146,9 +150,18 @@ class _Creation:
         )
         store = self._invocation.store
         write_atomic(f"{store.directory(self._identity)}/config.json", bundle.data, 0o600)
+        if bundle.config.hooks is not None:
+            from orlop.runtime.oci.hooks import record_hooks
+
+            record_hooks(store.directory(self._identity), bundle.config.hooks, bundle.data)
         store.save(self.state)
         if self._pid_file:
             write_atomic(self._pid_file, str(running.pid).encode(), 0o644)
+
+
+def _is_looked_for(bundle: Bundle) -> bool:
+    """Whether hooks look for the container's root: they find it where their configuration says it is."""
+    return bundle.config.hooks is not None and bundle.config.hooks.before_pivot
 
 
 def _remove(running: RunningProcess) -> None:

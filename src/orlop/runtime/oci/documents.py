@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from orlop.errors import ConflictError, UnsupportedError
 from orlop.kernel.capability import NAMES
 from orlop.spec.oci.config import SPEC_VERSION
+from orlop.spec.oci.hooks import HOOKS
 from orlop.spec.oci.linux import NAMESPACES
 from orlop.spec.oci.seccomp import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
 
@@ -102,7 +103,7 @@ def _features(*, unified: bool) -> JsonObject:
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
-        "hooks": [],
+        "hooks": [*HOOKS],
         "mountOptions": [*MOUNT_OPTIONS],
         "linux": {
             "namespaces": [*sorted(NAMESPACES)],

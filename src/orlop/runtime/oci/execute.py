@@ -60,6 +60,7 @@ def execute(invocation: Invocation) -> int:
             stdio=None if process.terminal else (0, 1, 2),
             preserve=len(preserved),
             die_with_parent=not detached,
+            bundle=state.bundle,
         )
         if not detached:
             set_child_subreaper(True)

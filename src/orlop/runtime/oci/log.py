@@ -24,6 +24,10 @@ class ErrorLog:
         if self._path:
             sys.stderr.write(f"{message}\n")
 
+    def warning(self, message: str) -> None:
+        """Write one warning."""
+        self._write("warning", message)
+
     def _write(self, level: str, message: str) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self._format == "json":

@@ -6,6 +6,7 @@
       <id>/                 0711
         state.json          State, replaced atomically
         config.json         the configuration as given, for exec
+        hooks.json          its hooks, where start and delete have to execute some
         exec.fifo           until start: init waits for a reader of it, then writes one byte
         root/               where init mounts the root file system, in its own mount namespace
 
@@ -18,7 +19,7 @@ import os
 import select
 import stat
 
-from orlop.errors import ConflictError, DataLossError, InvalidParameterError, NotFoundError
+from orlop.errors import ConflictError, DataLossError, InvalidParameterError, NotFoundError, SystemFailureError
 from orlop.primitives.atomic import write_atomic
 from orlop.primitives.json_text import dumps, loads
 from orlop.spec.charset import WORD, consists_of
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 _ID = WORD | frozenset("+.-")
 FIFO = "exec.fifo"
+HOOKS = "hooks.json"
+# a message through the fifo is written at once (pipe(7), PIPE_BUF)
+_MESSAGE_BYTES = 4096
 ROOT_TARGET = "root"
 _STARTING = "exec.fifo.starting"
 _POLL_MS = 100
@@ -150,6 +154,7 @@ class StateStore:
 
         Raises:
             ConflictError: it has been let go before, or it is dead.
+            SystemFailureError: one of its startContainer hooks failed, in its words.
         """
         directory = self.directory(state.id)
         starting = f"{directory}/{_STARTING}"
@@ -186,7 +191,12 @@ def _await_byte(fifo: int, state: State) -> None:
     while not poller.poll(_POLL_MS):
         if not is_alive(state):
             raise ConflictError("cannot start a container that has stopped")
-    os.read(fifo, 1)
+    # one byte; what follows another one than "0" is why the program was not executed (runtime.hooks)
+    message = os.read(fifo, _MESSAGE_BYTES)
+    if not message:
+        raise ConflictError("container process died before its program was started")
+    if message[:1] != b"0":
+        raise SystemFailureError(message[1:].decode(errors="backslashreplace"))
 
 
 def is_alive(state: State) -> bool:

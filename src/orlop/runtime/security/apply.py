@@ -36,6 +36,7 @@ class PreparedPrivileges:
         no_new_privileges: set no_new_privs.
         program: the seccomp filter, or None.
         umask: file mode creation mask.
+        listens: the filter has a listener, see :mod:`orlop.runtime.seccomp_listener`.
     """
 
     dropped: tuple[int, ...]
@@ -44,6 +45,7 @@ class PreparedPrivileges:
     no_new_privileges: bool
     program: FilterProgram | None
     umask: int
+    listens: bool = False
 
 
 def preload() -> None:
@@ -85,6 +87,7 @@ def prepare(process: Process, seccomp: Seccomp | None = None) -> PreparedPrivile
         no_new_privileges=process.no_new_privileges,
         program=_compile(seccomp) if seccomp is not None else None,
         umask=DEFAULT_UMASK if process.user.umask is None else process.user.umask,
+        listens=seccomp is not None and seccomp.notifies,
     )
 
 

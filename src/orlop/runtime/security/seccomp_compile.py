@@ -24,6 +24,7 @@ from orlop.kernel.seccomp import (
     RET_LOG,
     RET_TRACE,
     RET_TRAP,
+    RET_USER_NOTIF,
     FilterProgram,
 )
 from orlop.kernel.syscall import MACHINE
@@ -65,6 +66,7 @@ _ACTIONS = {
     "SCMP_ACT_TRACE": RET_TRACE,
     "SCMP_ACT_LOG": RET_LOG,
     "SCMP_ACT_ALLOW": RET_ALLOW,
+    "SCMP_ACT_NOTIFY": RET_USER_NOTIF,
 }
 _WITH_ERRNO = frozenset({RET_ERRNO, RET_TRACE})
 # with these as default, a call nobody has heard of goes where the profile's author said
@@ -115,15 +117,25 @@ def compile_filter(profile: Seccomp, *, machine: str = MACHINE) -> FilterProgram
     program = _programs.get((profile, machine))
     if program is None:
         code = assemble_filter(profile, machine=machine)
-        flags = 0
-        for flag in profile.flags:
-            flags |= FLAGS[flag]
+        flags = _flags(profile)
         try:
             program = FilterProgram(code, flags=flags)
         except ValueError as error:
             raise UnsupportedError(f"seccomp profile is too large: {error}") from None
         _programs[profile, machine] = program
     return program
+
+
+def _flags(profile: Seccomp) -> int:
+    """Return seccomp(2)'s flags; which of them go together is libseccomp's knowledge."""
+    names = set(profile.flags)
+    if profile.notifies:
+        names.add("SECCOMP_FILTER_FLAG_NEW_LISTENER")
+        if "SECCOMP_FILTER_FLAG_TSYNC" in names:
+            names.add("SECCOMP_FILTER_FLAG_TSYNC_ESRCH")
+    else:  # the kernel refuses it without a listener; there is nothing that it could change
+        names.discard("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")
+    return sum(FLAGS[name] for name in names)
 
 
 def syscall_numbers(architecture: str) -> dict[str, int]:

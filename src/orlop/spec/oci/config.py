@@ -1,8 +1,8 @@
-"""``config.json`` of the OCI runtime-spec 1.2, for Linux, as typed values."""
+"""``config.json`` of the OCI runtime-spec 1.3, for Linux, as typed values."""
 
 from __future__ import annotations
 
-from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.errors import InvalidParameterError
 from orlop.spec.charset import ALPHANUMERIC, consists_of, is_bare, is_number
 from orlop.spec.oci.fields import Fields
 from orlop.spec.oci.linux import IdMapping, Linux, parse_linux, parse_mappings
@@ -12,8 +12,9 @@ from orlop.spec.record import dataclass, field
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.json import JsonObject, JsonValue
+    from orlop.spec.oci.hooks import Hooks
 
-SPEC_VERSION = "1.2.1"
+SPEC_VERSION = "1.3.0"
 _VERSION_SUFFIX = ALPHANUMERIC | frozenset(".+-")
 
 
@@ -49,13 +50,13 @@ class Config:
     mounts: tuple[Mount, ...] = ()
     annotations: dict[str, str] = field(default_factory=dict)
     linux: Linux = field(default_factory=Linux)
+    hooks: Hooks | None = None
 
 
 _CONFIG = frozenset(
     {"ociVersion", "root", "process", "hostname", "domainname", "mounts", "annotations", "hooks", "linux"},
 )
 _OTHER_SYSTEMS = frozenset({"solaris", "windows", "vm", "zos", "freebsd"})
-_HOOKS = frozenset({"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"})
 _MOUNT = frozenset({"destination", "type", "source", "options", "uidMappings", "gidMappings"})
 
 
@@ -73,7 +74,6 @@ def parse_config(document: JsonValue) -> Config:
     version = fields.string("ociVersion")
     if not _is_version(version):
         raise InvalidParameterError(f"unsupported ociVersion: {version!r:.40}")
-    _refuse_hooks(fields)
     process = fields.value("process")
     config = Config(
         version=version,
@@ -84,6 +84,7 @@ def parse_config(document: JsonValue) -> Config:
         mounts=tuple(_mount(item, fields.at("mounts")) for item in fields.items("mounts")),
         annotations=fields.texts("annotations"),
         linux=parse_linux(fields.value("linux")),
+        hooks=_hooks(fields),
     )
     if config.linux.namespace("uts") is None:
         for name, value in (("hostname", config.hostname), ("domainname", config.domainname)):
@@ -92,13 +93,12 @@ def parse_config(document: JsonValue) -> Config:
     return config
 
 
-def _refuse_hooks(fields: Fields) -> None:
+def _hooks(fields: Fields) -> Hooks | None:
     if fields.value("hooks") is None:
-        return
-    hooks = Fields(fields.value("hooks"), fields.at("hooks"), known=_HOOKS, strict=True)
-    for name in sorted(_HOOKS):
-        if hooks.items(name):
-            raise UnsupportedError(f"{hooks.at(name)} is not supported")
+        return None
+    from orlop.spec.oci.hooks import parse_hooks
+
+    return parse_hooks(fields.value("hooks"), fields.at("hooks"))
 
 
 def _root(value: JsonValue) -> Root | None:
@@ -122,7 +122,7 @@ def _mount(value: JsonValue, path: str) -> Mount:
     if not destination.startswith("/"):
         # the specification: a relative destination is interpreted as relative to "/"
         destination = "/" + destination
-    return Mount(
+    mount = Mount(
         destination,
         fields.string("type"),
         fields.string("source"),
@@ -130,6 +130,9 @@ def _mount(value: JsonValue, path: str) -> Mount:
         parse_mappings(fields, "uidMappings"),
         parse_mappings(fields, "gidMappings"),
     )
+    if bool(mount.uid_mappings) != bool(mount.gid_mappings):
+        raise InvalidParameterError(f"{path}: uidMappings and gidMappings go together: {destination:.200}")
+    return mount
 
 
 def require_runnable(config: Config) -> tuple[Root, Process]:

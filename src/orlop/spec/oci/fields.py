@@ -62,8 +62,8 @@ class Fields:
         self._path = path
         for name in value.keys() - known:
             if name in refused:
-                # false, 0, "", [] and {} ask for nothing
-                if value[name]:
+                # nothing asks for nothing
+                if value[name] not in (None, "", [], {}):
                     raise UnsupportedError(f"{self.at(name)} is not supported")
             elif strict:
                 raise InvalidParameterError(f"unknown field: {self.at(name)}")
@@ -102,6 +102,14 @@ class Fields:
         if value not in choices and value != default:
             raise InvalidParameterError(f"{self.at(name)}: unknown value: {value!r:.80}")
         return value
+
+    def choices(self, name: str, choices: frozenset[str]) -> tuple[str, ...]:
+        """Return a list of strings out of a closed set; empty when it is missing."""
+        values = self.strings(name)
+        for value in values:
+            if value not in choices:
+                raise InvalidParameterError(f"{self.at(name)}: unknown value: {value!r:.80}")
+        return values
 
     def boolean(self, name: str) -> bool:
         """Return a boolean property; false when it is missing."""

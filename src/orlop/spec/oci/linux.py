@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from orlop.errors import InvalidParameterError
+from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.spec.oci.fields import ID_MAX, UINT32_MAX, Fields
 from orlop.spec.oci.resources import Resources, parse_resources
 from orlop.spec.oci.seccomp import Seccomp, parse_seccomp
@@ -14,6 +14,8 @@ from orlop.spec.record import dataclass, field
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.json import JsonValue
+    from orlop.spec.oci.namespaces import NetDevice, TimeOffset
+    from orlop.spec.oci.scheduling import MemoryPolicy
 
 NAMESPACES = frozenset({"mount", "pid", "network", "uts", "ipc", "user", "cgroup", "time"})
 PROPAGATIONS = frozenset(prefix + name for prefix in ("", "r") for name in ("private", "shared", "slave", "unbindable"))
@@ -65,6 +67,10 @@ class Linux:
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
     mount_label: str = ""
+    personality: str | None = None
+    memory_policy: MemoryPolicy | None = None
+    time_offsets: tuple[TimeOffset, ...] = ()
+    net_devices: tuple[NetDevice, ...] = ()
 
     def namespace(self, kind: str) -> Namespace | None:
         """Return the entry of one kind; None when it is shared with the runtime."""
@@ -77,10 +83,10 @@ class Linux:
 _LINUX = frozenset(
     {
         *("namespaces", "uidMappings", "gidMappings", "devices", "cgroupsPath", "resources", "rootfsPropagation"),
-        *("seccomp", "sysctl", "maskedPaths", "readonlyPaths", "mountLabel"),
+        *("seccomp", "sysctl", "maskedPaths", "readonlyPaths", "mountLabel", "personality", "memoryPolicy"),
+        *("timeOffsets", "netDevices", "intelRdt"),
     },
 )
-_REFUSED = frozenset({"intelRdt", "memoryPolicy", "personality", "timeOffsets", "netDevices"})
 _DEVICE = frozenset({"type", "path", "fileMode", "major", "minor", "uid", "gid"})
 _MAPPING = frozenset({"containerID", "hostID", "size"})
 
@@ -89,7 +95,22 @@ def parse_linux(value: JsonValue, path: str = "linux") -> Linux:
     """Read the ``linux`` object and refuse what contradicts itself, in runc's words."""
     if value is None:
         return Linux()
-    fields = Fields(value, path, known=_LINUX, refused=_REFUSED)
+    fields = Fields(value, path, known=_LINUX)
+    if fields.value("intelRdt") is not None:  # even an empty one asks for a group of its own
+        raise UnsupportedError(f"{fields.at('intelRdt')} is not supported")
+    personality = memory_policy = None
+    if fields.value("personality") is not None or fields.value("memoryPolicy") is not None:
+        from orlop.spec.oci import scheduling
+
+        personality = scheduling.parse_personality(fields.value("personality"), fields.at("personality"))
+        memory_policy = scheduling.parse_memory_policy(fields.value("memoryPolicy"), fields.at("memoryPolicy"))
+    time_offsets: tuple[TimeOffset, ...] = ()
+    net_devices: tuple[NetDevice, ...] = ()
+    if fields.value("timeOffsets") is not None or fields.value("netDevices") is not None:
+        from orlop.spec.oci.namespaces import parse_net_devices, parse_time_offsets
+
+        time_offsets = parse_time_offsets(fields.value("timeOffsets"), fields.at("timeOffsets"))
+        net_devices = parse_net_devices(fields, "netDevices")
     linux = Linux(
         namespaces=_namespaces(fields),
         uid_mappings=parse_mappings(fields, "uidMappings"),
@@ -103,6 +124,10 @@ def parse_linux(value: JsonValue, path: str = "linux") -> Linux:
         masked_paths=_absolute(fields, "maskedPaths"),
         readonly_paths=_absolute(fields, "readonlyPaths"),
         mount_label=fields.string("mountLabel"),
+        personality=personality,
+        memory_policy=memory_policy,
+        time_offsets=time_offsets,
+        net_devices=net_devices,
     )
     _check(linux)
     return linux
@@ -178,5 +203,10 @@ def _check(linux: Linux) -> None:
                 raise InvalidParameterError(f"user namespaces enabled, but no {name} mappings found")
     if "mount" not in own and (linux.masked_paths or linux.readonly_paths):
         raise InvalidParameterError("unable to restrict sys entries without a private MNT namespace")
+    time = linux.namespace("time")
+    if linux.time_offsets and (time is None or time.path):
+        raise InvalidParameterError("time namespace offsets are specified, but a new time namespace is not")
+    if linux.net_devices and "network" not in own:
+        raise InvalidParameterError("unable to move network devices without a private NET namespace")
     for name, value in linux.sysctl.items():
         check_sysctl(name, value, private=own)

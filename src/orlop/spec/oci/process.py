@@ -9,7 +9,16 @@ from orlop.spec.record import dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypedDict
+
     from orlop.spec.json import JsonValue
+    from orlop.spec.oci.scheduling import CpuAffinity, IoPriority, Scheduler
+
+    class _Scheduling(TypedDict, total=False):
+        scheduler: Scheduler | None
+        io_priority: IoPriority | None
+        cpu_affinity: CpuAffinity | None
+
 
 _CAPABILITY = UPPER | {"_"}
 
@@ -62,6 +71,9 @@ class Process:
         oom_score_adj: -1000..1000, or None to keep the runtime's.
         apparmor_profile: empty for none.
         selinux_label: empty for none.
+        scheduler: None keeps the runtime's.
+        io_priority: None keeps the runtime's.
+        cpu_affinity: of a process that is executed in a container; the first one has its cgroup's CPUs.
     """
 
     args: tuple[str, ...]
@@ -76,15 +88,19 @@ class Process:
     oom_score_adj: int | None = None
     apparmor_profile: str = ""
     selinux_label: str = ""
+    scheduler: Scheduler | None = None
+    io_priority: IoPriority | None = None
+    cpu_affinity: CpuAffinity | None = None
 
 
 _PROCESS = frozenset(
     {
         *("args", "cwd", "env", "terminal", "consoleSize", "user", "capabilities", "rlimits", "noNewPrivileges"),
-        *("oomScoreAdj", "apparmorProfile", "selinuxLabel"),
+        *("oomScoreAdj", "apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity"),
     },
 )
-_REFUSED = frozenset({"ioPriority", "scheduler", "execCPUAffinity", "commandLine"})
+_SCHEDULING = ("scheduler", "ioPriority", "execCPUAffinity")
+_REFUSED = frozenset({"commandLine"})
 _USER = frozenset({"uid", "gid", "umask", "additionalGids", "username"})
 _SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 
@@ -118,7 +134,20 @@ def parse_process(value: JsonValue, path: str = "process") -> Process:
         oom_score_adj=fields.integer("oomScoreAdj", -1000, 1000),
         apparmor_profile=fields.string("apparmorProfile"),
         selinux_label=fields.string("selinuxLabel"),
+        **_scheduling(fields),
     )
+
+
+def _scheduling(fields: Fields) -> _Scheduling:
+    if all(fields.value(name) is None for name in _SCHEDULING):
+        return {}
+    from orlop.spec.oci import scheduling
+
+    return {
+        "scheduler": scheduling.parse_scheduler(fields.value("scheduler"), fields.at("scheduler")),
+        "io_priority": scheduling.parse_io_priority(fields.value("ioPriority"), fields.at("ioPriority")),
+        "cpu_affinity": scheduling.parse_cpu_affinity(fields.value("execCPUAffinity"), fields.at("execCPUAffinity")),
+    }
 
 
 def _console_size(fields: Fields) -> tuple[int, int] | None:

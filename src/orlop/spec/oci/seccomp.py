@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.errors import InvalidParameterError
 from orlop.spec.oci.fields import UINT64_MAX, Fields
 from orlop.spec.record import dataclass
 
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from orlop.spec.json import JsonValue
 
 ACTIONS = frozenset(
-    "SCMP_ACT_" + name for name in ("KILL", "KILL_PROCESS", "KILL_THREAD", "TRAP", "ERRNO", "TRACE", "ALLOW", "LOG")
+    "SCMP_ACT_" + name
+    for name in ("KILL", "KILL_PROCESS", "KILL_THREAD", "TRAP", "ERRNO", "TRACE", "ALLOW", "LOG", "NOTIFY")
 )
 OPERATORS = frozenset("SCMP_CMP_" + name for name in ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"))
-FLAGS = frozenset("SECCOMP_FILTER_FLAG_" + name for name in ("TSYNC", "LOG", "SPEC_ALLOW"))
+NOTIFY = "SCMP_ACT_NOTIFY"
+FLAGS = frozenset("SECCOMP_FILTER_FLAG_" + name for name in ("TSYNC", "LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV"))
 ARCHITECTURES = frozenset(
     "SCMP_ARCH_" + name
     for name in (
@@ -23,6 +25,8 @@ ARCHITECTURES = frozenset(
         "RISCV64",
     )
 )
+# init hands the listener over with sendmsg; runc does with write
+_NEVER_NOTIFIED = frozenset({"sendmsg", "write"})
 # errno values above this are not errors to libc
 MAX_ERRNO = 4095
 
@@ -56,10 +60,18 @@ class Seccomp:
     architectures: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     syscalls: tuple[SyscallRule, ...] = ()
+    listener_path: str = ""
+    listener_metadata: str = ""
+
+    @property
+    def notifies(self) -> bool:
+        """Whether a rule hands calls to a listener."""
+        return any(rule.action == NOTIFY for rule in self.syscalls)
 
 
-_PROFILE = frozenset({"defaultAction", "defaultErrnoRet", "architectures", "flags", "syscalls"})
-_LISTENER = frozenset({"listenerPath", "listenerMetadata"})
+_PROFILE = frozenset({"defaultAction", "defaultErrnoRet", "architectures", "flags", "syscalls"}) | frozenset(
+    {"listenerPath", "listenerMetadata"}
+)
 _RULE = frozenset({"names", "action", "errnoRet", "args"})
 _ARG = frozenset({"index", "value", "valueTwo", "op"})
 
@@ -68,31 +80,42 @@ def parse_seccomp(value: JsonValue, path: str = "linux.seccomp") -> Seccomp | No
     """Read ``linux.seccomp``; None is no filter."""
     if value is None:
         return None
-    fields = Fields(value, path, known=_PROFILE, strict=True, refused=_LISTENER)
-    return Seccomp(
+    fields = Fields(value, path, known=_PROFILE, strict=True)
+    profile = Seccomp(
         default_action=_action(fields, "defaultAction"),
         default_errno=fields.integer("defaultErrnoRet", 0, MAX_ERRNO),
-        architectures=_all_of(fields, "architectures", ARCHITECTURES),
-        flags=_all_of(fields, "flags", FLAGS),
+        architectures=fields.choices("architectures", ARCHITECTURES),
+        flags=fields.choices("flags", FLAGS),
         syscalls=tuple(_rule(item, fields.at("syscalls")) for item in fields.items("syscalls")),
+        listener_path=fields.string("listenerPath"),
+        listener_metadata=fields.string("listenerMetadata"),
     )
+    _check_listener(profile, path)
+    return profile
+
+
+def _check_listener(profile: Seccomp, path: str) -> None:
+    """Refuse what could only hang: a notification before the listener has been handed over, or without one."""
+    if profile.default_action == NOTIFY:
+        raise InvalidParameterError(f"{path}.defaultAction: SCMP_ACT_NOTIFY cannot be used as default action")
+    if profile.listener_path and not profile.listener_path.startswith("/"):
+        raise InvalidParameterError(f"{path}.listenerPath: not an absolute path: {profile.listener_path:.200}")
+    if profile.listener_metadata and not profile.listener_path:
+        raise InvalidParameterError(f"{path}.listenerMetadata: there is no listenerPath")
+    if not profile.notifies:
+        return
+    if not profile.listener_path:
+        raise InvalidParameterError(f"{path}: SCMP_ACT_NOTIFY without listenerPath")
+    for rule in profile.syscalls:
+        for name in _NEVER_NOTIFIED.intersection(rule.names) if rule.action == NOTIFY else ():
+            raise InvalidParameterError(f"{path}: SCMP_ACT_NOTIFY cannot be used for the {name} syscall")
 
 
 def _action(fields: Fields, name: str) -> str:
     action = fields.string(name)
-    if action == "SCMP_ACT_NOTIFY":
-        raise UnsupportedError(f"{fields.at(name)}: SCMP_ACT_NOTIFY is not supported")
     if action not in ACTIONS:
         raise InvalidParameterError(f"{fields.at(name)}: unknown action: {action!r:.80}")
     return action
-
-
-def _all_of(fields: Fields, name: str, known: frozenset[str]) -> tuple[str, ...]:
-    values = fields.strings(name)
-    for value in values:
-        if value not in known:
-            raise InvalidParameterError(f"{fields.at(name)}: unknown value: {value!r:.80}")
-    return values
 
 
 def _rule(value: JsonValue, path: str) -> SyscallRule:

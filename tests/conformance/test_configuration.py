@@ -1,0 +1,44 @@
+"""Run the checks of config.json's properties against orlop-runtime, and its peers where they are (ORLOP_PEERS)."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from configuration import CHECKS, TOO_OLD
+from runtime import make_runtime
+
+from harness import BIN
+
+PEERS = os.environ.get("ORLOP_PEERS", "")
+pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox", "cgroup1")]
+
+
+@pytest.fixture(scope="module", params=["orlop-runtime", "runc", "crun"])
+def runtime(request):
+    if request.param == "orlop-runtime":
+        with tempfile.TemporaryDirectory(prefix="orlop-t-") as directory:
+            made = make_runtime([str(BIN / "orlop-runtime")], Path(directory), directory)
+            yield made
+            made.destroy()
+        return
+    if not PEERS:
+        pytest.skip("ORLOP_PEERS is not set")
+    exchange = Path(os.environ.get("PEERS_HOME", "/var/tmp/peers")) / "xchg"
+    made = make_runtime([PEERS, "exec", request.param], exchange, "/xchg")
+    yield made
+    made.destroy()
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_configuration(runtime, check):
+    name = Path(runtime.command[-1]).name
+    if check in TOO_OLD.get(name, ()):
+        pytest.skip(f"{name} of Debian 13 does not have this")
+    CHECKS[check](runtime)
