@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import orlop
 
 SOURCE = Path(orlop.__file__).parents[1]
@@ -50,3 +52,19 @@ def test_what_a_fork_imports_in_a_function_was_loaded_by_the_spawner() -> None:
                     f"{name}.{function.name}: {module}" for module in wanted - NEVER_ASKED_FOR if module not in modules
                 ]
     assert not missing
+
+
+@pytest.mark.parametrize("through", ["itself", "link", "relative"])
+def test_the_installed_command_starts_without_site(tmp_path: Path, through: str) -> None:
+    installed = Path(sys.executable).parent / "orlop-runtime"
+    (tmp_path / "link").symlink_to(installed)
+    command = {"itself": str(installed), "link": str(tmp_path / "link"), "relative": "./orlop-runtime"}[through]
+    trace = ["strace", "-f", "-qq", "-e", "trace=openat", "-o", str(tmp_path / "trace")]
+    done = subprocess.run(
+        [*trace, command, "--version"], cwd=installed.parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("orlop-runtime version ")
+    opened = (tmp_path / "trace").read_text()
+    assert "runtime/oci" in opened
+    assert "site.cpython" not in opened
+    assert "/re/" not in opened
