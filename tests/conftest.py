@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import DOCKER, Engine, HostState, wait_for
+from harness import DOCKER, REGISTRY, Engine, HostState, wait_for
 from vm.lane import (  # noqa: F401 - hooks of tests marked vm
     pytest_collection_modifyitems,
     pytest_runtest_logreport,
@@ -35,6 +35,7 @@ PROBES = {
     "cgroup2": lambda: "memory" in _read("/sys/fs/cgroup/cgroup.controllers"),
     "iptables": lambda: _runs("unshare", "-n", "iptables", "-w", "-L"),
     "docker-client": lambda: _runs(DOCKER, "--version"),
+    "docker-registry": lambda: os.access(REGISTRY, os.X_OK),
     "busybox": lambda: shutil.which("busybox") is not None,
     "peers": lambda: "ORLOP_PEERS" in os.environ,
 }

@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 DOCKER = shutil.which("docker") or str(ROOT / ".make/bin/docker")
 
+REGISTRY = shutil.which("docker-registry") or str(ROOT / ".make/bin/docker-registry")
+
 
 def client_version() -> tuple[int, int]:
     """Return the docker client's version: older ones have other words and exit codes of their own."""

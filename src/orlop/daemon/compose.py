@@ -15,9 +15,11 @@ from orlop.api.routes import containers as container_routes
 from orlop.api.routes import exec as exec_routes
 from orlop.api.routes import images as image_routes
 from orlop.api.routes import networks as network_routes
+from orlop.api.routes import registry as registry_routes
 from orlop.api.routes import system as system_routes
 from orlop.api.routes import volumes as volume_routes
 from orlop.daemon.paths import engine_id, make_directory
+from orlop.daemon.registries import ImageParts, compose_registries
 from orlop.daemon.subordinate_ids import read_remapping
 from orlop.engine import containers as container_engine
 from orlop.engine.commits import CommitService
@@ -36,6 +38,8 @@ from orlop.engine.volumes import VolumeService
 from orlop.image import SCHEMA as IMAGE_SCHEMA
 from orlop.image.content import ContentStore
 from orlop.image.importer import Importer
+from orlop.image.kept import SCHEMA as KEPT_SCHEMA
+from orlop.image.kept import KeptBlobs
 from orlop.image.recipes import RecipeStore
 from orlop.image.store import ImageStore
 from orlop.image.unpacking import LayerUnpacker
@@ -96,20 +100,28 @@ class Engine:
         self.events = Events()
         self._removals = Removals(spawner)
         root = options.data_root
-        schemas = [LAYER_SCHEMA, IMAGE_SCHEMA, VOLUME_SCHEMA, container_engine.SCHEMA]
+        schemas = [LAYER_SCHEMA, IMAGE_SCHEMA, KEPT_SCHEMA, VOLUME_SCHEMA, container_engine.SCHEMA]
         self.database = Database(f"{root}/state.db", schemas)
         self._driver = overlay2.open_driver(f"{root}/layers")
         self.layers = LayerStore(self.database.connection, self._driver)
-        image_store = ImageStore(self.database.connection, ContentStore(f"{root}/blobs"), self.layers)
+        kept = KeptBlobs(self.database.connection, ContentStore(f"{root}/blobs"), RecipeStore(f"{root}/blobs"))
+        image_store = ImageStore(self.database.connection, kept.content, self.layers, kept)
         volume_store = VolumeStore(self.database.connection, f"{root}/volumes")
         self._tombstones = self._load(image_store, volume_store)
-        self._unpacker = LayerUnpacker(self.layers, spawner, recipes=RecipeStore(f"{root}/blobs"))
+        self._unpacker = LayerUnpacker(self.layers, spawner, recipes=kept.recipes)
         self.images = ImageService(
             image_store,
             Importer(image_store, self.layers, spawner, unpacker=self._unpacker, version=orlop.__version__),
             removals=self._removals,
             events=self.events,
             users=lambda: self.containers.image_users(),  # noqa: PLW0108 - made after this
+        )
+        self.registry = compose_registries(
+            options,
+            ImageParts(image_store, kept, self.layers, self._unpacker),
+            spawner=spawner,
+            removals=self._removals,
+            events=self.events,
         )
         self.volumes = VolumeService(
             volume_store,
@@ -181,7 +193,10 @@ class Engine:
         catalogue = NetworkCatalogue(self.network, events=self.events, name_of=self.containers.name_of)
         return [
             *system_routes.routes(self.system, events=self.events, disk=disk),
-            *image_routes.routes(self.images, graph=self._image_graph),
+            *image_routes.routes(
+                self.images, graph=self._image_graph, pull=registry_routes.pull_handler(self.registry)
+            ),
+            *registry_routes.routes(self.registry),
             *volume_routes.routes(self.volumes),
             *network_routes.routes(catalogue),
             *container_routes.routes(self.containers),
@@ -227,6 +242,7 @@ class Engine:
         """Stop answering and let go of everything; containers keep running."""
         self.events.close()
         await self._app.close(_DRAIN_SECONDS)
+        await self.registry.close()
         await self.containers.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.network.close(), _DRAIN_SECONDS)

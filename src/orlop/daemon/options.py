@@ -69,6 +69,12 @@ class Options:
     init: bool
     no_new_privileges: bool
     userns_remap: str
+    registry_mirrors: tuple[str, ...]
+    insecure_registries: tuple[str, ...]
+    certs_dir: str
+    max_concurrent_downloads: int
+    max_concurrent_uploads: int
+    max_download_attempts: int
     log_driver: str
     log_opts: dict[str, str]
 
@@ -298,6 +304,10 @@ def _check_choices(options: Options) -> None:
             "refusing to listen on TCP without TLS: whoever reaches the port is root on this machine"
             " (--tcp-without-tls allows it)",
         )
+    for name in ("max_concurrent_downloads", "max_concurrent_uploads", "max_download_attempts"):
+        if getattr(options, name) < 1:
+            what = name.replace("max_", "").replace("concurrent", "max concurrent").replace("_", " ")
+            raise InvalidParameterError(f"invalid {what}: {getattr(options, name)}")
     if options.shutdown_timeout < 0:
         raise InvalidParameterError(f"invalid shutdown-timeout: {options.shutdown_timeout}")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
+from orlop.registry.endpoints import check_insecure, check_mirror
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,6 +149,19 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("init", BOOLEAN, False, "run an init in containers"),
     Setting("no-new-privileges", BOOLEAN, False, "set no_new_privs in containers"),
     Setting("userns-remap", TEXT, "", "user[:group] whose subordinate ids are those of containers, or default"),
+    Setting("registry-mirrors", LIST, (), "URL of a mirror of Docker Hub", "registry-mirror", check=check_mirror),
+    Setting(
+        "insecure-registries",
+        LIST,
+        (),
+        "host[:port] or network of registries that need no trusted certificate (default 127.0.0.0/8)",
+        "insecure-registry",
+        check=check_insecure,
+    ),
+    Setting("certs-dir", TEXT, "", "directory of <host:port>/*.crt (default /etc/orlop/certs.d, /etc/docker/certs.d)"),
+    Setting("max-concurrent-downloads", NUMBER, 3, "layers of all pulls that are downloaded at once"),
+    Setting("max-concurrent-uploads", NUMBER, 5, "layers of all pushes that are uploaded at once"),
+    Setting("max-download-attempts", NUMBER, 5, "attempts at a layer before a pull fails"),
     Setting("log-driver", TEXT, "json-file", "default log driver"),
     Setting("log-opts", MAP, {}, "option of the log driver", flag="log-opt"),
 )
@@ -169,9 +183,9 @@ UNSUPPORTED = frozenset(
             "https-proxy",
             "no-proxy",
         ),
-        *("proxies", "init-path", "insecure-registries", "ip6tables", "ipv6", "log-format", "max-concurrent-downloads"),
-        *("max-concurrent-uploads", "max-download-attempts", "metrics-addr", "network-control-plane-mtu"),
-        *("node-generic-resources", "oom-score-adjust", "registry-mirrors", "rootless", "seccomp-profile"),
+        *("proxies", "init-path", "ip6tables", "ipv6", "log-format"),
+        *("metrics-addr", "network-control-plane-mtu"),
+        *("node-generic-resources", "oom-score-adjust", "rootless", "seccomp-profile"),
         *("selinux-enabled", "swarm-default-advertise-addr", "tls", "tlscacert", "tlscert", "tlskey", "tlsverify"),
         *("userland-proxy", "userland-proxy-path", "builder", "min-api-version", "bip6"),
         *("allow-nondistributable-artifacts", "raw-logs", "api-cors-header"),

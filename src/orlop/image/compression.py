@@ -43,6 +43,25 @@ _XZ_MEMORY = 256 << 20
 _ZSTD_WINDOW_LOG = 27
 
 
+class Compressor(Protocol):
+    """zlib's compression object."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """Return what is ready after these bytes."""
+        ...
+
+    def flush(self) -> bytes:
+        """Return the rest."""
+        ...
+
+
+def gzip_compressor() -> Compressor:
+    """Return a compressor that is quick rather than thorough: isal's at its level 2, else zlib's at 4."""
+    level = 4 if _gzip_library is zlib else 2
+    made: Compressor = _gzip_library.compressobj(level=level, wbits=31)
+    return made
+
+
 class Compression(enum.Enum):
     """What Docker recognises; the value is the name in messages."""
 

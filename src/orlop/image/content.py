@@ -10,6 +10,7 @@ A blob appears by one rename, complete and synced. Reading checks the digest aga
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from typing import TYPE_CHECKING
@@ -81,6 +82,14 @@ class ContentStore:
         """Tell whether the blob is there."""
         return os.path.exists(self.path(digest))
 
+    def is_intact(self, digest: Digest) -> bool:
+        """Tell whether the blob is there and is what its name says. Reads it all: call it from a thread."""
+        try:
+            with open(self.path(digest), "rb") as blob:
+                return hashlib.file_digest(blob, "sha256").hexdigest() == digest.hex
+        except OSError:
+            return False
+
     def remove(self, digest: Digest) -> None:
         """Forget a blob; a missing one is fine."""
         try:
@@ -93,6 +102,10 @@ class ContentStore:
         for name in os.listdir(self._root):
             if not name.startswith(_NEW):
                 yield Digest(name)
+
+    def draft(self, name: str) -> str:
+        """Return a path for a blob that is being written; what a crash leaves there goes at the next start."""
+        return os.path.join(self._root, _NEW + name)
 
     def path(self, digest: Digest) -> str:
         """Return where the blob is or would be."""

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import os
 import secrets
-import zlib
 from typing import TYPE_CHECKING
 
 from orlop.errors import DataLossError, InvalidParameterError, NotFoundError, SystemFailureError
-from orlop.image.compression import Decompressor
+from orlop.image.compression import Decompressor, gzip_compressor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 _NEW = ".new-"
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 18
-_LEVEL = 1
 
 
 class RecipeDraft:
@@ -60,7 +58,7 @@ class RecipeDraft:
             raise SystemFailureError(f"write recipe: {(error.strerror or '').lower()}") from error
 
     def _compressed(self) -> Iterator[bytes]:
-        compressor = zlib.compressobj(_LEVEL, wbits=31)
+        compressor = gzip_compressor()
         offset = 0
         while data := os.pread(self.fd, _CHUNK, offset):
             offset += len(data)

@@ -6,11 +6,12 @@ keeps both in memory as well, because a container's start must not read a disk.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from orlop.errors import DataLossError, InvalidParameterError, NotFoundError
+from orlop.errors import DataLossError, InvalidParameterError, NotFoundError, SystemFailureError
 from orlop.primitives.sql import transaction
 from orlop.spec.digest import Digest
 from orlop.spec.image import SIZE_LIMIT, History, ImageConfig
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from orlop.image.content import ContentStore
+    from orlop.image.kept import KeptBlobs
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (
@@ -127,8 +129,11 @@ class HistoryEntry:
 class ImageStore:
     """Owns the tables above and the configurations' blobs."""
 
-    def __init__(self, database: sqlite3.Connection, content: ContentStore, layers: Layers) -> None:
+    def __init__(
+        self, database: sqlite3.Connection, content: ContentStore, layers: Layers, kept: KeptBlobs | None = None
+    ) -> None:
         self._database = database
+        self._kept = kept
         self._content = content
         self._layers = layers
         self._images: dict[Digest, Image] = {}
@@ -160,7 +165,12 @@ class ImageStore:
             self._adopt(image)
             if image.chain is not None:
                 self._layers.retain(image.chain)
+        if self._kept is not None:
+            self._kept.collect(self._images.keys(), self._diff_ids())
         return damaged
+
+    def _diff_ids(self) -> set[Digest]:
+        return {diff_id for image in self._images.values() for diff_id in image.config.diff_ids}
 
     def _adopt(self, image: Image) -> Image:
         image = replace(image, size=self._layers.size(image.chain))
@@ -206,6 +216,19 @@ class ImageStore:
         if image is None:
             raise NotFoundError(f"No such image: {image_id}")
         return image
+
+    def find(self, reference: Reference) -> Image | None:
+        """Return the image of exactly this name; None when there is none."""
+        image_id = self._names.get(_key(reference))
+        return None if image_id is None else self._images[image_id]
+
+    def config_bytes(self, image_id: Digest) -> bytes:
+        """Return an image's configuration, as it came.
+
+        Raises:
+            NotFoundError, DataLossError: it is not there, or damaged.
+        """
+        return self._content.get(image_id, limit=SIZE_LIMIT)
 
     def _find_prefix(self, name: str) -> Digest | None:
         prefix = name.removeprefix("sha256:")
@@ -353,6 +376,9 @@ class ImageStore:
         self._forget(image_id.hex)
         image = self._images.pop(image_id)
         self._content.remove(image_id)
+        if self._kept is not None:
+            with contextlib.suppress(SystemFailureError):  # a full disk: the next start does it
+                self._kept.forget(image_id, set(image.config.diff_ids) - self._diff_ids())
         if image.chain is None:
             return [], 0
         chains: Iterable[Digest] = image.config.chain_ids

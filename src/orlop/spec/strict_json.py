@@ -61,6 +61,10 @@ class Fields:
     def _fail(self, key: str, expected: str) -> NoReturn:
         raise InvalidParameterError(f"invalid {self._what}: {key} is not {expected}")
 
+    def has(self, key: str) -> bool:
+        """Tell whether the field is there at all, null or not."""
+        return key in self._value
+
     def text(self, key: str) -> str:
         """Return a string; empty when absent."""
         value = self._value.get(key)

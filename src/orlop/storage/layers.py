@@ -353,6 +353,10 @@ class LayerStore:
         """Return how to mount an image read-only, with its init layer."""
         return self._snapshotter.mounts(self.prepare_init(chain), writable=False)
 
+    def layer_view(self, chain: Digest) -> OverlayRoot:
+        """Return how to mount an image's layers up to this one read-only, without an init layer."""
+        return self._snapshotter.mounts(self.get(chain).chain.hex, writable=False)
+
     def usage(self, container_id: str) -> int:
         """Return the bytes of the container's own files (``SizeRw``). Walks: call it from a thread."""
         self._check_container(container_id)

@@ -10,7 +10,6 @@ from orlop.api.responses import JsonStream, empty, json_response
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.image.importer import ImportRequest
 from orlop.spec.image import render_defaults
-from orlop.spec.reference import parse_reference
 from orlop.spec.timestamps import rfc3339_nano, unix_seconds
 
 if TYPE_CHECKING:
@@ -36,8 +35,14 @@ _CONTAINER_FIELDS: dict[str, object] = {
 }
 
 
-def routes(images: ImageService, *, graph: Callable[[Digest | None], dict[str, object]]) -> list[Route]:
-    """Return the routes; ``graph`` returns the document ``GraphDriver`` of a top layer."""
+def routes(images: ImageService, *, graph: Callable[[Digest | None], dict[str, object]], pull: Handler) -> list[Route]:
+    """Return the routes.
+
+    Args:
+        images: the use cases.
+        graph: returns the document ``GraphDriver`` of a top layer.
+        pull: answers ``POST /images/create`` with ``fromImage``.
+    """
 
     async def listing(call: Call) -> web.Response:
         filters = call.filters()
@@ -57,10 +62,7 @@ def routes(images: ImageService, *, graph: Callable[[Digest | None], dict[str, o
 
     async def create(call: Call) -> web.StreamResponse:
         if call.text("fromImage"):
-            raise UnsupportedError(
-                f"cannot pull {_pulled_name(call)}: registries are not supported yet;"
-                ' make the image with "docker import"',
-            )
+            return await pull(call)
         source = call.text("fromSrc")
         if source != "-":
             raise UnsupportedError(f"importing from a URL is not supported yet: {source}")
@@ -102,7 +104,6 @@ def routes(images: ImageService, *, graph: Callable[[Digest | None], dict[str, o
         Route("POST", "/images/load", _refuse("loading images is not supported yet")),
         Route("GET", "/images/get", _refuse("saving images is not supported yet")),
         Route("GET", "/images/{name:.*}/get", _refuse("saving images is not supported yet")),
-        Route("POST", "/images/{name:.*}/push", _refuse("registries are not supported yet")),
         Route("GET", "/images/{name:.*}/json", inspect),
         Route("GET", "/images/{name:.*}/history", history),
         Route("POST", "/images/{name:.*}/tag", tag),
@@ -115,13 +116,6 @@ def _refuse(message: str) -> Handler:
         raise UnsupportedError(message)
 
     return handler
-
-
-def _pulled_name(call: Call) -> str:
-    name, tag = call.text("fromImage"), call.text("tag")
-    if tag:
-        name += f"{'@' if ':' in tag else ':'}{tag}"
-    return parse_reference(name).with_default_tag().familiar
 
 
 def _until(filters: Mapping[str, list[str]]) -> str | None:

@@ -81,7 +81,6 @@ def routes(system: SystemService, *, events: Events, disk: DiskUsage) -> list[Ro
         Route("GET", "/info", info),
         Route("GET", "/events", listen),
         Route("GET", "/system/df", disk_usage),
-        Route("POST", "/auth", _refuse("signing in to a registry is not supported yet")),
         Route("POST", "/session", _no_session),
         Route("POST", "/grpc", _no_session),
         Route("POST", "/build", _refuse("building images is not supported yet")),
@@ -90,7 +89,6 @@ def routes(system: SystemService, *, events: Events, disk: DiskUsage) -> list[Ro
         Route("GET", "/plugins", _no_plugins),
         Route("GET", "/plugins/{name:.*}", _refuse("plugins are not supported")),
         Route("POST", "/plugins/{name:.*}", _refuse("plugins are not supported")),
-        Route("GET", "/distribution/{name:.*}/json", _refuse("registries are not supported yet")),
         *(Route(method, path, _not_a_manager) for method, path in _SWARM),
     ]
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orlop.errors import InvalidParameterError, NotFoundError
+from orlop.errors import NotFoundError
+from orlop.spec.platform import Platform
 
 if TYPE_CHECKING:
     from orlop.spec.image import ImageConfig
-
-_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "armel": "arm", "i386": "386"}
-_ARCHITECTURES = frozenset({"amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "mips64le", "loong64"})
-_SYSTEMS = frozenset({"linux", "windows", "darwin", "freebsd"})
 
 
 def require_platform(wanted: str, reference: str, image: ImageConfig) -> None:
@@ -23,23 +20,10 @@ def require_platform(wanted: str, reference: str, image: ImageConfig) -> None:
     """
     if not wanted:
         return
-    system, architecture = _parse(wanted)
-    if (not system or system == image.os) and (not architecture or architecture == image.architecture):
+    actual = Platform.of(image.os, image.architecture, image.variant)
+    if actual in Platform.parse(wanted).candidates():
         return
     raise NotFoundError(
         f"image with reference {reference} was found but does not match the specified platform:"
         f" wanted {wanted}, actual: {image.os}/{image.architecture}"
     )
-
-
-def _parse(text: str) -> tuple[str, str]:
-    parts = [_ALIASES.get(part, part) for part in text.lower().split("/")]
-    match parts:
-        case [only] if only in _SYSTEMS:
-            return only, ""
-        case [only] if only in _ARCHITECTURES:
-            return "", only
-        case [system, architecture, *rest] if system in _SYSTEMS and len(rest) <= 1:
-            return system, architecture
-        case _:
-            raise InvalidParameterError(f'"{text}": unknown operating system or architecture: invalid argument')

@@ -1,0 +1,74 @@
+"""Builds what speaks to registries."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orlop
+from orlop.engine.registry.layers import LayerFetcher
+from orlop.engine.registry.pull import Puller
+from orlop.engine.registry.push import Pusher
+from orlop.engine.registry.registries import Registries
+from orlop.engine.registry.service import RegistryService
+from orlop.engine.registry.transfers import Transfers
+from orlop.image.layer_tar import LayerTars
+from orlop.image.partial import PartialStore
+from orlop.registry.certificates import DIRECTORIES, Certificates
+from orlop.registry.endpoints import Endpoints, RegistryOptions
+from orlop.registry.http import Http
+
+if TYPE_CHECKING:
+    from orlop.daemon.options import Options
+    from orlop.engine.events import Events
+    from orlop.engine.removals import Removals
+    from orlop.engine.spawner import Spawner
+    from orlop.image.kept import KeptBlobs
+    from orlop.image.store import ImageStore
+    from orlop.image.unpacking import LayerUnpacker
+    from orlop.storage import LayerStore
+
+
+@dataclass(frozen=True, slots=True)
+class ImageParts:
+    """What images are made of, and in."""
+
+    images: ImageStore
+    kept: KeptBlobs
+    layers: LayerStore
+    unpacker: LayerUnpacker
+
+
+def compose_registries(
+    options: Options, parts: ImageParts, *, spawner: Spawner, removals: Removals, events: Events
+) -> RegistryService:
+    """Build the use cases of registries."""
+    endpoints = Endpoints(RegistryOptions(options.registry_mirrors, options.insecure_registries), _resolve)
+    certificates = Certificates((options.certs_dir,) if options.certs_dir else DIRECTORIES)
+    http = Http(certificates, endpoints.is_insecure, agent=f"orlop/{orlop.__version__}")
+    registries = Registries(http, endpoints)
+    partials = PartialStore(f"{options.data_root}/blobs", parts.kept.content)
+    partials.sweep()
+    fetcher = LayerFetcher(
+        parts.layers,
+        parts.kept,
+        partials,
+        parts.unpacker,
+        Transfers(),
+        removals.bury,
+        concurrent=options.max_concurrent_downloads,
+        attempts=options.max_download_attempts,
+    )
+    puller = Puller(registries, parts.images, parts.kept, fetcher, removals.bury)
+    tars = LayerTars(parts.kept, spawner, parts.layers.layer_view)
+    pusher = Pusher(registries, parts.images, parts.kept, tars, concurrent=options.max_concurrent_uploads)
+    return RegistryService(registries, puller, pusher, events)
+
+
+def _resolve(host: str) -> list[str]:
+    """Return a host's addresses; none when nobody knows it."""
+    try:
+        return sorted({str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
+    except OSError:
+        return []
