@@ -106,28 +106,49 @@ def rebuild(root_fd: int, recipe_fd: int, out_fd: int) -> int:
         DataLossError: the recipe is damaged, or a file is not there as it was.
         OSError: the reader of ``out_fd`` went away, and the like.
     """
+    recipe = _Reader(recipe_fd)
     total = 0
-    with open(recipe_fd, "rb", buffering=_BUFFERED, closefd=False) as recipe:
-        buffer = bytearray()
-        while kind := recipe.read(1):
-            if kind == b"R":
-                (length,) = _unpack(">I", recipe.read(4))
-                data = recipe.read(length)
-                if len(data) != length:
-                    raise DataLossError("layer's recipe is damaged")
-                buffer += data
-                total += length
-            elif kind == b"F":
-                size, offset, length = _unpack(">QQH", recipe.read(18))
-                path = recipe.read(length)
-                _copy_file(root_fd, path, (offset, size), out_fd, buffer)
-                total += size
-            else:
+    buffer = bytearray()
+    while kind := recipe.read(1):
+        if kind == b"R":
+            (length,) = _unpack(">I", recipe.read(4))
+            data = recipe.read(length)
+            if len(data) != length:
                 raise DataLossError("layer's recipe is damaged")
-            if len(buffer) >= _BUFFERED:
-                _flush(out_fd, buffer)
-        _flush(out_fd, buffer)
+            buffer += data
+            total += length
+        elif kind == b"F":
+            size, offset, length = _unpack(">QQH", recipe.read(18))
+            path = recipe.read(length)
+            _copy_file(root_fd, path, (offset, size), out_fd, buffer)
+            total += size
+        else:
+            raise DataLossError("layer's recipe is damaged")
+        if len(buffer) >= _BUFFERED:
+            _flush(out_fd, buffer)
+    _flush(out_fd, buffer)
     return total
+
+
+class _Reader:
+    """Reads a descriptor through a buffer. (``open`` is refused in a forked child.)"""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._buffer = b""
+        self._offset = 0
+
+    def read(self, count: int) -> bytes:
+        """Return ``count`` bytes, or fewer at the end."""
+        while len(self._buffer) - self._offset < count:
+            data = os.read(self._fd, max(_BUFFERED, count))
+            self._buffer = self._buffer[self._offset :] + data
+            self._offset = 0
+            if not data:
+                break
+        data = self._buffer[self._offset : self._offset + count]
+        self._offset += len(data)
+        return data
 
 
 def _unpack(form: str, data: bytes) -> tuple[int, ...]:
