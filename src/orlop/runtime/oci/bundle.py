@@ -57,16 +57,19 @@ def enter_bundle(options: Parsed) -> Bundle:
     return Bundle(directory, data, config, process, rootfs)
 
 
+def listening_fds() -> int:
+    """Return how many sockets the service manager handed over (sd_listen_fds(3))."""
+    listening = os.environ.get("LISTEN_FDS", "")
+    return int(listening) if listening.isascii() and listening.isdigit() and len(listening) <= 4 else 0
+
+
 def preserved_fds(options: Parsed) -> tuple[int, ...]:
     """Return the descriptors that the container gets beside stdio: LISTEN_FDS' and ``--preserve-fds``'.
 
     Raises:
         InvalidParameterError: one of them is not open.
     """
-    listening = os.environ.get("LISTEN_FDS", "")
-    count = options.number("preserve-fds")
-    if listening.isascii() and listening.isdigit() and len(listening) <= 4:
-        count += int(listening)
+    count = options.number("preserve-fds") + listening_fds()
     if not 0 <= count <= _MAX_PRESERVED:
         raise InvalidParameterError(f"invalid number of descriptors to preserve: {count}")
     fds = tuple(range(3, 3 + count))

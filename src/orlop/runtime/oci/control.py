@@ -1,91 +1,31 @@
-"""Verbs on containers that exist: state, list, kill, pause, resume, delete, ps, update."""
+"""Verbs on containers that exist: start, kill, pause, resume, delete."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 
-from orlop.errors import (
-    ConflictError,
-    InvalidParameterError,
-    NotFoundError,
-    OrlopError,
-    SystemFailureError,
-    UnsupportedError,
-)
+from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, OrlopError, SystemFailureError
 from orlop.kernel.plain import signal
 from orlop.kernel.process import pidfd_open, pidfd_send_signal
-from orlop.primitives.json_text import dumps
 from orlop.runtime.cgroups import open_cgroup
-from orlop.runtime.oci.document import parse_document, read_all, read_document
-from orlop.runtime.oci.state import HOOKS, State, is_alive, state_document
+from orlop.runtime.oci.state import HOOKS, State, is_alive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from orlop.runtime.cgroups import CgroupSet
     from orlop.runtime.oci.command import Invocation
-    from orlop.spec.json import JsonObject, JsonValue
     from orlop.spec.oci.hooks import Hooks
 
 # how long a killed container may take to disappear, as in runc
 _DEATH_SECONDS = 10.0
 
 
-def show_state(invocation: Invocation) -> int:
-    """Print a container's state."""
-    state = invocation.store.load(invocation.arguments[0])
-    document = state_document(state, invocation.store.status(state, invocation.hierarchies))
-    import json
-
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    return 0
-
-
-def list_containers(invocation: Invocation) -> int:
-    """Print all containers: a table, ids or JSON."""
-    form = invocation.options.text("format", "table")
-    if form not in ("table", "json"):
-        raise InvalidParameterError("invalid format option")
-    from orlop.runtime.oci.process_table import owner_name
-
-    store = invocation.store
-    documents = []
-    for identity in store.identities():
-        try:
-            state = store.load(identity)
-        except NotFoundError:
-            continue  # deleted just now
-        documents.append(
-            {**state_document(state, store.status(state, invocation.hierarchies)), "owner": owner_name(state.owner)}
-        )
-    if invocation.options.switch("quiet"):
-        sys.stdout.write("".join(f"{document['id']}\n" for document in documents))
-    elif form == "json":
-        sys.stdout.write(dumps(documents or None))
-    else:
-        rows: list[tuple[str, ...]] = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
-        keys = ("id", "pid", "status", "bundle", "created", "owner")
-        rows.extend(tuple(str(document[key]) for key in keys) for document in documents)
-        _print_table(rows)
-    return 0
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    """Columns at least 12 wide with three spaces between, as runc's tabwriter."""
-    widths = [max(12, *(len(row[column]) + 3 for row in rows)) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-        sys.stdout.write("".join([*cells, row[-1]]) + "\n")
-
-
 def kill(invocation: Invocation) -> int:
     """Send a signal to init, or with ``--all`` to everything in the container."""
     identity, *rest = invocation.arguments
-    number = parse_signal(rest[0] if rest else "SIGTERM")
     state = invocation.store.load(identity)
+    number = parse_signal(rest[0] if rest else "SIGTERM")
     if invocation.options.switch("all"):
         _signal_all(open_cgroup(invocation.hierarchies, state.cgroup), number)
         return 0
@@ -139,10 +79,10 @@ def _signal_all(cgroup: CgroupSet, number: int) -> None:
 
 
 def parse_signal(text: str) -> int:
-    """Return the number of ``9``, ``KILL`` or ``SIGKILL``. Raises InvalidParameterError."""
+    """Return the number of ``9``, ``KILL`` or ``SIGKILL``; 0 only asks. Raises InvalidParameterError."""
     import signal  # the enumeration of names, which plain integers do not have
 
-    if text.isascii() and text.isdigit() and len(text) <= 3 and 0 < int(text) <= signal.SIGRTMAX:
+    if text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= signal.SIGRTMAX:
         return int(text)
     name = text.upper()
     name = name if name.startswith("SIG") else f"SIG{name}"
@@ -185,7 +125,7 @@ def start(invocation: Invocation) -> int:
     if status == "running":
         raise ConflictError("cannot start an already running container")
     if status == "paused":
-        raise ConflictError("cannot start a paused container")
+        raise ConflictError("cannot start a container in the paused state")
     try:
         invocation.store.open_gate(state)
     except SystemFailureError:  # a startContainer hook
@@ -266,74 +206,3 @@ def _wait_for_death(state: State) -> None:
             raise ConflictError("container init still running")
         time.sleep(delay)
         delay = min(2 * delay, 0.05)
-
-
-def ps(invocation: Invocation) -> int:
-    """Print the container's processes. The host's ``ps`` is not run: options for it are refused."""
-    identity, *rest = invocation.arguments
-    if rest:
-        raise UnsupportedError(f"ps options are not supported: {' '.join(rest)}")
-    state = invocation.store.load(identity)
-    pids = sorted(open_cgroup(invocation.hierarchies, state.cgroup).pids())
-    form = invocation.options.text("format", "table")
-    if form == "json":
-        sys.stdout.write(dumps(pids or None) + "\n")
-        return 0
-    if form != "table":
-        raise InvalidParameterError("invalid format option")
-    from orlop.runtime.oci.process_table import process_lines
-
-    sys.stdout.write("".join(f"{line}\n" for line in process_lines(pids)))
-    return 0
-
-
-_LIMITS: tuple[tuple[str, str, str], ...] = (
-    ("blkio-weight", "blockIO", "weight"),
-    ("cpu-period", "cpu", "period"),
-    ("cpu-quota", "cpu", "quota"),
-    ("cpu-burst", "cpu", "burst"),
-    ("cpu-share", "cpu", "shares"),
-    ("cpu-rt-period", "cpu", "realtimePeriod"),
-    ("cpu-rt-runtime", "cpu", "realtimeRuntime"),
-    ("cpu-idle", "cpu", "idle"),
-    ("memory", "memory", "limit"),
-    ("memory-reservation", "memory", "reservation"),
-    ("memory-swap", "memory", "swap"),
-    ("pids-limit", "pids", "limit"),
-)
-
-
-def update(invocation: Invocation) -> int:
-    """Change limits from flags, or from a JSON document (``-r FILE``, ``-r -``)."""
-    from orlop.spec.oci import parse_resources
-
-    options = invocation.options
-    state = invocation.store.load(invocation.arguments[0])
-    document: JsonValue = {}
-    source = options.text("resources")
-    if source == "-":
-        document = parse_document(read_all(0), "standard input")
-    elif source:
-        document = read_document(source)
-    else:
-        document = _limits_document(options.given, options.number)
-        for flag, name in (("cpuset-cpus", "cpus"), ("cpuset-mems", "mems")):
-            if options.given(flag):
-                cpu = document.setdefault("cpu", {})
-                if isinstance(cpu, dict):
-                    cpu[name] = options.text(flag)
-    resources = parse_resources(document)
-    if invocation.store.status(state, invocation.hierarchies) == "stopped":
-        raise ConflictError("container not running")
-    open_cgroup(invocation.hierarchies, state.cgroup).update(resources)
-    return 0
-
-
-def _limits_document(given: Callable[[str], bool], number: Callable[[str], int]) -> JsonObject:
-    document: JsonObject = {}
-    for flag, section, name in _LIMITS:
-        if given(flag):
-            part = document.setdefault(section, {})
-            if isinstance(part, dict):
-                part[name] = number(flag)
-    return document

@@ -15,16 +15,17 @@ from orlop.runtime.cgroups import normalise_path
 from orlop.runtime.importing import Blocker
 from orlop.runtime.loading import load_for
 from orlop.runtime.oci import control
-from orlop.runtime.oci.bundle import Bundle, check_console, enter_bundle, preserved_fds
+from orlop.runtime.oci.bundle import Bundle, check_console, enter_bundle, listening_fds, preserved_fds
 from orlop.runtime.oci.foreground import wait_in_foreground
 from orlop.runtime.oci.state import ROOT_TARGET, State
-from orlop.spec.oci import Root
+from orlop.spec.oci import SPEC_VERSION, Root
 from orlop.spec.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.runtime.container import RunningProcess
     from orlop.runtime.oci.command import Invocation
+    from orlop.spec.oci import Process
 
 
 def create(invocation: Invocation) -> int:
@@ -101,7 +102,7 @@ class _Creation:
         readonly = bundle.config.root is not None and bundle.config.root.readonly
         creation = container.Creation(
             id=identity,
-            config=replace(bundle.config, root=Root(bundle.rootfs, readonly)),
+            config=replace(bundle.config, root=Root(bundle.rootfs, readonly), process=_process(bundle)),
             root_target=bundle.rootfs if _is_looked_for(bundle) else f"{directory}/{ROOT_TARGET}",
             stdio=None if bundle.process.terminal else (0, 1, 2),
             fifo=fifo,
@@ -145,7 +146,7 @@ class _Creation:
             created=_now(),
             cgroup=normalise_path(bundle.config.linux.cgroups_path, container_id=self._identity),
             owner=os.geteuid(),
-            version=bundle.config.version,
+            version=SPEC_VERSION,
             annotations=bundle.config.annotations,
         )
         store = self._invocation.store
@@ -162,6 +163,14 @@ class _Creation:
 def _is_looked_for(bundle: Bundle) -> bool:
     """Whether hooks look for the container's root: they find it where their configuration says it is."""
     return bundle.config.hooks is not None and bundle.config.hooks.before_pivot
+
+
+def _process(bundle: Bundle) -> Process:
+    """Return what is run; it is told of sockets that it inherits (sd_listen_fds(3)): its pid is 1."""
+    count = listening_fds()
+    if not count:
+        return bundle.process
+    return replace(bundle.process, env=(*bundle.process.env, f"LISTEN_FDS={count}", "LISTEN_PID=1"))
 
 
 def _remove(running: RunningProcess) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from orlop.errors import ConflictError, UnsupportedError
+from orlop.errors import ConflictError, InvalidParameterError
 from orlop.kernel.capability import NAMES
 from orlop.spec.oci.config import SPEC_VERSION
 from orlop.spec.oci.hooks import HOOKS
@@ -41,6 +41,22 @@ def _mount(destination: str, kind: str, source: str, *options: str) -> JsonObjec
     return mount
 
 
+def starter_mounts() -> list[JsonObject]:
+    """Return the mounts of :func:`starter_config`, new ones each time."""
+    return [
+        _mount("/proc", "proc", "proc"),
+        _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+        _mount(
+            *("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance"),
+            *("ptmxmode=0666", "mode=0620", "gid=5"),
+        ),
+        _mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", "size=65536k"),
+        _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
+        _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro"),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", "ro"),
+    ]
+
+
 def starter_config() -> JsonObject:
     """Return the configuration that ``spec`` writes: runc's, with a cgroup namespace."""
     return {
@@ -57,18 +73,7 @@ def starter_config() -> JsonObject:
         },
         "root": {"path": "rootfs", "readonly": True},
         "hostname": "orlop",
-        "mounts": [
-            _mount("/proc", "proc", "proc"),
-            _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
-            _mount(
-                *("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance"),
-                *("ptmxmode=0666", "mode=0620", "gid=5"),
-            ),
-            _mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", "size=65536k"),
-            _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
-            _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro"),
-            _mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", "ro"),
-        ],
+        "mounts": [*starter_mounts()],
         "linux": {
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "namespaces": [{"type": name} for name in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
@@ -78,28 +83,65 @@ def starter_config() -> JsonObject:
     }
 
 
+def rootless_config(config: JsonObject, *, uid: int, gid: int) -> JsonObject:
+    """Return the configuration as an ordinary user can start it: runc's ``specconv.ToRootless``.
+
+    One id is mapped, the host's network is used, /sys is the host's since its owner is, the terminal group is not
+    mapped and limits need a cgroup that was handed over.
+    """
+    linux, mounts = config["linux"], []
+    if not isinstance(linux, dict):
+        raise TypeError("linux is an object")  # starter_config() made it
+    for mount in starter_mounts():
+        options = mount.get("options")
+        if mount["destination"] == "/sys":
+            mounts.append(_mount("/sys", "none", "/sys", "rbind", "nosuid", "noexec", "nodev", "ro"))
+            continue
+        if isinstance(options, list):
+            mount["options"] = [option for option in options if not str(option).startswith(("gid=", "uid="))]
+        mounts.append(mount)
+    kept = ("pid", "ipc", "uts", "mount", "cgroup", "user")
+    return {
+        **config,
+        "mounts": [*mounts],
+        "linux": {
+            "uidMappings": [{"containerID": 0, "hostID": uid, "size": 1}],
+            "gidMappings": [{"containerID": 0, "hostID": gid, "size": 1}],
+            "namespaces": [{"type": name} for name in kept],
+            "maskedPaths": linux["maskedPaths"],
+            "readonlyPaths": linux["readonlyPaths"],
+        },
+    }
+
+
 def write_spec(invocation: Invocation) -> int:
     """Write ``config.json`` into the bundle; never over one that is there."""
+    directory = invocation.options.text("bundle")
+    if directory and not os.path.isdir(directory):
+        raise InvalidParameterError(f"chdir {directory}: no such file or directory")
+    config = starter_config()
     if invocation.options.switch("rootless"):
-        raise UnsupportedError("spec --rootless is not supported")
-    path = os.path.join(invocation.options.text("bundle"), "config.json")
+        config = rootless_config(config, uid=os.geteuid(), gid=os.getegid())
+    path = os.path.join(directory, "config.json")
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except FileExistsError:
-        raise ConflictError(f"File {path} exists. Remove it first") from None
+        raise ConflictError("File config.json exists. Remove it first") from None
     with os.fdopen(fd, "w") as file:
-        json.dump(starter_config(), file, indent="\t")
+        json.dump(config, file, indent="\t")
     return 0
 
 
-def show_features(invocation: Invocation) -> int:
-    """Print the runtime-spec's features document: only what this version carries out."""
-    unified = invocation.hierarchies.version == 2
-    sys.stdout.write(json.dumps(_features(unified=unified), indent=4) + "\n")
+def show_features(_invocation: Invocation) -> int:
+    """Print the runtime-spec's features document (features.md): what this version carries out, on any machine."""
+    sys.stdout.write(json.dumps(features(), indent=4) + "\n")
     return 0
 
 
-def _features(*, unified: bool) -> JsonObject:
+def features() -> JsonObject:
+    """Return the features document."""
+    from orlop import __version__
+
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
@@ -108,7 +150,7 @@ def _features(*, unified: bool) -> JsonObject:
         "linux": {
             "namespaces": [*sorted(NAMESPACES)],
             "capabilities": [*NAMES],
-            "cgroup": {"v1": not unified, "v2": unified, "systemd": False, "systemdUser": False, "rdma": True},
+            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": [*sorted(ACTIONS)],
@@ -120,5 +162,10 @@ def _features(*, unified: bool) -> JsonObject:
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
+        },
+        "annotations": {
+            "io.orlop.runtime.version": __version__,
+            # the name that containerd and podman look for
+            "org.opencontainers.runc.checkpoint.enabled": "false",
         },
     }

@@ -12,11 +12,27 @@ from orlop.primitives.json_text import dumps
 class ErrorLog:
     """Where errors go. Without a file they go to stderr alone."""
 
-    __slots__ = ("_format", "_path")
+    __slots__ = ("_format", "_path", "_verbose")
 
-    def __init__(self, path: str = "", *, format: str = "text") -> None:  # noqa: A002 - the flag's name
+    def __init__(
+        self,
+        path: str = "",
+        *,
+        format: str = "text",  # noqa: A002 - the flag's name
+        verbose: bool = False,
+    ) -> None:
         self._path = path
         self._format = format
+        self._verbose = verbose
+
+    def trace(self, message: str) -> None:
+        """Write what is being done, if that was asked for (``--debug``)."""
+        if self._verbose:
+            self._write("debug", message)
+
+    def warn(self, message: str) -> None:
+        """Write what the caller should know although the command goes on."""
+        self._write("warning", message)
 
     def report(self, message: str) -> None:
         """Write one error; with a log file the bare text goes to stderr too."""

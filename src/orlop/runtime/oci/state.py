@@ -53,7 +53,7 @@ class State:
         created: RFC 3339, UTC.
         cgroup: path below the hierarchies' roots.
         owner: uid of who created it.
-        version: ociVersion of its configuration.
+        version: of the specification that the state complies with.
         annotations: of its configuration.
     """
 
