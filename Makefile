@@ -3,13 +3,14 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-vm check bench clean
+.PHONY: help setup demo test test-vm check conformance bench clean
 
 help:
 	@echo "make demo    bring up an engine, run containers, explain what is seen, leave nothing behind"
 	@echo "make test    lint, types, layers, unit and privileged integration tests"
 	@echo "make test-vm the tests that run in a virtual machine with another kernel (docs/reference/vm.md)"
 	@echo "make bench   measure beside Docker, Podman, crun and runc where they are present"
+	@echo "make conformance    orlop-runtime as OCI runtime, also under containerd, Podman and Slurm, which it installs"
 	@echo "make setup   what the others share: Debian packages, .venv/bin/orlop"
 	@echo "make check   lint, types and layers only"
 
@@ -30,6 +31,10 @@ test-vm: setup
 
 check: setup
 	@$(PY) -m pytest -q tests/lint
+
+conformance: setup
+	@tools/setup-callers
+	@CALLERS=required $(PY) -m pytest -q tests/conformance $(ARGS)
 
 bench: setup
 	@$(PY) benchmarks/main.py $(ARGS)

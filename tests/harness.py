@@ -51,6 +51,7 @@ def busybox_tree(into: Path) -> Path:
 def busybox_tar(path: Path) -> Path:
     """Write the same tree as a tar archive."""
     with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch).chmod(0o755)  # it becomes /, which every user enters
         tree = busybox_tree(Path(scratch))
         subprocess.run(["tar", "-C", tree, "--owner=0", "--group=0", "--numeric-owner", "-cf", path, "."], check=True)
     return path

@@ -281,7 +281,7 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
     program = Program(process.args, environment)
     cwd = os.fsencode(process.cwd)
     if task.fifo is not None:
-        program.check()
+        _check_as(identity, program, task.prepared)
     prepared = task.prepared
     if prepared.listens:
         from orlop.runtime.seccomp_listener import install_and_send
@@ -309,6 +309,24 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
         run_as_reaper(task.sync, process.args)
     number = program.execute()
     raise program.failure(number)
+
+
+def _check_as(identity: Identity, program: Program, prepared: apply.PreparedPrivileges) -> None:
+    """Look for the program as the container's user would: after the fifo nobody hears that it may not execute it."""
+    if identity.uid == 0 or prepared.ambient:  # with capabilities of its own it may go where its id may not
+        program.check()
+        return
+    groups = os.getgroups()
+    os.setgroups(identity.groups)
+    os.setresgid(-1, identity.gid, 0)
+    os.setresuid(-1, identity.uid, 0)
+    try:
+        program.check()
+    finally:
+        os.setresuid(-1, 0, 0)
+        os.setresgid(-1, 0, 0)
+        os.setgroups(groups)
+        set_dumpable(0)  # a change of ids has set it to fs.suid_dumpable
 
 
 # The signal module's own function makes an enumeration member of every number: half a millisecond for all.

@@ -70,7 +70,7 @@ class Program:
         return last
 
     def check(self) -> None:
-        """Raise what :meth:`execute` would fail with, as far as that can be known before privileges are dropped.
+        """Raise what :meth:`execute` would fail with for the process' effective ids, as far as that can be known.
 
         For a program that is executed later, when nobody listens any more (OCI create). Relative names are left alone:
         the working directory has not been entered.
@@ -81,9 +81,10 @@ class Program:
                 return
             try:
                 mode = os.stat(candidate).st_mode
-            except OSError:
+            except OSError as error:
+                number = errno.EACCES if error.errno == errno.EACCES and not self._searched else number
                 continue
-            if stat.S_ISREG(mode) and mode & 0o111:
+            if stat.S_ISREG(mode) and os.access(candidate, os.X_OK, effective_ids=True):
                 return
             number = errno.EACCES
         raise self.failure(number)

@@ -171,12 +171,14 @@ def _device(value: JsonValue, path: str) -> Device:
     fields = Fields(value, path, known=_DEVICE, strict=True)
     kind = fields.choice("type", frozenset("cbup"))
     numbered = kind != "p"
+    mode = fields.integer("fileMode", 0, 0o177777)
     return Device(
         type=kind,
         path=_check_absolute(fields.required("path"), fields.at("path")),
         major=fields.number("major", 0, UINT32_MAX) if numbered else 0,
         minor=fields.number("minor", 0, UINT32_MAX) if numbered else 0,
-        mode=fields.integer("fileMode", 0, 0o777),
+        # callers copy st_mode, whose upper bits are the file's type (inode(7)); podman does
+        mode=None if mode is None else mode & 0o777,
         uid=fields.integer("uid", 0, ID_MAX),
         gid=fields.integer("gid", 0, ID_MAX),
     )
