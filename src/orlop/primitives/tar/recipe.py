@@ -131,7 +131,7 @@ def rebuild(root_fd: int, recipe_fd: int, out_fd: int) -> int:
 
 
 class _Reader:
-    """Reads a descriptor through a buffer. (``open`` is refused in a forked child.)"""
+    """Reads a descriptor through a buffer; ``open`` is refused in a forked child."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
