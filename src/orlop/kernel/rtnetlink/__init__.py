@@ -1,0 +1,66 @@
+"""rtnetlink(7): links, addresses, routes and neighbours.
+
+The functions make requests and touch nothing; :class:`Rtnetlink` sends them, several at a time where the caller wants.
+"""
+
+from orlop.kernel.rtnetlink.addresses import (
+    Address,
+    IpAddress,
+    IpInterface,
+    IpNetwork,
+    Neighbour,
+    Route,
+    add_address,
+    add_forwarding,
+    add_route,
+    delete_address,
+    delete_route,
+    parse_address,
+    parse_neighbour,
+    parse_route,
+)
+from orlop.kernel.rtnetlink.links import (
+    Link,
+    LinkStatistics,
+    add_bridge,
+    add_veth,
+    delete_link,
+    get_link,
+    parse_link,
+    refuse_link_local,
+    set_bridge_stp,
+    set_link,
+    set_port_hairpin,
+)
+from orlop.kernel.rtnetlink.session import (
+    Rtnetlink,
+)
+
+__all__ = [
+    "Address",
+    "IpAddress",
+    "IpInterface",
+    "IpNetwork",
+    "Link",
+    "LinkStatistics",
+    "Neighbour",
+    "Route",
+    "Rtnetlink",
+    "add_address",
+    "add_bridge",
+    "add_forwarding",
+    "add_route",
+    "add_veth",
+    "delete_address",
+    "delete_link",
+    "delete_route",
+    "get_link",
+    "parse_address",
+    "parse_link",
+    "parse_neighbour",
+    "parse_route",
+    "refuse_link_local",
+    "set_bridge_stp",
+    "set_link",
+    "set_port_hairpin",
+]
