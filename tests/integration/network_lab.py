@@ -22,6 +22,7 @@ from orlop.network.options import NetworkOptions
 from orlop.network.sandbox import Sandbox
 from orlop.network.service import NetworkService
 from orlop.primitives.owned_fd import OwnedFd
+from orlop.runtime.network_namespace import open_sockets, write_settings
 
 CLONE_NEWNET = 0x40000000
 PYTHON = os.path.realpath(sys.executable)
@@ -76,6 +77,15 @@ class ThreadFactory:
     async def create_network_namespace(self) -> tuple[OwnedFd, socket.socket]:
         self.made += 1
         return in_thread(self._make)
+
+    async def open_inside(self, namespace: int, *, sockets: Any = (), settings: Any = None) -> list[socket.socket]:
+        def join() -> list[socket.socket]:
+            if libc.setns(namespace, CLONE_NEWNET) != 0:
+                raise OSError("setns")
+            write_settings(settings or {})
+            return [socket.socket(fileno=made.detach()) for made in open_sockets(sockets)]
+
+        return in_thread(join, fresh=False)
 
     async def network_namespace_of(self, pidfd: int) -> tuple[OwnedFd, socket.socket]:
         def join() -> tuple[OwnedFd, socket.socket]:

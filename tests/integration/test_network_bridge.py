@@ -17,8 +17,8 @@ from network_lab import HOST, OUTSIDE, Lab, in_laboratory, run_in
 
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError, UnavailableError
 from orlop.kernel import rtnetlink
-from orlop.network.networks import NetworkRequest
-from orlop.network.sandbox import AttachRequest
+from orlop.network.requests import NetworkRequest, PoolRequest
+from orlop.network.sandbox import AttachRequest, EndpointWish
 from orlop.spec.ports import PortRequest, parse_publish
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "iptables", "busybox")]
@@ -458,7 +458,7 @@ def test_host_none_and_container_modes():
         with pytest.raises(NotFoundError, match="network nosuch not found"):
             await service.attach("d" * 64, AttachRequest(network="nosuch"))
         with pytest.raises(InvalidParameterError, match="user specified IP address"):
-            await service.attach("d" * 64, AttachRequest(address="10.5.0.9"))
+            await service.attach("d" * 64, AttachRequest(endpoints=(EndpointWish("bridge", address="10.5.0.9"),)))
         for container in (A, B, C):
             service.release(container)
         await service.settle()
@@ -473,12 +473,12 @@ def test_user_defined_networks_are_isolated_from_each_other():
         service = lab.service()
         await service.start({})
         links, rules = lab.links(), lab.rules()
-        n1 = await service.create_network(NetworkRequest("n1", subnet="10.7.0.0/24", gateway="10.7.0.254"))
+        n1 = await service.create_network(NetworkRequest("n1", pools=(PoolRequest("10.7.0.0/24", "10.7.0.254"),)))
         n2 = await service.create_network(NetworkRequest("n2", internal=True))
         assert n2.subnet == "172.18.0.0/16"
         with pytest.raises(ConflictError, match="network with name n1 already exists"):
             await service.create_network(NetworkRequest("n1"))
-        a = await service.attach(A, AttachRequest(network="n1", address="10.7.0.77"))
+        a = await service.attach(A, AttachRequest(network="n1", endpoints=(EndpointWish("n1", address="10.7.0.77"),)))
         b = await service.attach(B, AttachRequest(network=n2.id[:12]))
         c = await service.attach(C, AttachRequest())
         assert a.endpoints[0].address == "10.7.0.77"

@@ -190,7 +190,12 @@ class Engine:
             containers=self.containers,
             layer_size=self.layers.size,
         )
-        catalogue = NetworkCatalogue(self.network, events=self.events, name_of=self.containers.name_of)
+        catalogue = NetworkCatalogue(
+            self.network,
+            events=self.events,
+            name_of=self.containers.name_of,
+            connector=self.containers.connector,
+        )
         return [
             *system_routes.routes(self.system, events=self.events, disk=disk),
             *image_routes.routes(

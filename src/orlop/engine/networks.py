@@ -10,8 +10,10 @@ from orlop.errors import InvalidParameterError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from orlop.engine.containers.connecting import Connector
     from orlop.engine.events import Events
-    from orlop.network.networks import Network, NetworkRequest
+    from orlop.network.networks import Network
+    from orlop.network.requests import NetworkRequest
     from orlop.network.sandbox import Endpoint
     from orlop.network.service import NetworkService
 
@@ -27,10 +29,14 @@ class NetworkCatalogue:
         service: the networks.
         events: is told what happened.
         name_of: returns a container's name by its id.
+        connector: joins containers to networks.
     """
 
-    def __init__(self, service: NetworkService, *, events: Events, name_of: Callable[[str], str]) -> None:
+    def __init__(
+        self, service: NetworkService, *, events: Events, name_of: Callable[[str], str], connector: Connector
+    ) -> None:
         self._service = service
+        self.connector = connector
         self._events = events
         self._name_of = name_of
 

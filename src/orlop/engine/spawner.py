@@ -16,10 +16,11 @@ from orlop.engine.packets import PacketSocket
 from orlop.engine.shims import ShimConnection, error_of
 from orlop.errors import OrlopError, UnavailableError
 from orlop.primitives.tar import Unpacked
+from orlop.spec.json import JsonValue
 from orlop.spec.launch import to_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.primitives.tar import Limits
@@ -66,11 +67,21 @@ class Spawner:
 
     async def create_network_namespace(self) -> tuple[OwnedFd, socket.socket]:
         """Make a fresh network namespace; returns it and a NETLINK_ROUTE socket inside it."""
-        return _namespace_and_socket(await self.request({"op": "netns"}))
+        return _namespace_and_socket(await self.request({"op": "netns", "sockets": ["route"]}))
 
     async def network_namespace_of(self, pidfd: int) -> tuple[OwnedFd, socket.socket]:
         """Return the network namespace of a running process and a NETLINK_ROUTE socket inside it."""
-        return _namespace_and_socket(await self.request({"op": "netns-of"}, [pidfd]))
+        return _namespace_and_socket(await self.request({"op": "netns-of", "sockets": ["route"]}, [pidfd]))
+
+    async def open_inside(
+        self, namespace: int, *, sockets: Sequence[str] = (), settings: Mapping[str, str] | None = None
+    ) -> list[socket.socket]:
+        """Write settings of a network namespace, then open sockets in it (``runtime.network_namespace`` names both)."""
+        message: JsonObject = {"op": "netns-of", "sockets": list[JsonValue](sockets)}
+        message["settings"] = dict[str, JsonValue](settings or {})
+        _, fds = await self.request(message, [namespace])
+        fds.pop(0).close()
+        return [socket.socket(fileno=fd.release()) for fd in fds]
 
     async def unpack(self, root: str, stream_fd: int, limits: Limits, *, recipe_fd: int | None = None) -> Unpacked:
         """Unpack an uncompressed layer tar into the directory ``root``; the stream is read to its end.

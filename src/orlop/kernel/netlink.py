@@ -126,13 +126,13 @@ def text(payload: bytes) -> str:
     return payload.rstrip(b"\0").decode("utf-8", "replace")
 
 
-def encode(requests: Sequence[Request], sequence: int) -> bytes:
-    """Return the batch's bytes; request i has sequence number ``sequence + i``, only the last asks for an ack."""
+def encode(requests: Sequence[Request], sequence: int, *, acknowledged: bool = True) -> bytes:
+    """Return the batch's bytes; request i has sequence number ``sequence + i``, only the last may ask for an ack."""
     parts: list[bytes] = []
     last = len(requests) - 1
     for index, request in enumerate(requests):
         flags = request.flags | NLM_F_REQUEST
-        if index == last and flags & NLM_F_DUMP != NLM_F_DUMP:
+        if acknowledged and index == last and flags & NLM_F_DUMP != NLM_F_DUMP:
             flags |= NLM_F_ACK
         length = _HEADER.size + len(request.body)
         parts.append(_HEADER.pack(length, request.kind, flags, sequence + index, 0))
@@ -226,6 +226,29 @@ class NetlinkSocket:
                         return answers
                 else:
                     answers.append(message)
+
+    def execute_batch(self, *requests: Request) -> None:
+        """Send a transaction of nfnetlink: the first and last request enclose it, all or nothing is carried out.
+
+        Only the kernel's newest versions acknowledge the last one, so the one before it is asked to.
+
+        Raises:
+            NetlinkError: the first request that failed.
+        """
+        first = self._sequence
+        self._sequence = (first + len(requests)) & 0x3FFFFFFF or 1
+        data = encode(requests[:-1], first) + encode(requests[-1:], first + len(requests) - 1, acknowledged=False)
+        self._socket.send(data)
+        last = first + len(requests) - 2
+        failure: NetlinkError | None = None
+        while True:
+            for sequence, message in decode(self._receive()):
+                if message.kind == NLMSG_ERROR and first <= sequence <= last:
+                    failure = failure or _error_of(message, requests[sequence - first].describe)
+                    if sequence == last:
+                        if failure is not None:
+                            raise failure
+                        return
 
     def dump(self, request: Request) -> list[Message]:
         """Return all objects that a NLM_F_DUMP request lists; asks again when the list changed meanwhile.

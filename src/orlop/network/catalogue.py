@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import time
 from dataclasses import replace
@@ -10,16 +11,17 @@ from typing import TYPE_CHECKING
 from orlop.errors import ConflictError, ForbiddenError, InvalidParameterError, NotFoundError
 from orlop.network import ipam, networks, placement
 from orlop.network.networks import Network
-from orlop.network.options import check_interface_name
+from orlop.network.options import AddressPool, check_interface_name
+from orlop.network.requests import ChosenPool, check_pools, check_request
 from orlop.spec.ids import generate_id, is_id_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orlop.kernel.rtnetlink import Rtnetlink
-    from orlop.network.networks import NetworkRequest
     from orlop.network.options import NetworkOptions
     from orlop.network.records import Records
+    from orlop.network.requests import NetworkRequest
 
 
 class Catalogue:
@@ -110,34 +112,54 @@ class Catalogue:
         Raises:
             OrlopError: in Docker's words.
         """
-        networks.check_request(request)
+        check_request(request)
         if any(network.name == request.name for network in self):
             raise ConflictError(f"network with name {request.name} already exists")
-        chosen = networks.check_subnet(request)
-        others = [ipaddress.IPv4Network(other.subnet) for other in self if other.subnet]
-        if chosen is None:
-            occupied = [*placement.occupied_ranges(host), *others]
-            subnet = ipam.choose_subnet(self._options.default_address_pools, occupied)
-            chosen = subnet, subnet[1]
-        elif any(chosen[0].overlaps(other) for other in others):
-            raise ForbiddenError("invalid pool request: Pool overlaps with other one on this address space")
+        chosen = check_pools(request)
+        four = self._pool(4, chosen.get(4), host) if request.ipv4 else None
+        six = self._pool(6, chosen.get(6), host) if request.ipv6 else None
         network = Network(
             id=generate_id(),
             name=request.name,
             driver="bridge",
             created_at=time.time_ns(),
-            subnet=str(chosen[0]),
-            gateway=str(chosen[1]),
-            ip_range=request.ip_range,
+            subnet=str(four.subnet) if four else "",
+            gateway=str(four.gateway) if four else "",
+            ip_range=str(four.ip_range or "") if four else "",
             internal=request.internal,
             attachable=request.attachable,
             options=dict(request.options),
             labels=dict(request.labels),
+            subnet6=str(six.subnet) if six else "",
+            gateway6=str(six.gateway) if six else "",
+            ip_range6=str(six.ip_range or "") if six else "",
+            auxiliary={**(four.auxiliary if four else {}), **(six.auxiliary if six else {})},
+            chosen=bool(chosen),
         )
         name = check_interface_name(network.bridge_name)
         if any(name == other.bridge_name for other in self if other.driver == "bridge"):
             raise ForbiddenError(f"bridge name {name} is in use by another network")
         return network
+
+    def _pool(self, version: int, chosen: ChosenPool | None, host: Rtnetlink) -> ChosenPool:
+        """Return a chosen subnet that overlaps no other network's, or a free one of the pools."""
+        texts = [other.subnet if version == 4 else other.subnet6 for other in self]
+        others = [ipaddress.ip_network(text) for text in texts if text]
+        if chosen is not None:
+            if any(chosen.subnet.overlaps(other) for other in others):
+                raise ForbiddenError("Pool overlaps with other one on this address space")
+            return chosen
+        pools = [pool for pool in self._options.default_address_pools if (":" in pool.base) == (version == 6)]
+        if version == 6 and not pools:
+            pools = [self._unique_local_pool()]
+        subnet = ipam.choose_subnet(pools, [*placement.occupied_ranges(host, version=version), *others])
+        return ChosenPool(subnet, subnet[1])
+
+    def _unique_local_pool(self) -> AddressPool:
+        """Return this engine's own range of unique local addresses (RFC 4193): it stays the same, others' differ."""
+        seed = next(network.id for network in self if network.name == "none")
+        packed = b"\xfd" + hashlib.sha256(seed.encode()).digest()[:5] + bytes(10)
+        return AddressPool(f"{ipaddress.IPv6Address(packed)}/48", 64)
 
     def add(self, network: Network) -> None:
         """Record a network."""

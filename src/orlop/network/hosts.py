@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 HOST_NAME = "host.docker.internal"
 HOST_GATEWAY = "host-gateway"
+INTERNAL_NAMESERVER = "127.0.0.11"
 DEFAULT_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
 _LOCALHOST = (
     "127.0.0.1\tlocalhost",
@@ -55,7 +56,13 @@ def parse_extra_host(text: str, gateway: str) -> tuple[str, str]:
 
 
 def hosts_content(
-    *, hostname: str, domainname: str = "", addresses: Sequence[str] = (), extra: Sequence[str] = (), gateway: str = ""
+    *,
+    hostname: str,
+    domainname: str = "",
+    addresses: Sequence[str] = (),
+    extra: Sequence[str] = (),
+    gateway: str = "",
+    links: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Return /etc/hosts.
 
@@ -65,14 +72,31 @@ def hosts_content(
         addresses: the container's addresses.
         extra: values of ``--add-host``.
         gateway: the bridge's address, which ``host-gateway`` and ``host.docker.internal`` mean; "" for none.
+        links: (address, names) of legacy links.
     """
-    _check_word(hostname, "hostname")
-    own = hostname
-    if domainname:
-        _check_word(domainname, "domainname")
-        own = f"{hostname}.{domainname} {hostname}"
-    lines = [*_LOCALHOST, *_extra_lines(extra, gateway), *(f"{address}\t{own}" for address in addresses)]
+    own = _own_names(hostname, domainname)
+    linked = [f"{address}\t{' '.join(_check_word(name, 'link') for name in names.split())}" for address, names in links]
+    lines = [*_LOCALHOST, *_extra_lines(extra, gateway), *linked, *(f"{address}\t{own}" for address in addresses)]
     return "\n".join(lines) + "\n"
+
+
+def change_own_addresses(
+    content: str, *, gone: Sequence[str], new: Sequence[str], hostname: str, domainname: str = ""
+) -> str:
+    """Return /etc/hosts after the container's own addresses changed; all other lines stay as they are."""
+    own = _own_names(hostname, domainname)
+    dropped = {f"{address}\t{own}" for address in gone}
+    lines = [line for line in content.splitlines() if line not in dropped]
+    lines += [f"{address}\t{own}" for address in new]
+    return "\n".join(lines) + "\n"
+
+
+def _own_names(hostname: str, domainname: str) -> str:
+    _check_word(hostname, "hostname")
+    if not domainname:
+        return hostname
+    _check_word(domainname, "domainname")
+    return f"{hostname}.{domainname} {hostname}"
 
 
 def host_mode_hosts(host_file: str, *, extra: Sequence[str] = (), gateway: str = "127.0.0.1") -> str:
@@ -121,6 +145,18 @@ def resolv_content(
     if chosen:
         lines.append(f"options {' '.join(chosen)}")
     return _RESOLV_HEAD + "\n".join(lines) + "\n"
+
+
+def internal_resolv_content(host_file: str, *, search: Sequence[str] = (), options: Sequence[str] = ()) -> str:
+    """Return /etc/resolv.conf of a container whose questions are answered at 127.0.0.11.
+
+    ``ndots:0`` lets names without a dot be asked for as they are, unless something else was chosen.
+    """
+    theirs = _parse_resolv(host_file)
+    chosen = [_check_word(option, "dns-option") for option in options] if options else theirs["options"]
+    if not any(option.startswith("ndots:") for option in chosen):
+        chosen = [*chosen, "ndots:0"]
+    return resolv_content(host_file, nameservers=[INTERNAL_NAMESERVER], search=search, options=chosen)
 
 
 def host_nameservers(host_file: str) -> list[str]:

@@ -11,11 +11,10 @@ if TYPE_CHECKING:
     from orlop.network.networks import Network
     from orlop.network.pool import NamespaceFactory, NamespacePool
     from orlop.network.records import Records
-    from orlop.network.sandbox import AttachRequest
 
 
 class NoneDriver:
-    """Implements Driver for containers without a network."""
+    """Makes sandboxes of containers without a network."""
 
     def __init__(
         self, network: Network, *, records: Records, pool: NamespacePool, namespaces: NamespaceFactory
@@ -25,11 +24,13 @@ class NoneDriver:
         self._pool = pool
         self._namespaces = namespaces
 
-    async def attach(self, container_id: str, request: AttachRequest) -> Sandbox:  # noqa: ARG002 - Driver's signature
+    async def attach(self, container_id: str) -> Sandbox:
         """Return a sandbox with loopback up."""
         ready = await self._pool.take_plain()
         ready.inside.close()
-        endpoint = Endpoint(id=generate_id(), network_id=self._network.id, network_name=self._network.name)
+        endpoint = Endpoint(
+            id=generate_id(), network_id=self._network.id, network_name=self._network.name, driver="null"
+        )
         try:
             self._records.put_endpoint(container_id, endpoint)
         except BaseException:
@@ -37,19 +38,12 @@ class NoneDriver:
             raise
         return Sandbox(id=generate_id(), mode="none", netns=ready.netns, endpoints=(endpoint,))
 
-    async def adopt(self, container_id: str, endpoint: Endpoint, pidfd: int) -> Sandbox:  # noqa: ARG002 - as above
+    async def adopt(self, endpoint: Endpoint, pidfd: int) -> Sandbox:
         """Find the namespace again."""
         netns, sock = await self._namespaces.network_namespace_of(pidfd)
         sock.close()
         return Sandbox(id=generate_id(), mode="none", netns=netns, endpoints=(endpoint,))
 
-    async def release(self, sandbox: Sandbox) -> None:
-        """Drop the namespace."""
-        if sandbox.netns is not None:
-            sandbox.netns.close()
-        for endpoint in sandbox.endpoints:
-            await self.discard(endpoint)
-
-    async def discard(self, endpoint: Endpoint) -> None:
+    async def leave(self, endpoint: Endpoint) -> None:
         """Forget it."""
         self._records.delete_endpoint(endpoint.id)

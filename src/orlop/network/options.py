@@ -101,8 +101,8 @@ def check_bip(text: str) -> ipaddress.IPv4Interface:
 
 def _check_pool(pool: AddressPool) -> None:
     try:
-        base = ipaddress.IPv4Network(pool.base)
+        base = ipaddress.ip_network(pool.base)
     except ValueError:
         raise InvalidParameterError(f"invalid base pool: {pool.base}") from None
-    if not base.prefixlen <= pool.size <= 30:
+    if not base.prefixlen <= pool.size <= base.max_prefixlen - 2:
         raise InvalidParameterError(f"invalid pool size: {pool.size} in {pool.base}")

@@ -5,20 +5,21 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.errors import SystemFailureError
 from orlop.kernel.netlink import NetlinkError
 from orlop.network import ipam
-from orlop.network.bridge import ALIAS
+from orlop.network.bridge_device import ALIAS
 from orlop.network.hosts import host_nameservers
 from orlop.network.options import check_bip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from orlop.kernel.rtnetlink import Link, Rtnetlink
+    from orlop.kernel.rtnetlink import IpNetwork, Link, Rtnetlink
     from orlop.network.networks import Network
     from orlop.network.options import NetworkOptions
 
@@ -81,27 +82,29 @@ def _choose_gateway(
     occupied = occupied_ranges(host, besides=link.index if link is not None else 0)
     if recorded is not None and recorded.gateway and recorded.bridge_name == name:
         subnet = ipaddress.IPv4Network(recorded.subnet)
-        if not any(subnet.overlaps(other) for other in occupied):
+        if not any(subnet.overlaps(other) for other in occupied if isinstance(other, ipaddress.IPv4Network)):
             return ipaddress.IPv4Interface(f"{recorded.gateway}/{subnet.prefixlen}")
-    subnet = ipam.choose_subnet(options.default_address_pools, occupied)
-    return ipaddress.IPv4Interface((subnet[1], subnet.prefixlen))
+    pools = [pool for pool in options.default_address_pools if ":" not in pool.base]
+    chosen = ipam.choose_subnet(pools, occupied)
+    return ipaddress.IPv4Interface(f"{chosen[1]}/{chosen.prefixlen}")
 
 
 def occupied_ranges(
-    host: Rtnetlink, *, besides: int = 0, resolv_path: str = "/etc/resolv.conf"
-) -> list[ipaddress.IPv4Network]:
+    host: Rtnetlink, *, besides: int = 0, resolv_path: str = "/etc/resolv.conf", version: int = 4
+) -> list[IpNetwork]:
     """Return what no pool may overlap: routes (not default ones), addresses, name servers; but link ``besides``'s."""
-    found = [
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    found: list[IpNetwork] = [
         route.destination
-        for route in host.routes()
-        if isinstance(route.destination, ipaddress.IPv4Network)
+        for route in host.routes(family)
+        if route.destination.version == version
         and route.destination.prefixlen
         and (route.index != besides or not besides)
     ]
     found += [
         address.interface.network
         for address in host.addresses()
-        if isinstance(address.interface, ipaddress.IPv4Interface) and (address.index != besides or not besides)
+        if address.interface.version == version and (address.index != besides or not besides)
     ]
     try:
         with open(resolv_path, encoding="utf-8", errors="replace") as file:
@@ -110,9 +113,11 @@ def occupied_ranges(
         servers = []
     for server in servers:
         try:
-            found.append(ipaddress.IPv4Network(server))
+            address = ipaddress.ip_network(server.partition("%")[0])
         except ValueError:
             continue
+        if address.version == version:
+            found.append(address)
     return found
 
 

@@ -21,6 +21,7 @@ from orlop.network.uninterrupted import run_to_end
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping, Sequence
 
     from orlop.primitives.owned_fd import OwnedFd
 
@@ -39,8 +40,31 @@ class NamespaceFactory(Protocol):
         ...
 
     async def network_namespace_of(self, pidfd: int) -> tuple[OwnedFd, socket.socket]:
-        """Return the same of a running process; the caller owns both, and keeps the pidfd."""
+        """Return the same of a running process (or of a namespace); the caller owns both, and keeps the descriptor."""
         ...
+
+    async def open_inside(
+        self, namespace: int, *, sockets: Sequence[str] = (), settings: Mapping[str, str] | None = None
+    ) -> list[socket.socket]:
+        """Write settings of a namespace (paths below /proc/sys/net), then open sockets in it, which the caller owns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPair:
+    """Two virtual Ethernet links, both up.
+
+    Attributes:
+        index: of the end inside the namespace.
+        host_name: of the outer end.
+        host_index: of the outer end.
+        ipv6_off: the inner end has IPv6 and router advertisements off (the spawner saw to it).
+    """
+
+    index: int
+    host_name: str
+    host_index: int
+    ipv6_off: bool = True
 
 
 @dataclass(slots=True)
@@ -50,18 +74,12 @@ class ReadyNamespace:
     Attributes:
         netns: the namespace.
         inside: rtnetlink in it.
-        index: eth0's, inside; 0 in a plain one.
-        host_name: the outer link's name; "" in a plain one.
-        host_index: the outer link's index.
-        ipv6_off: eth0 has IPv6 and router advertisements off (the spawner saw to it).
+        pair: the links, the inner one called eth0; None in a plain one.
     """
 
     netns: OwnedFd
     inside: Rtnetlink
-    index: int = 0
-    host_name: str = ""
-    host_index: int = 0
-    ipv6_off: bool = True
+    pair: LinkPair | None = None
 
     def close(self) -> None:
         """Drop it; the kernel removes the links with the namespace."""
@@ -158,25 +176,26 @@ class NamespacePool:
 
     async def _prepare(self, ready: ReadyNamespace) -> ReadyNamespace:
         try:
-            async with self._host_turn:
-                await run_to_end(asyncio.to_thread(self._add_links, ready))
+            ready.pair = await self.add_pair(ready.netns, ready.inside, INTERFACE)
         except BaseException:
             ready.close()
             raise
         return ready
 
-    def _add_links(self, ready: ReadyNamespace) -> None:
+    async def add_pair(self, netns: OwnedFd, inside: Rtnetlink, interface: str) -> LinkPair:
+        """Make a pair of links, the inner one called ``interface``. Raises NetlinkError; nothing is left then."""
+        async with self._host_turn:
+            return await run_to_end(asyncio.to_thread(self._add_links, netns, inside, interface))
+
+    def _add_links(self, netns: OwnedFd, inside: Rtnetlink, interface: str) -> LinkPair:
         name = f"veth{os.urandom(4).hex()[:7]}"
         answers = self._host.execute(
-            rtnetlink.add_veth(name, INTERFACE, peer_netns=ready.netns.fileno(), mtu=self._mtu),
+            rtnetlink.add_veth(name, interface, peer_netns=netns.fileno(), mtu=self._mtu),
             rtnetlink.refuse_link_local(name),
             rtnetlink.set_link(0, name=name, up=True),
             rtnetlink.get_link(name=name),
         )
-        ready.host_name, ready.host_index = name, rtnetlink.parse_link(answers[0]).index
-        answers = ready.inside.execute(
-            rtnetlink.set_link(0, name=INTERFACE, up=True), rtnetlink.get_link(name=INTERFACE)
-        )
+        outer = rtnetlink.parse_link(answers[0]).index
+        answers = inside.execute(rtnetlink.set_link(0, name=interface, up=True), rtnetlink.get_link(name=interface))
         inner = rtnetlink.parse_link(answers[0])
-        ready.index = inner.index
-        ready.ipv6_off = inner.ipv6_disabled in (True, None)
+        return LinkPair(inner.index, name, outer, ipv6_off=inner.ipv6_disabled in (True, None))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from orlop.spec.ports import PortRequest
 
 DOCKER_RANGE = (32768, 60999)
-_ANY = "0.0.0.0"
+_ANY, _ANY6 = "0.0.0.0", "::"
 _KINDS = {
     "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
     "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
@@ -57,25 +57,29 @@ class PortAllocator:
         self._taken: dict[tuple[str, int], set[str]] = {}  # (protocol, port) -> host addresses
         self._holds: dict[str, list[_Hold]] = {}  # owner -> what it holds
 
-    def allocate(self, owner: str, requests: Sequence[PortRequest], *, address: str) -> tuple[PortBinding, ...]:
+    def allocate(
+        self, owner: str, requests: Sequence[PortRequest], *, address: str, address6: str = ""
+    ) -> tuple[PortBinding, ...]:
         """Take a host port for each request; all or none.
 
         Args:
             owner: whose they are, for :meth:`release`.
             requests: what is wanted; chosen ports are taken before random ones.
-            address: the container's, for messages.
+            address: the container's IPv4 address, or "".
+            address6: its IPv6 address, or "": what names no host address is published on [::] as well.
 
         Raises:
             SystemFailureError: a port is taken, in Docker's words.
-            UnsupportedError: an IPv6 address.
+            UnsupportedError: a host address of an IP version that the container has not.
         """
         held: list[_Hold] = []
         try:
             for request in sorted(requests, key=lambda request: request.first == 0):
-                held.append(self._take(request, address))
-                self._taken.setdefault((request.protocol, held[-1].binding.host_port), set()).add(
-                    held[-1].binding.host_ip
-                )
+                took = self._take(request, self._hosts(request, address, address6), address or address6)
+                held += took
+                for hold in took:
+                    key = request.protocol, hold.binding.host_port
+                    self._taken.setdefault(key, set()).add(hold.binding.host_ip)
         except BaseException:
             self._drop(held)
             raise
@@ -101,10 +105,19 @@ class PortAllocator:
             if hold.socket is not None:
                 hold.socket.close()
 
-    def _take(self, request: PortRequest, address: str) -> _Hold:
-        host_ip = request.host_ip or self._default_ip
-        if ipaddress.ip_address(host_ip).version != 4:
-            raise UnsupportedError(f"publishing on an IPv6 address is not supported yet: {host_ip}")
+    def _hosts(self, request: PortRequest, address: str, address6: str) -> tuple[str, ...]:
+        """Return the host addresses that a request is published on."""
+        if not request.host_ip:
+            wide = address6 and (self._default_ip == _ANY or not address)
+            return (*((self._default_ip,) if address else ()), *((_ANY6,) if wide else ()))
+        if ipaddress.ip_address(request.host_ip).version == 4 and not address:
+            raise UnsupportedError(f"cannot publish on {request.host_ip}: the container has no IPv4 address")
+        if ipaddress.ip_address(request.host_ip).version == 6 and not address6:
+            raise UnsupportedError(f"cannot publish on {request.host_ip}: the container has no IPv6 address")
+        return (request.host_ip,)
+
+    def _take(self, request: PortRequest, hosts: tuple[str, ...], address: str) -> list[_Hold]:
+        host_ip = hosts[0]
         fixed = request.first == request.last != 0
         low, high = (request.first, request.last) if request.first else self._dynamic
         ports: Sequence[int] = range(low, high + 1)
@@ -112,12 +125,12 @@ class PortAllocator:
             start = self._next if low <= self._next <= high else low
             ports = [*range(start, high + 1), *range(low, start)]
         for port in ports:
-            if self._conflicts(request.protocol, port, host_ip):
+            if any(self._conflicts(request.protocol, port, host) for host in hosts):
                 if fixed:
                     raise SystemFailureError(f"Bind for {host_ip}:{port} failed: port is already allocated")
                 continue
             try:
-                sock = _hold(request.protocol, host_ip, port)
+                held = _hold_all(request, hosts, port)
             except OSError as error:
                 if error.errno == errno.EADDRINUSE and not fixed:
                     continue
@@ -126,24 +139,46 @@ class PortAllocator:
                 raise SystemFailureError(f"failed to bind host port for {where}: {reason}") from error
             if not request.first:
                 self._next = port + 1
-            return _Hold(PortBinding(request.container_port, request.protocol, host_ip, port), sock)
+            return held
         raise SystemFailureError(f"Bind for {host_ip} failed: all ports are allocated")
 
     def _conflicts(self, protocol: str, port: int, host_ip: str) -> bool:
         addresses = self._taken.get((protocol, port), set())
+        if ":" in host_ip:
+            addresses = {address for address in addresses if ":" in address}
+            return bool(addresses) and (host_ip == _ANY6 or _ANY6 in addresses or host_ip in addresses)
+        addresses = {address for address in addresses if ":" not in address}
         return bool(addresses) and (host_ip == _ANY or _ANY in addresses or host_ip in addresses)
+
+
+def _hold_all(request: PortRequest, hosts: tuple[str, ...], port: int) -> list[_Hold]:
+    """Hold a port on each address, or on none. Raises OSError."""
+    held: list[_Hold] = []
+    try:
+        for host_ip in hosts:
+            binding = PortBinding(request.container_port, request.protocol, host_ip, port)
+            held.append(_Hold(binding, _hold(request.protocol, host_ip, port)))
+    except BaseException:
+        for hold in held:
+            if hold.socket is not None:
+                hold.socket.close()
+        raise
+    return held
 
 
 def _hold(protocol: str, host_ip: str, port: int) -> socket.socket | None:
     """Return a socket bound to the port, or None where the kernel lacks the protocol."""
     kind, number = _KINDS[protocol]
     try:
-        sock = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC, number)
+        family = socket.AF_INET6 if ":" in host_ip else socket.AF_INET
+        sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, number)
     except OSError as error:
         if protocol == "sctp" and error.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
             return None
         raise
     try:
+        if ":" in host_ip:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if protocol == "udp":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # nothing is ever read from it
         try:

@@ -7,14 +7,16 @@ are gone. At start, rows of containers that are not running tell what to clean u
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from orlop.network.networks import Network
-from orlop.network.sandbox import Endpoint
-from orlop.spec.ports import PortBinding
+from orlop.network.sandbox import Endpoint, NameServerWish
+from orlop.spec.ports import PortBinding, PortRequest
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Mapping
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS network (
@@ -28,7 +30,8 @@ CREATE TABLE IF NOT EXISTS network (
     internal INTEGER NOT NULL,
     attachable INTEGER NOT NULL,
     options TEXT NOT NULL,
-    labels TEXT NOT NULL
+    labels TEXT NOT NULL,
+    more TEXT NOT NULL DEFAULT '{}'
 ) STRICT;
 CREATE TABLE IF NOT EXISTS endpoint (
     id TEXT PRIMARY KEY,
@@ -41,12 +44,32 @@ CREATE TABLE IF NOT EXISTS endpoint (
     interface TEXT NOT NULL,
     host_interface TEXT NOT NULL,
     ports TEXT NOT NULL,
+    more TEXT NOT NULL DEFAULT '{}',
     UNIQUE (network_id, address),
     UNIQUE (network_id, container_id)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS sandbox (
+    container_id TEXT PRIMARY KEY,
+    document TEXT NOT NULL
+) STRICT;
 """
-_NETWORK = "id, name, driver, created_at, subnet, gateway, ip_range, internal, attachable, options, labels"
-_ENDPOINT = "id, network_id, container_id, address, prefix_length, gateway, mac, interface, host_interface, ports"
+_NETWORK = "id, name, driver, created_at, subnet, gateway, ip_range, internal, attachable, options, labels, more"
+_ENDPOINT = "id, network_id, container_id, address, prefix_length, gateway, mac, interface, host_interface, ports, more"
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRow:
+    """What is kept of a container's sandbox beside its endpoints, while it runs; only where there is something to keep.
+
+    Attributes:
+        id: the sandbox's.
+        ports: what the user wanted published: it follows the network with the default route.
+        name_servers: where questions go.
+    """
+
+    id: str
+    ports: tuple[PortRequest, ...]
+    name_servers: NameServerWish
 
 
 class Records:
@@ -58,6 +81,10 @@ class Records:
             for statement in SCHEMA.split(";"):
                 if statement.strip():
                     database.execute(statement)
+            for table in ("network", "endpoint"):
+                columns = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+                if "more" not in columns:  # made by an earlier version
+                    database.execute(f"ALTER TABLE {table} ADD COLUMN more TEXT NOT NULL DEFAULT '{{}}'")
 
     def networks(self) -> list[Network]:
         """Return all networks, oldest first."""
@@ -75,6 +102,7 @@ class Records:
                 attachable=bool(row[8]),
                 options=_texts(row[9]),
                 labels=_texts(row[10]),
+                **_known(row[11], _NETWORK_MORE),
             )
             for row in rows
         ]
@@ -93,10 +121,11 @@ class Records:
             int(network.attachable),
             json.dumps(network.options),
             json.dumps(network.labels),
+            json.dumps({name: getattr(network, name) for name in _NETWORK_MORE}),
         )
         with self._database:
             self._database.execute(
-                f"INSERT OR REPLACE INTO network ({_NETWORK}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608 - constant
+                f"INSERT OR REPLACE INTO network ({_NETWORK}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608 - constant
                 values,
             )
 
@@ -122,6 +151,7 @@ class Records:
                     interface=row[7],
                     host_interface=row[8],
                     ports=_ports(row[9]),
+                    **_known(row[10], _ENDPOINT_MORE),
                 ),
             )
             for row in rows
@@ -129,7 +159,6 @@ class Records:
 
     def put_endpoint(self, container_id: str, endpoint: Endpoint) -> None:
         """Write what is about to exist."""
-        ports = [[p.container_port, p.protocol, p.host_ip, p.host_port] for p in endpoint.ports]
         values = (
             endpoint.id,
             endpoint.network_id,
@@ -140,18 +169,100 @@ class Records:
             endpoint.mac,
             endpoint.interface,
             endpoint.host_interface,
-            json.dumps(ports) if ports else "[]",
+            _port_column(endpoint),
+            _more(endpoint),
         )
         with self._database:
             self._database.execute(
-                f"INSERT INTO endpoint ({_ENDPOINT}) VALUES (?,?,?,?,?,?,?,?,?,?)",  # noqa: S608 - constant
+                f"INSERT INTO endpoint ({_ENDPOINT}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608 - constant
                 values,
             )
+
+    def update_endpoint(self, endpoint: Endpoint) -> None:
+        """Replace the ports of an endpoint that is written; one that is not is left alone."""
+        with self._database:
+            self._database.execute("UPDATE endpoint SET ports = ? WHERE id = ?", (_port_column(endpoint), endpoint.id))
 
     def delete_endpoint(self, endpoint_id: str) -> None:
         """Remove the row of what is gone."""
         with self._database:
             self._database.execute("DELETE FROM endpoint WHERE id = ?", (endpoint_id,))
+
+    def sandboxes(self) -> dict[str, SandboxRow]:
+        """Return the kept sandboxes by container id."""
+        rows = self._database.execute("SELECT container_id, document FROM sandbox").fetchall()
+        return {row[0]: _sandbox(row[1]) for row in rows}
+
+    def put_sandbox(self, container_id: str, row: SandboxRow) -> None:
+        """Keep a sandbox."""
+        document = {
+            "id": row.id,
+            "ports": [[p.container_port, p.protocol, p.host_ip, p.first, p.last] for p in row.ports],
+            "servers": row.name_servers.servers,
+            "on_host": row.name_servers.on_host,
+        }
+        with self._database:
+            self._database.execute(
+                "INSERT OR REPLACE INTO sandbox (container_id, document) VALUES (?, ?)",
+                (container_id, json.dumps(document)),
+            )
+
+    def delete_sandbox(self, container_id: str) -> None:
+        """Forget a sandbox; one that is not kept is no error."""
+        with self._database:
+            self._database.execute("DELETE FROM sandbox WHERE container_id = ?", (container_id,))
+
+
+_NETWORK_MORE: dict[str, type] = {
+    **dict.fromkeys(("subnet6", "gateway6", "ip_range6"), str),
+    "auxiliary": dict,
+    "chosen": bool,
+}
+_ENDPOINT_MORE: dict[str, type] = {
+    **dict.fromkeys(("address6", "gateway6", "driver"), str),
+    **dict.fromkeys(("prefix_length6", "priority"), int),
+    **dict.fromkeys(("names", "links"), tuple),
+    "options": dict,
+}
+
+
+def _port_column(endpoint: Endpoint) -> str:
+    ports = [[p.container_port, p.protocol, p.host_ip, p.host_port] for p in endpoint.ports]
+    return json.dumps(ports) if ports else "[]"
+
+
+def _more(endpoint: Endpoint) -> str:
+    """Return the column of what only some endpoints have; most have none of it."""
+    plain = not (endpoint.names or endpoint.address6 or endpoint.options or endpoint.priority)
+    if plain and endpoint.driver == "bridge":
+        return "{}"
+    return json.dumps({name: getattr(endpoint, name) for name in _ENDPOINT_MORE})
+
+
+def _known(column: str, fields: Mapping[str, type]) -> dict[str, Any]:
+    """Return the members of a column that are of the type they ought to be; what is damaged is left out."""
+    try:
+        found = json.loads(column)
+    except ValueError:
+        return {}
+    result: dict[str, Any] = {}
+    for name, kind in fields.items():
+        value = found.get(name) if isinstance(found, dict) else None
+        if kind is tuple and isinstance(value, list):
+            value = tuple(tuple(item) if isinstance(item, list) else item for item in value)
+        if isinstance(value, kind):
+            result[name] = value
+    return result
+
+
+def _sandbox(column: str) -> SandboxRow:
+    try:
+        found = json.loads(column)
+        ports = tuple(PortRequest(int(p), str(proto), str(ip), int(a), int(b)) for p, proto, ip, a, b in found["ports"])
+        servers = NameServerWish(tuple(map(str, found["servers"])), tuple(map(str, found["on_host"])))
+        return SandboxRow(str(found["id"]), ports, servers)
+    except (ValueError, TypeError, KeyError):
+        return SandboxRow("", (), NameServerWish())
 
 
 def _texts(column: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from orlop.errors import (
     ConflictError,
     ForbiddenError,
     InvalidParameterError,
+    NotFoundError,
     OrlopError,
     SystemFailureError,
     UnavailableError,
@@ -19,7 +19,9 @@ from orlop.errors import (
 from orlop.kernel.netlink import NetlinkError
 from orlop.kernel.rtnetlink import LinkStatistics, Rtnetlink
 from orlop.network import networks, sysctl
-from orlop.network.bridge import BridgeDriver, Surroundings
+from orlop.network.attachments import Attachments
+from orlop.network.bridge import BridgeDriver
+from orlop.network.bridge_device import Surroundings
 from orlop.network.catalogue import Catalogue
 from orlop.network.container import ContainerDriver
 from orlop.network.firewall.iptables import IptablesFirewall, is_nf_tables
@@ -29,14 +31,19 @@ from orlop.network.none import NoneDriver
 from orlop.network.pool import NamespaceFactory, NamespacePool
 from orlop.network.ports import PortAllocator, local_port_range
 from orlop.network.records import Records
+from orlop.network.resolvers import Resolvers
+from orlop.network.sandbox import EndpointWish
+from orlop.network.uninterrupted import run_to_end
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    import sqlite3
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from orlop.network.driver import Driver
     from orlop.network.firewall.contract import PortRule
-    from orlop.network.networks import Network, NetworkRequest
+    from orlop.network.networks import Network
     from orlop.network.options import NetworkOptions
+    from orlop.network.requests import NetworkRequest
     from orlop.network.sandbox import AttachRequest, Endpoint, Sandbox
 
 _LINGER = 1.0  # seconds that the kernel gets to remove a dead container's links by itself
@@ -55,12 +62,14 @@ class NetworkService:
         self._records = Records(database)
         self._namespaces = namespaces
         self._catalogue = Catalogue(options, self._records)
-        self._drivers: dict[str, Driver] = {}  # by network id
+        self._drivers: dict[str, Driver | HostDriver | NoneDriver] = {}  # by network id
         self._sandboxes: dict[str, Sandbox] = {}  # by container id
         self._releases: dict[str, asyncio.Task[None]] = {}  # by container id
         self._chores: set[asyncio.Task[None]] = set()
         self._shared = ContainerDriver(self.sandbox)
         self._around: Surroundings | None = None
+        self._resolvers = Resolvers(namespaces)
+        self._attached: Attachments | None = None
         self._watch: RulesWatch | None = None
 
     # --- life ---
@@ -110,12 +119,14 @@ class NetworkService:
             raise
         for network in self._catalogue:
             self._drivers[network.id] = self._driver(network, self._around)
+        self._attached = Attachments(self._around, self._drivers, self._resolvers)
 
     async def _set_up(self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int]) -> None:
         """Make bridges, then rules, then take up containers; forwarding is switched on under the rules only."""
         around = self._surroundings
         bridges = self._make_bridges()
         rules = self._claim(endpoints, running)
+        kept = self._attachments.load(running)
         if around.firewall is not None:
             try:
                 await around.firewall.start([bridge.rules for bridge in bridges], rules)
@@ -124,9 +135,9 @@ class NetworkService:
                 raise UnavailableError(f"{error}; {advice}") from error
         if self._options.ip_forward:
             sysctl.enable_forwarding()
-        await self._reconcile(endpoints, running)
+        await self._reconcile(endpoints, running, kept=kept)
         for bridge in bridges:
-            bridge.route_loopback()
+            bridge.device.route_loopback()
             bridge.remove_strays()
         around.pool.refill_soon()
         if around.firewall is not None:
@@ -141,7 +152,7 @@ class NetworkService:
             if not isinstance(driver, BridgeDriver):
                 continue
             try:
-                driver.create()
+                driver.device.create()
             except SystemFailureError as error:
                 if network.default_bridge:
                     raise
@@ -157,6 +168,7 @@ class NetworkService:
         watch, self._watch = self._watch, None
         if watch is not None:
             await watch.close()
+        self._resolvers.close()
         for chore in list(self._chores):
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
@@ -196,24 +208,99 @@ class NetworkService:
         if request.network.startswith("container:"):
             sandbox = self._shared.attach(request.network.partition(":")[2])
         else:
-            default = "bridge" if self._catalogue.default is not None else "none"
-            network = self.network(default if request.network in ("", "default") else request.network)
-            if network.id not in self._drivers:
-                raise UnavailableError(f"network {network.name} could not be set up when the engine started")
-            if request.address and network.name in networks.BUILTIN:
-                raise InvalidParameterError("user specified IP address is supported on user defined networks only")
+            wishes = self._wishes(request)
             if request.ports:
                 await self.settle()  # a container that just ended may still hold the port
-            sandbox = await self._attach(self._drivers[network.id], container_id, request)
+            sandbox = await self._attachments.attach(container_id, request, wishes)
         self._sandboxes[container_id] = sandbox
         return sandbox
+
+    def _wishes(self, request: AttachRequest) -> list[tuple[Network, EndpointWish]]:
+        """Return the networks that a container wants, each with what it wants of it. Raises OrlopError."""
+        default = "bridge" if self._catalogue.default is not None else "none"
+        found: dict[str, tuple[Network, EndpointWish]] = {}
+        wanted = (EndpointWish(request.network),) if request.endpoints is None else request.endpoints
+        for wish in wanted:
+            network = self.network(default if wish.network in ("", "default") else wish.network)
+            if network.id not in self._drivers:
+                raise UnavailableError(f"network {network.name} could not be set up when the engine started")
+            self.check_wish(network, wish)
+            found[network.id] = network, wish
+        return list(found.values())
+
+    @staticmethod
+    def check_wish(network: Network, wish: EndpointWish) -> None:
+        """Raise an error in Docker's words for what a network cannot give."""
+        if not wish.address and not wish.address6:
+            return
+        if not network.user_defined:
+            raise InvalidParameterError("user specified IP address is supported on user defined networks only")
+        if not network.chosen:
+            raise InvalidParameterError(
+                "user specified IP address is supported only when connecting to networks with user configured subnets"
+            )
+
+    async def connect(self, container_id: str, wish: EndpointWish, *, request: AttachRequest) -> Sandbox:
+        """Join a running container to one more network.
+
+        Args:
+            container_id: whose.
+            wish: the network and what is wanted of it.
+            request: how the container was started: its name, ports and name servers.
+
+        Raises:
+            OrlopError: in Docker's words; nothing was changed.
+        """
+        sandbox = self._running(container_id)
+        network = self.network(wish.network)
+        self.check_wish(network, wish)
+        if sandbox.mode == "container":
+            raise ForbiddenError(
+                "container sharing network namespace with another container or host cannot be connected to any other"
+                " network"
+            )
+        if sandbox.on(network.id) is not None:
+            raise ForbiddenError(
+                f"endpoint with name {request.container_name} already exists in network {network.name}"
+            )
+        work = self._attachments.connect(container_id, sandbox, network, wish, request=request)
+        return await run_to_end(self._keep_changed(container_id, work))
+
+    async def disconnect(self, container_id: str, network: Network, *, request: AttachRequest) -> Endpoint:
+        """Take a running container off a network; returns the endpoint that it had. Raises OrlopError."""
+        sandbox = self._running(container_id)
+        endpoint = sandbox.on(network.id)
+        if endpoint is None:
+            raise ForbiddenError(f"container {container_id} is not connected to network {network.name}")
+        work = self._attachments.disconnect(container_id, sandbox, endpoint, request=request)
+        await run_to_end(self._keep_changed(container_id, work))
+        return endpoint
+
+    async def _keep_changed(self, container_id: str, work: Coroutine[object, object, Sandbox]) -> Sandbox:
+        changed = await work
+        self._sandboxes[container_id] = changed
+        return changed
+
+    def _running(self, container_id: str) -> Sandbox:
+        sandbox = self._sandboxes.get(container_id)
+        if sandbox is None:
+            raise NotFoundError(f"no sandbox present for {container_id}")
+        return sandbox
+
+    def rename(self, container_id: str, old: str, new: str) -> None:
+        """Let the others find a running container by another name."""
+        sandbox = self._sandboxes.get(container_id)
+        if sandbox is not None:
+            self._sandboxes[container_id] = self._attachments.rename(container_id, sandbox, old, new)
 
     def release(self, container_id: str) -> None:
         """Take a container's network down in the background; one that has none is no error."""
         sandbox = self._sandboxes.pop(container_id, None)
         if sandbox is None:
             return
-        task = asyncio.get_running_loop().create_task(self._release(sandbox), name=f"release {container_id:.12}")
+        task = asyncio.get_running_loop().create_task(
+            self._release(container_id, sandbox), name=f"release {container_id:.12}"
+        )
         self._releases[container_id] = task
         task.add_done_callback(lambda _: self._releases.pop(container_id, None))
 
@@ -284,12 +371,14 @@ class NetworkService:
         driver = BridgeDriver(network, around)
         self._catalogue.add(network)
         try:
-            driver.create()
+            driver.device.create()
             if around.firewall is not None:
                 await around.firewall.add_bridge(driver.rules)
-            driver.route_loopback()
+            driver.device.route_loopback()
+            if network.subnet6 and self._options.ip_forward:
+                sysctl.enable_forwarding6()
         except BaseException:
-            driver.remove()
+            driver.device.remove()
             self._catalogue.remove(network)
             raise
         self._drivers[network.id] = driver
@@ -311,7 +400,7 @@ class NetworkService:
             )
         driver = self._drivers.pop(network.id, None)
         if isinstance(driver, BridgeDriver):
-            driver.remove()
+            driver.device.remove()
             if self._surroundings.firewall is not None:
                 await self._surroundings.firewall.remove_bridge(network.bridge_name)
         self._catalogue.remove(network)
@@ -319,19 +408,19 @@ class NetworkService:
 
     # --- parts ---
 
-    async def _attach(self, driver: Driver, container_id: str, request: AttachRequest) -> Sandbox:
-        try:
-            return await driver.attach(container_id, request)
-        except (OSError, sqlite3.Error) as error:
-            raise SystemFailureError(f"failed to set up container networking: {error}") from error
-
     @property
     def _surroundings(self) -> Surroundings:
         if self._around is None:
             raise RuntimeError("the network service was not started")
         return self._around
 
-    def _driver(self, network: Network, around: Surroundings) -> Driver:
+    @property
+    def _attachments(self) -> Attachments:
+        if self._attached is None:
+            raise RuntimeError("the network service was not started")
+        return self._attached
+
+    def _driver(self, network: Network, around: Surroundings) -> Driver | HostDriver | NoneDriver:
         if network.driver == "host":
             return HostDriver(network, self._records)
         if network.driver == "null":
@@ -351,8 +440,11 @@ class NetworkService:
                     rules[endpoint.id] = found
         return rules
 
-    async def _reconcile(self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int]) -> None:
+    async def _reconcile(
+        self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int], *, kept: Sequence[str]
+    ) -> None:
         """Take up the running containers; remove what rows of all others stand for."""
+        alive: dict[str, list[Endpoint]] = {container_id: [] for container_id in kept}
         for container_id, row in endpoints:
             driver, network = self._drivers.get(row.network_id), self._catalogue.get(row.network_id)
             if network is not None and driver is None:
@@ -361,35 +453,32 @@ class NetworkService:
                 self._records.delete_endpoint(row.id)
                 continue
             endpoint = replace(row, network_name=network.name)
-            if container_id not in running:
-                await driver.discard(endpoint)
-                if isinstance(driver, BridgeDriver):
-                    driver.delete_link(endpoint)
+            if container_id in running:
+                alive.setdefault(container_id, []).append(endpoint)
                 continue
+            await driver.leave(endpoint)
+            if not isinstance(driver, HostDriver | NoneDriver):
+                await asyncio.to_thread(driver.delete_link, endpoint)
+        for container_id, own in alive.items():
             try:
-                self._sandboxes[container_id] = await driver.adopt(container_id, endpoint, running[container_id])
-            except OrlopError as error:
+                self._sandboxes[container_id] = await self._attachments.adopt(container_id, own, running[container_id])
+            except (OrlopError, OSError) as error:
                 _log.warning("cannot take up the network of container %.12s: %s", container_id, error)
 
-    async def _release(self, sandbox: Sandbox) -> None:
+    async def _release(self, container_id: str, sandbox: Sandbox) -> None:
         if sandbox.mode == "container":
             self._shared.release(sandbox)
             return
-        for endpoint in sandbox.endpoints:
-            driver = self._drivers.get(endpoint.network_id)
-            if driver is None:
-                continue
-            try:
-                await driver.release(sandbox)
-            except Exception:  # noqa: BLE001 - nobody waits for this; the next start cleans up after it
-                _log.exception("cannot take down endpoint %.12s", endpoint.id)
-            if isinstance(driver, BridgeDriver):
+        try:
+            for driver, endpoint in await self._attachments.release(container_id, sandbox):
                 self._chore(self._remove_link_later(driver, endpoint))
+        except Exception:  # noqa: BLE001 - nobody waits for this; the next start cleans up after it
+            _log.exception("cannot take down the network of container %.12s", container_id)
 
-    async def _remove_link_later(self, driver: BridgeDriver, endpoint: Endpoint) -> None:
+    async def _remove_link_later(self, driver: Driver, endpoint: Endpoint) -> None:
         """Remove a link whose namespace something else keeps alive; mostly the kernel was faster."""
         await asyncio.sleep(_LINGER)
-        driver.delete_link(endpoint)
+        await asyncio.to_thread(driver.delete_link, endpoint)
 
     def _chore(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -31,13 +31,13 @@ def write_setting(path: str, value: str) -> None:
         os.close(fd)
 
 
-def protect_bridge(name: str) -> None:
-    """Set what a bridge of IPv4 containers needs; ``name`` has been checked.
+def protect_bridge(name: str, *, ipv6: bool) -> None:
+    """Set what a bridge needs before it is up; ``name`` has been checked.
 
-    No IPv6 and no router advertisements from containers (threats.md G1).
+    No router advertisements from containers, and no IPv6 unless the network has it (threats.md G1).
     """
     write_setting(f"ipv6/conf/{name}/accept_ra", "0")
-    write_setting(f"ipv6/conf/{name}/disable_ipv6", "1")
+    write_setting(f"ipv6/conf/{name}/disable_ipv6", "0" if ipv6 else "1")
 
 
 def route_loopback(name: str) -> None:
@@ -57,3 +57,22 @@ def enable_forwarding() -> None:
     """Switch IPv4 forwarding on, unless it is: writing it resets other settings of all interfaces."""
     if forwarding_is_off():
         write_setting("ipv4/ip_forward", "1")
+
+
+def forwarding6_is_off() -> bool:
+    """Whether the host does not forward IPv6 packets."""
+    return read_setting("ipv6/conf/all/forwarding") == "0"
+
+
+def enable_forwarding6() -> None:
+    """Switch IPv6 forwarding on, unless it is, and keep the routes that the host itself learns from its routers.
+
+    An interface that forwards takes no router advertisements unless ``accept_ra`` is 2 (ip-sysctl.rst).
+    """
+    if not forwarding6_is_off():
+        return
+    for name in os.listdir(f"{_ROOT}/ipv6/conf"):
+        if name not in ("all", "default") and read_setting(f"ipv6/conf/{name}/accept_ra") == "1":
+            write_setting(f"ipv6/conf/{name}/accept_ra", "2")
+    write_setting("ipv6/conf/default/forwarding", "1")
+    write_setting("ipv6/conf/all/forwarding", "1")

@@ -9,7 +9,8 @@ import os
 
 from orlop.errors import ConflictError, InvalidParameterError
 from orlop.kernel import process as k
-from orlop.kernel.rtnetlink import RT_SCOPE_UNIVERSE, Rtnetlink, add_address, set_link
+from orlop.kernel.rtnetlink import Rtnetlink, add_address, set_link
+from orlop.kernel.rtnetlink.addresses import RT_SCOPE_UNIVERSE
 from orlop.kernel.syscall import SyscallError
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import suppress

@@ -1,4 +1,10 @@
-"""Network namespaces for the engine, which never enters one: made, or opened by pidfd, in a child and sent back."""
+"""Network namespaces for the engine, which never enters one: made, or opened by a descriptor, in a child and sent back.
+
+A child also opens sockets inside and writes the namespace's settings, as the message asks:
+
+    {"op": "netns", "sockets": [...]}                                   -> descriptors: namespace, sockets
+    {"op": "netns-of", "sockets": [...], "settings": {path: value}} fd  -> likewise; fd is a pidfd or a namespace
+"""
 
 from __future__ import annotations
 
@@ -11,45 +17,90 @@ from orlop.primitives.owned_fd import OwnedFd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from orlop.primitives.channel import Channel
     from orlop.runtime.cgroups import Hierarchies
-    from orlop.spec.json import JsonObject
+    from orlop.spec.json import JsonObject, JsonValue
 
-NETLINK_ROUTE = 0
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
+RESOLVER_ADDRESS = "127.0.0.11"
+_IP_FREEBIND = 15
+_BACKLOG = 16
 # What a new namespace starts with: IPv6 only where a network brings it (threats.md G1), and Docker's two
 # conveniences for programs without CAP_NET_BIND_SERVICE and CAP_NET_RAW.
-_SYSCTLS = (
-    ("net/ipv6/conf/default/disable_ipv6", "1"),
-    ("net/ipv6/conf/default/accept_ra", "0"),
-    ("net/ipv6/conf/all/accept_ra", "0"),
-    ("net/ipv4/ip_unprivileged_port_start", "0"),
-    ("net/ipv4/ping_group_range", "0 2147483647"),
-)
+_SYSCTLS = {
+    "ipv6/conf/default/disable_ipv6": "1",
+    "ipv6/conf/default/accept_ra": "0",
+    "ipv6/conf/all/accept_ra": "0",
+    "ipv4/ip_unprivileged_port_start": "0",
+    "ipv4/ping_group_range": "0 2147483647",
+}
+_MOST_SOCKETS = 24
 
 
-def answer_new_namespace(reply: Channel, _message: JsonObject, _fds: list[OwnedFd], _: Hierarchies) -> None:
-    """Operation ``netns``: a fresh namespace and a netlink socket inside it."""
+def answer_new_namespace(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _: Hierarchies) -> None:
+    """Operation ``netns``: a fresh namespace and sockets inside it."""
     unshare(CLONE_NEWNET)
-    for name, value in _SYSCTLS:
-        try:
-            fd = os.open(f"/proc/sys/{name}", os.O_WRONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue  # a kernel without IPv6
-        with OwnedFd(fd):
-            os.write(fd, value.encode())
-    _answer(reply)
+    write_settings(_SYSCTLS)
+    _answer(reply, message)
 
 
-def answer_namespace_of(reply: Channel, _message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
+def answer_namespace_of(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
     """Operation ``netns-of``: the namespace of the process behind the pidfd."""
     if len(fds) != 1:
         raise InvalidParameterError("netns-of takes one pidfd")
     setns(fds[0].fileno(), CLONE_NEWNET)
-    _answer(reply)
+    settings = message.get("settings")
+    if isinstance(settings, dict):
+        write_settings({name: str(value) for name, value in settings.items()})
+    _answer(reply, message)
 
 
-def _answer(reply: Channel) -> None:
-    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+def write_settings(settings: Mapping[str, str]) -> None:
+    """Write files below /proc/sys/net of the calling thread's namespace; what the kernel lacks is left out."""
+    for name, value in settings.items():
+        if ".." in name or name.startswith("/"):
+            raise InvalidParameterError(f"not a network setting: {name}")
+        try:
+            fd = os.open(f"/proc/sys/net/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # a kernel without IPv6
+        with OwnedFd(fd):
+            os.write(fd, value.encode())
+
+
+def open_sockets(kinds: Iterable[JsonValue]) -> list[socket.socket]:
+    """Open sockets in the calling thread's namespace.
+
+    Args:
+        kinds: "route" and "netfilter" (netlink); "udp4", "udp6", "tcp4", "tcp6", bound to nothing; "resolver-udp" and
+            "resolver-tcp", bound to the resolver's address, and with "-53" behind to its well-known port.
+    """
+    return [_open_socket(str(kind)) for kind in kinds]
+
+
+def _open_socket(kind: str) -> socket.socket:
+    if kind in ("route", "netfilter"):
+        protocol = NETLINK_ROUTE if kind == "route" else NETLINK_NETFILTER
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    udp = "udp" in kind
+    family = socket.AF_INET6 if kind.endswith("6") else socket.AF_INET
+    made = socket.socket(family, (socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) | socket.SOCK_CLOEXEC)
+    if kind.startswith("resolver-"):
+        made.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # loopback may be down yet
+        made.bind((RESOLVER_ADDRESS, 53 if kind.endswith("-53") else 0))
+        if not udp:
+            made.listen(_BACKLOG)
+    return made
+
+
+def _answer(reply: Channel, message: JsonObject) -> None:
+    kinds = message.get("sockets")
+    if not isinstance(kinds, list) or len(kinds) > _MOST_SOCKETS:
+        raise InvalidParameterError("sockets is a list of kinds")
+    sockets = open_sockets(kinds)
     with OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
-        reply.send({"ok": True}, [namespace.fileno(), netlink.fileno()])
-    netlink.close()
+        reply.send({"ok": True}, [namespace.fileno(), *(made.fileno() for made in sockets)])
+    for made in sockets:
+        made.close()

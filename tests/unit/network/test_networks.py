@@ -7,19 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from orlop.errors import ForbiddenError, InvalidParameterError, OrlopError, UnsupportedError
-from orlop.network.networks import (
-    OPTION_BRIDGE_NAME,
-    OPTION_HOST_BINDING,
-    OPTION_ICC,
-    OPTION_MTU,
-    Network,
-    NetworkRequest,
-    check_request,
-    check_subnet,
-)
+from orlop.errors import ForbiddenError, InvalidParameterError, NotFoundError, OrlopError
+from orlop.network.networks import OPTION_BRIDGE_NAME, OPTION_HOST_BINDING, OPTION_ICC, OPTION_MTU, Network
 from orlop.network.options import AddressPool, NetworkOptions, check_bip, check_interface_name
 from orlop.network.records import Records
+from orlop.network.requests import NetworkRequest, PoolRequest, check_pools, check_request
 from orlop.network.sandbox import Endpoint
 from orlop.spec.ports import PortBinding
 
@@ -69,36 +61,49 @@ def test_good_options():
     check_request(
         NetworkRequest("n.1-x_", options={OPTION_ICC: "false", OPTION_MTU: "9000", OPTION_BRIDGE_NAME: "br9"})
     )
-    with pytest.raises(UnsupportedError, match="network driver is not supported yet: macvlan"):
-        check_request(NetworkRequest("n", driver="macvlan"))
+    with pytest.raises(NotFoundError, match='plugin "nosuch" not found'):
+        check_request(NetworkRequest("n", driver="nosuch"))
+    with pytest.raises(ForbiddenError, match='only one instance of "host" network is allowed'):
+        check_request(NetworkRequest("n", driver="host"))
 
 
 @pytest.mark.parametrize(
-    ("request_", "message"),
+    ("pool", "message"),
     [
-        (NetworkRequest("n", subnet="10.0.0.1/24"), "invalid CIDR block notation"),
-        (NetworkRequest("n", subnet="10.0.0.0/24 -j X"), "invalid CIDR block notation"),
-        (NetworkRequest("n", subnet="10.0.0.0/31"), "no room for containers"),
-        (NetworkRequest("n", subnet="10.0.0.0/24", gateway="10.0.1.1"), "no matching subnet for gateway 10.0.1.1"),
-        (NetworkRequest("n", subnet="10.0.0.0/24", gateway="10.0.0.255"), "no matching subnet for gateway"),
-        (NetworkRequest("n", subnet="10.0.0.0/24", gateway="x"), "invalid gateway x"),
-        (NetworkRequest("n", subnet="10.0.0.0/24", ip_range="10.0.1.0/25"), "no matching subnet for range"),
-        (NetworkRequest("n", subnet="10.0.0.0/24", ip_range="10.0.0.1/25"), "invalid ip-range"),
-        (NetworkRequest("n", gateway="10.0.0.1"), "needs a subnet"),
+        (PoolRequest(subnet="10.0.0.1/24"), "invalid subnet 10.0.0.1/24: it should be 10.0.0.0/24"),
+        (PoolRequest(subnet="10.0.0.0/24 -j X"), "invalid CIDR block notation"),
+        (PoolRequest(subnet="10.0.0.0/31"), "no room for containers"),
+        (
+            PoolRequest(subnet="10.0.0.0/24", gateway="10.0.1.1"),
+            "invalid gateway 10.0.1.1: parent subnet 10.0.0.0/24 doesn't",
+        ),
+        (PoolRequest(subnet="10.0.0.0/24", gateway="10.0.0.255"), "invalid gateway 10.0.0.255"),
+        (PoolRequest(subnet="10.0.0.0/24", gateway="x"), "invalid gateway x"),
+        (PoolRequest(subnet="10.0.0.0/24", ip_range="10.0.1.0/25"), "doesn't contain ip-range"),
+        (PoolRequest(subnet="10.0.0.0/24", ip_range="10.0.0.1/25"), "invalid ip-range"),
+        (PoolRequest(gateway="10.0.0.1"), "invalid CIDR block notation"),
     ],
 )
-def test_bad_subnets(request_: NetworkRequest, message: str):
+def test_bad_subnets(pool: PoolRequest, message: str):
     with pytest.raises(InvalidParameterError, match=message):
-        check_subnet(request_)
+        check_pools(NetworkRequest("n", pools=(pool,)))
 
 
 def test_subnets():
-    assert check_subnet(NetworkRequest("n")) is None
-    chosen = check_subnet(NetworkRequest("n", subnet="10.0.0.0/24"))
-    assert chosen is not None
-    assert [str(part) for part in chosen] == ["10.0.0.0/24", "10.0.0.1"]
-    with pytest.raises(UnsupportedError, match="IPv6 subnets are not supported yet"):
-        check_subnet(NetworkRequest("n", subnet="fd00::/64"))
+    assert check_pools(NetworkRequest("n")) == {}
+    both = (
+        PoolRequest("10.0.0.0/24", auxiliary={"router": "10.0.0.9"}),
+        PoolRequest("fd00::/64", ip_range="fd00::/80"),
+    )
+    chosen = check_pools(NetworkRequest("n", pools=both, ipv6=True))
+    assert {version: (str(pool.subnet), str(pool.gateway)) for version, pool in chosen.items()} == {
+        4: ("10.0.0.0/24", "10.0.0.1"),
+        6: ("fd00::/64", "fd00::1"),
+    }
+    assert chosen[4].auxiliary == {"router": "10.0.0.9"}
+    assert 6 not in check_pools(NetworkRequest("n", pools=both))  # without --ipv6 it is left aside
+    with pytest.raises(ForbiddenError, match="bridge driver doesn't support multiple subnets"):
+        check_pools(NetworkRequest("n", pools=(PoolRequest("10.0.0.0/24"), PoolRequest("10.1.0.0/24"))))
 
 
 @pytest.mark.parametrize(

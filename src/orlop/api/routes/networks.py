@@ -8,8 +8,9 @@ import msgspec
 
 from orlop.api.call import Call, Route
 from orlop.api.responses import empty, json_response
-from orlop.errors import InvalidParameterError, UnsupportedError
-from orlop.network.networks import NetworkRequest
+from orlop.errors import InvalidParameterError, NotFoundError, UnsupportedError
+from orlop.network.requests import NetworkRequest, PoolRequest
+from orlop.spec.docker.containers import Document, EndpointConfig, decode
 from orlop.spec.timestamps import rfc3339_nano
 
 if TYPE_CHECKING:
@@ -59,34 +60,47 @@ class NetworkCreate(msgspec.Struct, rename="pascal"):
             InvalidParameterError, UnsupportedError: what cannot be.
         """
         if not self.name:
-            raise InvalidParameterError("network name cannot be empty")
+            raise InvalidParameterError("invalid name: ")
         ipam = self.ipam or _Ipam()
-        ranges = ipam.config or []
+        if ipam.driver not in ("", "default"):
+            raise NotFoundError(f'plugin "{ipam.driver}" not found')
         for refused, what in (
             (self.scope not in ("", "local"), f"network scope {self.scope}"),
             (self.ingress, "ingress networks"),
             (self.enable_ipv6, "IPv6 networks"),
-            (self.enable_ipv4 is False, "networks without IPv4"),
             (self.config_only or bool((self.config_from or {}).get("Network")), "configuration-only networks"),
-            (ipam.driver not in ("", "default"), f"IPAM driver {ipam.driver}"),
             (bool(ipam.options), "IPAM options"),
-            (len(ranges) > 1, "networks with several subnets"),
-            (any(entry.auxiliary_addresses for entry in ranges), "auxiliary addresses"),
         ):
             if refused:
-                raise UnsupportedError(f"{what} are not supported yet" if what[-1] == "s" else f"not supported: {what}")
-        chosen = ranges[0] if ranges else _Range()
+                raise UnsupportedError(f"{what} are not supported" if what[-1] == "s" else f"not supported: {what}")
         return NetworkRequest(
             name=self.name,
             driver=self.driver or "bridge",
-            subnet=chosen.subnet,
-            gateway=chosen.gateway,
-            ip_range=chosen.ip_range,
+            pools=tuple(
+                PoolRequest(entry.subnet, entry.gateway, entry.ip_range, entry.auxiliary_addresses or {})
+                for entry in ipam.config or ()
+            ),
+            ipv4=self.enable_ipv4 is not False,
+            ipv6=bool(self.enable_ipv6),
             internal=self.internal,
             attachable=self.attachable,
             options=self.options or {},
             labels=self.labels or {},
         )
+
+
+class NetworkConnect(Document, frozen=True):
+    """``POST /networks/{name}/connect``."""
+
+    container: str = ""
+    endpoint_config: EndpointConfig | None = None
+
+
+class NetworkDisconnect(Document, frozen=True):
+    """``POST /networks/{name}/disconnect``."""
+
+    container: str = ""
+    force: bool = False
 
 
 def routes(networks: NetworkCatalogue) -> list[Route]:
@@ -115,8 +129,14 @@ def routes(networks: NetworkCatalogue) -> list[Route]:
         return json_response({"NetworksDeleted": await networks.prune(call.filters()) or None})
 
     async def connect(call: Call) -> web.Response:
-        networks.get(call.variables["name"])
-        raise UnsupportedError("connecting a container to a further network is not supported yet")
+        body = decode(await call.body_object(), NetworkConnect)
+        await networks.connector.connect(call.variables["name"], body.container, body.endpoint_config)
+        return empty(200)
+
+    async def disconnect(call: Call) -> web.Response:
+        body = decode(await call.body_object(), NetworkDisconnect)
+        await networks.connector.disconnect(call.variables["name"], body.container, force=body.force)
+        return empty(200)
 
     return [
         Route("GET", "/networks", listing),
@@ -126,7 +146,7 @@ def routes(networks: NetworkCatalogue) -> list[Route]:
         Route("GET", "/networks/{name}", inspect),
         Route("DELETE", "/networks/{name}", remove),
         Route("POST", "/networks/{name}/connect", connect),
-        Route("POST", "/networks/{name}/disconnect", connect),
+        Route("POST", "/networks/{name}/disconnect", disconnect),
     ]
 
 
@@ -137,11 +157,7 @@ def document(
     version: tuple[int, int],
 ) -> dict[str, object]:
     """Return the API's document of a network with the containers on it, each with its name."""
-    configuration: list[dict[str, str]] | None = None
-    if network.subnet:
-        configuration = [{"Subnet": network.subnet, "Gateway": network.gateway}]
-        if network.ip_range:
-            configuration[0]["IPRange"] = network.ip_range
+    configuration = _pools(network) or None
     builtin = network.name in ("bridge", "host", "none")
     return {
         "Name": network.name,
@@ -149,8 +165,8 @@ def document(
         "Created": rfc3339_nano(network.created_at),
         "Scope": "local",
         "Driver": network.driver,
-        **({"EnableIPv4": True} if version >= (1, 48) else {}),
-        "EnableIPv6": False,
+        **({"EnableIPv4": bool(network.subnet) or network.driver != "bridge"} if version >= (1, 48) else {}),
+        "EnableIPv6": bool(network.subnet6),
         "IPAM": {"Driver": "default", "Options": None if builtin else {}, "Config": configuration},
         "Internal": network.internal,
         "Attachable": network.attachable,
@@ -163,10 +179,31 @@ def document(
                 "EndpointID": endpoint.id,
                 "MacAddress": endpoint.mac,
                 "IPv4Address": f"{endpoint.address}/{endpoint.prefix_length}" if endpoint.address else "",
-                "IPv6Address": "",
+                "IPv6Address": f"{endpoint.address6}/{endpoint.prefix_length6}" if endpoint.address6 else "",
             }
             for container_id, (name, endpoint) in endpoints.items()
         },
         "Options": network.options,
         "Labels": network.labels,
     }
+
+
+def _pools(network: Network) -> list[dict[str, object]]:
+    """Return ``IPAM.Config``."""
+    pools: list[dict[str, object]] = []
+    for version, subnet, gateway, ip_range in (
+        (4, network.subnet, network.gateway, network.ip_range),
+        (6, network.subnet6, network.gateway6, network.ip_range6),
+    ):
+        if not subnet:
+            continue
+        pool: dict[str, object] = {"Subnet": subnet}
+        if ip_range:
+            pool["IPRange"] = ip_range
+        if gateway:
+            pool["Gateway"] = gateway
+        own = {name: text for name, text in network.auxiliary.items() if (":" in text) == (version == 6)}
+        if own:
+            pool["AuxiliaryAddresses"] = own
+        pools.append(pool)
+    return pools

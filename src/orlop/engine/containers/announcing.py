@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from orlop.engine.events import Events
     from orlop.network.sandbox import Sandbox
 
-_DRIVERS = {"none": "null"}
-
 
 def announce_use(events: Events, container: Container, sandbox: Sandbox | None) -> None:
     """Tell that a container that starts was connected to its networks, and its volumes mounted."""
@@ -39,6 +37,5 @@ def _tell_networks(events: Events, action: str, container: Container, sandbox: S
     if sandbox is None or sandbox.mode == "container":
         return
     for endpoint in sandbox.endpoints:
-        kind = _DRIVERS.get(sandbox.mode, sandbox.mode)
-        attributes = {"container": container.id, "name": endpoint.network_name, "type": kind}
+        attributes = {"container": container.id, "name": endpoint.network_name, "type": endpoint.driver}
         events.publish("network", action, endpoint.network_id, attributes)

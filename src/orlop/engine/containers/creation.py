@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from orlop.engine.containers.endpoint_settings import check_endpoint
 from orlop.engine.containers.limits import check_limits
+from orlop.engine.containers.links import check_links
 from orlop.engine.containers.log_target import check_log_config
 from orlop.engine.containers.mounts import resolve_mounts
 from orlop.engine.containers.oci_config import Surroundings, masked_paths, oci_config, readonly_paths
@@ -19,7 +21,7 @@ from orlop.engine.containers.platforms import require_platform
 from orlop.engine.containers.records import Definition
 from orlop.engine.containers.refusals import refuse_unsupported, require_host_modes_agree
 from orlop.engine.containers.remapping import refuse_with_remapping
-from orlop.errors import InvalidParameterError, NotFoundError
+from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
 from orlop.kernel.rlimit import NUMBERS as RLIMITS
 from orlop.runtime.security.sysctl import check_sysctls
 from orlop.runtime.users import validate_user
@@ -104,6 +106,7 @@ class Creator:
         require_platform(platform, request.config.image, image.config)
         container_id = generate_id()
         host = self._complete_host(request)
+        host = msgspec.structs.replace(host, links=check_links(host, self._directory))
         config = self._complete_config(request.config, image.config.config, container_id, host=host)
         arguments = (*(config.entrypoint or ()), *(config.cmd or ()))
         if not arguments:
@@ -208,14 +211,34 @@ class Creator:
         host: HostConfig,
         wanted: dict[str, EndpointConfig | None],
     ) -> dict[str, EndpointConfig | None]:
+        """Return what the user asked of each network, the main one first.
+
+        An unknown network is told at start, as dockerd does: clients take a 404 here for a missing image and pull.
+        """
         mode = host.network_mode
-        if len(wanted) > 1:
-            raise InvalidParameterError("container cannot be connected to more than one network at creation")
         if mode.startswith("container:"):
             return {}
-        # An unknown network is told at start, as dockerd does: clients take a 404 here for a missing image and pull.
-        own = wanted.get(mode) or wanted.get("default") or next(iter(wanted.values()), None)
-        return {mode: own}
+        named: dict[str, EndpointConfig | None] = {}
+        for given, endpoint in wanted.items():
+            name = self._network_name(mode if given == "default" else given)
+            check_endpoint(name, endpoint)
+            named[name] = endpoint
+        main = self._network_name(mode)
+        if mode in ("host", "none"):
+            if len(named.keys() - {main}) > 0:
+                raise InvalidParameterError(
+                    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+                )
+        elif named and main == "bridge" and main not in named:
+            return named  # only what was named is joined, whatever the mode says (dockerd)
+        return {main: named.pop(main, None), **named}
+
+    def _network_name(self, name_or_id: str) -> str:
+        """Return a network's name; what is not known stays as it was written."""
+        try:
+            return str(getattr(self._networks.network(name_or_id), "name", name_or_id))
+        except OrlopError:
+            return name_or_id
 
     def _warnings(self, host: HostConfig) -> list[str]:
         warnings = []

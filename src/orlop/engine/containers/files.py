@@ -6,18 +6,48 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from orlop.network.hosts import host_mode_hosts, hostname_content, hosts_content, resolv_content
+from orlop.engine.containers.endpoint_settings import name_server_wish
+from orlop.network.hosts import (
+    change_own_addresses,
+    host_mode_hosts,
+    host_nameservers,
+    hostname_content,
+    hosts_content,
+    internal_resolv_content,
+    resolv_content,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from orlop.engine.containers.records import Definition
     from orlop.engine.containers.settings import Settings
-    from orlop.network.sandbox import Sandbox
+    from orlop.network.sandbox import NameServerWish, Sandbox
 
 TARGETS = {"resolv.conf": "/etc/resolv.conf", "hostname": "/etc/hostname", "hosts": "/etc/hosts"}
 
 
-def write_files(settings: Settings, definition: Definition, sandbox: Sandbox, *, gateway: str) -> dict[str, str]:
+def name_servers(settings: Settings, definition: Definition) -> NameServerWish:
+    """Return where the questions go that a container's networks cannot answer."""
+    return name_server_wish(host_nameservers(_read("/etc/resolv.conf")), definition.host.dns or settings.dns)
+
+
+def write_files(
+    settings: Settings,
+    definition: Definition,
+    sandbox: Sandbox,
+    *,
+    gateway: str,
+    links: Sequence[tuple[str, str]] = (),
+) -> dict[str, str]:
     """Write the three files; returns container path to host path.
+
+    Args:
+        settings: the engine's.
+        definition: the container's.
+        sandbox: the networks that it is on.
+        gateway: what ``host-gateway`` means.
+        links: (address, names) of legacy links.
 
     They are written at each start, because the address may have changed. The inode stays: it is what is bound.
     """
@@ -31,21 +61,58 @@ def write_files(settings: Settings, definition: Definition, sandbox: Sandbox, *,
         hosts = hosts_content(
             hostname=config.hostname,
             domainname=config.domainname,
-            addresses=[endpoint.address for endpoint in sandbox.endpoints if endpoint.address],
+            addresses=_addresses(sandbox),
+            links=links,
             extra=extra,
             gateway=gateway if sandbox.endpoints and sandbox.mode == "bridge" else "",
         )
-    resolv = resolv_content(
-        _read("/etc/resolv.conf"),
-        nameservers=host.dns or settings.dns,
-        search=host.dns_search or settings.dns_search,
-        options=host.dns_options or settings.dns_options,
-        keep_loopback=on_host,
-    )
+    resolv = _resolv(settings, definition, sandbox)
     contents = {"resolv.conf": resolv, "hostname": hostname_content(config.hostname), "hosts": hosts}
     for name, text in contents.items():
         _write(f"{directory}/{name}", text)
     return {TARGETS[name]: f"{directory}/{name}" for name in contents}
+
+
+def rewrite_files(settings: Settings, definition: Definition, before: Sandbox | None, after: Sandbox | None) -> None:
+    """Bring the files of a running container in step with its networks; what the user wrote into them stays."""
+    if before is None or after is None:
+        return
+    directory = settings.container_dir(definition.id)
+    hosts = _read(f"{directory}/hosts")
+    old, new = _addresses(before), _addresses(after)
+    changed = change_own_addresses(
+        hosts,
+        gone=[address for address in old if address not in new],
+        new=[address for address in new if address not in old],
+        hostname=definition.config.hostname,
+        domainname=definition.config.domainname,
+    )
+    if changed != hosts:
+        _write(f"{directory}/hosts", changed)
+    resolv = _read(f"{directory}/resolv.conf")
+    untouched = resolv == _resolv(settings, definition, before)
+    if after.name_server != before.name_server and untouched:
+        _write(f"{directory}/resolv.conf", _resolv(settings, definition, after))
+
+
+def _resolv(settings: Settings, definition: Definition, sandbox: Sandbox) -> str:
+    host = definition.host
+    search = host.dns_search or settings.dns_search
+    options = host.dns_options or settings.dns_options
+    if sandbox.name_server:
+        return internal_resolv_content(_read("/etc/resolv.conf"), search=search, options=options)
+    return resolv_content(
+        _read("/etc/resolv.conf"),
+        nameservers=host.dns or settings.dns,
+        search=search,
+        options=options,
+        keep_loopback=sandbox.mode == "host",
+    )
+
+
+def _addresses(sandbox: Sandbox) -> list[str]:
+    texts = (text for endpoint in sandbox.endpoints for text in (endpoint.address, endpoint.address6))
+    return [text for text in texts if text]
 
 
 def existing_files(directory: str) -> dict[str, str]:

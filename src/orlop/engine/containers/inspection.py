@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from orlop.engine.containers.links import shown_links
 from orlop.engine.containers.log_target import log_path
 from orlop.spec.docker.containers import document_of
 from orlop.spec.docker.times import rfc3339
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from orlop.engine.containers.records import Definition, MountPoint
     from orlop.engine.containers.settings import Settings
     from orlop.network.sandbox import Endpoint, Sandbox
-    from orlop.spec.docker.containers import EndpointConfig
+    from orlop.spec.docker.containers import EndpointConfig, IpamConfig
     from orlop.spec.json import JsonObject
 
 # Members that Go leaves out when they are empty (omitempty).
@@ -53,6 +54,7 @@ def host_document(definition: Definition) -> JsonObject:
             del document[name]
     if definition.host.privileged:
         document["MaskedPaths"] = document["ReadonlyPaths"] = None
+    document["Links"] = cast("JsonValue", shown_links(definition))
     for name in ("PortBindings",):
         if document[name] is None:
             document[name] = {}
@@ -114,8 +116,8 @@ def endpoint_document(wanted: EndpointConfig | None, endpoint: Endpoint | None, 
     """Return one entry of ``Networks``."""
     ipam = wanted.ipam_config if wanted is not None else None
     return {
-        "IPAMConfig": cast("JsonValue", None if ipam is None else document_of(ipam)),
-        "Links": None,
+        "IPAMConfig": cast("JsonValue", None if ipam is None else _chosen_addresses(ipam)),
+        "Links": cast("JsonValue", wanted.links if wanted is not None else None),
         "Aliases": cast("JsonValue", wanted.aliases if wanted is not None else None),
         "MacAddress": endpoint.mac if endpoint else "",
         "NetworkID": endpoint.network_id if endpoint else network_id,
@@ -123,12 +125,17 @@ def endpoint_document(wanted: EndpointConfig | None, endpoint: Endpoint | None, 
         "Gateway": endpoint.gateway if endpoint else "",
         "IPAddress": endpoint.address if endpoint else "",
         "IPPrefixLen": endpoint.prefix_length if endpoint else 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": endpoint.gateway6 if endpoint else "",
+        "GlobalIPv6Address": endpoint.address6 if endpoint else "",
+        "GlobalIPv6PrefixLen": endpoint.prefix_length6 if endpoint else 0,
         "DriverOpts": cast("JsonValue", wanted.driver_opts if wanted is not None else None),
-        "DNSNames": None,
+        "DNSNames": list[JsonValue](endpoint.names) if endpoint and endpoint.names else None,
     }
+
+
+def _chosen_addresses(ipam: IpamConfig) -> JsonObject:
+    """Return ``IPAMConfig``, whose empty members Go leaves out."""
+    return {name: value for name, value in document_of(ipam).items() if value}
 
 
 def networks_document(container: Container, sandbox: Sandbox | None, network_ids: dict[str, str]) -> JsonObject:
@@ -158,11 +165,11 @@ def network_document(container: Container, sandbox: Sandbox | None, network_ids:
         "SecondaryIPv6Addresses": None,
         "EndpointID": main.id if main else "",
         "Gateway": main.gateway if main else "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "GlobalIPv6Address": main.address6 if main else "",
+        "GlobalIPv6PrefixLen": main.prefix_length6 if main else 0,
         "IPAddress": main.address if main else "",
         "IPPrefixLen": main.prefix_length if main else 0,
-        "IPv6Gateway": "",
+        "IPv6Gateway": main.gateway6 if main else "",
         "MacAddress": main.mac if main else "",
         "Networks": networks_document(container, sandbox, network_ids),
     }

@@ -7,9 +7,12 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec.structs import replace as replace_struct
+
 from orlop.engine.containers.announcing import announce_use
-from orlop.engine.containers.creation import port_requests
+from orlop.engine.containers.connecting import attach_request
 from orlop.engine.containers.files import existing_files, write_files
+from orlop.engine.containers.links import link_environment, link_hosts, require_linked_run
 from orlop.engine.containers.log_target import log_path, log_target
 from orlop.engine.containers.mounts import make_bind_sources
 from orlop.engine.containers.namespaces import host_devices, shared_memory_donor, shared_namespaces
@@ -19,7 +22,7 @@ from orlop.engine.containers.start_failure import start_failure
 from orlop.engine.containers.state import Status
 from orlop.engine.containers.trees import remove_flat
 from orlop.errors import ConflictError, NotModifiedError, OrlopError, SystemFailureError
-from orlop.network.sandbox import AttachRequest
+from orlop.network.routing import outward
 from orlop.spec.launch import ContainerLaunch
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from orlop.engine.events import Events
     from orlop.engine.shims import ShimConnection, Started
     from orlop.engine.spawner import Spawner
-    from orlop.network.sandbox import Sandbox
+    from orlop.network.sandbox import AttachRequest, Sandbox
     from orlop.spec.json import JsonObject
     from orlop.spec.launch import OverlayRoot
 
@@ -160,13 +163,9 @@ class Launcher:
         make_bind_sources(definition.mounts)
         await self.fill_volumes(container)
         failed.callback(self._network.release, container.id)
-        request = AttachRequest(
-            network=self._network_mode(definition.host.network_mode),
-            container_name=definition.name,
-            ports=port_requests(definition),  # type: ignore[arg-type]  # PortRequest values
-            address=_wanted_address(container),
-            mac=_wanted_mac(container),
-        )
+        require_linked_run(definition, self._directory)
+        request = attach_request(self._settings, definition)
+        request = replace(request, network=self._network_mode(request.network))
         sandbox = await self._network.attach(container.id, request)
         container.config = self._config(container, sandbox)
         state_dir = self._settings.state_dir(container.id)
@@ -215,9 +214,11 @@ class Launcher:
             other = self._directory.get(host.network_mode.removeprefix("container:"))
             files = existing_files(self._settings.container_dir(other.id))
         else:
-            own = sandbox.endpoint.gateway if sandbox.endpoint is not None else ""
+            own = next((endpoint.gateway for endpoint in outward(sandbox.endpoints)), "")
+            links = link_hosts(definition, self._directory, self._network.sandbox)
             # the default bridge's address cannot be reached from other bridges (threats.md G8)
-            files = write_files(self._settings, definition, sandbox, gateway=own or self._network.gateway)
+            gateway = own or self._network.gateway
+            files = write_files(self._settings, definition, sandbox, gateway=gateway, links=links)
         shared = shared_namespaces(host, self._directory, network_mode=sandbox.mode)
         surroundings = self._surroundings(container, shared, files, sandbox.sysctls)
         remapping = None if host.userns_mode == "host" else self._settings.remapping
@@ -225,6 +226,10 @@ class Launcher:
             refuse_with_remapping(host)  # it may have been created under other settings
         donor = shared_memory_donor(host, self._directory)
         surroundings = replace(surroundings, shm_donor=donor, remapping=remapping)
+        linked = link_environment(definition, self._directory, self._network.sandbox)
+        if linked:
+            config = replace_struct(definition.config, env=[*linked, *(definition.config.env or [])])
+            definition = replace_struct(definition, config=config)
         return oci_config(definition, surroundings)
 
     def _surroundings(
@@ -291,14 +296,3 @@ class Launcher:
 def _console_size(container: Container) -> tuple[int, int] | None:
     height, width = container.definition.host.console_size
     return (height, width) if container.definition.config.tty and height and width else None
-
-
-def _wanted_address(container: Container) -> str:
-    endpoint = container.definition.networks.get(container.definition.host.network_mode)
-    return endpoint.ipam_config.i_pv4_address if endpoint is not None and endpoint.ipam_config is not None else ""
-
-
-def _wanted_mac(container: Container) -> str:
-    endpoint = container.definition.networks.get(container.definition.host.network_mode)
-    own = endpoint.mac_address if endpoint is not None else ""
-    return own or container.definition.config.mac_address

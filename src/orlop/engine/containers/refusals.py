@@ -25,8 +25,6 @@ def refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
         raise InvalidParameterError(f"invalid isolation: \"{host.isolation}\" - linux only supports 'default'")
     if host.userns_mode not in {"", "host"}:
         raise UnsupportedError(f"user namespace mode is not supported: {host.userns_mode}")
-    if host.links:
-        raise UnsupportedError("links are not supported: use a user-defined network")
     refused: dict[str, object] = {
         "volumes-from": host.volumes_from,
         "device requests (--gpus)": host.device_requests,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from orlop.engine.containers.archives import Archives
 from orlop.engine.containers.attaching import attach, require_attachable
 from orlop.engine.containers.cgroup_access import CgroupAccess
+from orlop.engine.containers.connecting import Connector
 from orlop.engine.containers.creation import Creator
 from orlop.engine.containers.directory import Directory
 from orlop.engine.containers.ending import Endings
@@ -84,6 +85,7 @@ class ContainerService:
         self._creator = Creator(
             settings, self.directory, images=images, layers=layers, volumes=volumes, networks=network, events=events
         )
+        self.connector = Connector(settings, self.directory, network=network, events=events)
         self._launcher = Launcher(
             settings,
             self.directory,
@@ -231,6 +233,7 @@ class ContainerService:
             self.directory.rename(container, new)
         except (ConflictError, InvalidParameterError) as error:
             raise type(error)(f"Error when allocating new name: {error}") from error
+        self._network.rename(container.id, old, container.name)
         self.events.publish("container", "rename", container.id, container.attributes(oldName=f"/{old}"))
 
     def update(self, name: str, changes: ContainerUpdate) -> list[str]:

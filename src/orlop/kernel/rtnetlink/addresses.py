@@ -35,7 +35,7 @@ IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 IFA_F_NODAD, IFA_F_PERMANENT = 0x02, 0x80
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 7, 15
 RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST = 254, 3, 1
-RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 NDA_DST, NDA_LLADDR = 1, 2
 NTF_MASTER = 0x4
 NUD_REACHABLE = 0x2
@@ -155,7 +155,10 @@ def _route(
     version = destination.version if destination is not None else gateway.version if gateway is not None else 4
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     length = destination.prefixlen if destination is not None else 0
-    scope = RT_SCOPE_UNIVERSE if gateway is not None or version == 6 else RT_SCOPE_LINK
+    if kind == RTM_DELROUTE:
+        scope = RT_SCOPE_NOWHERE  # whatever it is
+    else:
+        scope = RT_SCOPE_UNIVERSE if gateway is not None or version == 6 else RT_SCOPE_LINK
     parts: Sequence[bytes] = (
         RTMSG.pack(family, length, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0),
         attribute(RTA_DST, destination.network_address.packed) if destination is not None and length else b"",

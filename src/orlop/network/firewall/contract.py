@@ -15,11 +15,12 @@ class BridgeRules:
 
     Attributes:
         name: interface name.
-        subnet: "172.17.0.0/16".
+        subnet: "172.17.0.0/16", or "" for a network without IPv4.
         masquerade: containers reach the outside under the host's address.
         icc: containers of this bridge reach each other.
         internal: nothing goes in or out.
         direct_routing: packets from other interfaces may be addressed to containers themselves.
+        subnet6: "fd00:1::/64", or "" for a network without IPv6.
     """
 
     name: str
@@ -28,11 +29,12 @@ class BridgeRules:
     icc: bool = True
     internal: bool = False
     direct_routing: bool = False
+    subnet6: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PortRule:
-    """A published port as the firewall sees it."""
+    """A published port as the firewall sees it; ``host_ip`` and ``address`` are of the same IP version."""
 
     bridge: str
     protocol: str

@@ -253,6 +253,7 @@ class EndpointConfig(Document, frozen=True):
     aliases: list[str] | None = None
     mac_address: str = ""
     driver_opts: dict[str, str] | None = None
+    gw_priority: int = 0
 
 
 class NetworkingConfig(Document, frozen=True):

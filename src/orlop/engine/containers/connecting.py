@@ -1,0 +1,140 @@
+"""Joining containers to networks and taking them off, whether they run or not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from orlop.engine.containers.creation import port_requests
+from orlop.engine.containers.endpoint_settings import check_endpoint, wish_of
+from orlop.engine.containers.files import name_servers, rewrite_files
+from orlop.engine.containers.state import Status
+from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, OrlopError, SystemFailureError
+from orlop.network.sandbox import AttachRequest
+
+if TYPE_CHECKING:
+    from orlop.engine.containers.container import Container
+    from orlop.engine.containers.directory import Directory
+    from orlop.engine.containers.records import Definition
+    from orlop.engine.containers.settings import Settings
+    from orlop.engine.events import Events
+    from orlop.network.networks import Network
+    from orlop.network.service import NetworkService
+    from orlop.spec.docker.containers import EndpointConfig
+
+_PRIVATE = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+_HOST = "container cannot be disconnected from host network or connected to host network"
+_SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
+
+
+class Connector:
+    """The use cases ``network connect`` and ``network disconnect``."""
+
+    def __init__(self, settings: Settings, directory: Directory, *, network: NetworkService, events: Events) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._network = network
+        self._events = events
+
+    async def connect(self, network_name: str, container_name: str, wanted: EndpointConfig | None) -> None:
+        """Join a container to a network.
+
+        Raises:
+            NotFoundError, InvalidParameterError, ForbiddenError, ConflictError: in Docker's words; nothing was changed.
+        """
+        container = self._find(container_name)
+        async with container.lock:
+            network = self._network.network(network_name)
+            self._require_changeable(container, network)
+            check_endpoint(network.name, wanted)
+            wish = wish_of(container.definition, network.name, wanted)
+            self._network.check_wish(network, wish)
+            definition = self._with(container, network, wanted)
+            if container.alive:
+                before = self._network.sandbox(container.id)
+                request = attach_request(self._settings, container.definition)
+                after = await self._network.connect(container.id, wish, request=request)
+                rewrite_files(self._settings, definition, before, after)
+            self._directory.redefine(container, definition)
+        self._tell("connect", container, network)
+
+    async def disconnect(self, network_name: str, container_name: str, *, force: bool) -> None:
+        """Take a container off a network.
+
+        Raises:
+            NotFoundError, InvalidParameterError, SystemFailureError: in Docker's words.
+        """
+        try:
+            container = self._find(container_name)
+        except NotFoundError:
+            if not force:
+                raise
+            self._network.network(network_name)
+            return  # the endpoint of a container that is gone went with it
+        async with container.lock:
+            network = self._network.network(network_name)
+            name = next((name for name in container.definition.networks if self._means(name, network)), "")
+            if "host" in (network.name, container.definition.host.network_mode):
+                raise InvalidParameterError(_HOST)
+            if not name:
+                which = f"network {network.name}" if container.alive else f"the network {network.name}"
+                raise SystemFailureError(f"container {container.id} is not connected to {which}")
+            if network.driver == "null":
+                raise InvalidParameterError(_PRIVATE)
+            if container.alive:
+                before = self._network.sandbox(container.id)
+                request = attach_request(self._settings, container.definition)
+                await self._network.disconnect(container.id, network, request=request)
+                rewrite_files(self._settings, container.definition, before, self._network.sandbox(container.id))
+            networks = {key: value for key, value in container.definition.networks.items() if key != name}
+            self._directory.redefine(container, msgspec.structs.replace(container.definition, networks=networks))
+        self._tell("disconnect", container, network)
+
+    def _find(self, name: str) -> Container:
+        if not name:
+            raise InvalidParameterError('invalid name or ID supplied: ""')
+        return self._directory.get(name)
+
+    def _means(self, name: str, network: Network) -> bool:
+        try:
+            return self._network.network(name).id == network.id
+        except OrlopError:
+            return False
+
+    def _require_changeable(self, container: Container, network: Network) -> None:
+        mode = container.definition.host.network_mode
+        if container.removing or container.state.status in {Status.REMOVING, Status.DEAD}:
+            raise ConflictError(
+                "container is marked for removal and cannot be connected or disconnected to the network"
+            )
+        if "host" in (mode, network.name):
+            raise InvalidParameterError(_HOST)
+        if mode.startswith("container:"):
+            raise InvalidParameterError(_SHARED)
+        on_none = any(name == "none" for name in container.definition.networks)
+        if (network.driver == "null" and container.definition.networks) or on_none:
+            raise InvalidParameterError(_PRIVATE)
+
+    def _with(self, container: Container, network: Network, wanted: EndpointConfig | None) -> Definition:
+        names = container.definition.networks
+        key = next((name for name in names if self._means(name, network)), network.name)
+        return msgspec.structs.replace(container.definition, networks={**names, key: wanted})
+
+    def _tell(self, action: str, container: Container, network: Network) -> None:
+        attributes = {"container": container.id, "name": network.name, "type": network.driver}
+        self._events.publish("network", action, network.id, attributes)
+
+
+def attach_request(settings: Settings, definition: Definition) -> AttachRequest:
+    """Return what a container wants of the network at a start, its mode as the user named it."""
+    host = definition.host
+    mode = host.network_mode
+    wishes = tuple(wish_of(definition, name, wanted) for name, wanted in definition.networks.items())
+    return AttachRequest(
+        network=mode,
+        container_name=definition.name,
+        ports=port_requests(definition),  # type: ignore[arg-type] # PortRequest values
+        endpoints=None if mode.startswith("container:") else wishes,
+        name_servers=name_servers(settings, definition),
+    )

@@ -1,0 +1,143 @@
+"""What the user asks of each network of a container: checked, and turned into wishes to the network service."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING
+
+from orlop.errors import InvalidParameterError
+from orlop.network.sandbox import EndpointWish, NameServerWish
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orlop.engine.containers.records import Definition
+    from orlop.spec.docker.containers import EndpointConfig, IpamConfig
+
+_PREDEFINED = frozenset({"bridge", "default", "host", "none"})
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?", re.ASCII)
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}", re.ASCII)
+_MOST_NAMES = 256
+
+
+def is_user_defined(mode: str) -> bool:
+    """Tell whether a NetworkMode names a network that a user made (runconfig's IsUserDefined)."""
+    return mode not in _PREDEFINED and mode != "" and not mode.startswith("container:")
+
+
+def check_endpoint(name: str, wanted: EndpointConfig | None) -> None:
+    """Refuse what no network could give, whichever it is (dockerd's validateEndpointSettings).
+
+    Raises:
+        InvalidParameterError: all that is wrong, in Docker's words.
+    """
+    if wanted is None:
+        return
+    wrong: list[str] = []
+    ipam = wanted.ipam_config
+    if not is_user_defined(name):
+        if ipam is not None and (ipam.i_pv4_address or ipam.i_pv6_address or ipam.link_local_i_ps):
+            wrong.append("user specified IP address is supported on user defined networks only")
+        if wanted.aliases:
+            wrong.append("network-scoped alias is supported only for containers in user defined networks")
+    wrong += _wrong_addresses(ipam)
+    if wanted.mac_address and (_MAC.fullmatch(wanted.mac_address) is None or int(wanted.mac_address[:2], 16) & 1):
+        wrong.append(f"invalid MAC address: {wanted.mac_address}")
+    names = wanted.aliases or []
+    wrong += [f"invalid alias: {alias!r}" for alias in names if _NAME.fullmatch(alias) is None]
+    if len(names) > _MOST_NAMES or len(wanted.links or []) > _MOST_NAMES:
+        wrong.append("too many aliases or links")
+    for link in wanted.links or []:
+        try:
+            parse_link(link)
+        except InvalidParameterError as error:
+            wrong.append(str(error))
+    if len(wrong) == 1:
+        raise InvalidParameterError(f"invalid endpoint settings:\n{wrong[0]}")
+    if wrong:
+        raise InvalidParameterError("invalid endpoint settings:\n" + "\n".join(f"* {text}" for text in wrong))
+
+
+def _wrong_addresses(ipam: IpamConfig | None) -> list[str]:
+    if ipam is None:
+        return []
+    wrong = []
+    for text, version in ((ipam.i_pv4_address, 4), (ipam.i_pv6_address, 6)):
+        if not text:
+            continue
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            address = None
+        if address is None or address.version != version or "%" in text:
+            wrong.append(f"invalid IPv{version} address: {text}")
+    if ipam.link_local_i_ps:
+        wrong.append("link-local IP addresses are not supported")
+    return wrong
+
+
+def parse_link(text: str) -> tuple[str, str]:
+    """Return the container's name and the alias of ``name:alias`` or ``name``, without the old slashes.
+
+    Raises:
+        InvalidParameterError: in Docker's words.
+    """
+    name, colon, alias = text.partition(":")
+    name = name.removeprefix("/")
+    alias = alias.rpartition("/")[2] if colon else name
+    if not name or not alias or ":" in alias:
+        raise InvalidParameterError(f"bad format for links: {text}")
+    if _NAME.fullmatch(name) is None or _NAME.fullmatch(alias) is None:
+        raise InvalidParameterError(f"bad format for links: {text!r}")
+    return name, alias
+
+
+def dns_names(definition: Definition, wanted: EndpointConfig | None) -> tuple[str, ...]:
+    """Return what others on a user-defined network call a container, its own name first."""
+    own = definition.config.hostname
+    names = [definition.name, *(wanted.aliases or [] if wanted is not None else ()), definition.id[:12]]
+    if own and _NAME.fullmatch(own):
+        names.append(own)
+    return tuple(dict.fromkeys(names))
+
+
+def wish_of(definition: Definition, network: str, wanted: EndpointConfig | None) -> EndpointWish:
+    """Return what the network service is to give a container on one network."""
+    mac = definition.config.mac_address if network == definition.host.network_mode else ""
+    if wanted is None:
+        return EndpointWish(network, mac=mac, names=dns_names(definition, None))
+    ipam = wanted.ipam_config
+    return EndpointWish(
+        network,
+        address=ipam.i_pv4_address if ipam is not None else "",
+        address6=ipam.i_pv6_address if ipam is not None else "",
+        mac=wanted.mac_address or mac,
+        names=dns_names(definition, wanted),
+        links=tuple((alias, name) for name, alias in map(parse_link, wanted.links or [])),
+        priority=wanted.gw_priority,
+        options=dict(wanted.driver_opts or {}),
+    )
+
+
+def name_server_wish(host_servers: Sequence[str], chosen: Sequence[str]) -> NameServerWish:
+    """Return where a container's own questions go: ``--dns``, else the host's name servers.
+
+    Those on the host's loopback are asked from the host, as Docker does; a chosen one is the container's affair.
+    """
+    if chosen:
+        return NameServerWish(tuple(chosen))
+    on_host = [server for server in host_servers if _is_loopback(server)]
+    return NameServerWish(tuple(server for server in host_servers if _is_address(server)), tuple(on_host))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(text: str) -> bool:
+    return _is_address(text) and ipaddress.ip_address(text.partition("%")[0]).is_loopback

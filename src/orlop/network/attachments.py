@@ -1,0 +1,315 @@
+"""The sandboxes of running containers: which networks they are on, and changes of that while they run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orlop.errors import ForbiddenError, SystemFailureError, UnavailableError
+from orlop.kernel.rtnetlink import Rtnetlink
+from orlop.network.bridge import BridgeDriver
+from orlop.network.driver import Spot
+from orlop.network.host import HostDriver
+from orlop.network.none import NoneDriver
+from orlop.network.pool import INTERFACE
+from orlop.network.records import SandboxRow
+from orlop.network.routing import outward, set_default_routes
+from orlop.network.sandbox import NameServerWish, Sandbox
+from orlop.network.uninterrupted import run_to_end
+from orlop.spec.ids import generate_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+    from orlop.network.bridge_device import Surroundings
+    from orlop.network.driver import Driver
+    from orlop.network.networks import Network
+    from orlop.network.pool import ReadyNamespace
+    from orlop.network.resolvers import Resolvers
+    from orlop.network.sandbox import AttachRequest, Endpoint, EndpointWish
+    from orlop.spec.ports import PortRequest
+
+
+class Attachments:
+    """Joins containers to networks.
+
+    Args:
+        around: what all networks share.
+        drivers: by network id; the service's own mapping.
+        resolvers: the name servers.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        drivers: Mapping[str, Driver | HostDriver | NoneDriver],
+        resolvers: Resolvers,
+    ) -> None:
+        self._around = around
+        self._drivers = drivers
+        self._resolvers = resolvers
+        self._kept: dict[str, SandboxRow] = {}  # by container id
+
+    async def attach(
+        self, container_id: str, request: AttachRequest, wishes: Sequence[tuple[Network, EndpointWish]]
+    ) -> Sandbox:
+        """Return the sandbox of a container that starts.
+
+        Raises:
+            OrlopError: nothing is left behind.
+        """
+        main = self._driver(wishes[0][0].id) if wishes else None
+        try:
+            if isinstance(main, HostDriver | NoneDriver):
+                return await main.attach(container_id)
+            return await self._join_all(container_id, request, wishes)
+        except (OSError, sqlite3.Error) as error:
+            raise SystemFailureError(f"failed to set up container networking: {error}") from error
+
+    async def _join_all(
+        self, container_id: str, request: AttachRequest, wishes: Sequence[tuple[Network, EndpointWish]]
+    ) -> Sandbox:
+        pool = self._around.pool
+        bridged = bool(wishes) and isinstance(self._driver(wishes[0][0].id), BridgeDriver)
+        ready = await (pool.take() if bridged else pool.take_plain())
+        async with contextlib.AsyncExitStack() as undo:
+            undo.callback(ready.close)
+            endpoints: list[Endpoint] = []
+            for network, wish in wishes:
+                driver = self._joinable(network.id)
+                spot = self._spot(ready, len(endpoints), request.container_name)
+                endpoints.append(await driver.join(container_id, wish, spot))
+                undo.push_async_callback(driver.leave, endpoints[-1])
+            set_default_routes(ready.inside, endpoints, fresh=True)
+            endpoints = await self._publish_by_way_out(endpoints, request.ports, request.container_name)
+            named = any(endpoint.names for endpoint in endpoints)
+            sandbox = Sandbox(
+                generate_id(), "bridge", ready.netns, tuple(endpoints), _sysctls(ready, endpoints), name_server=named
+            )
+            if named or request.ports or not endpoints:
+                self._keep(container_id, SandboxRow(sandbox.id, request.ports, request.name_servers))
+                undo.callback(self._forget, container_id)
+            if named:
+                await self._resolvers.serve(container_id, sandbox, request.name_servers)
+            for endpoint in endpoints:
+                self._resolvers.names.add(endpoint)
+            undo.pop_all()
+        ready.inside.close()
+        return sandbox
+
+    def _spot(self, ready: ReadyNamespace, number: int, container_name: str) -> Spot:
+        name = INTERFACE if number == 0 else f"eth{number}"
+        return Spot(ready.netns, ready.inside, name, container_name, ready.pair if number == 0 else None)
+
+    async def adopt(self, container_id: str, endpoints: Sequence[Endpoint], pidfd: int) -> Sandbox:
+        """Take up a container that kept running while the engine was away. Raises OrlopError."""
+        main = self._driver(endpoints[0].network_id) if endpoints else None
+        if isinstance(main, HostDriver | NoneDriver):
+            return await main.adopt(endpoints[0], pidfd)
+        netns, sock = await self._around.namespaces.network_namespace_of(pidfd)
+        sock.close()
+        ordered = sorted(endpoints, key=lambda endpoint: (len(endpoint.interface), endpoint.interface))
+        for endpoint in ordered:
+            self._joinable(endpoint.network_id).adopt(endpoint)
+            self._resolvers.names.add(endpoint)
+        row = self._kept.get(container_id, SandboxRow("", (), NameServerWish()))
+        named = any(endpoint.names for endpoint in ordered)
+        sandbox = Sandbox(row.id or generate_id(), "bridge", netns, tuple(ordered), name_server=named)
+        if named:
+            await self._resolvers.serve(container_id, sandbox, row.name_servers)
+        return sandbox
+
+    def load(self, running: Iterable[str]) -> list[str]:
+        """Read what was kept of running containers, forget the rest; returns the ids of what was kept."""
+        alive = set(running)
+        for container_id, row in self._around.records.sandboxes().items():
+            if container_id in alive:
+                self._kept[container_id] = row
+            else:
+                self._around.records.delete_sandbox(container_id)
+        return list(self._kept)
+
+    async def connect(
+        self, container_id: str, sandbox: Sandbox, network: Network, wish: EndpointWish, *, request: AttachRequest
+    ) -> Sandbox:
+        """Join a running container to one more network; returns its sandbox.
+
+        Args:
+            container_id: whose.
+            sandbox: as it is.
+            network: not yet among its networks.
+            wish: what is wanted of it.
+            request: the container's name, name servers and ports, for what depends on them from now on.
+
+        Raises:
+            OrlopError: nothing was changed.
+        """
+        if sandbox.netns is None:
+            raise ForbiddenError("container cannot be connected to host network")
+        driver = self._joinable(network.id)
+        try:
+            async with contextlib.AsyncExitStack() as undo:
+                inside = await undo.enter_async_context(self._inside(sandbox))
+                spot = Spot(sandbox.netns, inside, _free_interface(sandbox), request.container_name)
+                endpoint = await driver.join(container_id, wish, spot)
+                failed = contextlib.AsyncExitStack()
+                async with failed:
+                    failed.push_async_callback(self._leave, driver, endpoint)
+                    changed = replace(sandbox, endpoints=(*sandbox.endpoints, endpoint))
+                    changed = await self._rearrange(container_id, changed, inside, request)
+                    failed.pop_all()
+        except (OSError, sqlite3.Error) as error:
+            raise SystemFailureError(f"failed to set up container networking: {error}") from error
+        self._resolvers.names.add(endpoint)
+        return changed
+
+    async def disconnect(
+        self, container_id: str, sandbox: Sandbox, endpoint: Endpoint, *, request: AttachRequest
+    ) -> Sandbox:
+        """Take a running container off a network; returns its sandbox. Raises OrlopError."""
+        driver = self._joinable(endpoint.network_id)
+        self._resolvers.names.remove(endpoint)
+        await self._leave(driver, endpoint)
+        rest = tuple(other for other in sandbox.endpoints if other.id != endpoint.id)
+        changed = replace(sandbox, endpoints=rest)
+        try:
+            async with self._inside(sandbox) as inside:
+                return await self._rearrange(container_id, changed, inside, request)
+        except (OSError, sqlite3.Error) as error:
+            raise SystemFailureError(f"failed to set up container networking: {error}") from error
+
+    async def release(self, container_id: str, sandbox: Sandbox) -> list[tuple[Driver, Endpoint]]:
+        """Take a container's network down; returns links that may have to be removed a little later."""
+        self._resolvers.stop(container_id)
+        links: list[tuple[Driver, Endpoint]] = []
+        try:
+            for endpoint in sandbox.endpoints:
+                self._resolvers.names.remove(endpoint)
+                driver = self._drivers.get(endpoint.network_id)
+                if driver is None:
+                    continue
+                await driver.leave(endpoint)
+                if not isinstance(driver, HostDriver | NoneDriver):
+                    links.append((driver, endpoint))
+            self._forget(container_id)
+        finally:
+            if sandbox.netns is not None:
+                sandbox.netns.close()
+        return links
+
+    def rename(self, container_id: str, sandbox: Sandbox, old: str, new: str) -> Sandbox:
+        """Call a container by another name; returns its sandbox."""
+        del container_id
+        changed = []
+        for endpoint in sandbox.endpoints:
+            if old not in endpoint.names:
+                changed.append(endpoint)
+                continue
+            names = tuple(dict.fromkeys(new if name == old else name for name in endpoint.names))
+            renamed = replace(endpoint, names=names)
+            self._resolvers.names.remove(endpoint)
+            self._resolvers.names.add(renamed)
+            self._around.records.update_endpoint(renamed)
+            changed.append(renamed)
+        return replace(sandbox, endpoints=tuple(changed))
+
+    # --- parts ---
+
+    async def _rearrange(
+        self, container_id: str, sandbox: Sandbox, inside: Rtnetlink, request: AttachRequest
+    ) -> Sandbox:
+        """Bring default routes, published ports and name server in step with the networks."""
+        set_default_routes(inside, sandbox.endpoints, fresh=False)
+        row = self._kept.get(container_id)
+        ports = row.ports if row is not None else request.ports
+        endpoints = await self._publish_by_way_out(sandbox.endpoints, ports, request.container_name)
+        named = any(endpoint.names for endpoint in endpoints)
+        changed = replace(sandbox, endpoints=tuple(endpoints), name_server=named or sandbox.name_server)
+        if changed.name_server:
+            servers = row.name_servers if row is not None and row.name_servers.servers else request.name_servers
+            self._keep(container_id, SandboxRow(sandbox.id, ports, servers))
+            await self._resolvers.serve(container_id, changed, servers)
+        return changed
+
+    async def _publish_by_way_out(
+        self, endpoints: Sequence[Endpoint], ports: Sequence[PortRequest], container_name: str
+    ) -> list[Endpoint]:
+        """Have the ports published by the network that leads out, and by no other."""
+        ways = outward(endpoints)
+        result = list(endpoints)
+        if not ports or (ways and ways[0].ports):
+            return result
+        for place, endpoint in enumerate(result):
+            if endpoint.ports:
+                result[place] = await self._joinable(endpoint.network_id).withdraw(endpoint)
+                ports = _same_ports(endpoint, ports)
+        if ways:
+            place = next(i for i, endpoint in enumerate(result) if endpoint.id == ways[0].id)
+            driver = self._joinable(ways[0].network_id)
+            result[place] = await driver.publish(result[place], ports, container_name)
+        return result
+
+    @contextlib.asynccontextmanager
+    async def _inside(self, sandbox: Sandbox) -> AsyncIterator[Rtnetlink]:
+        assert sandbox.netns is not None  # noqa: S101 - sandboxes of bridges have one
+        (sock,) = await self._around.namespaces.open_inside(sandbox.netns.fileno(), sockets=["route"])
+        with Rtnetlink(sock) as inside:
+            yield inside
+
+    async def _leave(self, driver: Driver, endpoint: Endpoint) -> None:
+        """Take an endpoint away for good: the container goes on and must not keep the link."""
+        await driver.leave(endpoint)
+        await run_to_end(asyncio.to_thread(driver.delete_link, endpoint))
+
+    def _driver(self, network_id: str) -> Driver | HostDriver | NoneDriver:
+        driver = self._drivers.get(network_id)
+        if driver is None:
+            raise UnavailableError("the network could not be set up when the engine started")
+        return driver
+
+    def _joinable(self, network_id: str) -> Driver:
+        driver = self._driver(network_id)
+        if isinstance(driver, HostDriver | NoneDriver):
+            raise ForbiddenError(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+            )
+        return driver
+
+    def _keep(self, container_id: str, row: SandboxRow) -> None:
+        if self._kept.get(container_id) != row:
+            self._kept[container_id] = row
+            self._around.records.put_sandbox(container_id, row)
+
+    def _forget(self, container_id: str) -> None:
+        if self._kept.pop(container_id, None) is not None:
+            self._around.records.delete_sandbox(container_id)
+
+
+def _free_interface(sandbox: Sandbox) -> str:
+    taken = {endpoint.interface for endpoint in sandbox.endpoints}
+    number = 0
+    while f"eth{number}" in taken:
+        number += 1
+    return f"eth{number}"
+
+
+def _same_ports(endpoint: Endpoint, ports: Sequence[PortRequest]) -> list[PortRequest]:
+    """Return the requests with the host ports that they were given before, so that moving changes none."""
+    given = {(binding.container_port, binding.protocol): binding.host_port for binding in endpoint.ports}
+    result = []
+    for port in ports:
+        host_port = given.get((port.container_port, port.protocol))
+        keep = host_port is not None and not port.first
+        result.append(replace(port, first=host_port or 0, last=host_port or 0) if keep else port)
+    return result
+
+
+def _sysctls(ready: ReadyNamespace, endpoints: Sequence[Endpoint]) -> dict[str, str]:
+    """Return what the runtime has to set where the spawner did not see to it."""
+    if ready.pair is None or ready.pair.ipv6_off or not endpoints or endpoints[0].address6:
+        return {}
+    conf = f"net.ipv6.conf.{INTERFACE}"
+    return {f"{conf}.disable_ipv6": "1", f"{conf}.accept_ra": "0"}

@@ -1,0 +1,206 @@
+"""What users ask for when they make a network, and what is refused of it, in Docker's words (threats.md G10)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+
+from orlop.errors import ForbiddenError, InvalidParameterError, NotFoundError, UnsupportedError
+from orlop.network.networks import (
+    BUILTIN,
+    OPTION_BRIDGE_NAME,
+    OPTION_HOST_BINDING,
+    OPTION_ICC,
+    OPTION_MASQUERADE,
+    OPTION_MTU,
+    IpAddress,
+    IpNetwork,
+)
+from orlop.network.options import check_interface_name
+from orlop.spec.ports import check_host_ip
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_LONGEST_NAME = 255
+_OPTIONS = (OPTION_BRIDGE_NAME, OPTION_ICC, OPTION_MASQUERADE, OPTION_HOST_BINDING, OPTION_MTU)
+_TRUTH = ("true", "false", "1", "0", "t", "f")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRequest:
+    """A subnet that a user wants.
+
+    Attributes:
+        subnet: "10.1.0.0/16"; "" for one that the engine chooses.
+        gateway: the bridge's own address in it, or "".
+        ip_range: part of it that addresses are given out from, or "".
+        auxiliary: name -> address that is never given out.
+    """
+
+    subnet: str = ""
+    gateway: str = ""
+    ip_range: str = ""
+    auxiliary: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRequest:
+    """A network that a user wants."""
+
+    name: str
+    driver: str = "bridge"
+    pools: tuple[PoolRequest, ...] = ()
+    ipv4: bool = True
+    ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenPool:
+    """A subnet of a request, checked."""
+
+    subnet: IpNetwork
+    gateway: IpAddress | None
+    ip_range: IpNetwork | None = None
+    auxiliary: dict[str, str] = field(default_factory=dict)
+
+
+def check_request(request: NetworkRequest) -> None:
+    """Raise an error in Docker's words for a request that cannot be."""
+    if not _NAME.fullmatch(request.name) or len(request.name) > _LONGEST_NAME:
+        raise InvalidParameterError(
+            f"{request.name!r} includes invalid characters for a network name, "
+            "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        )
+    if request.name in BUILTIN or request.name in ("default", "container"):
+        raise ForbiddenError(f"operation is not permitted on predefined {request.name} network ")
+    if request.driver not in ("", "bridge"):
+        _refuse_driver(request.driver)
+    unknown = sorted(request.options.keys() - set(_OPTIONS))
+    if unknown:
+        raise InvalidParameterError(f"unknown option of the bridge driver: {unknown[0]!r}")
+    if OPTION_BRIDGE_NAME in request.options:
+        check_interface_name(request.options[OPTION_BRIDGE_NAME])
+    for option in (OPTION_ICC, OPTION_MASQUERADE):
+        value = request.options.get(option, "true")
+        if value.lower() not in _TRUTH:
+            syntax = f"strconv.ParseBool: parsing {_quoted(value)}: invalid syntax"
+            raise InvalidParameterError(f"failed to parse {option} value: {value!r} ({syntax})")
+    binding = request.options.get(OPTION_HOST_BINDING, "")
+    try:
+        bad = ":" in check_host_ip(binding)
+    except InvalidParameterError:
+        bad = True
+    if bad:
+        raise InvalidParameterError(f"failed to parse {OPTION_HOST_BINDING} value: {binding} (nil ip)")
+    mtu = request.options.get(OPTION_MTU, "1500")
+    if not re.fullmatch(r"[0-9]{1,5}", mtu, re.ASCII) or not 68 <= int(mtu) <= 65535:
+        raise InvalidParameterError(f"invalid value of {OPTION_MTU}: {mtu!r}")
+    if request.ipv6 and int(mtu) < 1280:
+        raise InvalidParameterError(f"invalid value of {OPTION_MTU}: {mtu!r}: IPv6 needs at least 1280")
+    if not request.ipv4 and not request.ipv6:
+        raise InvalidParameterError("IPv4 or IPv6 must be enabled")
+
+
+def _refuse_driver(name: str) -> None:
+    if name in ("host", "null"):
+        raise ForbiddenError(f'only one instance of "{name}" network is allowed')
+    if name == "overlay":
+        raise UnsupportedError("network driver is not supported: overlay")
+    if _NAME.fullmatch(name) is None:
+        raise InvalidParameterError(f"invalid network driver: {name!r}")
+    raise NotFoundError(f'plugin "{name}" not found')
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if text.isprintable() else repr(text)
+
+
+def check_pools(request: NetworkRequest) -> dict[int, ChosenPool]:
+    """Return the chosen subnets by IP version; versions that the engine is to choose for are left out.
+
+    Raises:
+        InvalidParameterError: in Docker's words.
+        ForbiddenError: several of one version.
+    """
+    found: dict[int, ChosenPool] = {}
+    for pool in request.pools:
+        if not pool.subnet:
+            if pool.gateway or pool.ip_range or pool.auxiliary:
+                raise InvalidParameterError("invalid network config:\ninvalid subnet : invalid CIDR block notation")
+            continue
+        chosen = _check_pool(pool, internal=request.internal)
+        if chosen.subnet.version in found:
+            raise ForbiddenError("bridge driver doesn't support multiple subnets")
+        if chosen.subnet.version == 6 and not request.ipv6:
+            continue  # as Docker: without --ipv6 the subnet is left aside
+        if chosen.subnet.version == 4 and not request.ipv4:
+            raise InvalidParameterError("IPv4 pools are not allowed when IPv4 is disabled")
+        found[chosen.subnet.version] = chosen
+    return found
+
+
+def _check_pool(pool: PoolRequest, *, internal: bool) -> ChosenPool:
+    del internal
+    head = "invalid network config:\n"
+    try:
+        loose = ipaddress.ip_network(pool.subnet, strict=False) if "/" in pool.subnet else None
+    except ValueError:
+        loose = None
+    if loose is None:
+        raise InvalidParameterError(f"{head}invalid subnet {pool.subnet}: invalid CIDR block notation")
+    if str(loose.network_address) != str(ipaddress.ip_address(pool.subnet.partition("/")[0])):
+        raise InvalidParameterError(f"{head}invalid subnet {pool.subnet}: it should be {loose}")
+    if loose.max_prefixlen - loose.prefixlen < 2:
+        raise InvalidParameterError(f"{head}invalid subnet {pool.subnet}: no room for containers")
+    if loose.is_multicast or loose.is_loopback or loose.is_unspecified:
+        raise InvalidParameterError(f"{head}invalid subnet {pool.subnet}: not for hosts")
+    return ChosenPool(
+        loose,
+        _inside(pool.gateway, loose, "gateway") if pool.gateway else loose[1],
+        _check_range(pool.ip_range, loose) if pool.ip_range else None,
+        {_aux_name(name): str(_inside(text, loose, "auxiliary address")) for name, text in pool.auxiliary.items()},
+    )
+
+
+def _inside(text: str, subnet: IpNetwork, what: str) -> IpAddress:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise InvalidParameterError(f"invalid network config:\ninvalid {what} {text}: invalid address") from None
+    edges = (subnet.network_address, subnet.broadcast_address if subnet.version == 4 else None)
+    if address.version != subnet.version or address not in subnet or address in edges:
+        raise InvalidParameterError(
+            f"invalid network config:\ninvalid {what} {address}: parent subnet {subnet} doesn't contain this address"
+        )
+    return address
+
+
+def _aux_name(name: str) -> str:
+    if _NAME.fullmatch(name) is None or len(name) > _LONGEST_NAME:
+        raise InvalidParameterError(f"invalid name of an auxiliary address: {name!r}")
+    return name
+
+
+def _check_range(text: str, subnet: IpNetwork) -> IpNetwork:
+    head = f"invalid network config:\ninvalid ip-range {text}: "
+    try:
+        found = ipaddress.ip_network(text)
+    except ValueError:
+        raise InvalidParameterError(f"{head}invalid CIDR block notation") from None
+    if (
+        isinstance(found, ipaddress.IPv4Network)
+        and isinstance(subnet, ipaddress.IPv4Network)
+        and found.subnet_of(subnet)
+    ):
+        return found
+    if (
+        isinstance(found, ipaddress.IPv6Network)
+        and isinstance(subnet, ipaddress.IPv6Network)
+        and found.subnet_of(subnet)
+    ):
+        return found
+    raise InvalidParameterError(f"{head}parent subnet {subnet} doesn't contain ip-range")

@@ -1,0 +1,207 @@
+"""User-defined networks through the real docker client: joining, leaving, names, links, what is shown."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from harness import HostState, wait_for
+
+pytestmark = [
+    pytest.mark.privileged,
+    pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
+]
+
+
+@pytest.fixture
+def networks(leak_free):
+    """An engine that has no user-defined network, and shall have none afterwards."""
+    yield leak_free
+    leak_free.remove_containers()
+    leak_free.docker("network", "prune", "-f")
+
+
+def sleeper(engine, name, *options):
+    return engine.docker("run", "-d", "--name", name, *options, "busybox", "sleep", "1000").stdout.strip()
+
+
+def within(engine, name, *command, check=True):
+    return engine.docker("exec", name, *command, check=check).stdout
+
+
+def lookup(engine, name, what):
+    """Return the addresses of a name as a container sees them."""
+    text = within(engine, name, "nslookup", what, "127.0.0.11", check=False)
+    return sorted(line.split()[-1] for line in text.splitlines()[2:] if line.startswith("Address"))
+
+
+def routes(engine, name):
+    return within(engine, name, "ip", "route").splitlines()
+
+
+def test_containers_find_each_other_by_name(networks):
+    networks.docker("network", "create", "--subnet", "10.71.0.0/24", "front")
+    short = sleeper(networks, "web", "--network", "front", "--network-alias", "site", "--hostname", "www")[:12]
+    sleeper(networks, "web2", "--network", "front", "--network-alias", "site")
+    sleeper(networks, "client", "--network", "front", "--link", "web:old", "--dns-search", "example.org")
+    sleeper(networks, "stranger")
+    assert networks.inspect("web")["NetworkSettings"]["Networks"]["front"]["DNSNames"] == ["web", "site", short, "www"]
+    for name in ("web", "WEB", "web.front", "www", short, "old"):
+        assert lookup(networks, "client", name) == ["10.71.0.2"], name
+    assert lookup(networks, "client", "site") == ["10.71.0.2", "10.71.0.3"]
+    assert lookup(networks, "web", "old") == []  # a link is the linking container's own
+    assert "web.front" in within(networks, "client", "nslookup", "10.71.0.2")
+    assert "nameserver 127.0.0.11\nsearch example.org\noptions ndots:0\n" in within(
+        networks, "client", "cat", "/etc/resolv.conf"
+    )
+    assert within(networks, "client", "ping", "-c", "1", "-W", "2", "web")
+    assert "127.0.0.11" not in within(networks, "stranger", "cat", "/etc/resolv.conf")
+    networks.docker("rename", "web", "shop")
+    assert lookup(networks, "client", "shop") == ["10.71.0.2"]
+    assert lookup(networks, "client", "web") == []
+    networks.docker("stop", "-t", "0", "shop")
+    assert lookup(networks, "client", "site") == ["10.71.0.3"]
+
+
+def test_running_containers_join_and_leave(networks):
+    networks.docker("network", "create", "aaa")
+    networks.docker("network", "create", "--subnet", "10.72.0.0/24", "--gateway", "10.72.0.254", "bbb")
+    networks.docker("network", "create", "--internal", "inner")
+    sleeper(networks, "other", "--network", "bbb")
+    sleeper(networks, "box")
+    assert within(networks, "box", "cat", "/etc/resolv.conf").count("127.0.0.11") == 0
+    networks.docker("network", "connect", "--ip", "10.72.0.50", "--alias", "extra", "bbb", "box")
+    assert lookup(networks, "other", "extra") == ["10.72.0.50"]
+    assert within(networks, "box", "ping", "-c", "1", "-W", "2", "other")  # its resolv.conf has changed
+    assert routes(networks, "box")[0] == "default via 10.72.0.254 dev eth1 "  # "bbb" comes before "bridge"
+    networks.docker("network", "connect", "aaa", "box")
+    networks.docker("network", "connect", "inner", "box")
+    assert routes(networks, "box")[0].endswith("dev eth2 ")  # "aaa" comes first of all
+    hosts = within(networks, "box", "cat", "/etc/hosts")
+    assert "10.72.0.50\t" in hosts
+    shown = networks.inspect("box")["NetworkSettings"]["Networks"]
+    assert set(shown) == {"bridge", "aaa", "bbb", "inner"}
+    assert shown["bbb"]["IPAMConfig"] == {"IPv4Address": "10.72.0.50"}
+    assert shown["bbb"]["Aliases"] == ["extra"]
+    members = json.loads(networks.docker("network", "inspect", "bbb").stdout)[0]["Containers"]
+    assert {entry["Name"]: entry["IPv4Address"] for entry in members.values()} == {
+        "other": "10.72.0.1/24",
+        "box": "10.72.0.50/24",
+    }
+    networks.docker("network", "disconnect", "bbb", "box")
+    networks.docker("network", "disconnect", "aaa", "box")
+    assert routes(networks, "box")[0].endswith("dev eth0 ")
+    assert "10.72.0.50" not in within(networks, "box", "cat", "/etc/hosts")
+    assert lookup(networks, "other", "box") == []
+    # what was joined while it ran is joined again at the next start
+    networks.docker("restart", "-t", "0", "box")
+    assert set(networks.inspect("box")["NetworkSettings"]["Networks"]) == {"bridge", "inner"}
+    assert "eth1" in within(networks, "box", "ip", "link")
+
+
+def test_what_cannot_be_joined_is_said_in_dockers_words(networks):
+    networks.docker("network", "create", "--subnet", "10.73.0.0/24", "--aux-address", "router=10.73.0.9", "net")
+    sleeper(networks, "box", "--network", "net")
+    sleeper(networks, "alone", "--network", "none")
+    sleeper(networks, "hosted", "--network", "host")
+    for arguments, words in (
+        (("connect", "net", "box"), "endpoint with name box already exists in network net"),
+        (("connect", "nope", "box"), "network nope not found"),
+        (("connect", "net", "nope"), "No such container: nope"),
+        (("connect", "host", "box"), "container cannot be disconnected from host network or connected to host network"),
+        (("connect", "net", "hosted"), "container cannot be disconnected from host network or connected to"),
+        (("connect", "net", "alone"), "container cannot be connected to multiple networks with one of the networks in"),
+        (("disconnect", "bridge", "box"), "is not connected to network bridge"),
+        (("connect", "--ip", "10.9.9.9", "bridge", "box"), "user specified IP address is supported on user defined"),
+        (("connect", "--alias", "x", "bridge", "box"), "network-scoped alias is supported only for containers in user"),
+        (("rm", "net"), "has active endpoints"),
+        (("rm", "bridge"), "bridge is a pre-defined network and cannot be removed"),
+    ):
+        done = networks.docker("network", *arguments, check=False)
+        assert done.returncode != 0
+        assert words in done.stderr, arguments
+    for options, words in (
+        (("--ip", "10.73.0.9"), "Address already in use"),
+        (("--ip", "10.74.0.9"), "no configured subnet contains IP address 10.74.0.9"),
+        (("--ip", "10.73.0.300"), "invalid IPv4 address: 10.73.0.300"),
+    ):
+        done = networks.docker("run", "--rm", "--network", "net", *options, "busybox", "true", check=False)
+        assert done.returncode == 125
+        assert words in done.stderr, options
+    assert networks.docker("run", "--rm", "--network", "net", "--ip", "10.73.0.77", "--mac-address", "02:00:00:00:00:77",
+                           "busybox", "ip", "addr", "show", "eth0").stdout.count("02:00:00:00:00:77") == 1  # fmt: skip
+
+
+def test_published_ports_follow_the_way_out(networks):
+    networks.docker("network", "create", "aaa")
+    networks.docker("network", "create", "--internal", "inner")
+    networks.docker("run", "-d", "--name", "web", "-p", "8088:80", "busybox", "sh", "-c",
+                    "mkdir /www; echo hi >/www/index.html; exec httpd -f -h /www")  # fmt: skip
+
+    def answer():
+        return networks.in_network("curl", "-s", "-m", "2", "http://127.0.0.1:8088/", check=False).stdout
+
+    wait_for(lambda: answer() == "hi\n", what="answer")
+    networks.docker("network", "connect", "aaa", "web")
+    assert answer() == "hi\n"
+    networks.docker("network", "connect", "inner", "web")
+    networks.docker("network", "disconnect", "aaa", "web")
+    assert answer() == "hi\n"
+    networks.docker("network", "disconnect", "bridge", "web")
+    assert answer() == ""
+    assert networks.docker("port", "web").stdout == ""
+    networks.docker("network", "connect", "bridge", "web")
+    assert answer() == "hi\n"
+    assert networks.docker("port", "web").stdout == "80/tcp -> 0.0.0.0:8088\n"
+
+
+def test_legacy_links(networks):
+    networks.docker("run", "-d", "--name", "database", "-e", "SECRET=1", "--expose", "5432", "busybox", "sleep", "1000")
+    sleeper(networks, "app", "--link", "database:db")
+    hosts = within(networks, "app", "cat", "/etc/hosts")
+    address = networks.inspect("database")["NetworkSettings"]["IPAddress"]
+    assert f"{address}\tdb " in hosts
+    assert within(networks, "app", "ping", "-c", "1", "-W", "2", "db")
+    environment = within(networks, "app", "cat", "/proc/1/environ").split("\0")
+    assert f"DB_PORT=tcp://{address}:5432" in environment
+    assert "DB_NAME=/app/db" in environment
+    assert "DB_ENV_SECRET=1" in environment
+    assert networks.inspect("app")["HostConfig"]["Links"] == ["/database:/app/db"]
+    networks.docker("stop", "-t", "0", "database", "app")
+    refused = networks.docker("start", "app", check=False)
+    assert "Cannot link to a non running container: /database AS /app/db" in refused.stderr
+
+
+def test_joining_again_and_again_leaves_nothing(networks):
+    for name in ("aaa", "bbb"):
+        networks.docker("network", "create", name)
+    box = sleeper(networks, "box", "--network", "aaa")
+    body = json.dumps({"Container": box})
+    for _ in range(3):
+        assert networks.http("POST", "/networks/bbb/connect", body.encode())[0] == 200
+        assert networks.http("POST", "/networks/bbb/disconnect", body.encode())[0] == 200
+    before = HostState.of(networks)
+    outer = networks.in_network("ip", "-o", "link").stdout.count("veth")
+    for _ in range(40):
+        assert networks.http("POST", "/networks/bbb/connect", body.encode())[0] == 200
+        assert networks.http("POST", "/networks/bbb/disconnect", body.encode())[0] == 200
+    assert before.differences(HostState.of(networks), descriptors=2) == {}
+    assert networks.in_network("ip", "-o", "link").stdout.count("veth") <= outer + 1
+    assert within(networks, "box", "ip", "-o", "link").count(": eth") == 1
+
+
+def test_names_are_there_again_after_the_engine(own_engine):
+    engine = own_engine
+    engine.docker("network", "create", "--subnet", "10.75.0.0/24", "net")
+    sleeper(engine, "web", "--network", "net", "--network-alias", "site")
+    sleeper(engine, "client", "--network", "net")
+    engine.docker("network", "connect", "bridge", "client")
+    before = engine.inspect("client")["NetworkSettings"]
+    engine.kill()
+    engine.start()
+    assert lookup(engine, "client", "site") == ["10.75.0.1"] or lookup(engine, "client", "site") == ["10.75.0.2"]
+    after = engine.inspect("client")["NetworkSettings"]
+    assert after == before
+    engine.docker("network", "disconnect", "net", "client")
+    assert lookup(engine, "web", "client") == []
