@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from orlop.errors import DataLossError, NotFoundError, OrlopError
 from orlop.image.compression import Decompressor
 from orlop.image.feed import in_thread
-from orlop.image.partial import read_file
+from orlop.image.growing import read_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from orlop.errors import InvalidParameterError, OrlopError
-from orlop.image.partial import RestartedError, read_file
+from orlop.image.growing import RestartedError, read_file
 from orlop.registry.download import download
 from orlop.spec.digest import Digest, chain_ids
 
