@@ -107,6 +107,8 @@ class ImageService:
     def _finish(self, removal: Removal, image: Image | None) -> None:
         for kind, text in removal.records:
             labels = dict(image.config.config.labels or {}) if image is not None else {}
+            if kind == "Deleted" and text not in removal.images:
+                continue  # a layer
             if kind == "Deleted":
                 self._events.publish("image", "delete", text, {**labels, "name": text})
             elif image is not None:

@@ -70,6 +70,7 @@ def prune_images(store: ImageStore, images: Iterable[Image], users: Sequence[Ima
     records: list[tuple[str, str]] = []
     tombstones: list[str] = []
     reclaimed = 0
+    deleted: frozenset[str] = frozenset()
     for image in images:
         if image.id.hex in used or store.children(image.id):
             continue
@@ -78,7 +79,8 @@ def prune_images(store: ImageStore, images: Iterable[Image], users: Sequence[Ima
         records.extend(removal.records)
         tombstones.extend(removal.tombstones)
         reclaimed += removal.reclaimed
-    return Removal(tuple(records), tuple(tombstones), reclaimed)
+        deleted |= removal.images
+    return Removal(tuple(records), tuple(tombstones), reclaimed, deleted)
 
 
 def _is_single(references: Sequence[Reference]) -> bool:
@@ -125,15 +127,18 @@ def _delete(
 ) -> Removal:
     tombstones: list[str] = []
     reclaimed = 0
+    deleted = set()
     used = {user.image_id.removeprefix("sha256:") for user in users}
     current: Image | None = image
     while current is not None:
-        paths, size = store.delete(current.id)
+        gone = store.delete(current.id)
         records.append(("Deleted", str(current.id)))
-        tombstones.extend(paths)
-        reclaimed += size
+        deleted.add(str(current.id))
+        records.extend(("Deleted", str(chain)) for chain in gone.layers)
+        tombstones.extend(gone.tombstones)
+        reclaimed += gone.reclaimed
         current = _unused_parent(store, current.parent, used) if prune_parents else None
-    return Removal(tuple(records), tuple(tombstones), reclaimed)
+    return Removal(tuple(records), tuple(tombstones), reclaimed, frozenset(deleted))
 
 
 def _unused_parent(store: ImageStore, parent: Digest | None, used: set[str]) -> Image | None:

@@ -108,12 +108,29 @@ class ImageUser:
 
 
 @dataclass(frozen=True, slots=True)
+class Deletion:
+    """What went with an image: paths to ``remove_tree``, bytes, and layers, topmost first."""
+
+    tombstones: tuple[str, ...] = ()
+    reclaimed: int = 0
+    layers: tuple[Digest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Removal:
-    """What a removal did, in order: (``Untagged`` or ``Deleted``, name or id); and paths to ``remove_tree``."""
+    """What a removal did.
+
+    Attributes:
+        records: in order: (``Untagged`` or ``Deleted``, name or id); layers are deleted by their chain ids.
+        tombstones: paths to ``remove_tree``.
+        reclaimed: bytes.
+        images: the ids among ``records`` that are images'.
+    """
 
     records: tuple[tuple[str, str], ...] = ()
     tombstones: tuple[str, ...] = ()
     reclaimed: int = 0
+    images: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,8 +388,8 @@ class ImageStore:
         self._images[image_id] = replace(image, references=references)
         return self._images[image_id]
 
-    def delete(self, image_id: Digest) -> tuple[list[str], int]:
-        """Delete an image that has no names; return tombstones and the bytes of layers that went with it."""
+    def delete(self, image_id: Digest) -> Deletion:
+        """Delete an image that has no names, and the layers that nothing else needs."""
         self._forget(image_id.hex)
         image = self._images.pop(image_id)
         self._content.remove(image_id)
@@ -380,12 +397,13 @@ class ImageStore:
             with contextlib.suppress(SystemFailureError):  # a full disk: the next start does it
                 self._kept.forget(image_id, set(image.config.diff_ids) - self._diff_ids())
         if image.chain is None:
-            return [], 0
+            return Deletion()
         chains: Iterable[Digest] = image.config.chain_ids
         sizes = {chain: self._layers.size(chain) for chain in chains}
         tombstones = self._layers.release(image.chain)
+        gone = tuple(chain for chain in reversed(sizes) if not self._layers.has(chain))
         kept = max((size for chain, size in sizes.items() if self._layers.has(chain)), default=0)
-        return tombstones, sizes[image.chain] - kept
+        return Deletion(tuple(tombstones), sizes[image.chain] - kept, gone)
 
 
 def _as_id(name: str) -> Digest | None:

@@ -171,7 +171,9 @@ class TestRemoval:
         store.tag(image.id, parse_reference("b:v1"))
         assert remove_image(store, "a", []).records == (("Untagged", "a:latest"),)
         done = remove_image(store, "b:v1", [])
-        assert done.records == (("Untagged", "b:v1"), ("Deleted", str(image.id)))
+        layer = ("Deleted", str(image.chain))  # as dockerd, by its chain id
+        assert done.records == (("Untagged", "b:v1"), ("Deleted", str(image.id)), layer)
+        assert done.images == {str(image.id)}
         assert (len(done.tombstones), done.reclaimed) == (1, 100)
         with pytest.raises(NotFoundError):
             remove_image(store, "b:v1", [])
@@ -193,6 +195,7 @@ class TestRemoval:
         assert [kind for kind, _ in remove_image(store, "h4test:one", [user(image)], force=True).records] == [
             "Untagged",
             "Deleted",
+            "Deleted",
         ]
 
     def test_several_repositories_by_id(self, store):
@@ -202,7 +205,7 @@ class TestRemoval:
             remove_image(store, image.id.short, [])
         assert str(caught.value).endswith("(must be forced) - image is referenced in multiple repositories")
         done = remove_image(store, image.id.short, [], force=True)
-        assert done.records == (("Untagged", "a:latest"), ("Untagged", "b:latest"), ("Deleted", str(image.id)))
+        assert done.records[:3] == (("Untagged", "a:latest"), ("Untagged", "b:latest"), ("Deleted", str(image.id)))
 
     def test_a_running_container_cannot_be_forced(self, store):
         image = make(store, 1, "a")
@@ -223,12 +226,12 @@ class TestRemoval:
         with pytest.raises(ConflictError, match="image has dependent child images"):
             remove_image(store, parent.id.short, [], force=True)
         deleted = [name for kind, name in remove_image(store, "c", []).records if kind == "Deleted"]
-        assert deleted == [str(child.id), str(parent.id)]
+        assert deleted == [str(child.id), str(child.chain), str(parent.id), str(parent.chain)]
 
     def test_prune(self, store):
         kept, dangling, used = make(store, 1, "a"), make(store, 2), make(store, 3)
         removal = prune_images(store, [image for image in store.images() if not image.references], [user(used)])
-        assert removal.records == (("Deleted", str(dangling.id)),)
+        assert removal.records == (("Deleted", str(dangling.id)), ("Deleted", str(dangling.chain)))
         assert {image.id for image in store.images()} == {kept.id, used.id}
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from typing import TYPE_CHECKING
 
 from orlop.engine.containers.inspection import mount_documents, networks_document
-from orlop.errors import InvalidParameterError
+from orlop.errors import InvalidParameterError, OrlopError
 from orlop.spec.docker.times import human_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from orlop.engine.containers.container import Container
     from orlop.engine.containers.directory import Directory
+    from orlop.image.store import Image
     from orlop.network.sandbox import Sandbox
     from orlop.spec.docker.containers import HostConfig
     from orlop.spec.json import JsonObject, JsonValue
@@ -103,6 +105,15 @@ def summary(container: Container, sandbox: Sandbox | None, network_ids: dict[str
         "NetworkSettings": {"Networks": networks_document(container, sandbox, network_ids)},
         "Mounts": mount_documents([point for point in definition.mounts if point.kind != "tmpfs"]),
     }
+
+
+def shown_image(container: Container, resolve: Callable[[str], Image]) -> str:
+    """Return the name that the image was given by, or its id if that is another image's name or nobody's by now."""
+    definition = container.definition
+    with contextlib.suppress(OrlopError):
+        if str(resolve(definition.image_name).id) == definition.image_id:
+            return definition.image_name
+    return definition.image_id
 
 
 class Selection:

@@ -16,7 +16,7 @@ from orlop.engine.containers.directory import Directory
 from orlop.engine.containers.ending import Endings
 from orlop.engine.containers.inspection import inspect_document
 from orlop.engine.containers.launching import Launcher
-from orlop.engine.containers.listing import Selection, now, summary
+from orlop.engine.containers.listing import Selection, now, shown_image, summary
 from orlop.engine.containers.log_target import log_path
 from orlop.engine.containers.processes import known_columns, top_document
 from orlop.engine.containers.pruning import prunable
@@ -324,6 +324,7 @@ class ContainerService:
         documents = []
         for container in chosen:
             document = summary(container, self._sandbox(container), ids, now_ns=moment)
+            document["Image"] = shown_image(container, self._images.resolve)
             if size:
                 document.update(await self._sizes(container))
             documents.append(document)
