@@ -152,7 +152,7 @@ def test_volume_and_network_commands(engine) -> None:
     [
         (("swarm", "init"), "swarm mode is not supported"),
         (("node", "ls"), "This node is not a swarm manager."),
-        (("save", "busybox"), "saving images is not supported yet"),
+        (("save", "no-such-image"), "reference does not exist"),
         (("network", "rm", "bridge"), "bridge is a pre-defined network and cannot be removed"),
         (("network", "create", "host"), "operation is not permitted on predefined host network"),
         (("volume", "create", "a/b"), "includes invalid characters for a local volume name"),

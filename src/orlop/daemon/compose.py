@@ -13,6 +13,7 @@ from orlop.api.app import Application
 from orlop.api.routes import archives as archive_routes
 from orlop.api.routes import containers as container_routes
 from orlop.api.routes import exec as exec_routes
+from orlop.api.routes import image_archives as image_archive_routes
 from orlop.api.routes import images as image_routes
 from orlop.api.routes import networks as network_routes
 from orlop.api.routes import registry as registry_routes
@@ -116,7 +117,7 @@ class Engine:
             events=self.events,
             users=lambda: self.containers.image_users(),  # noqa: PLW0108 - made after this
         )
-        self.registry = compose_registries(
+        self.registry, self.archives = compose_registries(
             options,
             ImageParts(image_store, kept, self.layers, self._unpacker),
             spawner=spawner,
@@ -202,6 +203,7 @@ class Engine:
                 self.images, graph=self._image_graph, pull=registry_routes.pull_handler(self.registry)
             ),
             *registry_routes.routes(self.registry),
+            *image_archive_routes.routes(self.archives),
             *volume_routes.routes(self.volumes),
             *network_routes.routes(catalogue),
             *container_routes.routes(self.containers),

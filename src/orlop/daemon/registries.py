@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orlop
+from orlop.engine.archives import ArchiveService
 from orlop.engine.registry.layers import LayerFetcher
 from orlop.engine.registry.pull import Puller
 from orlop.engine.registry.push import Pusher
@@ -14,7 +15,9 @@ from orlop.engine.registry.registries import Registries
 from orlop.engine.registry.service import RegistryService
 from orlop.engine.registry.transfers import Transfers
 from orlop.image.layer_tar import LayerTars
+from orlop.image.loading import Loader
 from orlop.image.partial import PartialStore
+from orlop.image.saving import Saver
 from orlop.registry.certificates import DIRECTORIES, Certificates
 from orlop.registry.endpoints import Endpoints, RegistryOptions
 from orlop.registry.http import Http
@@ -42,8 +45,8 @@ class ImageParts:
 
 def compose_registries(
     options: Options, parts: ImageParts, *, spawner: Spawner, removals: Removals, events: Events
-) -> RegistryService:
-    """Build the use cases of registries."""
+) -> tuple[RegistryService, ArchiveService]:
+    """Build the use cases of registries, and of archives, which are read and written in the same ways."""
     endpoints = Endpoints(RegistryOptions(options.registry_mirrors, options.insecure_registries), _resolve)
     certificates = Certificates((options.certs_dir,) if options.certs_dir else DIRECTORIES)
     http = Http(certificates, endpoints.is_insecure, agent=f"orlop/{orlop.__version__}")
@@ -63,7 +66,9 @@ def compose_registries(
     puller = Puller(registries, parts.images, parts.kept, fetcher, removals.bury)
     tars = LayerTars(parts.kept, spawner, parts.layers.layer_view)
     pusher = Pusher(registries, parts.images, parts.kept, tars, concurrent=options.max_concurrent_uploads)
-    return RegistryService(registries, puller, pusher, events)
+    loader = Loader(parts.images, parts.layers, parts.kept, partials, parts.unpacker, removals.bury)
+    archives = ArchiveService(Saver(parts.images, parts.kept, tars), loader, events)
+    return RegistryService(registries, puller, pusher, events), archives
 
 
 def _resolve(host: str) -> list[str]:

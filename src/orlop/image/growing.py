@@ -12,7 +12,7 @@ from orlop.image.feed import in_thread
 from orlop.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 _CHUNK = 1 << 20
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -94,9 +94,16 @@ class GrowingFile:
         await in_thread(self._keep, path)
         self.path = path
 
+    def _descriptor(self) -> int:
+        return os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC) if self._closed else os.dup(self._fd)
+
     def _keep(self, path: str) -> None:
         try:
-            os.fsync(self._fd)
+            fd = self._descriptor()
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
             os.rename(self.path, path)
         except OSError as error:
             raise self._failed(error) from error
@@ -117,7 +124,7 @@ class GrowingFile:
         return self._finished
 
     def close(self) -> None:
-        """Close the descriptor; readers that have begun go on."""
+        """Close the descriptor; readers that have begun go on, and a finished file is opened again by who reads it."""
         if not self._closed:
             self._closed = True
             self._notify()
@@ -127,7 +134,7 @@ class GrowingFile:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def read(self, consumed: Callable[[int], None] | None = None) -> AsyncIterator[bytes]:
+    async def read(self, consumed: Callable[[int], None] | None = None) -> AsyncGenerator[bytes, None]:
         """Yield all bytes, as they come. Ends only after :meth:`end`.
 
         Args:
@@ -137,9 +144,9 @@ class GrowingFile:
             RestartedError: begin again, with the finished file or with another attempt.
             BaseException: what :meth:`fail` was told.
         """
-        if self._closed:
+        if self._closed and not self._finished:
             raise RestartedError(f"{self._what} is not being received any more")
-        fd = os.dup(self._fd)
+        fd = self._descriptor()
         generation, position = self._generation, 0
         try:
             while True:

@@ -62,6 +62,19 @@ class LayerTars:
         if digest.hexdigest() != diff_id.hex:
             raise DataLossError(f"layer {diff_id} is damaged")
 
+    async def size(self, diff_id: Digest, chain: Digest) -> int:
+        """Return the bytes of the tar.
+
+        Raises:
+            DataLossError: as :meth:`read`.
+        """
+        if self._kept.recipes.has(diff_id):
+            return await in_thread(self._kept.recipes.tar_size, diff_id)
+        total = 0
+        async for piece in self.read(diff_id, chain):
+            total += len(piece)
+        return total
+
     async def _decompressed(self, digest: Digest) -> AsyncGenerator[bytes, None]:
         decompressor = Decompressor()
         async for data in read_file(self._kept.content.path(digest)):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import DataLossError, InvalidParameterError, NotFoundError, SystemFailureError
 from orlop.image.compression import Decompressor, gzip_compressor
+from orlop.primitives.tar.recipe import measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +122,14 @@ class RecipeStore:
                     raise DataLossError(f"recipe of layer {diff_id} is damaged") from None
                 raise
         return fd
+
+    def tar_size(self, diff_id: Digest) -> int:
+        """Return the size of the tar that a recipe makes, in bytes. Call it from a thread; raises as :meth:`open`."""
+        fd = self.open(diff_id)
+        try:
+            return measure(fd)
+        finally:
+            os.close(fd)
 
     def remove(self, diff_id: Digest) -> None:
         """Forget a recipe; a missing one is fine."""

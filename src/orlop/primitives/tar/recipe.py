@@ -130,6 +130,24 @@ def rebuild(root_fd: int, recipe_fd: int, out_fd: int) -> int:
     return total
 
 
+def measure(recipe_fd: int) -> int:
+    """Return the size of the tar that a recipe makes, in bytes. Raises DataLossError."""
+    recipe = _Reader(recipe_fd)
+    total = 0
+    while kind := recipe.read(1):
+        if kind == b"R":
+            (length,) = _unpack(">I", recipe.read(4))
+            recipe.read(length)
+            total += length
+        elif kind == b"F":
+            size, _, length = _unpack(">QQH", recipe.read(18))
+            recipe.read(length)
+            total += size
+        else:
+            raise DataLossError("layer's recipe is damaged")
+    return total
+
+
 class _Reader:
     """Reads a descriptor through a buffer; ``open`` is refused in a forked child."""
 
