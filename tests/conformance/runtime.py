@@ -77,8 +77,21 @@ class Runtime:
     parent: str
     containers: list[str] = field(default_factory=list)
 
-    def __call__(self, *arguments: str, timeout: float = 20, **options: Any) -> subprocess.CompletedProcess[str]:
-        full = [*self.command, "--root", f"{self.seen}/state", *arguments]
+    @property
+    def name(self) -> str:
+        """The program's name."""
+        return os.path.basename(self.command[-1])
+
+    def line(self, *arguments: str, setting: str = "") -> list[str]:
+        """Return a whole command line; ``setting`` is the shell's ``NAME=VALUE ...`` before it, where $$ is its pid."""
+        *before, program = self.command
+        shell = ["sh", "-c", f'{setting} exec "$@"', "sh"] if setting else []
+        return [*before, *shell, program, "--root", f"{self.seen}/state", *arguments]
+
+    def __call__(
+        self, *arguments: str, timeout: float = 20, setting: str = "", **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        full = self.line(*arguments, setting=setting)
         options.setdefault("stdin", subprocess.DEVNULL)
         # a created container keeps its output open: files, not pipes, or the end of output never comes
         out, err = self.home / "out", self.home / "err"

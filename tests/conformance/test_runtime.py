@@ -11,15 +11,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from commands import COMMANDS, DIFFERS
 from runtime import CHECKS, make_runtime
 
 from harness import BIN
 
 PEERS = os.environ.get("ORLOP_PEERS", "")
-# peers answer differently here, with reason; everything else must hold for them too
-DIFFERS = {
-    # crun 1.21 starts a container that asks for a sysctl outside of its namespaces
-}
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox", "cgroup1")]
 
@@ -43,3 +40,10 @@ def runtime(request):
 @pytest.mark.parametrize("check", CHECKS)
 def test_runtime(runtime, check):
     CHECKS[check](runtime)
+
+
+@pytest.mark.parametrize("check", COMMANDS)
+def test_commands(runtime, check):
+    if check in DIFFERS.get(runtime.name, ()):
+        pytest.skip(f"{runtime.name} differs: see commands.py")
+    COMMANDS[check](runtime)

@@ -58,7 +58,9 @@ def enter_bundle(options: Parsed) -> Bundle:
 
 
 def listening_fds() -> int:
-    """Return how many sockets the service manager handed over (sd_listen_fds(3))."""
+    """Return how many sockets the service manager handed over to this very process (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return 0
     listening = os.environ.get("LISTEN_FDS", "")
     return int(listening) if listening.isascii() and listening.isdigit() and len(listening) <= 4 else 0
 
