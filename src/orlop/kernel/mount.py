@@ -60,6 +60,7 @@ MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_STRICTATIME = 0x20
 MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_IDMAP = 0x100000
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 _FLAG_NAMES = {
     value: name for name, value in list(globals().items()) if name.startswith("MS_") and isinstance(value, int)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from orlop.runtime.operations import Operation
     from orlop.runtime.parent import Handler, Parent
     from orlop.spec.launch import OverlayRoot
-    from orlop.spec.oci import Config, IdMapping, Process
+    from orlop.spec.oci import Config, Process
 
 _CLONED = {
     "mount": k.CLONE_NEWNS,
@@ -120,6 +120,10 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         user_namespace = bool(flags & k.CLONE_NEWUSER)
         operations = plan(config, cgroup.directories(), user_namespace=user_namespace)
         trees = {} if donor is None else _shared_memory(operations, donor, always)
+        if any(mount.uid_mappings for mount in config.mounts):
+            from orlop.runtime.id_mapping import open_mapped
+
+            trees.update(open_mapped(operations, always))
         sysctls: Mapping[str, str] = config.linux.sysctl
         if user_namespace:
             sysctls = _before_user_namespace(creation, joins)
@@ -162,7 +166,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         on_failure.callback(kill_and_reap, pidfd)
         theirs.close()
         if user_namespace:
-            _map_ids(pid, config.linux.uid_mappings, config.linux.gid_mappings)
+            _map_ids(pid, config)
             _send_trees(ours, pid, creation, operations, frozenset(trees))
             _schedule(config.process, pid)
             ours.send({"go": True})
@@ -292,6 +296,13 @@ def _before_user_namespace(creation: Creation, joins: Sequence[tuple[int, int]])
     return {name: value for name, value in config.linux.sysctl.items() if name not in network}
 
 
+def _map_ids(pid: int, config: Config) -> None:
+    from orlop.runtime.id_mapping import write_map
+
+    write_map(pid, "uid_map", config.linux.uid_mappings)
+    write_map(pid, "gid_map", config.linux.gid_mappings)
+
+
 def _send_trees(
     sync: Channel, pid: int, creation: Creation, operations: Sequence[Operation], taken: frozenset[int]
 ) -> None:
@@ -345,13 +356,3 @@ def _namespaces(creation: Creation, stack: Cleanup, donor: int | None) -> tuple[
     if not flags & k.CLONE_NEWNS:
         raise UnsupportedError("a container without a mount namespace of its own is not supported")
     return flags, joins, unshare
-
-
-def _map_ids(pid: int, uids: Sequence[IdMapping], gids: Sequence[IdMapping]) -> None:
-    for name, mappings in (("uid_map", uids), ("gid_map", gids)):
-        lines = "".join(f"{m.container_id} {m.host_id} {m.size}\n" for m in mappings)
-        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, lines.encode())
-        finally:
-            os.close(fd)

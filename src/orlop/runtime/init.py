@@ -189,6 +189,8 @@ def _run(task: InitTask) -> None:
         start_hooks = run_before_pivot(task.config.hooks, task.hook_state)
     # 6, 7
     rootfs.pivot(root.fileno(), read_only=task.config.root is not None and task.config.root.readonly)
+    if task.config.linux.rootfs_propagation:
+        rootfs.propagate(root.fileno(), task.config.linux.rootfs_propagation)
     root.close()
     becoming = Becoming(
         task.sync, task.prepared, task.fifo, task.preserve, task.reap, task.die_with_parent, start_hooks

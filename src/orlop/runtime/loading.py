@@ -21,15 +21,18 @@ def load_all() -> None:
     import orlop.runtime.console
     import orlop.runtime.container_state
     import orlop.runtime.hooks
+    import orlop.runtime.id_mapping
     import orlop.runtime.parent
     import orlop.runtime.reaper
     import orlop.runtime.remapping
+    import orlop.runtime.remount
     import orlop.runtime.scheduling
     import orlop.runtime.seccomp_listener
     import orlop.runtime.security.seccomp_compile
     import orlop.runtime.shared_memory
     import orlop.runtime.sysctl
     import orlop.runtime.time_namespace
+    import orlop.runtime.tmpfs_copy
 
 
 def load_for(config: Config, process: Process, *, cgroup_version: int) -> None:
@@ -41,6 +44,7 @@ def load_for(config: Config, process: Process, *, cgroup_version: int) -> None:
     if config.linux.seccomp is not None:
         import orlop.runtime.security.seccomp_compile
     if config.linux.namespace("user") is not None:
+        import orlop.runtime.id_mapping
         import orlop.runtime.remapping
     if "orlop.shm-of" in config.annotations:
         import orlop.runtime.shared_memory
@@ -67,6 +71,13 @@ def _load_rare(config: Config, process: Process) -> None:
         import orlop.runtime.scheduling
     if linux.time_offsets:
         import orlop.runtime.time_namespace
+    for mount in config.mounts:
+        if mount.uid_mappings:
+            import orlop.runtime.id_mapping
+        if "tmpcopyup" in mount.options:
+            import orlop.runtime.tmpfs_copy
+        if "remount" in mount.options:
+            import orlop.runtime.remount
     if linux.net_devices:
         import orlop.runtime.net_devices
         import orlop.runtime.parent

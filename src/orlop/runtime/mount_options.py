@@ -16,6 +16,7 @@ _SET = {
     "nodev": k.MOUNT_ATTR_NODEV,
     "noexec": k.MOUNT_ATTR_NOEXEC,
     "nodiratime": k.MOUNT_ATTR_NODIRATIME,
+    "nosymfollow": k.MOUNT_ATTR_NOSYMFOLLOW,
 }
 _CLEAR = {
     "rw": k.MOUNT_ATTR_RDONLY,
@@ -23,6 +24,7 @@ _CLEAR = {
     "dev": k.MOUNT_ATTR_NODEV,
     "exec": k.MOUNT_ATTR_NOEXEC,
     "diratime": k.MOUNT_ATTR_NODIRATIME,
+    "symfollow": k.MOUNT_ATTR_NOSYMFOLLOW,
 }
 _TIMES = {
     "relatime": k.MOUNT_ATTR_RELATIME,
@@ -42,8 +44,17 @@ PROPAGATION = {
     "rslave": k.MS_SLAVE | k.MS_REC,
     "runbindable": k.MS_UNBINDABLE | k.MS_REC,
 }
-_IGNORED = frozenset({"defaults", "silent", "loud", "async", "nolazytime", "newinstance", "copy", "nocopy", "z", "Z"})
-_REFUSED = frozenset({"ridmap", "remount", "mand", "iversion", "lazytime", "tmpcopyup"})
+# what a mount is without them
+_IGNORED = frozenset({"defaults", "silent", "loud", "async", "noiversion", "nolazytime", "nomand", "newinstance"})
+# Docker's own, which it acts on before
+_DOCKERS = frozenset({"copy", "nocopy", "z", "Z"})
+# of a file system as a whole, so nothing that a bind mount could have (fsconfig(2))
+_SUPERBLOCK = frozenset({"sync", "dirsync", "lazytime", "mand", "iversion"})
+_SPECIAL = frozenset({"bind", "rbind", "idmap", "ridmap", "tmpcopyup", "remount"})
+_OWN = {**_SET, **_CLEAR, **_TIMES}
+_RECURSIVE = {f"r{name}": name for name in _OWN}
+# for ``features``
+KNOWN_OPTIONS = tuple(sorted({*_OWN, *_RECURSIVE, *PROPAGATION, *_IGNORED, *_SUPERBLOCK, *_SPECIAL}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +65,50 @@ class MountOptions:
         attr_set: mount attributes to set.
         attr_clear: mount attributes to clear.
         recursive_set: mount attributes to set on the whole tree (``rro`` and its like).
+        recursive_clear: mount attributes to clear on the whole tree (``rrw`` and its like).
         propagation: MS_SHARED and so on, with MS_REC; 0 leaves it.
         bind: this is a bind mount.
         recursive: ... of the whole tree.
-        idmap: show it with the ids of the container's user namespace.
+        idmap: show it with mapped ids: the mount's own mapping, else that of the container's user namespace.
+        recursive_idmap: ... the whole tree.
+        copy_up: a tmpfs that begins with what it covers.
+        remount: change what is mounted there already.
         parameters: the rest, for the file system.
     """
 
     attr_set: int = 0
     attr_clear: int = 0
     recursive_set: int = 0
+    recursive_clear: int = 0
     propagation: int = 0
     bind: bool = False
     recursive: bool = False
     idmap: bool = False
+    recursive_idmap: bool = False
+    copy_up: bool = False
+    remount: bool = False
     parameters: tuple[str, ...] = ()
+
+
+class _Attributes:
+    """Attributes to set and to clear; a later option wins over an earlier one."""
+
+    __slots__ = ("clear", "set")
+
+    def __init__(self) -> None:
+        self.set = self.clear = 0
+
+    def add(self, option: str) -> None:
+        """Add one of :data:`_OWN`."""
+        if option in _SET:
+            self.set |= _SET[option]
+            self.clear &= ~_SET[option]
+        elif option in _CLEAR:
+            self.clear |= _CLEAR[option]
+            self.set &= ~_CLEAR[option]
+        else:
+            self.set = self.set & ~k.MOUNT_ATTR__ATIME | _TIMES[option]
+            self.clear |= k.MOUNT_ATTR__ATIME
 
 
 def parse_options(options: Iterable[str]) -> MountOptions:
@@ -78,31 +118,36 @@ def parse_options(options: Iterable[str]) -> MountOptions:
         UnsupportedError: an option that this runtime would have to ignore.
         InvalidParameterError: one with a control character.
     """
-    attr_set = attr_clear = recursive_set = propagation = 0
-    bind = recursive = idmap = False
+    own, tree = _Attributes(), _Attributes()
+    propagation = 0
+    special: set[str] = set()
     parameters: list[str] = []
     for option in options:
-        if option in _SET:
-            attr_set |= _SET[option]
-            attr_clear &= ~_SET[option]
-        elif option in _CLEAR:
-            attr_clear |= _CLEAR[option]
-            attr_set &= ~_CLEAR[option]
-        elif option in _TIMES:
-            attr_set = attr_set & ~k.MOUNT_ATTR__ATIME | _TIMES[option]
-            attr_clear |= k.MOUNT_ATTR__ATIME
-        elif option.startswith("r") and option[1:] in _SET and option != "ro":
-            recursive_set |= _SET[option[1:]]
+        if option in _OWN:
+            own.add(option)
+        elif option in _RECURSIVE:
+            tree.add(_RECURSIVE[option])
         elif option in PROPAGATION:
             propagation = PROPAGATION[option]
-        elif option in {"bind", "rbind"}:
-            bind, recursive = True, option == "rbind"
-        elif option == "idmap":
-            idmap = True
-        elif option in _REFUSED:
-            raise UnsupportedError(f"mount option is not supported: {option}")
+        elif option in _SPECIAL:
+            special.add(option)
         elif any(ord(char) < 32 for char in option):
-            raise InvalidParameterError(f"invalid mount option: {option!r}")
-        elif option not in _IGNORED:
+            raise InvalidParameterError(f"invalid mount option: {option!r:.80}")
+        elif option not in _IGNORED and option not in _DOCKERS:
             parameters.append(option)
-    return MountOptions(attr_set, attr_clear, recursive_set, propagation, bind, recursive, idmap, tuple(parameters))
+    if "remount" in special and (parameters or "bind" not in special):
+        raise UnsupportedError("mount option is not supported but with bind: remount")
+    return MountOptions(
+        own.set,
+        own.clear,
+        tree.set,
+        tree.clear,
+        propagation,
+        bind="bind" in special or "rbind" in special,
+        recursive="rbind" in special,
+        idmap="idmap" in special or "ridmap" in special,
+        recursive_idmap="ridmap" in special,
+        copy_up="tmpcopyup" in special,
+        remount="remount" in special,
+        parameters=tuple(parameters),
+    )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from orlop.runtime.mount_options import MountOptions
+    from orlop.spec.oci import IdMapping
 else:
     Protocol = object
 
@@ -97,8 +98,15 @@ def parameter(text: str) -> tuple[str, str | None]:
 
 def make_filesystem(fstype: str, source: str, parameters: tuple[str, ...], attributes: int) -> OwnedFd:
     """Return a detached mount of a new file system."""
-    with OwnedFd(k.fsopen(fstype)) as context:
-        k.fsconfig_set_string(context.fileno(), "source", source)
+    try:
+        opened = k.fsopen(fstype)
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        raise InvalidParameterError(f"unknown filesystem type: {fstype}") from None
+    with OwnedFd(opened) as context:
+        if source:
+            k.fsconfig_set_string(context.fileno(), "source", source)
         for text in parameters:
             key, value = parameter(text)
             if value is None:
@@ -127,7 +135,9 @@ class MountFilesystem:
 
     def make(self) -> OwnedFd:
         """Return it as a detached mount."""
-        return make_filesystem(self.fstype, self.source, self.options.parameters, self.options.attr_set)
+        options = self.options
+        attributes = options.attr_set & ~k.MOUNT_ATTR_RDONLY if options.copy_up else options.attr_set
+        return make_filesystem(self.fstype, self.source, options.parameters, attributes)
 
     def apply(self, root: Root) -> None:
         """Mount it."""
@@ -136,6 +146,11 @@ class MountFilesystem:
             root.trees.pop() if root.trees else self.make() as tree,
             opener(root.fd, self.destination) as target,
         ):
+            if self.options.copy_up:
+                from orlop.runtime.tmpfs_copy import copy_covered
+
+                copy_covered(target.fileno(), tree.fileno())
+                k.mount_setattr(tree.fileno(), "", attr_set=self.options.attr_set & k.MOUNT_ATTR_RDONLY)
             k.move_mount(tree.fileno(), target.fileno())
             if self.options.propagation:
                 propagation = self.options.propagation & ~k.MS_REC
@@ -150,6 +165,7 @@ class Bind:
     destination: str
     options: MountOptions
     recursive: bool = True
+    mappings: tuple[tuple[IdMapping, ...], tuple[IdMapping, ...]] | None = None
 
     def describe(self) -> str:
         """Return it as one line of text."""
@@ -168,8 +184,14 @@ class Bind:
         try:
             if options.attr_set or options.attr_clear:
                 k.mount_setattr(tree.fileno(), "", attr_set=options.attr_set, attr_clear=options.attr_clear)
-            if options.recursive_set:
-                k.mount_setattr(tree.fileno(), "", attr_set=options.recursive_set, recursive=True)
+            if options.recursive_set or options.recursive_clear:
+                k.mount_setattr(
+                    tree.fileno(),
+                    "",
+                    attr_set=options.recursive_set,
+                    attr_clear=options.recursive_clear,
+                    recursive=True,
+                )
         except BaseException:
             tree.close()
             raise

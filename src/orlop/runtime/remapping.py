@@ -50,7 +50,7 @@ def prepare_trees(
     trees: list[tuple[int, OwnedFd]] = []
     with Cleanup() as on_failure:
         for place, operation in enumerate(operations):
-            if place in taken:
+            if place in taken:  # those with mappings of their own, too
                 continue
             made: list[OwnedFd] = []
             if isinstance(operation, Bind):
@@ -63,7 +63,7 @@ def prepare_trees(
                 on_failure.callback(tree.close)
                 trees.append((place, tree))
             if isinstance(operation, Bind) and operation.options.idmap:
-                map_ids(made[0], userns_fd, operation.source)
+                map_ids(made[0], userns_fd, operation.source, recursive=operation.options.recursive_idmap)
         on_failure.dismiss()
     return trees
 
@@ -85,10 +85,10 @@ def _process_files(operation: MountFilesystem) -> OwnedFd:
         return OwnedFd(k.fsmount(context.fileno(), operation.options.attr_set))
 
 
-def map_ids(tree: OwnedFd, userns_fd: int, path: str) -> None:
-    """Show a detached mount with the ids of a user namespace."""
+def map_ids(tree: OwnedFd, userns_fd: int, path: str, *, recursive: bool = False) -> None:
+    """Show a detached mount, or a tree of them, with the ids of a user namespace."""
     try:
-        k.mount_setattr(tree.fileno(), "", attr_set=k.MOUNT_ATTR_IDMAP, userns_fd=userns_fd)
+        k.mount_setattr(tree.fileno(), "", attr_set=k.MOUNT_ATTR_IDMAP, userns_fd=userns_fd, recursive=recursive)
     except OSError as error:
         if error.errno not in {errno.EINVAL, errno.ENOSYS}:
             raise

@@ -25,6 +25,8 @@ from orlop.runtime.operations import (
     Root,
     make_filesystem,
 )
+from orlop.spec.charset import DIGITS, LOWER, consists_of
+from orlop.spec.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ _BELOW_PROC = frozenset(
         *("sys/kernel/ns_last_pid", "sys/crypto/fips_enabled", "scsi"),
     )
 )
+# file systems without a device behind them
+_OF_THE_CONTAINER = frozenset({"tmpfs", "devpts", "mqueue", "ramfs"})
+_FILESYSTEM = LOWER | DIGITS | frozenset("._-")
 LEGACY_OPTIONS_LIMIT = 4095  # one page, with its final NUL
 
 
@@ -72,27 +77,41 @@ def plan(config: Config, cgroup_directories: Mapping[str, str], *, user_namespac
 
 def _mount(mount: Mount, cgroup_directories: Mapping[str, str], *, user_namespace: bool) -> Operation:
     destination = os.path.normpath("/" + mount.destination.lstrip("/"))
-    if mount.uid_mappings or mount.gid_mappings:
-        raise InvalidParameterError(f"mount with id mappings is not supported: {destination}")
     options = parse_options(mount.options)
     kind = mount.type
-    if options.idmap and not (user_namespace and kind == "bind"):
-        raise UnsupportedError("mount option is not supported: idmap")
+    if options.remount:
+        from orlop.runtime.remount import Remount
+
+        _check_below_proc(destination)
+        return Remount(destination, options)
+    is_bind = kind == "bind" or (options.bind and kind in {"", "none"})
+    mappings = (mount.uid_mappings, mount.gid_mappings) if mount.uid_mappings else None
+    if (mappings or options.idmap) and not is_bind:
+        raise UnsupportedError(f"mapped ids are supported for bind mounts only: {destination}")
+    if options.idmap and not mappings and not user_namespace:
+        raise InvalidParameterError(f"mount with idmap has no mappings and no user namespace: {destination}")
+    if options.copy_up and kind != "tmpfs":
+        raise InvalidParameterError(f"tmpcopyup is an option of tmpfs only: {destination}")
     if destination == "/":
         raise InvalidParameterError("invalid mount: cannot mount on the root: /")
-    if kind == "bind" or (options.bind and kind in {"", "none"}):
+    if is_bind:
         _check_below_proc(destination)
         if options.parameters:
             raise InvalidParameterError(f"invalid option of a bind mount: {options.parameters[0]}")
-        return Bind(mount.source, destination, options, recursive=options.recursive or not options.bind)
+        recursive = options.recursive or not options.bind
+        return Bind(mount.source, destination, options, recursive=recursive, mappings=mappings)
     if kind in {"proc", "sysfs"}:
         return MountFilesystem(kind, mount.source or kind, destination, options, ordinary=True)
     _check_below_proc(destination)
     if kind in {"cgroup", "cgroup2"}:
         return MountCgroups(destination, tuple(cgroup_directories.items()), options)
-    if kind not in {"tmpfs", "devpts", "mqueue", "ramfs"}:
-        raise InvalidParameterError(f"unsupported mount type: {kind or 'none'}: {destination}")
-    return MountFilesystem(kind, mount.source or kind, destination, options, ordinary=destination.startswith("/dev"))
+    if not consists_of(kind, _FILESYSTEM, 1, 32):
+        raise InvalidParameterError(f"invalid mount type: {kind or 'none'!r}: {destination}")
+    if options.attr_set & k.MOUNT_ATTR_RDONLY and kind not in _OF_THE_CONTAINER:
+        # a device that is read-only itself can be mounted only so
+        options = replace(options, parameters=("ro", *options.parameters))
+    source = mount.source or (kind if kind in _OF_THE_CONTAINER else "")
+    return MountFilesystem(kind, source, destination, options, ordinary=destination.startswith("/dev"))
 
 
 def _check_below_proc(destination: str) -> None:
@@ -171,11 +190,15 @@ def mount_root(
         overlay: layers, or None.
         path: a directory to bind where there are no layers.
         target: an existing directory of the host.
-        propagation: rootfsPropagation of the configuration; of the host's whole tree as seen from here.
+        propagation: rootfsPropagation of the configuration. The host's tree is never shared here whatever it says:
+            the root and all that is mounted in it would appear on the host (threats.md B14).
         made: the root as a detached mount that somebody made already.
+
+    What rootfsPropagation makes of the root itself comes after pivot_root (:func:`propagate`), but for a slave, which
+    has to be one of the host's.
     """
-    flags = PROPAGATION.get(propagation or "rslave", k.MS_SLAVE | k.MS_REC)
-    k.mount(None, "/", None, flags)
+    kind = k.MS_PRIVATE if PROPAGATION.get(propagation, 0) & (k.MS_PRIVATE | k.MS_UNBINDABLE) else k.MS_SLAVE
+    k.mount(None, "/", None, kind | k.MS_REC)
     if made is not None:
         tree = made
     elif overlay is None:
@@ -189,7 +212,8 @@ def mount_root(
             mount_overlay_at(overlay, target)
             return OwnedFd(os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     with OwnedFd(os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place:
-        k.mount_setattr(tree.fileno(), "", propagation=k.MS_PRIVATE)
+        if not PROPAGATION.get(propagation, 0) & k.MS_SLAVE:
+            k.mount_setattr(tree.fileno(), "", propagation=k.MS_PRIVATE)
         k.move_mount(tree.fileno(), place.fileno())
     return tree
 
@@ -228,6 +252,14 @@ def pivot(root_fd: int, *, read_only: bool) -> None:
     k.umount2(".", k.MNT_DETACH)
     os.close(old)
     os.chdir("/")
+
+
+def propagate(root_fd: int, propagation: str) -> None:
+    """Make the container's root, which is private, what rootfsPropagation says."""
+    flags = PROPAGATION[propagation]
+    if flags & (k.MS_SHARED | k.MS_UNBINDABLE):
+        recursive = bool(flags & k.MS_REC)
+        k.mount_setattr(root_fd, "", propagation=flags & ~k.MS_REC, recursive=recursive)
 
 
 def private_proc() -> OwnedFd:
