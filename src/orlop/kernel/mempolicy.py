@@ -6,7 +6,7 @@ from orlop.kernel.syscall import call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
 # include/uapi/linux/mempolicy.h
 MODES = {
@@ -22,7 +22,7 @@ FLAGS = {"MPOL_F_STATIC_NODES": 1 << 15, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL
 _WORD_BITS = 64
 
 
-def set_mempolicy(mode: int, nodes: Iterable[int] = ()) -> None:
+def set_mempolicy(mode: int, nodes: Collection[int] = ()) -> None:
     """set_mempolicy(2) of this thread, inherited by its children and kept over execve.
 
     Raises:
@@ -32,4 +32,4 @@ def set_mempolicy(mode: int, nodes: Iterable[int] = ()) -> None:
     words = max(1, -(-mask.bit_length() // _WORD_BITS))
     # the kernel reads one bit less than it is told of
     raw = mask.to_bytes(words * _WORD_BITS // 8, "little") if mask else None
-    call("set_mempolicy", mode, raw, words * _WORD_BITS + 1 if mask else 0, shown=(mode, hex(mask)))
+    call("set_mempolicy", mode, raw, words * _WORD_BITS + 1 if mask else 0, shown=(mode, sorted(nodes)))

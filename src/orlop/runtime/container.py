@@ -105,6 +105,10 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
     if config.process is None:
         raise InvalidParameterError("config has no process")
     with Cleanup() as always, Cleanup() as on_failure:
+        if config.linux.mount_label:
+            from orlop.runtime.security.lsm import check_selinux
+
+            check_selinux(config.linux.mount_label)
         parent = _parent(creation, always, on_failure)
         prepared = apply.prepare(config.process, config.linux.seccomp)
         cgroup_path = normalise_path(config.linux.cgroups_path, container_id=creation.id)

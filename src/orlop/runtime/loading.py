@@ -28,6 +28,7 @@ def load_all() -> None:
     import orlop.runtime.remount
     import orlop.runtime.scheduling
     import orlop.runtime.seccomp_listener
+    import orlop.runtime.security.lsm
     import orlop.runtime.security.seccomp_compile
     import orlop.runtime.shared_memory
     import orlop.runtime.sysctl
@@ -59,6 +60,8 @@ def _load_rare(config: Config, process: Process) -> None:
     ``net_devices`` is not in the spawner: the engine has its own ways to a network, and rtnetlink in Python is large.
     """
     linux = config.linux
+    if linux.mount_label or process.apparmor_profile or process.selinux_label:
+        import orlop.runtime.security.lsm
     if config.hooks is not None:
         import orlop.runtime.hooks
         import orlop.runtime.parent

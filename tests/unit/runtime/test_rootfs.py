@@ -1,8 +1,8 @@
 import pytest
 
-from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.errors import InvalidParameterError, OrlopError, UnsupportedError
 from orlop.kernel import mount as k
-from orlop.runtime.mount_options import parse_options
+from orlop.runtime.mount_options import KNOWN_OPTIONS, parse_options
 from orlop.runtime.rootfs import overlay_legacy_options, plan
 from orlop.spec.launch import OverlayRoot
 from orlop.spec.oci import parse_config
@@ -74,6 +74,40 @@ def test_later_options_win_and_unknown_ones_are_parameters():
     assert options.propagation == k.MS_PRIVATE | k.MS_REC
     assert options.recursive_set == k.MOUNT_ATTR_RDONLY
     assert options.parameters == ("size=64k",)
+
+
+def test_recursive_options_are_of_the_tree():
+    options = parse_options(["rro", "rnosuid", "rsuid", "rnoatime", "nosymfollow", "ridmap", "sync"])
+    assert options.recursive_set == k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOATIME
+    assert options.recursive_clear == k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR__ATIME
+    assert options.attr_set == k.MOUNT_ATTR_NOSYMFOLLOW
+    assert options.idmap
+    assert options.recursive_idmap
+    assert options.parameters == ("sync",)  # of the file system; a bind mount has none
+
+
+def test_every_option_of_the_specification_is_known():
+    assert len(KNOWN_OPTIONS) == len(set(KNOWN_OPTIONS))
+    for option in KNOWN_OPTIONS:
+        parse_options([option, "bind"])
+    assert {"ro", "rro", "ratime", "rnostrictatime", "rsymfollow", "idmap", "tmpcopyup", "runbindable"} <= {
+        *KNOWN_OPTIONS
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("bind", ["bind", "idmap"], "no mappings and no user namespace"),
+        ("tmpfs", ["idmap"], "for bind mounts only"),
+        ("bind", ["bind", "tmpcopyup"], "tmpfs only"),
+        ("bind", ["bind", "sync"], "invalid option of a bind mount"),
+        ("Bind!", [], "invalid mount type"),
+    ],
+)
+def test_options_that_do_not_go_together(kind, options, words):
+    with pytest.raises(OrlopError, match=words):
+        described([{"destination": "/m", "type": kind, "source": "/x", "options": options}])
 
 
 def test_options_that_would_be_ignored_are_refused():

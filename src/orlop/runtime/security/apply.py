@@ -67,9 +67,14 @@ def prepare(process: Process, seccomp: Seccomp | None = None) -> PreparedPrivile
     Capabilities that the runtime itself does not have cannot be granted and are left out (runtime-spec, capabilities).
 
     Raises:
-        InvalidParameterError: a capability or a seccomp action that does not exist.
-        UnsupportedError: the filter cannot be made on this machine.
+        InvalidParameterError: a capability or a seccomp action that does not exist, a label without its kernel module.
+        UnsupportedError: the filter cannot be made on this machine; a label.
     """
+    if process.apparmor_profile or process.selinux_label:
+        from orlop.runtime.security.lsm import check_apparmor, check_selinux
+
+        check_apparmor(process.apparmor_profile)
+        check_selinux(process.selinux_label)
     asked = process.capabilities
     held = capability.capget().permitted
     masks: dict[str, int] = {}

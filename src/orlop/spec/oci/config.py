@@ -131,7 +131,7 @@ def _mount(value: JsonValue, path: str) -> Mount:
         parse_mappings(fields, "gidMappings"),
     )
     if bool(mount.uid_mappings) != bool(mount.gid_mappings):
-        raise InvalidParameterError(f"{path}: uidMappings and gidMappings go together: {destination:.200}")
+        raise InvalidParameterError(f"{path}: uidMappings and gidMappings go together: {destination!r:.200}")
     return mount
 
 

@@ -69,7 +69,7 @@ def _hook(value: JsonValue, path: str) -> Hook:
     fields = Fields(value, path, known=_HOOK, strict=True)
     program = fields.required("path")
     if not program.startswith("/"):
-        raise InvalidParameterError(f"{fields.at('path')}: not an absolute path: {program:.200}")
+        raise InvalidParameterError(f"{fields.at('path')}: not an absolute path: {program!r:.200}")
     return Hook(
         program,
         fields.strings("args") or (program,),

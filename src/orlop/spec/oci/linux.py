@@ -162,7 +162,7 @@ def _namespaces(fields: Fields) -> tuple[Namespace, ...]:
             raise InvalidParameterError(f'malformed spec file: duplicated ns "{kind}"')
         path = entry.string("path")
         if path and not path.startswith("/"):
-            raise InvalidParameterError(f"{entry.at('path')}: not an absolute path: {path:.200}")
+            raise InvalidParameterError(f"{entry.at('path')}: not an absolute path: {path!r:.200}")
         found[kind] = Namespace(kind, path)
     return tuple(found.values())
 
@@ -190,7 +190,7 @@ def _absolute(fields: Fields, name: str) -> tuple[str, ...]:
 
 def _check_absolute(path: str, where: str) -> str:
     if not path.startswith("/"):
-        raise InvalidParameterError(f"{where}: not an absolute path: {path:.200}")
+        raise InvalidParameterError(f"{where}: not an absolute path: {path!r:.200}")
     return path
 
 

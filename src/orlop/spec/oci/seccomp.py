@@ -99,7 +99,7 @@ def _check_listener(profile: Seccomp, path: str) -> None:
     if profile.default_action == NOTIFY:
         raise InvalidParameterError(f"{path}.defaultAction: SCMP_ACT_NOTIFY cannot be used as default action")
     if profile.listener_path and not profile.listener_path.startswith("/"):
-        raise InvalidParameterError(f"{path}.listenerPath: not an absolute path: {profile.listener_path:.200}")
+        raise InvalidParameterError(f"{path}.listenerPath: not an absolute path: {profile.listener_path!r:.200}")
     if profile.listener_metadata and not profile.listener_path:
         raise InvalidParameterError(f"{path}.listenerMetadata: there is no listenerPath")
     if not profile.notifies:

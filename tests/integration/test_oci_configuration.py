@@ -1,0 +1,259 @@
+"""Properties of config.json where the peers' suite does not reach: network devices, failing hooks at start, exec."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
+
+from configuration import NAMESPACES, answer, log_directory, log_mount, mounted_with, recording_hooks, shell
+from runtime import CONFIG, make_runtime
+
+from harness import BIN
+
+pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox", "cgroup1")]
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    with tempfile.TemporaryDirectory(prefix="orlop-t-") as directory:
+        made = make_runtime([str(BIN / "orlop-runtime")], Path(directory), directory)
+        yield made
+        made.destroy()
+
+
+@pytest.fixture
+def network():
+    """A network namespace in which the runtime is called: its pid, held by a sleeping process."""
+    holder = subprocess.Popen(["unshare", "--net", "sleep", "120"])
+    try:
+        deadline = time.monotonic() + 5
+        while os.readlink(f"/proc/{holder.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield ["nsenter", f"--net=/proc/{holder.pid}/ns/net"]
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def inside(network: list[str], *command: str) -> str:
+    return subprocess.run([*network, *command], check=True, capture_output=True, text=True).stdout
+
+
+def device_in(network: list[str], name: str) -> None:
+    inside(network, "ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}-peer")
+    inside(network, "ip", "addr", "add", "192.0.2.7/24", "dev", name)
+    inside(network, "ip", "addr", "add", "2001:db8::7/64", "dev", name, "nodad")
+    inside(network, "ip", "link", "set", name, "up")
+
+
+def called_in(network: list[str], runtime):
+    from dataclasses import replace
+
+    return replace(runtime, command=[*network, *runtime.command])
+
+
+def test_network_devices_move(runtime, network):
+    device_in(network, "host7")
+    device_in(network, "other7")
+    done = called_in(network, runtime).run(
+        "ip -o addr show dev inner | grep -v fe80; ip link show dev eth0 | grep -o '[<,]UP'; ip link",
+        linux__netDevices={"host7": {"name": "inner"}, "other7": {"name": "eth%d"}},
+    )
+    assert done.returncode == 0, done
+    assert "192.0.2.7/24" in done.stdout
+    assert "2001:db8::7/64" in done.stdout
+    assert ",UP" in done.stdout
+    assert "host7:" not in inside(network, "ip", "-br", "link").replace("@", ":")
+
+
+def test_network_devices_come_back_when_the_container_does_not_run(runtime, network):
+    device_in(network, "host8")
+    calling = called_in(network, runtime)
+    for changes in (
+        {"hooks": {"createRuntime": [shell("exit 1")]}},
+        {"linux__netDevices": {"host8": {"name": "inner"}, "missing8": {}}},
+        {"linux__netDevices": {"host8": {"name": "lo"}}},
+        {"process__args": ["/no/such/program"]},
+    ):
+        identity, bundle = calling.bundle(**{"linux__netDevices": {"host8": {"name": "inner"}}, **changes})
+        calling.refuses("create", "--bundle", bundle, identity)
+        shown = inside(network, "ip", "addr", "show", "dev", "host8")
+        assert "192.0.2.7/24" in shown, changes
+        assert ",UP" in shown
+
+
+def test_network_devices_need_a_network_namespace(runtime):
+    others = [entry for entry in NAMESPACES if entry["type"] != "network"]
+    identity, bundle = runtime.bundle(linux__netDevices={"lo": {}}, linux__namespaces=others)
+    runtime.refuses("create", "--bundle", bundle, identity, words="without a private NET namespace")
+
+
+def test_a_failing_hook_at_the_start_destroys_the_container(runtime):
+    for name in ("startContainer", "poststart"):
+        log = log_directory(runtime)
+        hooks = recording_hooks(runtime)
+        hooks[name][0] = shell("echo words >&2; exit 4")
+        program = "echo program >> /log/order; exec sleep 60"
+        identity, bundle = runtime.bundle(
+            *("sh", "-c", program), mounts=[*CONFIG["mounts"], log_mount(runtime)], hooks=hooks
+        )
+        runtime.expect("create", "--bundle", bundle, identity)
+        pid = runtime.state(identity)["pid"]
+        done = runtime("start", identity)
+        assert done.returncode == 1
+        assert f"error running {name} hook #0: exit status 4: words" in done.stderr
+        assert done.stderr.count("\n") == 1
+        runtime.refuses("state", identity)
+        assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
+        order = (log / "order").read_text().split()
+        assert order[-2:] == ["poststop-1", "poststop-2"]
+        assert name == "poststart" or "program" not in order
+
+
+def test_a_failing_creation_executes_poststop(runtime):
+    for name in ("prestart", "createRuntime", "createContainer"):
+        log = log_directory(runtime)
+        hooks = recording_hooks(runtime)
+        hooks[name][1] = shell("kill -9 $$")
+        identity, bundle = runtime.bundle("true", mounts=[*CONFIG["mounts"], log_mount(runtime)], hooks=hooks)
+        runtime.refuses("run", "-b", bundle, identity, words=f"error running {name} hook #1: killed by signal 9")
+        assert (log / "order").read_text().split()[-2:] == ["poststop-1", "poststop-2"]
+        assert json.loads((log / "poststop").read_text())["status"] == "stopped"
+
+
+def test_hooks_hold_nothing_and_know_nothing(runtime):
+    """No descriptor of the caller, of the host or of the container, no environment but their own, no shell's umask."""
+    log = log_directory(runtime)
+    hooks = {}
+    for name in ("createRuntime", "createContainer", "startContainer", "poststart"):
+        to = "/log" if name == "startContainer" else f"{runtime.seen}/log"
+        script = f"ls -l /proc/self/fd | grep -c '[0-9] -> ' > {to}/{name}.fds; env > {to}/{name}.env; umask > {to}/{name}.umask"
+        hooks[name] = [shell(script)]
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    try:
+        identity, bundle = runtime.bundle("true", mounts=[*CONFIG["mounts"], log_mount(runtime)], hooks=hooks)
+        runtime.expect(
+            "run", "--bundle", bundle, identity, env={"SECRET": "1", "PATH": os.environ["PATH"]}, close_fds=False
+        )
+    finally:
+        os.close(reading)
+        os.close(writing)
+    for name in hooks:
+        # 0, 1, 2 and what the host's ls itself opened
+        assert (log / f"{name}.fds").read_text() == ("3\n" if name == "startContainer" else "4\n"), name
+        assert "SECRET" not in (log / f"{name}.env").read_text()
+        assert (log / f"{name}.umask").read_text() == "0022\n"
+
+
+def test_hooks_of_the_container_have_its_privileges(runtime):
+    log = log_directory(runtime)
+    log.chmod(0o777)
+    script = "grep -E '^(Uid|CapEff|NoNewPrivs|Seccomp):' /proc/self/status > /log/status"
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["acct"], "action": "SCMP_ACT_KILL"}]}
+    for unprivileged in (True, False):
+        done = runtime.run(
+            "grep -E '^(Uid|CapEff|NoNewPrivs|Seccomp):' /proc/self/status",
+            mounts=[*CONFIG["mounts"], log_mount(runtime)],
+            hooks={"startContainer": [shell(script)]},
+            process__user={"uid": 1000, "gid": 1000},
+            process__noNewPrivileges=unprivileged,
+            linux__seccomp=profile,
+        )
+        assert done.returncode == 0, done
+        assert (log / "status").read_text() == done.stdout
+        assert done.stdout.split()[-1] == "2"
+        (log / "status").unlink()
+
+
+def test_a_hook_that_leaves_something_running_is_not_waited_for(runtime):
+    identity, bundle = runtime.bundle("true", hooks={"createRuntime": [shell("setsid sleep 3 & exit 0")]})
+    began = time.monotonic()
+    runtime.expect("run", "--bundle", bundle, identity)
+    assert time.monotonic() - began < 2.5
+
+
+def test_an_exec_hands_its_listener_over(runtime):
+    path = runtime.home / "agent.sock"
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": str(path),
+        "syscalls": [{"names": ["mknod", "mknodat"], "action": "SCMP_ACT_NOTIFY"}],
+    }
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(10)
+        with runtime.running("sleep", "60", linux__seccomp=profile) as identity:
+            listener.accept()[0].close()
+            init = runtime.state(identity)["pid"]
+            command = [*runtime.command, "--root", f"{runtime.seen}/state", "exec", identity, "mkfifo", "/tmp/x"]
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            try:
+                connection, _ = listener.accept()
+                with connection:
+                    data, ancillary, *_ = connection.recvmsg(65536, socket.CMSG_SPACE(4))
+                (fd,) = array("i", ancillary[0][2])
+                document = json.loads(data)
+                assert document["state"]["pid"] == init
+                assert document["state"]["status"] == "running"
+                assert document["pid"] != init
+                assert "metadata" not in document
+                assert answer(fd, errno_name=28)
+                os.close(fd)
+                assert "No space left" in process.communicate(timeout=10)[1]
+            finally:
+                process.kill()
+                process.wait()
+
+
+def test_mappings_of_a_mount_within_a_user_namespace(runtime):
+    directory = runtime.home / "owned"
+    directory.mkdir()
+    (directory / "f").write_text("")
+    os.chown(directory / "f", 7, 8)
+    (runtime.home / "rootfs/m").mkdir(exist_ok=True)
+    for path in (runtime.home.parent, runtime.home, runtime.home / "rootfs"):
+        path.chmod(0o755)
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    mount = {"destination": "/m", "type": "bind", "source": str(directory), "options": ["rbind", "ridmap"]}
+    changes = {
+        "linux__namespaces": [*NAMESPACES, {"type": "user"}],
+        "linux__uidMappings": mapping,
+        "linux__gidMappings": mapping,
+    }
+    assert mounted_with(runtime, "stat -c '%u %g' /m/f", mount, **changes).split() == ["7", "8"]
+    own = [{"containerID": 0, "hostID": 100100, "size": 100}]
+    mount |= {"uidMappings": own, "gidMappings": own}
+    assert mounted_with(runtime, "stat -c '%u %g' /m/f", mount, **changes).split() == ["107", "108"]
+
+
+def test_remount(runtime):
+    (runtime.home / "rootfs/m").mkdir(exist_ok=True)
+    first = {"destination": "/m", "type": "tmpfs", "source": "tmpfs"}
+    again = {"destination": "/m", "type": "none", "source": "none", "options": ["remount", "bind", "ro", "noexec"]}
+    shown = mounted_with(runtime, "grep ' /m ' /proc/self/mountinfo | cut -d' ' -f6", first, again)
+    assert shown.split() == ["ro,noexec,relatime"]
+
+
+def test_memory_policy(runtime):
+    identity, bundle = runtime.bundle(
+        "grep", "bind:0", "/proc/self/numa_maps", linux__memoryPolicy={"mode": "MPOL_BIND", "nodes": "0"}
+    )
+    done = runtime("run", "--bundle", bundle, identity)
+    if "ENOSYS" in done.stderr or not Path("/proc/self/numa_maps").exists():
+        assert "error setting memory policy MPOL_BIND" in done.stderr or done.returncode
+        pytest.skip("this kernel has no NUMA")
+    assert "bind:0" in done.stdout, done
