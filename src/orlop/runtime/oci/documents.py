@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, InvalidParameterError
 from orlop.kernel.capability import NAMES
+from orlop.runtime.mount_options import KNOWN_OPTIONS
 from orlop.spec.oci.config import SPEC_VERSION
 from orlop.spec.oci.hooks import HOOKS
 from orlop.spec.oci.linux import NAMESPACES
@@ -25,13 +26,6 @@ _MASKED: list[JsonValue] = [
     *("/sys/devices/virtual/powercap", "/sys/firmware"),
 ]
 _READONLY: list[JsonValue] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-
-# what runtime.mount_options takes beside the file systems' own parameters
-MOUNT_OPTIONS = (
-    *("async", "atime", "bind", "defaults", "dev", "diratime", "exec", "noatime", "nodev", "nodiratime", "noexec"),
-    *("norelatime", "nostrictatime", "nosuid", "private", "rbind", "relatime", "ro", "rprivate", "rro", "rshared"),
-    *("rslave", "runbindable", "rw", "shared", "silent", "slave", "strictatime", "suid", "unbindable"),
-)
 
 
 def _mount(destination: str, kind: str, source: str, *options: str) -> JsonObject:
@@ -146,7 +140,7 @@ def features() -> JsonObject:
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
         "hooks": [*HOOKS],
-        "mountOptions": [*MOUNT_OPTIONS],
+        "mountOptions": [*KNOWN_OPTIONS],
         "linux": {
             "namespaces": [*sorted(NAMESPACES)],
             "capabilities": [*NAMES],
@@ -162,6 +156,8 @@ def features() -> JsonObject:
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": True},
         },
         "annotations": {
             "io.orlop.runtime.version": __version__,

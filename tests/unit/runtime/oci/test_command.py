@@ -12,11 +12,10 @@ import referencing
 from referencing.jsonschema import DRAFT4
 
 from orlop.errors import InvalidParameterError
-from orlop.runtime.mount_options import parse_options
 from orlop.runtime.oci import command
 from orlop.runtime.oci.control import parse_signal
 from orlop.runtime.oci.document import parse_document
-from orlop.runtime.oci.documents import MOUNT_OPTIONS, starter_config
+from orlop.runtime.oci.documents import starter_config
 from orlop.runtime.oci.events import parse_duration
 from orlop.runtime.oci.update import parse_size
 from orlop.runtime.oci.verbs import all_verbs
@@ -175,7 +174,7 @@ def test_documents_can_be_read(capsys):
     assert features["hooks"][0] == "prestart"
     assert set(features["linux"]["cgroup"]) >= {"v1", "v2"}
     assert "CAP_SYS_ADMIN" in features["linux"]["capabilities"]
-    parse_options(MOUNT_OPTIONS)
+    assert {"rro", "idmap", "tmpcopyup"} <= set(features["mountOptions"])
 
 
 @pytest.mark.parametrize(
