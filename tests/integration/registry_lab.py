@@ -72,3 +72,18 @@ class Registry:
         self.stop()
         with contextlib.suppress(OSError):
             shutil.rmtree(self.home)
+
+
+def make_certificate(directory: Path) -> Path:
+    """Make a certificate for 127.0.0.1 that vouches for itself: cert.pem and key.pem in ``directory``."""
+    directory.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-days", "2", "-subj", "/CN=orlop-test", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return directory

@@ -1,11 +1,13 @@
 """Pull and push against a real registry, through the real docker client."""
 
 import json
+import shutil
 
 import pytest
-from registry_lab import Registry
+from registry_lab import Registry, make_certificate
 
 from conftest import make_engine
+from image_builder import build_image, docker_archive, oci_archive, sha256
 
 pytestmark = [
     pytest.mark.privileged,
@@ -143,3 +145,124 @@ def test_all_tags(lab):
         f"{repository}:b",
     }
     remove_images(engine)
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """An engine that trusts 127.0.0.2 only, with a registry that wants TLS and a password."""
+    engine = make_engine("--insecure-registry", "127.0.0.2/32", "--certs-dir", "/nonexistent")
+    engine.stop()
+    certs = engine.home / "certs.d"
+    engine.options = ("--insecure-registry", "127.0.0.2/32", "--certs-dir", str(certs))
+    engine.start()
+    try:
+        engine.import_busybox()
+        tls = make_certificate(engine.home / "tls")
+        with Registry(engine, port=5443, htpasswd=True, tls=tls) as registry:
+            yield engine, registry, certs
+    finally:
+        engine.destroy()
+
+
+def test_tls_and_passwords(guarded):
+    engine, registry, certs = guarded
+    name = f"{registry.host}/private/box:1"
+    engine.docker("tag", "busybox", name)
+
+    refused = engine.docker("push", name, check=False)  # E10: no fall-back to plain HTTP or to no verification
+    assert "tls: failed to verify certificate" in refused.stderr
+    assert "signed certificate" in refused.stderr
+    (certs / registry.host).mkdir(parents=True)
+    shutil.copy(engine.home / "tls/cert.pem", certs / registry.host / "ca.crt")
+
+    assert "no basic auth credentials" in engine.docker("push", name, check=False).stderr
+    wrong = engine.docker("login", "-u", "user", "--password-stdin", registry.host, input="wrong", check=False)
+    assert f"login attempt to https://{registry.host}/v2/ failed with status: 401 Unauthorized" in wrong.stderr
+    engine.docker("login", "-u", "user", "--password-stdin", registry.host, input="secret")
+    assert "Pushed" in engine.docker("push", name).stdout
+    engine.docker("rmi", name)
+    engine.docker("pull", name)
+    engine.docker("logout", registry.host)
+    engine.docker("rmi", name)
+    anonymous = engine.docker("pull", name, check=False).stderr
+    assert f'Head "https://{registry.host}/v2/private/box/manifests/1": no basic auth credentials' in anonymous
+
+    assert (
+        "Login Succeeded"
+        in engine.orlop("login", "-u", "user", "--password-stdin", registry.host, input="secret").stdout
+    )
+    engine.orlop("pull", name)
+    assert "Layer already exists" in engine.orlop("push", name).stdout
+    assert engine.orlop("run", "--rm", name, "echo", "hi").stdout == "hi\n"
+    assert engine.orlop("logout", registry.host).stdout == f"Removing login credentials for {registry.host}\n"
+    engine.docker("rmi", name)
+    assert "no basic auth credentials" in engine.orlop("pull", name, check=False).stderr
+    assert "secret" not in engine.log_text()  # H9
+
+
+def test_named_insecure_networks_replace_loopback(guarded):
+    engine, _, _ = guarded
+    with Registry(engine, port=5080) as registry:
+        name = f"{registry.host}/plain/box:1"
+        engine.docker("tag", "busybox", name)
+        assert "Pushed" not in engine.docker("push", name, check=False).stdout
+        other = "127.0.0.2:5080/plain/box:1"
+        engine.docker("tag", "busybox", other)
+        assert "connection refused" in engine.docker("push", other, check=False).stderr  # it tried plain HTTP at last
+    engine.docker("rmi", name, other)
+
+
+@pytest.mark.parametrize("layers", [1, 12, 60])
+@pytest.mark.parametrize("oci", [False, True])
+def test_many_layers_there_and_back(lab, layers, oci):
+    engine, registry = lab
+    image = build_image(layers, size=100_000 // layers, seed=layers)
+    archive = oci_archive(image, "source:1") if oci else docker_archive(image, "source:1", compressed=True)
+    engine.docker("load", input=archive, text=False)
+    names = [f"{registry.host}/layers/{'oci' if oci else 'docker'}-{layers}-{part}:1" for part in "ab"]
+    engine.docker("tag", "source:1", names[0])
+    engine.docker("push", names[0])
+    digest = engine.inspect(names[0])["RepoDigests"][0].partition("@")[2]
+    engine.docker("rmi", "-f", image.id)
+    out = engine.docker("pull", names[0]).stdout
+    assert f"Digest: {digest}\n" in out
+    assert out.count("Pull complete") == layers
+    assert engine.inspect(names[0])["Id"] == image.id
+    engine.docker("tag", names[0], names[1])
+    assert engine.docker("push", names[1]).stdout.count("Mounted from") == layers
+    path = names[1].partition("/")[2].partition(":")[0]
+    assert f"sha256:{sha256(registry.manifest(path, '1'))}" == digest
+    if oci:
+        assert json.loads(registry.manifest(path, "1"))["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+    engine.docker("rmi", "-f", image.id)
+
+
+def test_skopeo_copies_both_ways(lab, tmp_path):
+    if shutil.which("skopeo") is None:
+        pytest.skip("needs skopeo")
+    engine, registry = lab
+    image = build_image(12, seed=77)
+    archive = tmp_path / "in.tar"
+    archive.write_bytes(docker_archive(image, "in:1", compressed=True))
+    engine.in_network(
+        *("skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false", f"docker-archive:{archive}"),
+        f"docker://{registry.host}/skopeo/in:1",
+    )
+    name = f"{registry.host}/skopeo/in:1"
+    engine.docker("pull", name)
+    assert engine.inspect(name)["Id"] == image.id
+    manifest = registry.manifest("skopeo/in", "1")
+    engine.docker("tag", name, f"{registry.host}/skopeo/out:1")
+    engine.docker("push", f"{registry.host}/skopeo/out:1")
+    assert registry.manifest("skopeo/out", "1") == manifest
+    copied = f"oci-archive:{tmp_path}/out.tar:copied"
+    source = f"docker://{registry.host}/skopeo/out:1"
+    engine.in_network("skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", source, copied)
+    engine.docker("rmi", "-f", image.id)
+    loaded = engine.docker("load", "-i", tmp_path / "out.tar").stdout.split("ID: ")[1].strip()
+    assert engine.inspect(loaded)["RootFS"]["Layers"] == json.loads(image.config)["rootfs"]["diff_ids"]
+    for form in ("docker-archive", "oci-archive"):
+        engine.docker("save", "-o", tmp_path / "save.tar", loaded)
+        seen = engine.in_network("skopeo", "inspect", "--config", f"{form}:{tmp_path}/save.tar")
+        assert json.loads(seen.stdout)["rootfs"] == json.loads(image.config)["rootfs"]
+    engine.docker("rmi", "-f", loaded)

@@ -128,6 +128,7 @@ def pull_image(
         CommandError: bad reference, or the fetch failed.
         OrlopError: the engine refused.
     """
+    from orlop.cli.credentials import registry_auth
     from orlop.cli.progress import show
     from orlop.spec.reference import parse_reference
 
@@ -141,10 +142,11 @@ def pull_image(
             write_out(f"Using default tag: {reference.tag}")
             sys.stdout.flush()
     tag = str(reference.digest) if reference.digest is not None else reference.tag or ""
-    documents = invocation.client.images.pull(reference.name, tag=tag, platform=platform)
+    auth = registry_auth(invocation.configuration(), reference.domain)
+    documents = invocation.client.images.pull(reference.name, tag=tag, platform=platform, auth=auth)
     show(documents, quiet=quiet, stream=sys.stderr if to_stderr else sys.stdout)
     if not to_stderr:
-        write_out(str(reference))
+        write_out(reference.name if all_tags else str(reference))
 
 
 def _remove(invocation: Invocation) -> int:

@@ -65,6 +65,9 @@ class _Bars:
         """Take one document; False: it is no progress and is to be written as a line."""
         detail = member(document, "progressDetail")
         name = text(document, "id")
+        if self._progress is not None and name in self._tasks and not detail:
+            self._progress.update(self._tasks[name], description=safe(f"{name}: {text(document, 'status')}"))
+            return True
         if not detail or not name:
             return False
         if self._progress is None:

@@ -77,10 +77,24 @@ class Images:
         headers = [("Content-Type", "text/plain")] if archive is not None else []
         return iterate_documents(self._transport.stream("POST", "/images/create", query, body=archive, headers=headers))
 
-    def pull(self, repository: str, *, tag: str = "", platform: str = "") -> Iterator[JsonObject]:
-        """Fetch an image from a registry. Yields progress documents; a failure is one with "error"."""
+    def pull(self, repository: str, *, tag: str = "", platform: str = "", auth: str = "") -> Iterator[JsonObject]:
+        """Fetch an image from a registry. Yields progress documents; a failure is one with "error".
+
+        Args:
+            repository: name without tag.
+            tag: tag or digest; empty for all tags.
+            platform: such as linux/amd64.
+            auth: the user's credentials, as ``X-Registry-Auth`` has them.
+        """
         query = {"fromImage": repository, "tag": tag or None, "platform": platform or None}
-        return iterate_documents(self._transport.stream("POST", "/images/create", query))
+        headers = [("X-Registry-Auth", auth)] if auth else []
+        return iterate_documents(self._transport.stream("POST", "/images/create", query, headers=headers))
+
+    def push(self, repository: str, *, tag: str = "", auth: str = "") -> Iterator[JsonObject]:
+        """Send an image, or with an empty ``tag`` all tags of a repository, to its registry. As :meth:`pull`."""
+        path = f"/images/{quote(repository, also=_SLASHES)}/push"
+        headers = [("X-Registry-Auth", auth or "e30=")]
+        return iterate_documents(self._transport.stream("POST", path, {"tag": tag or None}, headers=headers))
 
     def save(self, names: Sequence[str]) -> Response:
         """Return images as a tar stream. Close it."""

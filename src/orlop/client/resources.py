@@ -94,6 +94,10 @@ class System:
         """Return the engine's description of itself."""
         return self._transport.get("/info")
 
+    def log_in(self, credentials: Mapping[str, object]) -> JsonObject:
+        """Check credentials (an AuthConfig document) at their registry. Returns Status and IdentityToken."""
+        return self._transport.post("/auth", document=credentials)
+
     def disk_usage(self) -> JsonObject:
         """Return Images, Containers, Volumes, BuildCache and LayersSize."""
         return self._transport.get("/system/df")
