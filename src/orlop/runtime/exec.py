@@ -1,15 +1,23 @@
 """One more process in a running container.
 
-The exec's shim enters the container's pid namespace for its children only and makes the child by clone3, so the child
-is its own and has a pid inside. The child joins the rest of the namespaces by the pidfd of the container's init. It
-holds no descriptor of a host directory, and is not dumpable, before it enters (CVE-2016-9962, CVE-2024-21626).
+    exec's shim          door                                  process
+     │ clone3 ─────────▶ │ closes what is the host's           .
+     │                   │ setns: all but the cgroup's         .
+     │                   │ clone3(CLONE_PARENT) ─────────────▶ │ born in the container's pid namespace,
+     │ ◀── {"pid"}+pidfd │ exits                               │ where its root is the container's already
+     │ limits ─────────── {"go"} ────────────────────────────▶ │ joins the cgroup, becomes the user
+     │ ◀── {"terminal"}, {"ready"}, {"error"} ──────────────── │ execve: end of file
+
+Whoever is in the pid namespace with CAP_SYS_PTRACE can open ``/proc/<pid>/root`` and ``/proc/<pid>/fd`` of everybody in
+it, dumpable or not. So nobody is seen there before its root, directory and descriptors are the container's
+(CVE-2016-9962, CVE-2024-21626; runc's nsexec has the same order for this reason).
 """
 
 from __future__ import annotations
 
 import os
 
-from orlop.errors import NotFoundError, UnavailableError
+from orlop.errors import NotFoundError, SystemFailureError, UnavailableError, from_kind
 from orlop.kernel import process as k
 from orlop.kernel.plain import signal
 from orlop.kernel.prctl import set_dumpable, set_name, set_pdeathsig
@@ -36,10 +44,10 @@ if TYPE_CHECKING:
 
 _JOINED = {
     "mount": k.CLONE_NEWNS,
+    "pid": k.CLONE_NEWPID,
     "network": k.CLONE_NEWNET,
     "ipc": k.CLONE_NEWIPC,
     "uts": k.CLONE_NEWUTS,
-    "cgroup": k.CLONE_NEWCGROUP,
     "user": k.CLONE_NEWUSER,
     "time": k.CLONE_NEWTIME,
 }
@@ -85,12 +93,7 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
         path = normalise_path(config.linux.cgroups_path, container_id=execution.container_id)
         cgroup = open_cgroup(hierarchies, path)
         always.callback(cgroup.close)
-        joined = cgroup.join_fds
-        if config.linux.namespace("pid") is not None:
-            try:
-                k.setns(execution.pidfd, k.CLONE_NEWPID)
-            except ProcessLookupError:
-                raise NotFoundError("container is not running") from None
+        joined = _open_cgroup_files(cgroup, always)
         if execution.stdio is not None and config.linux.uid_mappings:
             from orlop.runtime.remapping import give_streams, host_owner
 
@@ -98,13 +101,17 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
         ours, theirs = Channel.pair()
         on_failure.callback(ours.close)
         always.callback(theirs.close)
-        pid, pidfd_number = k.clone3(0, cgroup_fd=cgroup.clone_fd)
-        if pid == 0:
-            _child(execution, prepared, cgroup, theirs, joined)
-        pidfd = OwnedFd(pidfd_number)
+        pid, pidfd = _enter(execution, prepared, theirs, joined)
         on_failure.callback(pidfd.close)
         on_failure.callback(kill_and_reap, pidfd)
         theirs.close()
+        # By its parent: in a user namespace nothing may be raised.
+        set_rlimits(execution.process.rlimits, pid=pid)
+        if init.is_scheduled(execution.process, config.linux):
+            from orlop.runtime.scheduling import set_scheduling
+
+            set_scheduling(execution.process, pid)
+        ours.send({"go": True})
         master, _ = await_running(ours, handlers=_handlers(execution, pid))
         on_failure.dismiss()
         ours.close()
@@ -126,57 +133,120 @@ def _handlers(execution: Execution, pid: int) -> Mapping[str, Handler] | None:
     return {MESSAGE: lambda fds: deliver(agent, pid, fds)}
 
 
-def _child(
-    execution: Execution, prepared: PreparedPrivileges, cgroup: CgroupSet, sync: Channel, joined: Sequence[int]
+def _open_cgroup_files(cgroup: CgroupSet, stack: Cleanup) -> list[int]:
+    """Return the files that are written to in order to join, and no directory: they are seen in the container."""
+    files = list(cgroup.join_fds)
+    if cgroup.clone_fd is not None:
+        file = OwnedFd(os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup.clone_fd))
+        files.append(stack.enter_context(file).fileno())
+    return files
+
+
+def _enter(
+    execution: Execution, prepared: PreparedPrivileges, sync: Channel, joined: Sequence[int]
+) -> tuple[int, OwnedFd]:
+    """Make the process through the door; returns its pid and pidfd. It is our child."""
+    ours, theirs = Channel.pair()
+    number, door_number = k.clone3(0)
+    if number == 0:
+        _run_door(execution, prepared, theirs, sync, joined)
+    with OwnedFd(door_number) as door:
+        theirs.close()
+        try:
+            got = ours.receive()
+        finally:
+            ours.close()
+            os.waitid(os.P_PIDFD, door.fileno(), os.WEXITED)
+    if got is None:
+        raise SystemFailureError("process died before it entered the container")
+    message, fds = got
+    error, pid = message.get("error"), message.get("pid")
+    if isinstance(error, dict):
+        raise from_kind(str(error.get("kind")), str(error.get("message")))
+    if not isinstance(pid, int) or len(fds) != 1:
+        raise SystemFailureError("process did not enter the container")
+    return pid, fds[0]
+
+
+def _run_door(
+    execution: Execution, prepared: PreparedPrivileges, parent: Channel, sync: Channel, joined: Sequence[int]
 ) -> NoReturn:
     try:
-        _run(execution, prepared, cgroup, sync, joined)
+        _open_door(execution, prepared, parent, sync, joined)
+        os._exit(0)
     except BaseException as error:  # noqa: BLE001 - nothing may unwind into the shim's stack
-        init.report(sync, error)
+        init.report(parent, error)
     os._exit(init.FAILED)
 
 
-def _run(
-    execution: Execution, prepared: PreparedPrivileges, cgroup: CgroupSet, sync: Channel, joined: Sequence[int]
+def _open_door(
+    execution: Execution, prepared: PreparedPrivileges, parent: Channel, sync: Channel, joined: Sequence[int]
 ) -> None:
     process, config = execution.process, execution.config
     set_dumpable(0)
     preserved = range(3, 3 + execution.preserve)
-    k.close_all_but([sync.fileno(), execution.pidfd, *joined, *(execution.stdio or ()), *preserved])
+    kept = [parent.fileno(), sync.fileno(), execution.pidfd, *joined, *(execution.stdio or ()), *preserved]
+    k.close_all_but(kept)
     refuse_loading()
-    init.reset_signals()
-    if execution.die_with_parent:
-        set_pdeathsig(signal.SIGKILL)
-    os.setsid()
     set_name(b"orlop-init")
     if process.oom_score_adj is not None:
         from orlop.runtime.sysctl import write_proc
 
         write_proc("/proc/self/oom_score_adj", str(process.oom_score_adj))
-    set_rlimits(process.rlimits)
-    scheduled = init.is_scheduled(process, config.linux)
-    if scheduled and process.cpu_affinity is not None:
-        from orlop.runtime.scheduling import set_affinity
-
-        set_affinity(process.cpu_affinity.initial)
-    cgroup.join(cloned=cgroup.clone_fd is not None)
-    k.allow_every_cpu()
-    init.close_fds(joined)
-    if scheduled:
-        from orlop.runtime.scheduling import schedule, set_affinity
-
-        if process.cpu_affinity is not None:
-            set_affinity(process.cpu_affinity.final)
-        schedule(process, config.linux)
     flags = 0
     for namespace in config.linux.namespaces:
         flags |= _JOINED.get(namespace.type, 0)
     try:
         k.setns(execution.pidfd, flags)
     except ProcessLookupError:
-        raise UnavailableError("container is not running") from None
+        raise NotFoundError("container is not running") from None
     if flags & k.CLONE_NEWUSER:
         init.become_root_inside()
+    pid, pidfd = k.clone3(k.CLONE_PARENT)
+    if pid == 0:
+        parent.close()
+        _child(execution, prepared, sync, joined)
+    parent.send({"pid": pid}, [pidfd])
+
+
+def _join(process: Process, config: Config, joined: Sequence[int]) -> None:
+    """Join the cgroup, on the CPUs that are asked for before and after it."""
+    scheduled = init.is_scheduled(process, config.linux)
+    if scheduled:
+        from orlop.runtime.scheduling import set_affinity, set_memory_and_personality
+
+        if process.cpu_affinity is not None:
+            set_affinity(process.cpu_affinity.initial)
+    for fd in joined:
+        os.write(fd, b"0")  # the writer itself, in any pid namespace
+    k.allow_every_cpu()
+    init.close_fds(joined)
+    if scheduled:
+        if process.cpu_affinity is not None:
+            set_affinity(process.cpu_affinity.final)
+        set_memory_and_personality(config.linux)
+
+
+def _child(execution: Execution, prepared: PreparedPrivileges, sync: Channel, joined: Sequence[int]) -> NoReturn:
+    try:
+        _run(execution, prepared, sync, joined)
+    except BaseException as error:  # noqa: BLE001 - nothing may unwind into the door's stack
+        init.report(sync, error)
+    os._exit(init.FAILED)
+
+
+def _run(execution: Execution, prepared: PreparedPrivileges, sync: Channel, joined: Sequence[int]) -> None:
+    process, config = execution.process, execution.config
+    init.reset_signals()
+    if execution.die_with_parent:
+        set_pdeathsig(signal.SIGKILL)
+    if sync.receive() is None:
+        raise UnavailableError("shim is gone")
+    os.setsid()
+    _join(process, config, joined)
+    if config.linux.namespace("cgroup") is not None:
+        # last: the kernel may refuse to join from within a namespace that the old cgroup is outside of
+        k.setns(execution.pidfd, k.CLONE_NEWCGROUP)
     init.join_keyring()
     with OwnedFd(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
         identity = init.identify(root.fileno(), process, config)
