@@ -123,6 +123,15 @@ def fsconfig_set_string(fs_fd: int, key: str, value: str) -> None:
     )
 
 
+def escape_overlay(path: str, *, several: bool = False) -> str:
+    """Escape a path for overlay's ``upperdir`` and ``workdir``, which take a backslash as an escape.
+
+    ``lowerdir+`` does not and must be given the path as it is; ``lowerdir`` (``several``) also has ``:`` between paths.
+    """
+    escaped = path.replace("\\", "\\\\")
+    return escaped.replace(":", "\\:") if several else escaped
+
+
 def fsconfig_set_flag(fs_fd: int, key: str) -> None:
     """fsconfig(FSCONFIG_SET_FLAG)."""
     _call("fsconfig", fs_fd, FSCONFIG_SET_FLAG, key.encode(), None, 0, shown=(fs_fd, "SET_FLAG", key))

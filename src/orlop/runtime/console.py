@@ -10,7 +10,7 @@ from orlop.kernel import mount as k
 from orlop.kernel import pty
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.rootpath import is_char_device
-from orlop.runtime.operations import open_ordinary_directory
+from orlop.runtime.mount_targets import open_ordinary_directory
 
 _PTY_PEER_MAJORS = range(136, 144)  # Documentation/admin-guide/devices.txt
 

@@ -30,6 +30,7 @@ from orlop.primitives.rootpath import create_file_in_root, is_char_device, mkdir
 from orlop.primitives.scope import suppress
 from orlop.runtime import rootfs
 from orlop.runtime.importing import refuse_loading
+from orlop.runtime.mount_targets import check_target
 from orlop.runtime.program import Program
 from orlop.runtime.security import apply
 from orlop.runtime.users import Identity, numeric_identity, resolve_identity
@@ -204,6 +205,7 @@ def _build_root(task: InitTask) -> tuple[OwnedFd, Identity]:
     with rootfs.open_null() as null:
         # A directory to bind, and the target, may be where only the host's root comes, whose files we own until now.
         made = task.trees[MADE_ROOT][0] if MADE_ROOT in task.trees else None
+        rootfs.open_shared(task.operations, task.trees)
         root = rootfs.mount_root(task.overlay, path, task.root_target, config.linux.rootfs_propagation, made=made)
         if task.user_namespace:
             become_root_inside()
@@ -224,6 +226,7 @@ def _build_root(task: InitTask) -> tuple[OwnedFd, Identity]:
         with open_terminal(root.fileno(), task.process.console_size or task.console_size) as terminal:
             task.sync.send({"terminal": True}, [terminal.master.fileno()])
             with create_file_in_root(root.fileno(), "/dev/console", 0o600) as console:
+                check_target(root.fileno(), console.fileno(), "/dev/console")
                 mount_console(terminal.peer.fileno(), console.fileno())
             terminal.become_standard_streams(identity.uid)
     elif task.stdio is not None:
@@ -403,7 +406,10 @@ def _await_start(fifo: int, *, hold: bool) -> int:
 
     With ``hold`` return the fifo open: whoever started us waits until something has been written to it.
     """
-    fd = os.open(f"/proc/self/fd/{fifo}", os.O_WRONLY | os.O_CLOEXEC)
+    with rootfs.own_proc() as proc:
+        os.fchdir(proc.fileno())  # no descriptor is held for as long as it takes
+    fd = os.open(f"self/fd/{fifo}", os.O_WRONLY | os.O_CLOEXEC)
+    os.chdir("/")
     os.close(fifo)
     if hold:
         return fd

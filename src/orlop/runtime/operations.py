@@ -21,6 +21,7 @@ from orlop.primitives.rootpath import (
     mkdir_all_in_root,
     open_in_root,
 )
+from orlop.runtime.mount_targets import check_target, open_ordinary_directory
 from orlop.spec.record import dataclass, field
 
 TYPE_CHECKING = False
@@ -45,12 +46,44 @@ class Root:
         null_fd: the host's verified /dev/null.
         empty_fd: a mounted, empty, read-only tmpfs that masks directories; -1 until the first one is made.
         trees: detached mounts that were made for the operation at hand, which takes and closes them.
+        kernel: the procfs and sysfs that were mounted, by their destinations.
     """
 
     fd: int
     null_fd: int
     empty_fd: int = field(default=-1)
     trees: list[OwnedFd] = field(default_factory=list)
+    kernel: dict[str, OwnedFd] = field(default_factory=dict)
+
+    def mounted(self, destination: str, kernel: OwnedFd | None = None) -> None:
+        """Remember a file system of the kernel's, or that something else covers that place now."""
+        old = self.kernel.pop(destination, None)
+        if old is not None:
+            old.close()
+        if kernel is not None:
+            self.kernel[destination] = OwnedFd(os.dup(kernel.fileno()))
+
+    def open_kernel_path(self, path: str) -> OwnedFd | None:
+        """Open what is to be hidden or made read-only; None: this kernel does not have it.
+
+        Below procfs and sysfs from the mount itself: somebody who shares the root may have renamed its place since, and
+        a path that is not found would be a path that is not hidden (CVE-2025-31133).
+        """
+        base, rest = self.fd, path
+        for place, fd in self.kernel.items():
+            if path.startswith(place + "/"):
+                base, rest = fd.fileno(), path[len(place) + 1 :]
+        try:
+            return open_in_root(base, rest, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def close(self) -> None:
+        """Close what was opened on the way."""
+        for fd in self.kernel.values():
+            fd.close()
+        if self.empty_fd >= 0:
+            os.close(self.empty_fd)
 
 
 class Operation(Protocol):
@@ -61,33 +94,6 @@ class Operation(Protocol):
 
     def apply(self, root: Root) -> None:
         """Do it. Raises OrlopError or OSError."""
-
-
-def open_ordinary_directory(root_fd: int, path: str) -> OwnedFd:
-    """Open, or make, a directory of which no component may be a link (CVE-2019-19921).
-
-    Raises:
-        InvalidParameterError: something on the way is a link or no directory.
-    """
-    parent = OwnedFd(os.dup(root_fd))
-    try:
-        for name in components(path):
-            try:
-                child = os.open(name, _DIRECTORY, dir_fd=parent.fileno())
-            except FileNotFoundError:
-                os.mkdir(name, 0o755, dir_fd=parent.fileno())
-                child = os.open(name, _DIRECTORY, dir_fd=parent.fileno())
-            except OSError as error:
-                if error.errno in {errno.ELOOP, errno.ENOTDIR}:
-                    message = f'filesystem "{path.strip("/")}" must be mounted on ordinary directory: {path}'
-                    raise InvalidParameterError(message) from None
-                raise
-            parent.close()
-            parent = OwnedFd(child)
-    except BaseException:
-        parent.close()
-        raise
-    return parent
 
 
 def parameter(text: str) -> tuple[str, str | None]:
@@ -146,12 +152,15 @@ class MountFilesystem:
             root.trees.pop() if root.trees else self.make() as tree,
             opener(root.fd, self.destination) as target,
         ):
+            if not self.ordinary:
+                check_target(root.fd, target.fileno(), self.destination)
             if self.options.copy_up:
                 from orlop.runtime.tmpfs_copy import copy_covered
 
                 copy_covered(target.fileno(), tree.fileno())
                 k.mount_setattr(tree.fileno(), "", attr_set=self.options.attr_set & k.MOUNT_ATTR_RDONLY)
             k.move_mount(tree.fileno(), target.fileno())
+            root.mounted(self.destination, tree if self.fstype in {"proc", "sysfs"} else None)
             if self.options.propagation:
                 propagation = self.options.propagation & ~k.MS_REC
                 k.mount_setattr(tree.fileno(), "", propagation=propagation)
@@ -203,7 +212,9 @@ class Bind:
         with root.trees.pop() if root.trees else self.open() as tree:
             directory = stat.S_ISDIR(os.fstat(tree.fileno()).st_mode)
             with self._target(root, directory=directory) as target:
+                check_target(root.fd, target.fileno(), self.destination)
                 k.move_mount(tree.fileno(), target.fileno())
+            root.mounted(self.destination)
             if options.propagation:
                 recursive = bool(options.propagation & k.MS_REC)
                 propagation = options.propagation & ~k.MS_REC
@@ -306,6 +317,7 @@ class MakeNode:
                 OwnedFd(k.open_tree(k.AT_FDCWD, self.bind_from, k.OPEN_TREE_CLONE)) as tree,
                 create_file_in_root(root.fd, self.path) as target,
             ):
+                check_target(root.fd, target.fileno(), self.path)
                 k.move_mount(tree.fileno(), target.fileno())
             return
         names = components(self.path)
@@ -355,9 +367,8 @@ class Mask:
 
     def apply(self, root: Root) -> None:
         """Hide it; a path that this kernel does not have needs no mask."""
-        try:
-            target = open_in_root(root.fd, self.path, os.O_PATH)
-        except (FileNotFoundError, NotADirectoryError):
+        target = root.open_kernel_path(self.path)
+        if target is None:
             return
         with target:
             directory = stat.S_ISDIR(os.fstat(target.fileno()).st_mode)
@@ -394,9 +405,8 @@ class MakeReadOnly:
 
     def apply(self, root: Root) -> None:
         """Do it; a path that this kernel does not have needs none."""
-        try:
-            target = open_in_root(root.fd, self.path, os.O_PATH)
-        except (FileNotFoundError, NotADirectoryError):
+        target = root.open_kernel_path(self.path)
+        if target is None:
             return
         flags = k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH | k.AT_RECURSIVE
         with target, OwnedFd(k.open_tree(target.fileno(), "", flags)) as tree:

@@ -11,8 +11,9 @@ import stat
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.kernel import mount as k
 from orlop.primitives.owned_fd import OwnedFd
-from orlop.primitives.rootpath import is_char_device
+from orlop.primitives.rootpath import is_char_device, is_proc
 from orlop.runtime.mount_options import PROPAGATION, MountOptions, parse_options
+from orlop.runtime.mount_targets import check_below_proc
 from orlop.runtime.operations import (
     Bind,
     MakeLink,
@@ -43,15 +44,6 @@ _LINKS = (
     ("/dev/stderr", "/proc/self/fd/2"),
 )
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
-# What may be mounted below /proc: files that lxcfs and Podman replace (runc's list); anything else could hide
-# the files that protect the container (CVE-2019-16884).
-_BELOW_PROC = frozenset(
-    f"/proc/{name}"
-    for name in (
-        *("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev", "sys"),
-        *("sys/kernel/ns_last_pid", "sys/crypto/fips_enabled", "scsi"),
-    )
-)
 # file systems without a device behind them
 _OF_THE_CONTAINER = frozenset({"tmpfs", "devpts", "mqueue", "ramfs"})
 _FILESYSTEM = LOWER | DIGITS | frozenset("._-")
@@ -82,7 +74,7 @@ def _mount(mount: Mount, cgroup_directories: Mapping[str, str], *, user_namespac
     if options.remount:
         from orlop.runtime.remount import Remount
 
-        _check_below_proc(destination)
+        check_below_proc(destination)
         return Remount(destination, options)
     is_bind = kind == "bind" or (options.bind and kind in {"", "none"})
     mappings = (mount.uid_mappings, mount.gid_mappings) if mount.uid_mappings else None
@@ -95,14 +87,14 @@ def _mount(mount: Mount, cgroup_directories: Mapping[str, str], *, user_namespac
     if destination == "/":
         raise InvalidParameterError("invalid mount: cannot mount on the root: /")
     if is_bind:
-        _check_below_proc(destination)
+        check_below_proc(destination)
         if options.parameters:
             raise InvalidParameterError(f"invalid option of a bind mount: {options.parameters[0]}")
         recursive = options.recursive or not options.bind
         return Bind(mount.source, destination, options, recursive=recursive, mappings=mappings)
     if kind in {"proc", "sysfs"}:
         return MountFilesystem(kind, mount.source or kind, destination, options, ordinary=True)
-    _check_below_proc(destination)
+    check_below_proc(destination)
     if kind in {"cgroup", "cgroup2"}:
         return MountCgroups(destination, tuple(cgroup_directories.items()), options)
     if not consists_of(kind, _FILESYSTEM, 1, 32):
@@ -112,11 +104,6 @@ def _mount(mount: Mount, cgroup_directories: Mapping[str, str], *, user_namespac
         options = replace(options, parameters=("ro", *options.parameters))
     source = mount.source or (kind if kind in _OF_THE_CONTAINER else "")
     return MountFilesystem(kind, source, destination, options, ordinary=destination.startswith("/dev"))
-
-
-def _check_below_proc(destination: str) -> None:
-    if destination == "/proc" or (destination.startswith("/proc/") and destination not in _BELOW_PROC):
-        raise InvalidParameterError(f'"{destination}" cannot be mounted because it is inside /proc')
 
 
 def _devices(config: Config, *, user_namespace: bool) -> list[Operation]:
@@ -156,8 +143,8 @@ def mount_overlay(root: OverlayRoot) -> OwnedFd:
         for lower in root.lower:
             k.fsconfig_set_string(fd, "lowerdir+", lower)
         if root.upper is not None and root.work is not None:
-            k.fsconfig_set_string(fd, "upperdir", root.upper)
-            k.fsconfig_set_string(fd, "workdir", root.work)
+            k.fsconfig_set_string(fd, "upperdir", k.escape_overlay(root.upper))
+            k.fsconfig_set_string(fd, "workdir", k.escape_overlay(root.work))
             k.fsconfig_set_string(fd, "index", "off")
         k.fsconfig_set_string(fd, "metacopy", "off")
         k.fsconfig_set_string(fd, "redirect_dir", "nofollow")
@@ -218,6 +205,13 @@ def mount_root(
     return tree
 
 
+def open_shared(operations: Sequence[Operation], trees: dict[int, list[OwnedFd]]) -> None:
+    """Open the sources of binds that are to stay shared with the host, as long as its mounts are our peers."""
+    for place, operation in enumerate(operations):
+        if isinstance(operation, Bind) and operation.options.propagation & k.MS_SHARED and place not in trees:
+            trees[place] = [operation.open()]
+
+
 def open_null() -> OwnedFd:
     """Open the host's /dev/null and make sure that it is the null device."""
     null = OwnedFd(os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
@@ -232,11 +226,12 @@ def build(
 ) -> None:
     """Apply the operations in order; umask must be 0. ``trees`` were made for the operations at those places."""
     root = Root(root_fd, null_fd)
-    for place, operation in enumerate(operations):
-        root.trees = trees.get(place, []) if trees else []
-        operation.apply(root)
-    if root.empty_fd >= 0:
-        os.close(root.empty_fd)
+    try:
+        for place, operation in enumerate(operations):
+            root.trees = trees.get(place, []) if trees else []
+            operation.apply(root)
+    finally:
+        root.close()
 
 
 def pivot(root_fd: int, *, read_only: bool) -> None:
@@ -267,4 +262,16 @@ def private_proc() -> OwnedFd:
     return make_filesystem("proc", "proc", (), k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC)
 
 
-__all__ = ["MountOptions", "build", "mount_root", "open_null", "pivot", "plan", "private_proc"]
+def own_proc() -> OwnedFd:
+    """Return the container's procfs, or one of nobody's where the container has none or something else there."""
+    try:
+        proc = OwnedFd(os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+    except OSError:
+        return private_proc()
+    if is_proc(proc.fileno()):
+        return proc
+    proc.close()
+    return private_proc()
+
+
+__all__ = ["MountOptions", "build", "mount_root", "open_null", "own_proc", "pivot", "plan", "private_proc"]

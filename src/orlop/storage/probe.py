@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from orlop.errors import UnsupportedError
 from orlop.kernel.dirent import DT_DIR, getdents64
-from orlop.kernel.mount import fsconfig_create, fsconfig_set_string, fsmount, fsopen
+from orlop.kernel.mount import escape_overlay, fsconfig_create, fsconfig_set_string, fsmount, fsopen
 from orlop.primitives.removal import remove_tree
 
 
@@ -83,7 +83,8 @@ def _check_mount(scratch: str, name: str) -> None:
         context = fsopen("overlay")
         try:
             for option, part in (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")):
-                fsconfig_set_string(context, option, f"{scratch}/{part}")
+                path = escape_overlay(f"{scratch}/{part}", several=part == "lower")
+                fsconfig_set_string(context, option, path)
             fsconfig_create(context)
             os.close(fsmount(context))
         finally:
