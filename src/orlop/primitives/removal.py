@@ -1,9 +1,9 @@
 """Remove a whole tree through directory descriptors.
 
 ``shutil.rmtree`` is banned on container paths: it recurses as deep as a container likes and stops on immutable files.
-Here the walk never follows a link, never enters another file system, keeps few descriptors open however deep the tree
-is (a directory deeper than :data:`_DEPTH` is first moved up to the top), and clears the immutable and append-only
-attributes that a container with CAP_LINUX_IMMUTABLE left behind.
+Here the walk never follows a link, never enters a mount (not even one of the same file system), keeps few descriptors
+open however deep the tree is (a directory deeper than :data:`_DEPTH` is first moved up to the top), and clears the
+immutable and append-only attributes that a container with CAP_LINUX_IMMUTABLE left behind.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import stat
 import struct
 
 from orlop.errors import InvalidParameterError, SystemFailureError
+from orlop.kernel.openat2 import RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 
 _DEPTH = 100
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -65,20 +66,27 @@ def remove_entry(parent_fd: int, name: bytes) -> None:
         del error
     else:
         return
-    top = os.open(name, _OPEN, dir_fd=parent_fd)
+    top = _open_below(parent_fd, name)
     try:
-        if os.fstat(top).st_dev != os.fstat(parent_fd).st_dev:
-            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
         _empty(top)
     finally:
         os.close(top)
     _rmdir(parent_fd, name)
 
 
+def _open_below(fd: int, name: bytes) -> int:
+    """Open a directory; EBUSY when something is mounted there, of whatever file system: it is somebody else's."""
+    try:
+        return openat2(fd, name, _OPEN, resolve=RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name) from None
+        raise
+
+
 def _empty(top: int) -> None:
     """Remove everything in the directory ``top``."""
     moved = 0
-    device = os.fstat(top).st_dev
     # Each level: its descriptor, the names of directories in it still to be removed.
     levels: list[tuple[int, list[bytes]]] = [(top, _remove_files(top))]
     try:
@@ -93,10 +101,7 @@ def _empty(top: int) -> None:
                     names.pop()
                     levels[0][1].insert(0, lifted)
                     continue
-                child = os.open(name, _OPEN, dir_fd=fd)
-                if os.fstat(child).st_dev != device:
-                    os.close(child)
-                    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
+                child = _open_below(fd, name)
                 levels.append((child, []))
                 levels[-1][1].extend(_remove_files(child))
                 continue
