@@ -230,8 +230,6 @@ def _bind_document(document: MountDocument, destination: str) -> MountPoint:
     propagation = (options.propagation if options else "") or "rprivate"
     if propagation not in _PROPAGATIONS:
         raise InvalidParameterError(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
-    if options and options.read_only_force_recursive:
-        raise UnsupportedError("recursive read-only binds are not supported")
     if not (options and options.create_mountpoint):
         try:
             os.stat(source)
@@ -246,6 +244,7 @@ def _bind_document(document: MountDocument, destination: str) -> MountPoint:
         writable=not document.read_only,
         propagation=propagation,
         recursive=not (options and options.non_recursive),
+        readonly_recursive=not (options and options.read_only_non_recursive),
     )
 
 

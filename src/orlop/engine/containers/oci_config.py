@@ -254,7 +254,6 @@ def _mounts(definition: Definition, surroundings: Surroundings) -> list[JsonValu
 
 
 def _mount(point: MountPoint, *, mapped: bool) -> JsonObject:
-    access = "rw" if point.writable else "ro"
     if point.kind == "tmpfs":
         defaults = ["noexec", "nosuid", "nodev"]
         own = set(point.options)
@@ -262,6 +261,8 @@ def _mount(point: MountPoint, *, mapped: bool) -> JsonObject:
         options: list[JsonValue] = [*kept, *(word for word in point.options if word not in kept)]
         return {"destination": point.destination, "type": "tmpfs", "source": "tmpfs", "options": options}
     bind = "rbind" if point.recursive else "bind"
+    # rro: what is mounted below is read-only as well, as in Docker since 25
+    access = "rw" if point.writable else "rro" if point.readonly_recursive else "ro"
     return {
         "destination": point.destination,
         "type": "bind",

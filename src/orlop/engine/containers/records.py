@@ -64,6 +64,7 @@ class MountPoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         copy: an empty volume is filled from the image at the first start.
         anonymous: the volume was made for this container and goes with ``rm -v`` and ``--rm``.
         recursive: a bind takes the mounts below along.
+        readonly_recursive: when it is not writable, what is mounted below is not either.
     """
 
     kind: str
@@ -77,6 +78,7 @@ class MountPoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     copy: bool = False
     anonymous: bool = False
     recursive: bool = True
+    readonly_recursive: bool = True
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,7 +66,7 @@ def test_mounts_of_the_user_come_after_the_defaults_and_before_engine_files():
     )
     config = make(mounts=mounts, files={"/etc/hosts": "/d/hosts", "/etc/hostname": "/d/hostname"})
     by_target = {mount["destination"]: mount for mount in config["mounts"]}
-    assert by_target["/c"]["options"] == ["rbind", "rslave", "ro"]
+    assert by_target["/c"]["options"] == ["rbind", "rslave", "rro"]
     assert by_target["/t"]["options"] == ["nosuid", "nodev", "size=1m", "exec"]
     assert by_target["/etc/hosts"]["source"] == "/own"
     assert by_target["/etc/hostname"]["source"] == "/d/hostname"
