@@ -1,0 +1,472 @@
+"""Starting and entering processes: rows A of threats.md. What stands where: docs/reference/threats.md."""
+
+import json
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from hostile import PYTHON, hostile_image, python, python_mounts, python_volumes, status, status_fields
+
+from harness import BIN, busybox_tree, wait_for
+from spawned import Runtime
+
+pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "overlay", "docker-client", "busybox")]
+
+DEFAULT_CAPS = 0xA80425FB  # the 14 of Docker
+
+# Opens every process's executable for writing, also when nobody uses the file any more: CVE-2019-5736.
+# What is written is what is there: were the defence gone, nothing would break but this test.
+OVERWRITE = """
+import os, sys, time
+own = os.stat('/bin/busybox')
+seen, verdicts = {}, set()
+def attempt(path):
+    try:
+        fd = os.open(path, os.O_WRONLY)
+    except OSError as error:
+        return error.strerror
+    try:
+        os.pwrite(fd, b'\\x7f', 0)
+        return 'WRITTEN'
+    except OSError as error:
+        return error.strerror
+    finally:
+        os.close(fd)
+end = time.time() + 30
+while time.time() < end and not os.path.exists(sys.argv[1]):
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        if pid == str(os.getpid()) or pid in seen:
+            continue
+        try:
+            fd = os.open(f'/proc/{pid}/exe', os.O_PATH)
+        except OSError:
+            continue
+        if os.path.samestat(os.fstat(fd), own):
+            os.close(fd)
+            continue
+        seen[pid] = fd
+        verdicts.add(attempt(f'/proc/{pid}/exe'))
+time.sleep(0.3)
+for fd in seen.values():
+    verdicts.add(attempt(f'/proc/self/fd/{fd}'))  # idle now
+print(len(seen), sorted(verdicts))
+"""
+SEALED = (["Read-only file system"], ["Operation not permitted"])  # the overlay, the memfd
+
+
+@pytest.mark.parametrize("way", ["exec", "init"])
+def test_the_interpreter_is_not_written_by_who_may_trace(engine, way) -> None:  # A1
+    """With CAP_SYS_PTRACE the seal is the only defence; raced by execs, and idle as ``--init``'s pid 1."""
+    options = ["--init"] if way == "init" else []
+    name = f"watch-{way}"
+    engine.docker(
+        *("run", "-d", "--name", name, "--cap-add", "SYS_PTRACE", *options, *python_volumes(), "busybox"),
+        *(*python(OVERWRITE), "/tmp/stop"),
+    )
+    for _ in range(12 if way == "exec" else 0):
+        engine.docker("exec", name, "true")
+    engine.docker("exec", name, "touch", "/tmp/stop")
+    engine.docker("wait", name)
+    text = engine.docker("logs", name).stdout
+    found, verdicts = text.split(" ", 1)
+    assert int(found) > 0, "never seen: the race is not run"
+    assert text.startswith(found)
+    assert json.loads(verdicts.replace("'", '"')) in SEALED
+
+
+def test_an_image_that_runs_proc_self_exe_runs_the_sealed_one(engine, tmp_path) -> None:  # A1
+    interpreter = Path(PYTHON)
+    before = interpreter.stat()
+    code = "import os\ntry: os.open('/proc/self/exe', os.O_WRONLY)\nexcept OSError as e: print(e.strerror)"
+    with hostile_image(engine, tmp_path, lambda tree: (tree / "bin/evil").symlink_to("/proc/self/exe")) as image:
+        done = engine.docker("run", "--rm", *python_volumes(), image, "/bin/evil", "-I", "-S", "-c", code)
+    assert [done.stdout.strip()] in (*SEALED, ["Text file busy"])
+    after = interpreter.stat()
+    assert (before.st_mtime_ns, before.st_size, before.st_ino) == (after.st_mtime_ns, after.st_size, after.st_ino)
+
+
+def oci(tmp_path, *arguments, config, within=()):
+    """Run orlop-runtime on a bundle of ``config``."""
+    bundle = tmp_path / "bundle"
+    bundle.mkdir(exist_ok=True)
+    (bundle / "config.json").write_text(json.dumps(config))
+    command = [*within, str(BIN / "orlop-runtime"), "--root", str(tmp_path / "state"), "run", "--bundle", str(bundle)]
+    return subprocess.run([*command, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+
+
+@pytest.fixture
+def runtime(tmp_path):
+    made = Runtime(tmp_path / "rt", busybox_tree(tmp_path / "root"))
+    (tmp_path / "rt").mkdir()
+    yield made
+    made.close()
+
+
+def test_the_runtime_command_is_sealed_too(runtime, tmp_path) -> None:  # A1
+    code = "import os\ntry: os.open('/proc/self/exe', os.O_WRONLY)\nexcept OSError as e: print(e.strerror)"
+    config = runtime.config("/proc/self/exe", "-I", "-S", "-c", code)
+    config["mounts"] += python_mounts()
+    config["linux"]["cgroupsPath"] = f"{runtime.parent}/sealed"
+    done = oci(tmp_path, "sealed", config=config)
+    assert [done.stdout.strip()] in SEALED, done.stderr
+
+
+# ------------------------------------------------------------------------------------------------ descriptors
+
+
+@pytest.mark.parametrize("command", [["run", "--rm", "busybox"], ["exec", "fds"]])
+def test_no_descriptor_of_the_host_comes_along(engine, command) -> None:  # A2, J4
+    engine.docker("run", "-d", "--name", "fds", "busybox", "sleep", "100")
+    out = engine.docker(*command, "sh", "-c", "ls -l /proc/self/fd | sed 's/.* //'").stdout
+    links = [line for line in out.splitlines() if line and not line.startswith(("pipe:", "/dev/null", "/proc/"))]
+    assert [link for link in links if not link.isdigit()] == []  # a digit: the directory that ls itself has open
+
+
+def test_working_directory_through_a_descriptor_is_refused(leak_free) -> None:  # A2
+    leak_free.docker("run", "-d", "--name", "cwd", "busybox", "sleep", "100")
+    for number in range(3, 12):
+        for words in (["run", "--rm"], ["exec"]):
+            last = ["cwd"] if words == ["exec"] else ["busybox"]
+            done = leak_free.docker(*words, "-w", f"/proc/self/fd/{number}", *last, "pwd", check=False)
+            assert done.returncode != 0, done.stdout
+
+
+def test_working_directory_of_the_image_is_a_link_to_a_descriptor(engine, tmp_path) -> None:  # A2
+    arrange = lambda tree: (tree / "work").symlink_to("/proc/self/fd/7")  # noqa: E731
+    with hostile_image(engine, tmp_path, arrange, "WORKDIR /work") as image:
+        done = engine.docker("run", "--rm", image, "ls", check=False)
+    assert done.returncode != 0
+
+
+def test_a_host_directory_that_was_handed_over_is_no_working_directory(runtime, tmp_path) -> None:  # A2
+    """The check after chdir alone: the descriptor is there because the caller of the OCI runtime passed it."""
+    config = runtime.config("pwd")
+    config["process"]["cwd"] = "/proc/self/fd/3"
+    config["linux"]["cgroupsPath"] = f"{runtime.parent}/cwd"
+    within = ("sh", "-c", 'exec 3<"$0" && exec "$@"', str(tmp_path))
+    done = oci(tmp_path, "--preserve-fds", "1", "cwd", config=config, within=within)
+    assert done.returncode != 0
+    assert "outside of container mount namespace root" in done.stderr
+
+
+# Looks for a process whose root, or one of whose descriptors, is not the container's own.
+WATCH = """
+import os, sys, time
+root = os.stat('/')
+before = {p for p in os.listdir('/proc') if p.isdigit()}
+seen, escapes = set(), set()
+print('ready', flush=True)
+end = time.time() + 30
+while time.time() < end and not os.path.exists('/tmp/stop'):
+    for pid in os.listdir('/proc'):
+        if not pid.isdigit() or pid in before:
+            continue
+        seen.add(pid)
+        try:
+            if not os.path.samestat(os.stat(f'/proc/{pid}/root/'), root):
+                escapes.add('root')
+            if not os.path.samestat(os.stat(f'/proc/{pid}/cwd/'), root):
+                escapes.add('cwd')
+            for fd in os.listdir(f'/proc/{pid}/fd'):
+                if os.path.isdir(f'/proc/{pid}/fd/{fd}'):
+                    escapes.add(f'fd {os.readlink(f"/proc/{pid}/fd/{fd}")}')
+        except OSError:
+            pass
+print(len(seen), sorted(escapes - {'fd /'}))
+"""
+
+
+def test_whoever_may_trace_finds_nothing_of_the_host_in_an_exec(engine) -> None:  # A3, raced
+    engine.docker(
+        *("run", "-d", "--name", "watch", "--cap-add", "SYS_PTRACE", *python_volumes(), "busybox", *python(WATCH))
+    )
+    wait_for(lambda: "ready" in engine.docker("logs", "watch").stdout, what="watcher")
+    for _ in range(12):
+        engine.docker("exec", "watch", "true")
+    engine.docker("exec", "watch", "touch", "/tmp/stop")
+    engine.docker("wait", "watch")
+    seen, escapes = engine.docker("logs", "watch").stdout.splitlines()[-1].split(" ", 1)
+    assert int(seen) >= 10
+    assert escapes == "[]"
+
+
+def test_who_may_not_trace_cannot_look_into_what_is_ours(engine) -> None:  # A3, idle: dumpable is 0
+    engine.docker("run", "-d", "--init", "--name", "inside", "busybox", "sleep", "100")
+    for path in ("exe", "environ", "root/bin", "cwd/bin"):
+        done = engine.docker(
+            "exec", "inside", "sh", "-c", f"exec 2>&1; ls -L /proc/1/{path} && cat /proc/1/{path}", check=False
+        )
+        assert done.returncode != 0, path
+        assert "denied" in done.stdout, done.stdout
+
+
+# ----------------------------------------------------------------------------------------------- capabilities
+
+
+def test_default_capabilities_and_filters(engine) -> None:  # A4, J11
+    fields = status(engine)
+    assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == int(fields["CapBnd"], 16) == DEFAULT_CAPS
+    assert int(fields["CapInh"], 16) == int(fields["CapAmb"], 16) == 0
+    assert (fields["Seccomp"], fields["NoNewPrivs"]) == ("2", "0")
+    assert int(fields["SigIgn"], 16) == int(fields["SigBlk"], 16) == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--privileged",), ("--cap-add", "NET_ADMIN")])
+def test_inheritable_file_capabilities_give_nothing(engine, tmp_path, options) -> None:  # A4
+    program = tmp_path / "program"
+    program.write_bytes(Path("/bin/busybox").read_bytes())
+    program.chmod(0o755)
+    mask = (1 << 13 | 1 << 12).to_bytes(4, "little")
+    # VFS_CAP_REVISION_2 with the effective flag; nothing permitted, NET_RAW and NET_ADMIN inheritable
+    os.setxattr(program, "security.capability", b"\1\0\0\2" + bytes(4) + mask + bytes(8))
+    tmp_path.chmod(0o755)
+    engine.docker(
+        *("run", "-d", "--name", "caps", "-u", "1000", *options, "-v", f"{program}:/bin/cat:ro", "busybox"),
+        *("sh", "-c", "/bin/cat /proc/self/status; sleep 100"),
+    )
+    extra = ["--privileged"] if "--privileged" in options else []
+    executed = engine.docker("exec", *extra, "caps", "/bin/cat", "/proc/self/status").stdout
+    first = wait_for(lambda: (t := engine.docker("logs", "caps").stdout) and "Seccomp" in t and t)
+    for text in (first, executed):
+        fields = status_fields(text)
+        assert int(fields["CapInh"], 16) == int(fields["CapAmb"], 16) == int(fields["CapEff"], 16) == 0
+    as_root = status_fields(engine.docker("exec", *extra, "-u", "0", "caps", "cat", "/proc/self/status").stdout)
+    assert int(as_root["CapInh"], 16) == int(as_root["CapAmb"], 16) == 0
+
+
+def test_a_user_other_than_root_keeps_no_capability(engine) -> None:  # A5, A6
+    fields = status(engine, "-u", "alice")
+    assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0
+    assert sorted(fields["Groups"].split()) == ["1000", "50"]
+
+
+def test_groups_are_set_whatever_the_engine_has(tmp_path) -> None:  # A6
+    before = os.getgroups()
+    os.setgroups([4242, *before])
+    try:
+        (tmp_path / "rt").mkdir()
+        runtime = Runtime(tmp_path / "rt", busybox_tree(tmp_path / "root"))
+    finally:
+        os.setgroups(before)
+    try:
+        for user, wanted in (
+            ({"uid": 0, "gid": 0}, {0}),
+            ({"uid": 1000, "gid": 7}, {7}),
+            ({"uid": 0, "gid": 0, "username": "alice"}, {1000, 50}),
+            ({"uid": 5, "gid": 6, "additionalGids": [9]}, {6, 9}),
+        ):
+            code, text = runtime.output(runtime.config("cat", "/proc/self/status", user=user))
+            assert code == 0
+            assert {*map(int, status_fields(text)["Groups"].split())} == wanted, user
+        process = runtime.run("sleep", "100")
+        assert "4242" not in status_fields(Path(f"/proc/{process.pid}/status").read_text())["Groups"]
+    finally:
+        runtime.close()
+
+
+# ------------------------------------------------------------------------------------------------------ users
+
+
+@pytest.mark.parametrize("user", ["4294967296", "2147483648", "-1", "99999999999999999999", "0:4294967296"])
+def test_user_numbers_never_wrap(engine, user) -> None:  # A7
+    engine.docker("run", "-d", "--name", "users", "busybox", "sleep", "100")
+    for words in (["run", "--rm", "-u", user, "busybox"], ["exec", "-u", user, "users"]):
+        done = engine.docker(*words, "id", "-u", check=False)
+        assert done.returncode != 0, done.stdout
+
+
+def test_numbers_are_never_names(engine, tmp_path) -> None:  # A7
+    def arrange(tree: Path) -> None:
+        (tree / "etc/passwd").write_text("4294967296:x:0:0::/:/bin/sh\n7:x:0:0::/:/bin/sh\n")
+
+    with hostile_image(engine, tmp_path, arrange, "USER 4294967296") as image:
+        assert engine.docker("run", "--rm", image, "id", "-u", check=False).returncode != 0
+        assert engine.docker("run", "--rm", "-u", "7", image, "id", "-u").stdout == "7\n"
+
+
+@pytest.mark.timeout(60)
+def test_a_hostile_passwd_does_not_hold_the_engine(leak_free, tmp_path) -> None:  # A8
+    def arrange(tree: Path) -> None:
+        (tree / "etc/passwd").unlink()
+        os.mkfifo(tree / "etc/passwd")
+        (tree / "etc/group").unlink()
+        (tree / "etc/group").symlink_to("/dev/zero")
+
+    with hostile_image(leak_free, tmp_path, arrange) as image:
+        for user in ("someone", "0:someone", "0"):
+            leak_free.docker("run", "--rm", "-u", user, image, "true", check=False, timeout=20)
+
+
+@pytest.mark.timeout(60)
+def test_an_endless_group_file(engine) -> None:  # A8
+    script = "for f in passwd group; do truncate -s 100G /etc/$f; done; echo ready; sleep 100"
+    engine.docker("run", "-d", "--name", "endless", "busybox", "sh", "-c", script)
+    wait_for(lambda: "ready" in engine.docker("logs", "endless").stdout)
+    for user in ("alice", "0"):
+        done = engine.docker("exec", "-u", user, "endless", "true", check=False, timeout=20)
+        assert "larger than 1048576 bytes" in done.stdout + done.stderr
+
+
+# ---------------------------------------------------------------------------------------- what is in reach
+
+
+def test_no_control_socket_is_in_reach(engine) -> None:  # A9, CVE-2020-15257
+    engine.docker("run", "-d", "--name", "neighbour", "busybox", "sleep", "100")
+    names = engine.docker("run", "--rm", "--network", "host", "busybox", "cat", "/proc/net/unix").stdout
+    assert "orlop" in names, "the engine's own socket is not even seen"
+    assert [line for line in names.splitlines() if re.search(r"\s@", line)] == []
+    sockets = [path for path in engine.exec_root.rglob("*") if path.is_socket() and path != engine.socket]
+    assert sockets
+    code = "import os, socket, sys; os.chdir(sys.argv[1]); socket.socket(socket.AF_UNIX, 5).connect(sys.argv[2])"
+    for path in sockets:
+        assert path.stat().st_mode & 0o077 == 0
+        assert path.parent.stat().st_mode & 0o077 == 0
+        nobody = ["setpriv", "--reuid", "65534", "--clear-groups", "--inh-caps", "-all"]
+        command = [*nobody, PYTHON, "-I", "-S", "-c", code, str(path.parent), path.name]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert "PermissionError" in done.stderr, done.stderr
+
+
+def test_the_terminal_is_the_containers_own(engine) -> None:  # A10, CVE-2017-5226
+    engine.docker("run", "-dt", "--name", "tty", "busybox", "sleep", "100")
+    pid = engine.inspect("tty")["State"]["Pid"]
+    inside = os.stat(f"/proc/{pid}/fd/0")
+    assert os.major(inside.st_rdev) == 136
+    assert inside.st_dev != os.stat("/dev/pts").st_dev
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    assert fields[2:4] == [str(pid), str(pid)]  # process group, session: its own
+    assert int(fields[4]) == inside.st_rdev  # the controlling terminal
+
+
+def test_programs_of_the_image_are_not_run_by_top(engine, tmp_path) -> None:  # A12, CVE-2022-1227
+    def arrange(tree: Path) -> None:
+        for name in ("ps", "nsenter", "top"):
+            (tree / "bin" / name).unlink(missing_ok=True)
+            (tree / "bin" / name).write_text("#!/bin/sh\necho x >/tmp/EXECUTED\n")
+            (tree / "bin" / name).chmod(0o755)
+
+    with hostile_image(engine, tmp_path, arrange) as image:
+        engine.docker("run", "-d", "--name", "topped", image, "sleep", "100")
+        assert "sleep" in engine.docker("top", "topped").stdout
+        assert "sleep" in engine.docker("top", "topped", "aux").stdout
+        engine.docker("stats", "--no-stream", "topped")
+        assert engine.docker("exec", "topped", "ls", "/tmp").stdout == ""
+
+
+def test_the_program_is_in_its_cgroup_from_its_first_instruction(engine) -> None:  # A14
+    for _ in range(5):
+        text = engine.docker("run", "--rm", "--cgroupns", "host", "busybox", "cat", "/proc/self/cgroup").stdout
+        assert all(engine.name in line for line in text.splitlines() if not line.startswith("0::/\n")), text
+    container = engine.docker("run", "-d", "--cgroupns", "host", "--pids-limit", "2", "busybox", "sleep", "100").stdout
+    for _ in range(5):
+        text = engine.docker("exec", container.strip(), "cat", "/proc/self/cgroup").stdout
+        assert all(container.strip() in line for line in text.splitlines()), text
+    forks = "sleep 1 & sleep 1 & sleep 1 & wait"
+    done = engine.docker("run", "--rm", "--pids-limit", "2", "busybox", "sh", "-c", forks, check=False)
+    assert "can't fork" in done.stderr
+
+
+def test_exec_health_checks_and_restarts_have_the_same_boundary(own_engine) -> None:  # A15, C8
+    engine = own_engine
+    engine.docker(
+        *("run", "-d", "--name", "con", "--security-opt", "no-new-privileges", "--health-cmd", "cat /proc/self/status"),
+        *("--health-interval", "1s", "busybox", "sh", "-c", "cat /proc/self/status; exec sleep 100"),
+    )
+    keep = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "Seccomp", "NoNewPrivs", "Groups", "Uid", "Gid")
+
+    def kept(text: str) -> dict[str, str]:
+        fields = status_fields(text)
+        return {name: fields[name] for name in keep}
+
+    def executed() -> dict[str, str]:
+        return kept(engine.docker("exec", "con", "cat", "/proc/self/status").stdout)
+
+    wanted = executed()
+    assert (wanted["Seccomp"], wanted["NoNewPrivs"]) == ("2", "1")
+    assert int(wanted["CapBnd"], 16) == DEFAULT_CAPS
+    assert kept(engine.docker("logs", "con").stdout) == wanted
+    probes = wait_for(lambda: engine.inspect("con")["State"].get("Health", {}).get("Log"), what="health check")
+    assert kept(probes[0]["Output"]) == wanted
+    engine.docker("restart", "-t", "0", "con")
+    assert executed() == wanted
+    engine.kill()
+    engine.start()
+    assert executed() == wanted
+    engine.docker("restart", "-t", "0", "con")
+    assert executed() == wanted
+    assert kept(engine.docker("logs", "-n", "60", "con").stdout) == wanted
+
+
+def test_pid_one_dies_with_its_shim(engine) -> None:  # R11
+    engine.docker("run", "-d", "--name", "orphan", "busybox", "sleep", "100")
+    pid = engine.inspect("orphan")["State"]["Pid"]
+    shim = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(shim, 9)
+    state = wait_for(lambda: (s := engine.inspect("orphan")["State"]) and s["Status"] == "exited" and s, seconds=5)
+    assert state["ExitCode"] in {137, 255}
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), seconds=5)
+
+
+def test_a_recycled_pid_is_not_taken_for_the_container(own_engine) -> None:  # A11
+    """The record names a pid that somebody else has by now: nobody is signalled, the container counts as ended."""
+    engine = own_engine
+    engine.docker("run", "-d", "--name", "old", "busybox", "sleep", "1000")
+    identity, pid = engine.inspect("old")["Id"], engine.inspect("old")["State"]["Pid"]
+    shim = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    engine.kill()
+    os.kill(shim, 9)
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), seconds=5)
+    bystander = subprocess.Popen(["sleep", "100"])
+    try:
+        state = engine.exec_root / "shims" / identity
+        recorded = state / "pid"
+        assert recorded.read_text().strip() == str(pid)
+        recorded.write_text(str(bystander.pid))
+        database = engine.data_root / "state.db"
+        assert database.exists()
+        engine.start()
+        assert engine.inspect("old")["State"]["Status"] == "exited"
+        engine.docker("rm", "-f", "old")
+        time.sleep(0.2)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_limits_given_are_limits_set(engine) -> None:  # A13
+    out = engine.docker(
+        "run", "--rm", "--ulimit", "nofile=100:200", "busybox", "sh", "-c", "ulimit -n; ulimit -Hn"
+    ).stdout
+    assert out.split() == ["100", "200"]
+    out = engine.docker("run", "--rm", "busybox", "sh", "-c", "ulimit -n; umask; cat /proc/self/oom_score_adj").stdout
+    assert out.split() == ["1024", "0022", "0"]
+
+
+def test_pid_one_of_init_shows_nothing_of_the_host(engine) -> None:
+    engine.docker("run", "-d", "--name", "reaped", "--init", "busybox", "sleep", "100")
+    shown = "cat /proc/1/comm; tr '\\0' ' ' </proc/1/cmdline"
+    comm, rest = engine.docker("exec", "reaped", "sh", "-c", shown).stdout.split("\n", 1)
+    assert (comm, rest.strip()) == ("docker-init", "/sbin/docker-init -- sleep 100")
+    assert engine.docker("top", "reaped").stdout.splitlines()[1].endswith("/sbin/docker-init -- sleep 100")
+
+
+def test_cpus_of_the_engine_are_not_those_of_containers(own_engine) -> None:  # A13
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("needs two CPUs")
+    show = ("grep", "Cpus_allowed_list", "/proc/self/status")
+    everywhere = Path("/proc/self/status").read_text().split("Cpus_allowed_list:\t")[1].split("\n")[0]
+    for pid in (own_engine.process.pid, own_engine.spawner()):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(task), {min(allowed)})
+    own_engine.docker("run", "-d", "--name", "wide", "busybox", "sleep", "100")
+    assert (
+        own_engine.docker("exec", "wide", "grep", "Cpus_allowed_list", "/proc/1/status").stdout.split()[1] == everywhere
+    )
+    assert own_engine.docker("exec", "wide", *show).stdout.split()[1] == everywhere
+    narrow = own_engine.docker("run", "--rm", "--cpuset-cpus", str(max(allowed)), "busybox", *show).stdout
+    assert narrow.split()[1] == str(max(allowed))

@@ -1,0 +1,491 @@
+"""Root file system, mounts, procfs, devices: rows B of threats.md, idle. The races are in test_races.py."""
+
+import json
+import os
+import secrets
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hostile import PYTHON, hostile_image, python, python_volumes, replace_by_link, status
+
+from harness import Engine, busybox_tree
+from spawned import Runtime, failure
+
+pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "overlay", "docker-client", "busybox")]
+
+NULL = "character special file 1,3"
+
+
+@pytest.fixture
+def runtime(tmp_path):
+    (tmp_path / "rt").mkdir()
+    made = Runtime(tmp_path / "rt", busybox_tree(tmp_path / "root"))
+    yield made
+    made.close()
+
+
+def bind(source, destination, *options):
+    return {"destination": destination, "type": "bind", "source": str(source), "options": ["rbind", *options]}
+
+
+def in_shell(runtime, script, **changes):
+    """Return a configuration that runs ``script``."""
+    config = runtime.config("sh", "-c", script)
+    config["mounts"] = [*config["mounts"], *changes.pop("mounts", ())]
+    config["linux"].update(changes)
+    return config
+
+
+# ------------------------------------------------------------------------------------------------- targets
+
+
+def test_a_link_in_the_image_does_not_lead_a_mount_out(runtime, tmp_path) -> None:  # B1, CVE-2021-30465
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (runtime.root / "data").symlink_to(outside)
+    tmpfs = {"destination": "/data/made", "type": "tmpfs", "source": "tmpfs", "options": []}
+    process, _ = runtime.launch(in_shell(runtime, "echo x >/data/made/file", mounts=[tmpfs]))
+    process.event("exit")
+    assert list(outside.iterdir()) == []  # B7 as well: no directory was made there
+
+
+@pytest.mark.parametrize("place", ["proc", "sys", "dev"])
+def test_kernel_file_systems_need_ordinary_directories(runtime, tmp_path, place) -> None:  # B2, B8
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    replace_by_link(runtime.root / place, outside)
+    process, _ = runtime.launch(runtime.config("true"))
+    assert "must be mounted on ordinary directory" in failure(process)["message"]
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["proc", "sys", "dev"])
+def test_links_in_their_places_in_an_image_do_no_harm(engine, tmp_path, place) -> None:  # B2, B8
+    target = tmp_path / "host-directory"
+    target.mkdir()
+    with hostile_image(engine, tmp_path, lambda tree: replace_by_link(tree / place, target)) as image:
+        # The engine's own layer puts a directory in the link's place; without one the runtime refuses (above).
+        script = f"cut -d ' ' -f 5 /proc/self/mountinfo | grep -cx /{place}"
+        assert engine.docker("run", "--rm", image, "sh", "-c", script).stdout == "1\n"
+    assert list(target.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["/proc", "/proc/self", "/proc/sys/kernel", "/proc/self/attr"])
+def test_an_image_declares_no_volume_over_proc(engine, tmp_path, place) -> None:  # B3, CVE-2019-16884
+    with hostile_image(engine, tmp_path, lambda _: None, f"VOLUME {place}") as image:
+        done = engine.docker("run", "--rm", image, "true", check=False)
+    assert done.returncode != 0
+    assert "inside /proc" in done.stderr
+    engine.docker("volume", "prune", "-af")
+
+
+@pytest.mark.parametrize("target", ["/proc", "proc/self", "/"])
+def test_a_link_leads_no_volume_over_proc_nor_the_root(leak_free, tmp_path, target) -> None:  # B3
+    with hostile_image(leak_free, tmp_path, lambda tree: (tree / "data").symlink_to(target), "VOLUME /data") as image:
+        for options in ((), ("--tmpfs", "/data"), ("-v", f"{tmp_path}:/data")):
+            done = leak_free.docker("run", "--rm", *options, image, "true", check=False)
+            assert done.returncode != 0
+            assert (
+                "cannot be mounted because it is inside /proc" in done.stderr or "into / is prohibited" in done.stderr
+            )
+    leak_free.docker("volume", "prune", "-af")
+
+
+# --------------------------------------------------------------------------------- masks, devices, terminals
+
+
+def test_masks_are_of_the_hosts_null_device(runtime, tmp_path) -> None:  # B4, CVE-2025-31133
+    """There is no /dev of ours in this container: the image's null device is a link to a kernel parameter."""
+    replace_by_link(runtime.root / "dev/null", "/proc/sys/kernel/core_pattern")
+    script = "stat -c '%F %t,%T' /proc/interrupts; cat /proc/interrupts; ls /proc/fs | wc -l; grep interrupts /proc/self/mountinfo"
+    config = in_shell(runtime, script, maskedPaths=["/proc/interrupts", "/proc/fs"])
+    config["mounts"] = [mount for mount in config["mounts"] if mount["destination"] == "/proc"]
+    _, text = runtime.output(config)
+    lines = text.splitlines()
+    assert lines[:2] == [NULL, "0"]
+    assert " /null /proc/interrupts ro," in lines[2]
+
+
+@pytest.mark.parametrize("change", ["pts-link", "ptmx-link", "console-link", "no-devpts"])
+def test_a_terminal_needs_the_containers_own_devpts(runtime, tmp_path, change) -> None:  # B5, CVE-2025-52565
+    """/dev is the attacker's: a directory that another container shares."""
+    dev, victim = tmp_path / "dev", tmp_path / "victim"
+    victim.write_text("untouched")
+    (dev / "pts").mkdir(parents=True)
+    if change == "pts-link":
+        replace_by_link(dev / "pts", "/proc")
+    elif change == "ptmx-link":
+        (dev / "pts/ptmx").symlink_to("/proc/sys/kernel/core_pattern")
+    elif change == "console-link":
+        (dev / "console").symlink_to("/proc/sys/kernel/core_pattern")
+    config = runtime.config("sh", "-c", "cat /proc/self/mountinfo", terminal=True)
+    mounts = [mount for mount in config["mounts"] if mount["destination"] in {"/proc", "/dev/pts"}]
+    with_pts = mounts if change == "console-link" else mounts[:1]
+    config["mounts"] = [with_pts[0], bind(dev, "/dev"), *with_pts[1:]]
+    process, _ = runtime.launch(config)
+    message = failure(process)["message"]
+    assert any(text in message for text in ("must be mounted on", "no terminal in the container", "inside /proc"))
+    assert victim.read_text() == "untouched"
+
+
+def test_the_console_is_the_terminal(engine) -> None:  # B5
+    script = "stat -c %t,%T /dev/console /dev/pts/0; grep ' /dev/console ' /proc/self/mountinfo"
+    told = engine.docker("run", "--rm", "-t", "busybox", "sh", "-c", script).stdout.split()
+    assert told[0] == told[1] == "88,0"
+    assert told[5] == "/0"
+    assert "devpts" in told
+
+
+MASKED = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/interrupts", "/sys/firmware")
+KNOBS = (
+    *("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/irq/default_smp_affinity"),
+    *("/proc/sys/kernel/modprobe", "/proc/sys/vm/overcommit_memory", "/proc/bus/pci/devices"),
+    *("/sys/kernel/uevent_helper", "/sys/kernel/mm/ksm/run", "/sys/kernel/profiling"),
+)
+
+
+@pytest.mark.parametrize("user", [(), ("--cap-add", "ALL", "--security-opt", "seccomp=unconfined")])
+def test_masked_and_read_only_paths(engine, user) -> None:  # B11, B12
+    out = engine.docker(
+        *("run", "--rm", *user, "busybox", "sh", "-c"),
+        "for p in "
+        + " ".join(MASKED)
+        + "; do [ ! -e $p ] || echo $p $( [ -d $p ] && ls $p | wc -l || head -c 1 $p | wc -c ); done;"
+        f"for f in {' '.join(KNOBS)}; do (echo x >$f) 2>/dev/null && echo WRITTEN $f; done;"
+        "ls /proc/sys/fs/binfmt_misc | wc -l; ls /sys/kernel/debug 2>/dev/null | wc -l",
+    ).stdout
+    assert "WRITTEN" not in out
+    *masks, binfmt, debug = out.splitlines()
+    assert all(line.split()[1] == "0" for line in masks), out
+    assert len(masks) >= 3
+    assert (binfmt, debug) == ("0", "0")
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "mount -t tmpfs none /tmp",
+        "umount /proc/kcore",
+        "umount -l /proc/keys",
+        "mount -o remount,rw /sys",
+        "mount -o remount,rw /proc/sys",
+        "mount -o bind,remount,rw /proc/sys",
+        "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc",
+        "unshare -U true",
+        "unshare -m true",
+        "hostname other",
+        "chroot /proc/1/root/../../.. ls /home/x",
+    ],
+)
+@pytest.mark.parametrize("filtered", [True, False])
+def test_refused_inside(engine, attempt, filtered) -> None:  # B11, B12, B15; without the filter: capabilities alone
+    if not filtered and attempt == "unshare -U true":
+        pytest.skip("needs no capability: the filter is what refuses it")
+    options = () if filtered else ("--security-opt", "seccomp=unconfined")
+    done = engine.docker("run", "--rm", *options, "busybox", "sh", "-c", f"({attempt}) 2>&1", check=False)
+    assert done.returncode != 0, done.stdout
+
+
+DEVICES = "mknod /tmp/{0} {1} && (head -c 1 /tmp/{0} || echo >/tmp/{0}) 2>&1 && echo OPENED; rm -f /tmp/{0};"
+RAW = (
+    ("disk", "b 254 0"),
+    ("loop", "b 7 0"),
+    ("mem", "c 1 1"),
+    ("tun", "c 10 200"),
+    ("fuse", "c 10 229"),
+    ("lc", "c 10 237"),
+)
+
+
+def test_raw_devices_cannot_be_opened(own_engine) -> None:  # B13
+    engine = own_engine
+    script = "".join(DEVICES.format(*one) for one in RAW)
+    engine.docker("run", "-d", "--name", "dev", "busybox", "sleep", "100")
+
+    def refused() -> bool:
+        text = engine.docker("exec", "dev", "sh", "-c", script).stdout
+        return "OPENED" not in text and text.count("Operation not permitted") >= len(RAW)
+
+    assert refused()
+    engine.docker("update", "--memory", "256m", "--memory-swap", "-1", "--pids-limit", "50", "dev")
+    assert refused()
+    engine.kill()
+    engine.start()
+    assert refused()
+    engine.docker("restart", "-t", "0", "dev")
+    assert refused()
+
+
+def test_device_nodes_are_the_usual_ones(engine) -> None:
+    names = engine.docker("run", "--rm", "busybox", "ls", "/dev").stdout.split()
+    links = {"core", "fd", "ptmx", "stderr", "stdin", "stdout"}
+    assert {*names} == links | {"full", "mqueue", "null", "pts", "random", "shm", "tty", "urandom", "zero"}
+    types = engine.docker(
+        "run", "--rm", "busybox", "stat", "-c", "%F %t,%T %a", "/dev/null", "/dev/zero", "/dev/urandom"
+    ).stdout.splitlines()
+    assert types == [f"character special file 1,{minor} 666" for minor in (3, 5, 9)]
+
+
+def test_a_link_in_place_of_a_device_node_is_refused(runtime, tmp_path) -> None:  # B8
+    dev = tmp_path / "dev"
+    dev.mkdir()
+    (dev / "null").symlink_to(tmp_path / "made")
+    config = runtime.config("true")
+    config["mounts"] = [config["mounts"][0], config["mounts"][1], bind(dev, "/dev")]
+    process, _ = runtime.launch(config)
+    assert "device node exists and is another one" in failure(process)["message"]
+    assert not (tmp_path / "made").exists()
+
+
+# ------------------------------------------------------------------------------------------- engine's files
+
+
+def test_engine_files_never_follow_links_of_the_image(leak_free, tmp_path) -> None:  # B10, CVE-2015-3629
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    names = ("etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab", ".dockerenv")
+
+    def arrange(tree: Path) -> None:
+        for name in names:
+            (tree / name).symlink_to(victim)
+
+    with hostile_image(leak_free, tmp_path, arrange) as image:
+        leak_free.docker("run", "--rm", image, "sh", "-c", "echo x >>/etc/hosts", check=False)
+    assert victim.read_text() == "untouched"
+
+
+def test_a_restart_follows_no_links_either(leak_free, tmp_path) -> None:  # B9, CVE-2015-3627
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    traps = f"mv /etc /old; ln -s {victim} /etc; mv /tmp /old2; ln -s {victim} /tmp; rm -rf /root; ln -s {victim} /root"
+    leak_free.docker("run", "--name", "respawn", "-v", "/tmp", "-w", "/root", "busybox", "sh", "-c", traps, check=False)
+    leak_free.docker("start", "-a", "respawn", check=False)
+    leak_free.docker("rm", "-f", "-v", "respawn")
+    assert list(victim.iterdir()) == []
+
+
+def test_the_host_mount_table_stays_empty(engine) -> None:  # B14
+    engine.docker("run", "-d", "busybox", "sleep", "100")
+    mine = Path("/proc/self/mountinfo").read_text()
+    assert str(engine.home) not in mine
+    assert engine.process is not None
+    assert str(engine.home) not in Path(f"/proc/{engine.process.pid}/mountinfo").read_text()
+
+
+@pytest.fixture(scope="module")
+def on_shared_mounts():
+    """An engine on a machine whose mounts are shared with each other, as systemd makes them."""
+    name = f"orlop-t-{secrets.token_hex(4)}"
+    engine = Engine(Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/tmp")), name)
+    engine.within = ("unshare", "-m", "sh", "-c", 'mount --make-rshared / && exec "$@"', "sh")
+    try:
+        engine.start()
+        engine.import_busybox()
+        yield engine
+    finally:
+        engine.destroy()
+
+
+@pytest.mark.parametrize(("propagation", "in_volume"), [("rprivate", 0), ("rslave", 0), ("rshared", 1), ("shared", 1)])
+def test_mounts_travel_only_where_it_was_asked_for(on_shared_mounts, propagation, in_volume) -> None:  # B14
+    engine = on_shared_mounts
+
+    def mounts() -> set[str]:
+        assert engine.process is not None
+        return {line.split()[4] for line in Path(f"/proc/{engine.process.pid}/mountinfo").read_text().splitlines()}
+
+    volume = engine.home / propagation
+    (volume / "sub").mkdir(parents=True)
+    before = mounts()
+    options = ("--privileged", "-v", f"{volume}:/data:{propagation}")
+    name = f"mounting-{propagation}"
+    script = "mount -t tmpfs none /data/sub && mount -t tmpfs none /tmp && echo ready && sleep 100"
+    engine.docker("run", "-d", "--name", name, *options, "busybox", "sh", "-c", script)
+    while "ready" not in engine.docker("logs", name).stdout:
+        assert engine.inspect(name)["State"]["Running"]
+    assert mounts() - before == ({str(volume / "sub")} if in_volume else set())
+    engine.docker("rm", "-f", name)
+    assert engine.process is not None
+    into = ("nsenter", f"--mount=/proc/{engine.process.pid}/ns/mnt")
+    if in_volume:
+        subprocess.run([*into, "umount", volume / "sub"], check=True)
+    # and the other way: what is mounted on the host later
+    engine.docker("run", "-d", "--name", name, *options, "busybox", "sleep", "100")
+    subprocess.run([*into, "mount", "-t", "tmpfs", "none", volume / "sub"], check=True)
+    seen = engine.docker("exec", name, "grep", "-c", " /data/sub ", "/proc/self/mountinfo", check=False).stdout
+    assert seen.strip() == ("0" if propagation == "rprivate" else "1")
+    engine.docker("rm", "-f", name)
+    # nothing of a container keeps the host's mount busy
+    subprocess.run([*into, "umount", volume / "sub"], check=True)
+    assert mounts() == before
+
+
+CHROOT = """
+import os
+os.makedirs('/tmp/jail', exist_ok=True)
+fd = os.open('/', os.O_RDONLY)
+os.chroot('/tmp/jail')
+os.fchdir(fd)
+for _ in range(100):
+    os.chdir('..')
+os.chroot('.')
+print(sorted(os.listdir('/')))
+"""
+
+
+def test_two_chroots_lead_to_the_containers_root_only(engine) -> None:  # B15
+    engine.docker("run", "-d", "--name", "jail", *python_volumes(), "busybox", "sleep", "100")
+    found = engine.docker("exec", "jail", *python(CHROOT)).stdout
+    names = engine.docker("exec", "jail", "ls", "-A", "/").stdout.split()
+    assert found.strip() == str(sorted(names))
+    mounts = engine.docker("exec", "jail", "cat", "/proc/self/mountinfo").stdout.splitlines()
+    assert [line.split()[4] for line in mounts].count("/") == 1, "the old root is still there"
+
+
+# --------------------------------------------------------------------------------------------------- volumes
+
+
+@pytest.mark.parametrize("volume", ["/a/../../../secret", "/link", "/chain/sub"])
+def test_a_volume_is_filled_from_the_image_only(leak_free, tmp_path, volume) -> None:  # B16, CVE-2022-23648
+    secret = tmp_path / "secret"
+    (secret / "sub").mkdir(parents=True)
+    (secret / "host-file").write_text("x")
+    (secret / "sub/host-file").write_text("x")
+
+    def arrange(tree: Path) -> None:
+        (tree / "a").mkdir()
+        (tree / "link").symlink_to(secret)
+        (tree / "chain").symlink_to("../../../../../../.." + str(secret))
+
+    with hostile_image(leak_free, tmp_path, arrange, f"VOLUME {volume}") as image:
+        done = leak_free.docker("run", "--rm", image, "find", "/", "-name", "host-file", check=False)
+    assert "host-file" not in done.stdout
+    leak_free.docker("volume", "prune", "-af")
+
+
+def test_a_volume_is_filled_once(leak_free) -> None:  # B16, CVE-2020-1726
+    once = ("run", "--rm", "-v", "filled:/etc", "busybox")
+    leak_free.docker(*once, "sh", "-c", "rm /etc/passwd; echo mine >/etc/group")
+    assert leak_free.docker(*once, "sh", "-c", "ls /etc/passwd; cat /etc/group", check=False).stdout == "mine\n"
+    leak_free.docker(*once, "sh", "-c", "rm -rf /etc/*", check=False)
+    assert "passwd" not in leak_free.docker(*once, "ls", "/etc").stdout
+    leak_free.docker("volume", "rm", "filled")
+
+
+def test_a_part_of_a_volume_is_refused(engine) -> None:  # B17: until it is resolved by descriptors
+    mount = "type=volume,src=parts,dst=/data,volume-subpath=../../.."
+    done = engine.docker("run", "--rm", "--mount", mount, "busybox", "true", check=False)
+    assert done.returncode != 0
+    assert "subpath" in done.stderr
+
+
+def test_a_bind_source_is_looked_up_once(runtime, tmp_path) -> None:  # B17
+    """What is opened is what is mounted: the runtime follows the host's links as Docker does, but never twice."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/file").write_text("one")
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    _, text = runtime.output(in_shell(runtime, "cat /data/file", mounts=[bind(tmp_path / "link", "/data")]))
+    assert text == "one"
+
+
+STRANGE = "data:with,strange\\ names=x"
+
+
+def test_layers_below_a_directory_of_a_strange_name(tmp_path) -> None:  # B18
+    name = f"orlop-t-{secrets.token_hex(4)}"
+    home = Path(tempfile.mkdtemp(prefix=f"{name}-{STRANGE}-", dir="/tmp"))
+    engine = Engine(home, name, ("--data-root", str(home / "a:b,upperdir=c\\d")))
+    try:
+        engine.start()
+        engine.import_busybox()
+        assert engine.docker("run", "--rm", "busybox", "sh", "-c", "echo x >/file; cat /file").stdout == "x\n"
+    finally:
+        engine.destroy()
+
+
+@pytest.mark.parametrize("name", ["trusted.overlay.opaque", "trusted.overlay.redirect", "user.overlay.opaque"])
+def test_attributes_of_overlay_are_not_unpacked(engine, tmp_path, name) -> None:  # B18
+    def arrange(tree: Path) -> None:
+        (tree / "marked").mkdir()
+
+    import tarfile
+
+    tree = busybox_tree(tmp_path / "tree")
+    arrange(tree)
+    archive = tmp_path / "image.tar"
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
+        for path in sorted(tree.rglob("*")):
+            info = tar.gettarinfo(path, str(path.relative_to(tree)))
+            if path.name == "marked":
+                info.pax_headers = {f"SCHILY.xattr.{name}": "/proc" if "redirect" in name else "y"}
+            if info.isreg():
+                with path.open("rb") as file:
+                    tar.addfile(info, file)
+            else:
+                tar.addfile(info)
+    done = engine.docker("import", archive, "marked:1", check=False)
+    found = [path for path in engine.data_root.rglob("marked") if path.is_dir()]
+    assert done.returncode != 0 or found
+    assert all(name not in os.listxattr(path) for path in found)
+    engine.docker("rmi", "-f", "marked:1", check=False)
+
+
+def test_flags_of_binds_are_as_asked_and_read_only_is_recursive(on_shared_mounts) -> None:  # B19
+    engine = on_shared_mounts
+    top = engine.home / "top"
+    (top / "below").mkdir(parents=True, exist_ok=True)
+    assert engine.process is not None
+    into = ("nsenter", f"--mount=/proc/{engine.process.pid}/ns/mnt")
+    subprocess.run([*into, "mount", "-t", "tmpfs", "none", top / "below"], check=True)
+    try:
+        script = "for d in /data /data/below; do (touch $d/x) 2>/dev/null && echo written $d; done; true"
+        for options, wanted in (
+            (("-v", f"{top}:/data:ro"), []),
+            (("--mount", f"type=bind,src={top},dst=/data,readonly"), []),
+            (
+                (
+                    "--mount",
+                    f"type=bind,src={top},dst=/data,readonly,bind-recursive=readonly,bind-propagation=rprivate",
+                ),
+                [],
+            ),
+            (("--mount", f"type=bind,src={top},dst=/data,readonly,bind-recursive=writable"), ["written /data/below"]),
+            (("-v", f"{top}:/data"), ["written /data", "written /data/below"]),
+        ):
+            told = engine.docker("run", "--rm", *options, "busybox", "sh", "-c", script).stdout
+            assert told.splitlines() == wanted, options
+        lines = engine.docker(
+            *("run", "--rm", "--tmpfs", "/t1", "--tmpfs", "/t2:exec,suid,dev", "busybox", "cat", "/proc/self/mountinfo")
+        ).stdout.splitlines()
+        flags = {line.split()[4]: {*line.split()[5].split(",")} for line in lines}
+        assert {"nosuid", "nodev", "noexec"} <= flags["/t1"]
+        assert not {"nosuid", "nodev", "noexec"} & flags["/t2"]
+    finally:
+        subprocess.run([*into, "umount", top / "below"], check=True)
+
+
+def test_set_user_id_files_of_a_volume_mind_no_new_privileges(engine, tmp_path) -> None:  # B19
+    tmp_path.chmod(0o755)
+    program = tmp_path / "setuid"
+    program.write_bytes(Path(PYTHON).read_bytes())  # busybox gives the privilege up itself
+    program.chmod(0o4755)
+    run = ("run", "--rm", "-u", "1000", "-v", f"{tmp_path}:/volume:ro", *python_volumes())
+    command = ("busybox", "/volume/setuid", "-I", "-S", "-c", "import os; print(os.getresuid())")
+    assert engine.docker(*run, *command).stdout == "(1000, 0, 0)\n"
+    assert engine.docker(*run, "--security-opt", "no-new-privileges", *command).stdout == "(1000, 1000, 1000)\n"
+
+
+def test_privileged_lifts_what_docker_lifts(engine) -> None:
+    fields = status(engine, "--privileged")
+    assert fields["Seccomp"] == "0"
+    assert int(fields["CapEff"], 16) == int(Path("/proc/self/status").read_text().split("CapBnd:\t")[1].split()[0], 16)
+    engine.docker("run", "--rm", "--privileged", "busybox", "mount", "-t", "tmpfs", "none", "/tmp")
+
+
+def test_the_effective_document_names_no_host_directory_but_sources(engine) -> None:  # B9
+    engine.docker("run", "-d", "--name", "doc", "busybox", "sleep", "100")
+    pid = engine.inspect("doc")["State"]["Pid"]
+    roots = [line.split()[3] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+    assert json.dumps(roots).count(str(engine.home)) == 3  # hosts, hostname, resolv.conf
