@@ -307,11 +307,11 @@ def test_a_link_in_the_image_does_not_lead_a_mount_out(runtime, tmp_path):  # CV
 
 
 def test_namespace_operations_answer_with_descriptors(runtime):
-    message, fds = runtime.answer({"op": "netns"})
+    message, fds = runtime.answer({"op": "netns", "sockets": ["route"]})
     assert message == {"ok": True}
     assert len(fds) == 2
     process = runtime.run("sleep", "9")
-    _, others = runtime.answer({"op": "netns-of"}, (process.pidfd,))
+    _, others = runtime.answer({"op": "netns-of", "sockets": ["route"]}, (process.pidfd,))
     mine = os.stat(f"/proc/{process.pid}/ns/net").st_ino
     assert os.fstat(others[0].fileno()).st_ino == mine != os.fstat(fds[0].fileno()).st_ino
     for fd in (*fds, *others):
@@ -365,7 +365,7 @@ def test_user_namespace_maps_root(runtime):
 
 
 def test_given_network_namespace_is_joined(runtime):
-    _, fds = runtime.answer({"op": "netns"})
+    _, fds = runtime.answer({"op": "netns", "sockets": ["route"]})
     inode = os.fstat(fds[0].fileno()).st_ino
     name = secrets.token_hex(32)
     config = runtime.config("readlink", "/proc/self/ns/net")
