@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.privileged, pytest.mark.requires("overlay")]
 class ThreadOps:
     """Does in threads what the spawner's children do."""
 
-    async def unpack(self, root, stream_fd, limits, *, recipe_fd=None):
+    async def unpack(self, root, stream_fd, limits, *, apply=False, recipe_fd=None):
         stream = os.dup(stream_fd)
 
         def work():
@@ -205,7 +205,7 @@ def test_cancelled_leaves_nothing(world):
 
 def test_a_dying_child_is_an_error_not_a_hang(world):
     class Dying(ThreadOps):
-        async def unpack(self, root, stream_fd, limits, *, recipe_fd=None):
+        async def unpack(self, root, stream_fd, limits, *, apply=False, recipe_fd=None):
             await asyncio.sleep(0.05)
             raise SystemFailureError("write /a: no space left on device")
 

@@ -19,6 +19,7 @@ from orlop.api.routes import networks as network_routes
 from orlop.api.routes import registry as registry_routes
 from orlop.api.routes import system as system_routes
 from orlop.api.routes import volumes as volume_routes
+from orlop.daemon.driver_records import open_records, records_home, volume_users_of_others
 from orlop.daemon.paths import engine_id, make_directory
 from orlop.daemon.registries import ImageParts, compose_registries
 from orlop.daemon.subordinate_ids import read_remapping
@@ -50,7 +51,8 @@ from orlop.runtime.cgroups import detect
 from orlop.runtime.cgroups.features import probe_features
 from orlop.spec.docker.containers import LogConfig
 from orlop.storage import SCHEMA as LAYER_SCHEMA
-from orlop.storage import LayerStore, overlay2
+from orlop.storage import LayerStore
+from orlop.storage.choice import open_chosen
 from orlop.volumes.store import SCHEMA as VOLUME_SCHEMA
 from orlop.volumes.store import VolumeStore
 
@@ -101,12 +103,14 @@ class Engine:
         self.events = Events()
         self._removals = Removals(spawner)
         root = options.data_root
-        schemas = [LAYER_SCHEMA, IMAGE_SCHEMA, KEPT_SCHEMA, VOLUME_SCHEMA, container_engine.SCHEMA]
-        self.database = Database(f"{root}/state.db", schemas)
-        self._driver = overlay2.open_driver(f"{root}/layers")
-        self.layers = LayerStore(self.database.connection, self._driver)
-        kept = KeptBlobs(self.database.connection, ContentStore(f"{root}/blobs"), RecipeStore(f"{root}/blobs"))
-        image_store = ImageStore(self.database.connection, kept.content, self.layers, kept)
+        schemas = [LAYER_SCHEMA, IMAGE_SCHEMA, KEPT_SCHEMA, container_engine.SCHEMA]
+        self.database = Database(f"{root}/state.db", [*schemas, VOLUME_SCHEMA])
+        self._driver = open_chosen(f"{root}/layers", options.storage_driver)
+        self._records = open_records(root, self._driver.name, schemas, shared=self.database)
+        records, blobs = self._records.connection, f"{records_home(root, self._driver.name)}/blobs"
+        self.layers = LayerStore(records, self._driver)
+        kept = KeptBlobs(records, ContentStore(blobs), RecipeStore(blobs))
+        image_store = ImageStore(records, kept.content, self.layers, kept)
         volume_store = VolumeStore(self.database.connection, f"{root}/volumes")
         self._tombstones = self._load(image_store, volume_store)
         self._unpacker = LayerUnpacker(self.layers, spawner, recipes=kept.recipes)
@@ -124,11 +128,12 @@ class Engine:
             removals=self._removals,
             events=self.events,
         )
+        hidden = volume_users_of_others(root, self._driver.name)
         self.volumes = VolumeService(
             volume_store,
             removals=self._removals,
             events=self.events,
-            users=lambda: self.containers.volume_users(),  # noqa: PLW0108 - made after this
+            users=lambda: {**hidden, **self.containers.volume_users()},
         )
         self.network = NetworkService(
             _network_options(options),
@@ -137,7 +142,7 @@ class Engine:
         )
         self.containers = ContainerService(
             _container_settings(options),
-            database=self.database,
+            database=self._records,
             events=self.events,
             spawner=spawner,
             images=self.images,
@@ -157,10 +162,10 @@ class Engine:
 
     def _load(self, images: ImageStore, volumes: VolumeStore) -> list[str]:
         """Read the stores; returns the tombstones that a crash left."""
-        self.layers.load(container_chains(self.database))
+        self.layers.load(container_chains(self._records))
         for damaged in images.load():
             _log.error("image is damaged and was given up: %s", damaged)
-        if self.database.quarantined:
+        if self._records.quarantined:
             # Layers without records may be all that is left of somebody's images: keep them this time.
             return volumes.load()
         return [*self.layers.collect(), *volumes.load()]
@@ -224,7 +229,7 @@ class Engine:
         )
 
     def _image_graph(self, chain: Digest | None) -> dict[str, object]:
-        return {"Data": self.layers.describe_image(chain), "Name": self._driver.name}
+        return {"Data": self.layers.describe_image(chain) or None, "Name": self._driver.name}
 
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Adopt what runs, bring the network up, apply restart policies and answer clients."""
@@ -256,6 +261,8 @@ class Engine:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._removals.settle(), _DRAIN_SECONDS)
         await self._spawner.close()
+        if self._records is not self.database:
+            self._records.close()
         self.database.close()
         self._driver.close()
 

@@ -22,6 +22,7 @@ from orlop.daemon.settings import (
     parse_ulimit,
 )
 from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.storage.choice import check_driver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -291,10 +292,7 @@ def _check_choices(options: Options) -> None:
     for name in ("data_root", "exec_root", "pidfile"):
         if not getattr(options, name).startswith("/"):
             raise InvalidParameterError(f"{name.replace('_', '-')} must be an absolute path: {getattr(options, name)}")
-    if options.storage_driver not in ("", "overlay2"):
-        raise UnsupportedError(f"storage driver is not supported yet: {options.storage_driver}")
-    if options.storage_opts:
-        raise InvalidParameterError(f"overlay2: unknown option {options.storage_opts[0].split('=')[0]}")
+    check_driver(options.storage_driver, options.storage_opts)
     if options.log_driver not in ("json-file", "none"):
         raise UnsupportedError(f"logger: no log driver named '{options.log_driver}' is registered")
     if not options.live_restore:

@@ -68,8 +68,8 @@ class CommitRequest:
 class Packer(Protocol):
     """Packs layers in children of the spawner."""
 
-    async def pack_layer(self, directory: str, out_fd: int) -> int:
-        """Write a layer's directory as a layer's tar; returns the bytes written."""
+    async def pack_layer(self, directory: str, out_fd: int, *, below: str | None = None) -> int:
+        """Write a layer's tar; returns the bytes written."""
         ...
 
 
@@ -161,9 +161,8 @@ class CommitService:
             self._layers.retain(below)  # container and image may go while this works
         try:
             async with self._frozen(container, pause=pause), open_pipe() as (pieces, writer):
-                packing = asyncio.ensure_future(
-                    self._packer.pack_layer(self._layers.driver.directory(container.id), writer)
-                )
+                changes = self._layers.driver.difference(container.id)
+                packing = asyncio.ensure_future(self._packer.pack_layer(changes.directory, writer, below=changes.below))
                 packing.add_done_callback(lambda _: os.close(writer))
                 try:
                     chain, diff_id = await self._unpacker.run(pieces, parent=below, compressed=False)

@@ -83,13 +83,21 @@ class Spawner:
         fds.pop(0).close()
         return [socket.socket(fileno=fd.release()) for fd in fds]
 
-    async def unpack(self, root: str, stream_fd: int, limits: Limits, *, recipe_fd: int | None = None) -> Unpacked:
+    async def unpack(
+        self, root: str, stream_fd: int, limits: Limits, *, apply: bool = False, recipe_fd: int | None = None
+    ) -> Unpacked:
         """Unpack an uncompressed layer tar into the directory ``root``; the stream is read to its end.
 
-        ``recipe_fd`` is a file for the tar's recipe.
+        Args:
+            root: a layer's directory.
+            stream_fd: the tar.
+            limits: what it may ask for.
+            apply: the directory holds the lower layers' files, too: whiteouts remove them.
+            recipe_fd: a file for the tar's recipe.
         """
         fds = [stream_fd] if recipe_fd is None else [stream_fd, recipe_fd]
-        answer = await self._plain({"op": "unpack", "root": root, "limits": to_message(limits)}, fds)
+        message: JsonObject = {"op": "unpack", "root": root, "limits": to_message(limits), "apply": apply}
+        answer = await self._plain(message, fds)
         return Unpacked(_number(answer, "size"), _number(answer, "entries"), answer.get("recipe") is True)
 
     async def rebuild(self, overlay: OverlayRoot, recipe_fd: int, *, out_fd: int) -> int:
@@ -101,9 +109,16 @@ class Spawner:
         """Write a root file system as tar; returns the bytes written."""
         return _number(await self._plain({"op": "pack", "overlay": to_message(overlay)}, [out_fd]), "size")
 
-    async def pack_layer(self, directory: str, out_fd: int) -> int:
-        """Write the directory of a layer's changes as a layer's tar; returns the bytes written."""
-        return _number(await self._plain({"op": "pack", "layer": directory}, [out_fd]), "size")
+    async def pack_layer(self, directory: str, out_fd: int, *, below: str | None = None) -> int:
+        """Write a layer's tar; returns the bytes written.
+
+        Args:
+            directory: the layer's changes, or, with ``below``, its whole tree.
+            out_fd: where to.
+            below: the tree that it differs from.
+        """
+        message: JsonObject = {"op": "pack", "layer": directory, **({} if below is None else {"below": below})}
+        return _number(await self._plain(message, [out_fd]), "size")
 
     async def pack_running(self, pid: int, pidfd: int, *, out_fd: int) -> int:
         """Write a running container's root file system as tar; returns the bytes written."""

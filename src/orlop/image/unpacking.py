@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 class LayerSink(Protocol):
     """What unpacking needs of the layer store (``storage.layers.LayerStore``)."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether a layer's directory holds the files of the layers below as well."""
+        ...
+
     def begin(self, parent: Digest | None) -> tuple[str, str]:
         """Start a layer; return its key and directory."""
         ...
@@ -51,7 +56,7 @@ class TreeOps(Protocol):
     """Work on trees, done in children of the spawner (docs/concepts/processes.md)."""
 
     def unpack(
-        self, root: str, stream_fd: int, limits: Limits, *, recipe_fd: int | None = None
+        self, root: str, stream_fd: int, limits: Limits, *, apply: bool = False, recipe_fd: int | None = None
     ) -> Coroutine[None, None, Unpacked]:
         """Unpack an uncompressed tar stream into a directory; the descriptors stay the caller's."""
         ...
@@ -115,7 +120,7 @@ class LayerUnpacker:
             recipe_fd = None if draft is None else draft.fd
             diff_id, unpacked = await pour(
                 stream,
-                lambda fd: self._ops.unpack(directory, fd, self._limits, recipe_fd=recipe_fd),
+                lambda fd: self._ops.unpack(directory, fd, self._limits, apply=self._layers.whole, recipe_fd=recipe_fd),
                 compressed=compressed,
             )
             if expected is not None and diff_id != expected:

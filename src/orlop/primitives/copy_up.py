@@ -55,6 +55,20 @@ def copy_up(source_fd: int, target_fd: int) -> bool:
     return True
 
 
+def copy_tree(source_fd: int, target_fd: int) -> None:
+    """Copy everything below ``source_fd``, with the directory's own attributes, into an empty directory.
+
+    Raises:
+        OSError: no space left on device and the like; what was copied stays.
+        SystemFailureError: directories too deep.
+    """
+    mask = os.umask(0)
+    try:
+        _Copier(target_fd).copy_directory(source_fd, target_fd)
+    finally:
+        os.umask(mask)
+
+
 def _empty(fd: int) -> None:
     for name in os.listdir(fd):
         remove_entry(fd, os.fsencode(name))

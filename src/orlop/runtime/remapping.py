@@ -106,6 +106,14 @@ def mount_mapped_overlay(root: OverlayRoot, userns_fd: int, owner: tuple[int, in
     Raises:
         UnsupportedError: no id-mapped mounts here, or no layers by descriptor (before Linux 6.13).
     """
+    if not root.lower and root.upper is not None:
+        whole = OwnedFd(k.open_tree(k.AT_FDCWD, root.upper, k.OPEN_TREE_CLONE))
+        try:
+            map_ids(whole, userns_fd, root.upper)
+        except BaseException:
+            whole.close()
+            raise
+        return whole
     with Cleanup() as always:
 
         def mapped(path: str) -> OwnedFd:

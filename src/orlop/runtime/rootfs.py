@@ -132,11 +132,15 @@ def overlay_legacy_options(root: OverlayRoot, names: Sequence[str]) -> str:
 
 
 def mount_overlay(root: OverlayRoot) -> OwnedFd:
-    """Return a detached overlay mount; one ``lowerdir+`` per layer, so that no path is ever parsed (threats.md B18).
+    """Return a detached mount: a whole tree bound, or an overlay of layers.
+
+    Each layer is one ``lowerdir+``, so that no path is ever parsed (threats.md B18).
 
     Raises:
         OSError: EINVAL where the kernel (before 6.5) does not know ``lowerdir+``.
     """
+    if not root.lower and root.upper is not None:
+        return OwnedFd(k.open_tree(k.AT_FDCWD, root.upper, k.OPEN_TREE_CLONE))
     with OwnedFd(k.fsopen("overlay")) as context:
         fd = context.fileno()
         k.fsconfig_set_string(fd, "source", "overlay")

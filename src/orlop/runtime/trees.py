@@ -14,7 +14,8 @@ from orlop.kernel.process import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
 from orlop.primitives.copy_up import copy_up
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.removal import remove_tree
-from orlop.primitives.tar import Limits, pack, rebuild, unpack
+from orlop.primitives.tar import Limits, Rules, pack, rebuild, unpack
+from orlop.primitives.tar.pack_difference import pack_difference
 from orlop.runtime.rootfs import mount_overlay, mount_overlay_at
 from orlop.spec.launch import OverlayRoot, from_message
 
@@ -42,7 +43,8 @@ def answer_unpack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hi
     with OwnedFd(os.open(_text(message, "root"), _READ | os.O_NOFOLLOW)) as root:
         _leave_host(root)
         recipe_fd = fds[1].fileno() if len(fds) > 1 else None
-        done = unpack(root.fileno(), fds[0].fileno(), Limits(**numbers), recipe_fd=recipe_fd)
+        rules = Rules(apply=message.get("apply") is True)
+        done = unpack(root.fileno(), fds[0].fileno(), Limits(**numbers), rules=rules, recipe_fd=recipe_fd)
     reply.send({"ok": True, "size": done.size, "entries": done.entries, "recipe": done.recipe})
 
 
@@ -81,7 +83,14 @@ def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hier
     else:
         raise InvalidParameterError("pack takes an overlay, or a pid with its pidfd, and a stream")
     with root, OwnedFd(os.open(".", _READ, dir_fd=root.fileno())) as top:
-        done = pack(top.fileno(), out.fileno(), layer="layer" in message)
+        if message.get("below"):
+            with (
+                _open_layer(_text(message, "below")) as tree,
+                OwnedFd(os.open(".", _READ, dir_fd=tree.fileno())) as below,
+            ):
+                done = pack_difference(top.fileno(), below.fileno(), out.fileno())
+        else:
+            done = pack(top.fileno(), out.fileno(), layer="layer" in message)
     out.close()
     reply.send({"ok": True, "size": done.size})
 

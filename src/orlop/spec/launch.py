@@ -27,7 +27,8 @@ class OverlayRoot:
     """A root file system made of layers, mounted by the container's init inside its own mount namespace.
 
     Attributes:
-        lower: read-only layer directories, topmost first, absolute host paths; at least one.
+        lower: read-only layer directories, topmost first, absolute host paths; none if ``upper`` is a whole tree,
+            which is bound.
         upper: the writable layer, or None for a read-only view.
         work: overlay's work directory on the same file system as ``upper``.
         volatile: skip syncs (the layer does not outlive a crash of the machine).

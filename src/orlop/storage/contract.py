@@ -47,18 +47,34 @@ class Usage:
     inodes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where to find what a snapshot changes, to pack it as a layer.
+
+    Attributes:
+        directory: holds the changes, in overlay's form; or, with ``below``, the whole tree.
+        below: the tree that it is to be compared with; None for no comparison.
+    """
+
+    directory: str
+    below: str | None = None
+
+
 class Snapshotter(Protocol):
     """A storage driver.
 
     Keys match ``[a-z0-9][a-z0-9_.-]{0,127}`` and name a snapshot of either kind; they become file names.
 
     Every method is synchronous and, unless it says otherwise, short (microseconds, no walk): the engine calls it from
-    its event loop. After a crash at any instruction each method can be called again; what a driver had begun and not
-    finished is listed by :meth:`keys` or :meth:`tombstones` and by nothing else, so that the caller, who knows what
-    should exist, can remove it.
+    its event loop. (``vfs`` copies whole trees in ``prepare``: that is what is wrong with it.) After a crash at any
+    instruction each method can be called again; what a driver had begun and not finished is listed by :meth:`keys` or
+    :meth:`tombstones` and by nothing else, so that the caller, who knows what should exist, can remove it.
 
     No driver mounts anything in the engine's mount namespace.
     """
+
+    whole: bool
+    """Whether a snapshot's directory is its whole tree, to which a layer is applied, and not only its changes."""
 
     @property
     def name(self) -> str:
@@ -94,8 +110,12 @@ class Snapshotter(Protocol):
     def directory(self, key: str) -> str:
         """Return the absolute path of the directory that holds an active snapshot's changes.
 
-        A layer's tar is unpacked there, whiteouts in overlay's form. Only for drivers whose changes are a directory.
+        A layer's tar is unpacked there: whiteouts in overlay's form, or, where it is the ``whole`` tree, done at once.
         """
+        ...
+
+    def difference(self, key: str) -> Difference:
+        """Return what there is to pack of the snapshot for a layer's tar (:mod:`orlop.primitives.tar`)."""
         ...
 
     def mounts(self, key: str, *, writable: bool = True) -> OverlayRoot:
@@ -137,6 +157,10 @@ class Snapshotter(Protocol):
 
     def diff(self, key: str) -> list[Change]:
         """Return how the snapshot differs from its parent, by path. Walks its files: call it from a thread."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open."""
         ...
 
     def describe(self, key: str) -> dict[str, str]:

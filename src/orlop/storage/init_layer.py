@@ -17,14 +17,16 @@ engine mounts on is ever a link that the image chose).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING
 
+from orlop.primitives.removal import remove_entry
 from orlop.storage.layered import look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _FILES = (b".dockerenv", b"dev/console", b"etc/hosts", b"etc/hostname", b"etc/resolv.conf")
 _DIRECTORIES = (b"dev/pts", b"dev/shm", b"proc", b"sys")
@@ -60,6 +62,53 @@ def fill(root_fd: int, lower: Sequence[int]) -> None:
         below = look_up(lower, path)
         if below is not None and stat.S_ISDIR(below.st_mode) and _exists(root_fd, path):
             os.utime(path, ns=(below.st_mtime_ns, below.st_mtime_ns), dir_fd=root_fd, follow_symlinks=False)
+
+
+def fill_tree(root_fd: int) -> None:
+    """Put the same into a whole tree: what is in the way is removed.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    for path in (*_DIRECTORIES, *(path.rpartition(b"/")[0] for path in _FILES)):
+        parts = path.split(b"/") if path else []
+        for count in range(1, len(parts) + 1):
+            _make_directory(root_fd, parts[:count])
+    for path in _FILES:
+        with _holder(root_fd, path) as (parent, name):
+            remove_entry(parent, name)
+            fd = os.open(name, _NEW_FILE, _MODE, dir_fd=parent)
+            os.fchmod(fd, _MODE)
+            os.close(fd)
+    for path, target in _LINKS:
+        with _holder(root_fd, path) as (parent, name):
+            remove_entry(parent, name)
+            os.symlink(target, name, dir_fd=parent)
+
+
+def _make_directory(root_fd: int, parts: Sequence[bytes]) -> None:
+    with _holder(root_fd, b"/".join(parts)) as (parent, name):
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                return
+            remove_entry(parent, name)
+        os.mkdir(name, _MODE, dir_fd=parent)
+        os.chmod(name, _MODE, dir_fd=parent)
+
+
+@contextlib.contextmanager
+def _holder(root_fd: int, path: bytes) -> Iterator[tuple[int, bytes]]:
+    """Open the directory that holds a path, every part of which is a directory and no link."""
+    *parts, name = path.split(b"/")
+    fd = os.dup(root_fd)
+    try:
+        for part in parts:
+            below = os.open(part, _DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        yield fd, name
+    finally:
+        os.close(fd)
 
 
 class _Parent:

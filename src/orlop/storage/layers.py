@@ -87,6 +87,11 @@ class LayerStore:
         """The storage driver."""
         return self._snapshotter
 
+    @property
+    def whole(self) -> bool:
+        """Whether a layer's directory holds the files of the layers below as well."""
+        return self._snapshotter.whole
+
     def load(self, containers: Mapping[str, Digest | None]) -> None:
         """Read the rows and count the references of layers and containers; call once, at start.
 
@@ -296,7 +301,10 @@ class LayerStore:
         fds: list[int] = []
         try:
             fds.extend(os.open(path, _DIRECTORY) for path in (self._snapshotter.directory(draft), *lower))
-            init_layer.fill(fds[0], fds[1:])
+            if self._snapshotter.whole:
+                init_layer.fill_tree(fds[0])
+            else:
+                init_layer.fill(fds[0], fds[1:])
         except OSError as error:
             raise SystemFailureError(f"init layer: {(error.strerror or '').lower()}") from error
         finally:

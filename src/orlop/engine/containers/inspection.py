@@ -209,7 +209,7 @@ def inspect_document(
         "AppArmorProfile": "",
         "ExecIDs": list[JsonValue](container.execs) or None,
         "HostConfig": host_document(definition),
-        "GraphDriver": {"Data": dict[str, JsonValue](data), "Name": driver},
+        "GraphDriver": {"Data": dict[str, JsonValue](data) or None, "Name": driver},
         "Mounts": mount_documents([point for point in definition.mounts if not _is_tmpfs_flag(definition, point)]),
         "Config": config_document(definition),
         "NetworkSettings": network_document(container, sandbox, network_ids),

@@ -115,6 +115,11 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Definition)
 
 
+def decode_definition(data: bytes) -> Definition:
+    """Read a row's definition."""
+    return _decoder.decode(data)
+
+
 class ContainerRecords:
     """The table ``container``; every method is one committed statement."""
 

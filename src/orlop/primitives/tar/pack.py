@@ -59,7 +59,7 @@ def pack(root_fd: int, out_fd: int, *, layer: bool = False) -> Packed:
     Raises:
         SystemFailureError: the reader of the stream went away, or the file system refused.
     """
-    packer = _Packer(out_fd, layer=layer, devices=frozenset((os.fstat(root_fd).st_dev,)))
+    packer = Packer(out_fd, layer=layer, devices=frozenset((os.fstat(root_fd).st_dev,)))
     packer.enter(os.dup(root_fd), b"")
     return packer.pack()
 
@@ -87,12 +87,12 @@ def pack_member(
         FileNotFoundError: it is not there; nothing was written.
         SystemFailureError: the reader of the stream went away, or the file system refused.
     """
-    packer = _Packer(out_fd, layer=False, hidden=hidden, owner=owner)
+    packer = Packer(out_fd, layer=False, hidden=hidden, owner=owner)
     packer.add(parent_fd, name, member)
     return packer.pack()
 
 
-class _Packer:
+class Packer:
     """Writes members; ``devices`` are the file systems to stay on, None for all but what is ``hidden``."""
 
     def __init__(
@@ -150,41 +150,41 @@ class _Packer:
         self._put(END)
         self._flush()
 
-    def add(self, fd: int, name: bytes, path: bytes) -> None:
-        """Write what ``name`` is in a directory, as ``path``; the content of a directory comes later."""
+    def add(self, fd: int, name: bytes, path: bytes, *, descend: bool = True) -> None:
+        """Write what ``name`` is in a directory, as ``path``; with ``descend``, the content of a directory later."""
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             return  # a socket
         if kind is Kind.CHARACTER and self._layer and status.st_rdev == 0:
             whiteout = path[: len(path) - len(name)] + WHITEOUT + name
-            self._put_entry(Entry(whiteout, Kind.FILE, 0o600, 0, 0, status.st_mtime_ns))
+            self.put_entry(Entry(whiteout, Kind.FILE, 0o600, 0, 0, status.st_mtime_ns))
             return
         if kind is not Kind.DIRECTORY and status.st_nlink > 1:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
-                self._put_entry(_entry(path, Kind.HARD_LINK, status, target=first))
+                self.put_entry(_entry(path, Kind.HARD_LINK, status, target=first))
                 return
         if kind is Kind.DIRECTORY:
-            self._add_directory(fd, path, name, status)
+            self._add_directory(fd, path, name, status, descend=descend)
         elif kind is Kind.FILE:
             self._add_file(fd, path, name)
         elif kind is Kind.SYMLINK:
-            self._put_entry(_entry(path, kind, status, target=os.readlink(name, dir_fd=fd)))
+            self.put_entry(_entry(path, kind, status, target=os.readlink(name, dir_fd=fd)))
         else:
-            self._put_entry(_entry(path, kind, status))
+            self.put_entry(_entry(path, kind, status))
 
-    def _add_directory(self, fd: int, path: bytes, name: bytes, status: os.stat_result) -> None:
+    def _add_directory(self, fd: int, path: bytes, name: bytes, status: os.stat_result, *, descend: bool) -> None:
         child = os.open(name, _DIRECTORY, dir_fd=fd)
         try:
-            self._put_entry(_entry(path + b"/", Kind.DIRECTORY, status, xattrs=_xattrs(child)))
-            if self._is_left_out(child):
+            self.put_entry(_entry(path + b"/", Kind.DIRECTORY, status, xattrs=_xattrs(child)))
+            if not descend or self._is_left_out(child):
                 os.close(child)
                 return
             if len(self._levels) >= _MAX_DEPTH:
                 raise SystemFailureError(f"pack /{shown(path)}: directories too deep")
             if self._layer and _is_opaque(child):
-                self._put_entry(Entry(path + b"/" + OPAQUE, Kind.FILE, 0o600, 0, 0, status.st_mtime_ns))
+                self.put_entry(Entry(path + b"/" + OPAQUE, Kind.FILE, 0o600, 0, 0, status.st_mtime_ns))
             self.enter(child, path + b"/")
         except BaseException:
             os.close(child)
@@ -202,12 +202,13 @@ class _Packer:
             status = os.fstat(source)
             if not stat.S_ISREG(status.st_mode):
                 return  # replaced meanwhile
-            self._put_entry(_entry(path, Kind.FILE, status, xattrs=_xattrs(source)))
+            self.put_entry(_entry(path, Kind.FILE, status, xattrs=_xattrs(source)))
             self._put_content(source, status.st_size)
         finally:
             os.close(source)
 
-    def _put_entry(self, entry: Entry) -> None:
+    def put_entry(self, entry: Entry) -> None:
+        """Write a member's header."""
         if self._owner is not None:
             entry = replace(entry, uid=self._owner[0], gid=self._owner[1])
         self.entries += 1

@@ -17,6 +17,7 @@ class Rules:
 
     Attributes:
         layer: ``.wh.`` members become overlay's whiteouts and opaque directories; else they are plain files.
+        apply: the root holds the lower layers' files as well: ``.wh.`` members remove them.
         owner: who gets everything, whatever the archive says; None for the archive's owners.
         own: set owners at all; a user who is not root cannot.
         keep_kinds: a directory never gives way to something else, nor the other way round (``noOverwriteDirNonDir``).
@@ -26,6 +27,7 @@ class Rules:
     """
 
     layer: bool = True
+    apply: bool = False
     owner: tuple[int, int] | None = None
     own: bool = True
     keep_kinds: bool = False

@@ -22,6 +22,7 @@ from orlop.primitives.tar.entry import Entry, Kind, Limits, TarError, shown
 from orlop.primitives.tar.reader import Signal, TarReader
 from orlop.primitives.tar.recipe import RecipeWriter
 from orlop.primitives.tar.rules import Rules, is_kept_xattr, named
+from orlop.primitives.tar.whiteouts import Whiteouts
 from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
@@ -114,6 +115,7 @@ class _Unpacker:
         self._layer = rules.layer
         self._reader = TarReader(limits)
         self._directories = Directories(root_fd, cross=rules.cross, owner=rules.owner or (0, 0) if rules.own else None)
+        self._whiteouts = Whiteouts(self._directories) if rules.apply else None
         self._directory_times: dict[bytes, int] = {}
         self._size = 0
         self._entries = 0
@@ -185,6 +187,8 @@ class _Unpacker:
             self._make_hard_link(entry, head, name)
         else:
             self._make(entry, parent, head, name)
+        if self._whiteouts is not None:
+            self._whiteouts.bring(path)
 
     def _make(self, entry: Entry, parent: int, head: bytes, name: bytes) -> None:
         try:
@@ -195,7 +199,7 @@ class _Unpacker:
 
     def _replace(self, parent: int, name: bytes) -> None:
         """Remove what is at ``name``. Kept descriptors are only dropped if a path could have led through it."""
-        if self._recipe is not None:
+        if self._recipe is not None and (self._whiteouts is None or self._whiteouts.has_brought(self._path)):
             self._recipe.spoil()
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
         if self._rules.keep_kinds:
@@ -299,9 +303,12 @@ class _Unpacker:
             raise TarError(f"invalid hard link in archive: {shown(entry.name)}: {shown(entry.target)}") from None
 
     def _white_out(self, entry: Entry, head: bytes, name: bytes) -> None:
-        """Turn AUFS' whiteout names, which OCI image-spec layer.md keeps, into overlay's."""
+        """Turn AUFS' whiteout names, which OCI image-spec layer.md keeps, into overlay's, or do what they say."""
         self._entry = None  # payload, if any, is dropped
         if name == OPAQUE:
+            if self._whiteouts is not None:
+                self._whiteouts.empty(head)
+                return
             parent = self._directories.open(head)
             self._make_opaque(os.open(b".", _DIRECTORY, dir_fd=parent))
             return
@@ -310,6 +317,9 @@ class _Unpacker:
         hidden = name[len(WHITEOUT) :]
         if hidden in (b"", b".", b".."):
             raise TarError(f"invalid whiteout in archive: {shown(entry.name)}")
+        if self._whiteouts is not None:
+            self._whiteouts.hide(head + b"/" + hidden if head else hidden)
+            return
         parent = self._directories.open(head)
         try:
             os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)

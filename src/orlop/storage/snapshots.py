@@ -1,0 +1,234 @@
+"""The directory in which a driver keeps its snapshots, and what every driver does with it alike.
+
+::
+
+    <data-root>/layers/<driver>/        0710
+      <key>/                            0710   a snapshot
+        <marker>/                       0700   only while active
+        parent                                 the parent's key; absent without parent
+        ...                                    what the driver keeps
+      .removed-<number>-<key>/                 what remove() left to be deleted
+      .new-<key>/                              a snapshot that prepare() had not finished
+
+A snapshot appears by one rename and disappears by one rename. Nobody but root passes ``<key>/``, so that setuid files
+of images cannot be executed from the host (threats.md H6, CVE-2021-41091).
+
+``parent`` files are read once and kept in memory; this object is the only one that changes the directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from typing import TYPE_CHECKING
+
+from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+LAYER_LIMIT = 128
+_KEY = re.compile("[a-z0-9][a-z0-9_.-]{0,127}")
+_PRIVATE = 0o710
+_REMOVED = ".removed-"
+_GRAVE = re.compile(r"\.removed-([0-9]+)-.*")
+_NEW = ".new-"
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def make_root(layers_root: str, driver: str) -> str:
+    """Make ``<data-root>/layers/<driver>`` with its modes, and return it. Raises SystemFailureError."""
+    root = os.path.join(layers_root, driver)
+    try:
+        for path in (layers_root, root):
+            os.makedirs(path, exist_ok=True)
+            os.chmod(path, _PRIVATE)
+    except OSError as error:
+        raise SystemFailureError(f"{driver}: {root}: {(error.strerror or '').lower()}") from error
+    return root
+
+
+class Snapshots:
+    """Owns the directory drawn above.
+
+    Args:
+        driver: its name, for messages.
+        root: the directory.
+        marker: name of the directory that an active snapshot has and a committed one has not.
+    """
+
+    def __init__(self, driver: str, root: str, *, marker: str) -> None:
+        self.root = root
+        self.root_fd = os.open(root, DIRECTORY)
+        self._driver = driver
+        self._marker = marker
+        self._parents: dict[str, str | None] = {}
+        self._children: dict[str, int] = {}
+        self._removals = 0
+        self._load()
+
+    def close(self) -> None:
+        """Close the directory."""
+        os.close(self.root_fd)
+
+    def _load(self) -> None:
+        with os.scandir(self.root_fd) as entries:
+            names = [entry.name for entry in entries]
+        graves = [match for name in names if (match := _GRAVE.fullmatch(name))]
+        self._removals = max((int(match[1]) for match in graves), default=0)
+        for name in names:
+            if name.startswith(_NEW):
+                self._bury(name)
+            elif _KEY.fullmatch(name) and os.path.isdir(f"{self.root}/{name}"):
+                self._parents[name] = self._read_parent(name)
+        for parent in self._parents.values():
+            if parent is not None:
+                self._children[parent] = self._children.get(parent, 0) + 1
+
+    def _read_parent(self, key: str) -> str | None:
+        try:
+            fd = os.open(f"{key}/parent", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.root_fd)
+        except FileNotFoundError:
+            return None
+        try:
+            return os.read(fd, 256).decode("ascii").rstrip("\n")
+        finally:
+            os.close(fd)
+
+    # Looking.
+
+    def keys(self) -> list[str]:
+        """Return the keys of all snapshots."""
+        return list(self._parents)
+
+    def parent(self, key: str) -> str | None:
+        """Return the parent's key."""
+        return self._parents[key]
+
+    def chain(self, key: str) -> list[str]:
+        """Return the key and its ancestors, topmost first."""
+        chain = [key]
+        parent = self._parents[key]
+        while parent is not None:
+            chain.append(parent)
+            parent = self._parents.get(parent)
+        return chain
+
+    def check(self, key: str) -> None:
+        """Raise NotFoundError if there is no such snapshot."""
+        if key not in self._parents:
+            raise NotFoundError(f"no such snapshot: {key}")
+
+    def is_active(self, key: str) -> bool:
+        """Tell whether the snapshot is there and not committed."""
+        if key not in self._parents:
+            return False
+        try:
+            os.stat(f"{key}/{self._marker}", dir_fd=self.root_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def opened(self, keys: Sequence[str], part: str) -> Iterator[list[int]]:
+        """Open a directory of each of these snapshots. Raises SystemFailureError, also for what is done meanwhile."""
+        fds: list[int] = []
+        try:
+            fds.extend(os.open(f"{key}/{part}", DIRECTORY, dir_fd=self.root_fd) for key in keys)
+            yield fds
+        except OSError as error:
+            raise SystemFailureError(f"{self._driver}: {keys[0]}: {(error.strerror or '').lower()}") from error
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    # Changing.
+
+    def prepare(self, key: str, parent: str | None, fill: Callable[[str, str | None], None]) -> None:
+        """Make an active snapshot; ``fill`` gets the unfinished one's directory (in ``root_fd``) and the parent."""
+        _check_key(key)
+        if key in self._parents:
+            raise ConflictError(f"snapshot exists: {key}")
+        if parent is not None:
+            self.check(parent)
+            if self.is_active(parent):
+                raise NotFoundError(f"snapshot is not committed: {parent}")
+            if len(self.chain(parent)) >= LAYER_LIMIT:
+                raise InvalidParameterError("max depth exceeded")
+        draft = _NEW + key
+        try:
+            self._make(draft, parent)
+            fill(draft, parent)
+            os.rename(draft, key, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._bury(draft)
+            raise SystemFailureError(f"{self._driver}: prepare {key}: {(error.strerror or '').lower()}") from error
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._bury(draft)
+            raise
+        self._parents[key] = parent
+        if parent is not None:
+            self._children[parent] = self._children.get(parent, 0) + 1
+
+    def _make(self, draft: str, parent: str | None) -> None:
+        os.mkdir(draft, _PRIVATE, dir_fd=self.root_fd)
+        os.mkdir(f"{draft}/{self._marker}", 0o700, dir_fd=self.root_fd)
+        if parent is not None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(f"{draft}/parent", flags, 0o600, dir_fd=self.root_fd)
+            try:
+                os.write(fd, parent.encode("ascii"))
+            finally:
+                os.close(fd)
+
+    def commit(self, key: str, name: str) -> None:
+        """Turn an active snapshot into a committed one."""
+        _check_key(name)
+        if not self.is_active(key):
+            raise NotFoundError(f"no active snapshot: {key}")
+        if name in self._parents:
+            raise ConflictError(f"snapshot exists: {name}")
+        try:
+            self._removals += 1
+            grave = f"{_REMOVED}{self._removals}-{key}"
+            os.rename(f"{key}/{self._marker}", grave, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd)
+            os.rename(key, name, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd)
+            with contextlib.suppress(OSError):  # what the kernel made in it is left to tombstones()
+                os.rmdir(grave, dir_fd=self.root_fd)
+        except OSError as error:
+            raise SystemFailureError(f"{self._driver}: commit {key}: {(error.strerror or '').lower()}") from error
+        self._parents[name] = self._parents.pop(key)
+
+    def remove(self, key: str) -> str | None:
+        """Make the snapshot disappear; return what is left of it."""
+        if key not in self._parents:
+            return None
+        if self._children.get(key):
+            raise ConflictError(f"snapshot has children: {key}")
+        try:
+            path = self._bury(key)
+        except OSError as error:
+            raise SystemFailureError(f"{self._driver}: remove {key}: {(error.strerror or '').lower()}") from error
+        parent = self._parents.pop(key)
+        if parent is not None:
+            self._children[parent] -= 1
+        return path
+
+    def _bury(self, name: str) -> str:
+        self._removals += 1
+        grave = f"{_REMOVED}{self._removals}-{name.lstrip('.')}"
+        os.rename(name, grave, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd)
+        return f"{self.root}/{grave}"
+
+    def tombstones(self) -> list[str]:
+        """Return what is left to be deleted."""
+        names = os.listdir(self.root)  # a descriptor of btrfs lists what was there when it was opened
+        return [f"{self.root}/{name}" for name in names if _GRAVE.fullmatch(name) or name.startswith(".probe-")]
+
+
+def _check_key(key: str) -> None:
+    if not _KEY.fullmatch(key):
+        raise InvalidParameterError(f"invalid snapshot key: {key!r:.80}")
