@@ -139,7 +139,7 @@ def test_bad_flags(arguments, message):
     ("arguments", "message"),
     [
         (["--host", "tcp://0.0.0.0:2375"], "refusing to listen on TCP without TLS"),
-        (["--storage-driver", "btrfs"], "storage driver is not supported yet: btrfs"),
+        (["--storage-driver", "aufs"], "storage driver is not supported: aufs"),
         (["--storage-opt", "overlay2.size=1g"], "overlay2: unknown option"),
         (["--log-driver", "syslog"], "logger: no log driver named 'syslog' is registered"),
         (["--live-restore=false"], "live-restore cannot be switched off"),
