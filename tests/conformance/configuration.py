@@ -496,6 +496,25 @@ def user_namespace(runtime: Runtime) -> None:
     assert done.stdout.split() == ["0", "0", "100000", "65536", "65534"], done
 
 
+def user_namespace_by_path(runtime: Runtime) -> None:
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    for path in (runtime.home.parent, runtime.home, runtime.home / "rootfs"):
+        path.chmod(0o755)
+    own = {"linux__uidMappings": mapping, "linux__gidMappings": mapping, "linux__devices": []}
+    with runtime.running("sleep", "60", linux__namespaces=[*NAMESPACES, {"type": "user"}], **own) as identity:
+        pid = runtime.state(identity)["pid"]
+        joined = {"type": "user", "path": f"/proc/{pid}/ns/user"}
+        done = runtime.run(
+            "id -u; readlink /proc/self/ns/user; readlink /proc/self/ns/net; hostname inside && hostname",
+            linux__namespaces=[*NAMESPACES, joined],
+            process__capabilities={name: ["CAP_SYS_ADMIN"] for name in ("bounding", "effective", "permitted")},
+            **(own if runtime.command[-1] == "runc" else {}),
+        )
+        uid, userns, netns, name = done.stdout.split() or [done.stderr] * 4
+        assert (uid, userns, name) == ("0", os.readlink(f"/proc/{pid}/ns/user"), "inside")
+        assert netns != os.readlink(f"/proc/{pid}/ns/net")
+
+
 CHECKS: dict[str, Callable[[Runtime], None]] = {
     check.__name__: check
     for check in (
@@ -525,6 +544,7 @@ CHECKS: dict[str, Callable[[Runtime], None]] = {
         extra_devices,
         namespaced_sysctls,
         user_namespace,
+        user_namespace_by_path,
         seccomp_actions,
         seccomp_arguments,
         seccomp_flags,

@@ -102,15 +102,22 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         OSError: the same.
     """
     config = creation.config
-    if config.process is None:
+    process = config.process
+    if process is None:
         raise InvalidParameterError("config has no process")
     with Cleanup() as always, Cleanup() as on_failure:
         if config.linux.mount_label:
             from orlop.runtime.security.lsm import check_selinux
 
             check_selinux(config.linux.mount_label)
+        userns = _joined_user_namespace(config, always)
+        if userns is not None:
+            from orlop.runtime.joined_userns import with_its_mappings
+
+            creation = with_its_mappings(creation, userns)
+            config = creation.config
         parent = _parent(creation, always, on_failure)
-        prepared = apply.prepare(config.process, config.linux.seccomp)
+        prepared = apply.prepare(process, config.linux.seccomp)
         cgroup_path = normalise_path(config.linux.cgroups_path, container_id=creation.id)
         mask = os.umask(0o022)  # users other than root read their limits there
         try:
@@ -121,7 +128,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         always.callback(cgroup.close)
         donor = _donor(config, always)
         flags, joins, unshare = _namespaces(creation, always, donor)
-        user_namespace = bool(flags & k.CLONE_NEWUSER)
+        user_namespace = bool(flags & k.CLONE_NEWUSER) or userns is not None
         operations = plan(config, cgroup.directories(), user_namespace=user_namespace)
         trees = {} if donor is None else _shared_memory(operations, donor, always)
         if any(mount.uid_mappings for mount in config.mounts):
@@ -137,7 +144,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         always.callback(theirs.close)
         task = init.InitTask(
             config=config,
-            process=config.process,
+            process=process,
             sync=theirs,
             cgroup=cgroup,
             overlay=creation.overlay,
@@ -162,17 +169,16 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         )
         if creation.for_parent:
             flags |= k.CLONE_PARENT
-        pid, pidfd_number = k.clone3(flags, cgroup_fd=cgroup.clone_fd)
-        if pid == 0:
-            init.run(task)
+        pid, pidfd_number = _clone(flags, userns, task)
         pidfd = OwnedFd(pidfd_number)
         on_failure.callback(pidfd.close)
         on_failure.callback(kill_and_reap, pidfd)
         theirs.close()
         if user_namespace:
-            _map_ids(pid, config)
+            if userns is None:
+                _map_ids(pid, config)
             _send_trees(ours, pid, creation, operations, frozenset(trees))
-            _schedule(config.process, pid)
+            _schedule(task.process, pid)
             ours.send({"go": True})
         handlers = None if parent is None else parent.handlers(ours, pid)
         master, waiting = await_running(ours, started_by_fifo=creation.fifo is not None, handlers=handlers)
@@ -180,6 +186,26 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         if not waiting:
             ours.close()
         return RunningProcess(pid, pidfd, master, cgroup, ours if waiting else None)
+
+
+def _clone(flags: int, userns: int | None, task: init.InitTask) -> tuple[int, int]:
+    """Make init, which does its task; returns its pid and pidfd."""
+    if userns is not None:
+        from orlop.runtime.joined_userns import clone_inside
+
+        return clone_inside(userns, flags, task.cgroup.clone_fd, lambda: init.run(task))
+    pid, pidfd = k.clone3(flags, cgroup_fd=task.cgroup.clone_fd)
+    if pid == 0:
+        init.run(task)
+    return pid, pidfd
+
+
+def _joined_user_namespace(config: Config, stack: Cleanup) -> int | None:
+    """Return a descriptor of the user namespace that is named by its path."""
+    namespace = config.linux.namespace("user")
+    if namespace is None or not namespace.path:
+        return None
+    return stack.enter_context(OwnedFd(os.open(namespace.path, os.O_RDONLY | os.O_CLOEXEC))).fileno()
 
 
 def _parent(creation: Creation, always: Cleanup, on_failure: Cleanup) -> Parent | None:
@@ -290,6 +316,8 @@ def _before_user_namespace(creation: Creation, joins: Sequence[tuple[int, int]])
     config = creation.config
     if creation.stdio is not None:
         remapping.give_streams(creation.stdio, remapping.host_owner(config))
+    if creation.fifo is not None:  # which init opens when it has its ids
+        os.chown(f"/proc/self/fd/{creation.fifo}", *remapping.host_owner(config))
     foreign = "sysfs" in remapping.foreign_filesystems(config, has_netns=creation.netns is not None)
     network = {name: value for name, value in config.linux.sysctl.items() if foreign and name.startswith("net.")}
     if network:
@@ -345,7 +373,9 @@ def _namespaces(creation: Creation, stack: Cleanup, donor: int | None) -> tuple[
             enter_for_children(config.linux.time_offsets)
         elif not path:
             flags |= _CLONED[kind]
-        elif kind in {"mount", "user"}:
+        elif kind == "user":
+            continue  # the whole creation goes another way then
+        elif kind == "mount":
             raise UnsupportedError(f"{kind} namespace by path is not supported: {path}")
         else:
             fd = stack.enter_context(OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))).fileno()

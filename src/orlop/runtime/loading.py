@@ -22,6 +22,7 @@ def load_all() -> None:
     import orlop.runtime.container_state
     import orlop.runtime.hooks
     import orlop.runtime.id_mapping
+    import orlop.runtime.joined_userns
     import orlop.runtime.parent
     import orlop.runtime.reaper
     import orlop.runtime.remapping
@@ -46,6 +47,7 @@ def load_for(config: Config, process: Process, *, cgroup_version: int) -> None:
         import orlop.runtime.security.seccomp_compile
     if config.linux.namespace("user") is not None:
         import orlop.runtime.id_mapping
+        import orlop.runtime.joined_userns
         import orlop.runtime.remapping
     if "orlop.shm-of" in config.annotations:
         import orlop.runtime.shared_memory

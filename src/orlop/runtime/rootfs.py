@@ -113,7 +113,7 @@ def _devices(config: Config, *, user_namespace: bool) -> list[Operation]:
         operations.append(MakeNode(f"/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor), bind_from=source))
     for device in config.linux.devices:
         mode = _KINDS[device.type] | (0o666 if device.mode is None else stat.S_IMODE(device.mode))
-        source = device.path if user_namespace else ""
+        source = device.path if user_namespace and device.type != "p" else ""
         number = os.makedev(device.major, device.minor)
         operations.append(MakeNode(device.path, mode, number, device.uid or 0, device.gid or 0, bind_from=source))
     operations += [MakeLink(path, target) for path, target in _LINKS]

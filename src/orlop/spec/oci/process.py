@@ -187,6 +187,12 @@ def _capabilities(value: JsonValue, path: str) -> Capabilities | None:
     if extra:
         # capset(2) would fail with EPERM and name nothing
         raise InvalidParameterError(f"{path}: effective but not permitted: {min(extra)}")
+    for name, within, missing in (
+        ("inheritable", "bounding", sets["inheritable"] - sets["bounding"]),
+        ("ambient", "permitted and inheritable", sets["ambient"] - (sets["permitted"] & sets["inheritable"])),
+    ):
+        if missing:
+            raise InvalidParameterError(f"{path}: {name} but not {within}: {min(missing)}")
     return Capabilities(**sets)
 
 
