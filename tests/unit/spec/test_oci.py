@@ -75,7 +75,6 @@ def test_unknown_properties_and_annotations_are_ignored():
         ("linux.personality.flags", ["ADDR_NO_RANDOMIZE"]),
         ("process.scheduler.policy", "SCHED_ISO"),
         ("process.commandLine", "cmd /c"),
-        ("linux.resources", {"memory": {"kernel": 4096}}),
         ("windows", {"x": 1}),
     ],
 )
@@ -216,7 +215,7 @@ def test_default_device_rules_parse():
 
 def test_memory():
     memory = parse_resources({"memory": {"limit": 64, "swap": -1, "useHierarchy": True}}).memory
-    assert memory == Memory(limit=64, swap=-1)
+    assert memory == Memory(limit=64, swap=-1, use_hierarchy=True)
 
 
 def test_seccomp_is_hashable():

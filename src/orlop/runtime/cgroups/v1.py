@@ -32,6 +32,7 @@ class CgroupV1:
 
     def __init__(self, hierarchies: Hierarchies, path: str) -> None:
         self.path = path
+        self.reference = path
         self._hierarchies = hierarchies
         self._directories = [hierarchy.directory + path for hierarchy in hierarchies.v1]
         self._unified = None if hierarchies.unified is None else hierarchies.unified + path
@@ -244,6 +245,12 @@ class CgroupV1:
         from orlop.runtime.cgroups.stats import v1_stats
 
         return v1_stats(self._by_controller)
+
+    def pressure(self) -> JsonObject:
+        """Read the unified hierarchy's pressure files, if there is one."""
+        from orlop.runtime.cgroups.pressure import read_pressure
+
+        return {} if self._unified is None else read_pressure(self._unified)
 
     def update(self, resources: Resources) -> None:
         """Write what is given."""

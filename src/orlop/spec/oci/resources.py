@@ -39,15 +39,18 @@ class DeviceRule:
 class Memory:
     """Memory limits in bytes; -1 is unlimited, None leaves the kernel's value.
 
-    ``swap`` is memory *plus* swap, as in cgroup v1 and Docker.
+    ``swap`` is memory *plus* swap, as in cgroup v1 and Docker. ``check_before_update``: refuse a limit below what is
+    used now, where the kernel would rather kill.
     """
 
     limit: int | None = None
     reservation: int | None = None
     swap: int | None = None
+    kernel: int | None = None
     kernel_tcp: int | None = None
     swappiness: int | None = None
     disable_oom_killer: bool = False
+    use_hierarchy: bool | None = None
     check_before_update: bool = False
 
 
@@ -140,6 +143,7 @@ _MEMORY = frozenset(
         "limit",
         "reservation",
         "swap",
+        "kernel",
         "kernelTCP",
         "swappiness",
         "disableOOMKiller",
@@ -195,15 +199,16 @@ def _device_rule(value: JsonValue, path: str) -> DeviceRule:
 def _memory(value: JsonValue, path: str) -> Memory:
     if value is None:
         return Memory()
-    # The kernel dropped the kernel memory limit (5.16), so it is one of the refused.
-    fields = Fields(value, path, known=_MEMORY, refused=frozenset({"kernel"}))
+    fields = Fields(value, path, known=_MEMORY)
     memory = Memory(
         limit=fields.integer("limit", -1),
         reservation=fields.integer("reservation", -1),
         swap=fields.integer("swap", -1),
+        kernel=fields.integer("kernel", -1),
         kernel_tcp=fields.integer("kernelTCP", -1),
         swappiness=fields.integer("swappiness", 0, 100),
         disable_oom_killer=fields.boolean("disableOOMKiller"),
+        use_hierarchy=None if fields.value("useHierarchy") is None else fields.boolean("useHierarchy"),
         check_before_update=fields.boolean("checkBeforeUpdate"),
     )
     limit, swap = memory.limit or 0, memory.swap or 0

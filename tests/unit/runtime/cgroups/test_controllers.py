@@ -44,7 +44,11 @@ def test_nothing_asked_nothing_written():
             [("memory.limit_in_bytes", "64"), ("memory.memsw.limit_in_bytes", "-1")],
             [("memory.swap.max", "max"), ("memory.max", "64")],
         ),
-        ({"limit": -1}, [("memory.limit_in_bytes", "-1")], [("memory.swap.max", "max"), ("memory.max", "max")]),
+        (
+            {"limit": -1},
+            [("memory.limit_in_bytes", "-1"), ("memory.memsw.limit_in_bytes", "-1")],
+            [("memory.swap.max", "max"), ("memory.max", "max")],
+        ),
         ({"reservation": 32}, [("memory.soft_limit_in_bytes", "32")], [("memory.low", "32")]),
     ],
 )
@@ -59,7 +63,14 @@ def test_memory_only_on_v1():
         ("memory.swappiness", "0"),
         ("memory.oom_control", "1"),
     ]
-    for memory in ({"swappiness": 0}, {"disableOOMKiller": True}, {"kernelTCP": 9}):
+    assert v1({"memory": {"kernel": 7, "useHierarchy": False}}) == [
+        ("memory.use_hierarchy", "0"),
+        ("memory.kmem.limit_in_bytes", "7"),
+    ]
+    assert v1_writes(parse_resources({"memory": {"useHierarchy": True}}))[0].optional
+    assert v2({"memory": {"useHierarchy": True}}) == []
+    only_v1 = ({"swappiness": 0}, {"disableOOMKiller": True}, {"kernelTCP": 9}, {"kernel": 9}, {"useHierarchy": False})
+    for memory in only_v1:
         with pytest.raises(UnsupportedError, match="cgroup v2"):
             v2({"memory": memory})
 
@@ -157,6 +168,29 @@ def test_hugetlb_network_rdma_unified():
     ]
     with pytest.raises(UnsupportedError, match="unified"):
         v1({"unified": {"memory.high": "9"}})
+
+
+@pytest.mark.parametrize(
+    ("fields", "unified"),
+    [
+        ({"memory": {"limit": 4096}}, {"memory.max": "8192"}),
+        ({"cpu": {"quota": 1000}}, {"cpu.max": "2000 100000"}),
+        ({"pids": {"limit": 5}}, {"pids.max": "max"}),
+        ({"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1}]}}, {"io.max": "8:0 rbps=2"}),
+    ],
+)
+def test_unified_must_not_contradict(fields, unified):
+    with pytest.raises(InvalidParameterError, match="unified contradicts"):
+        v2({**fields, "unified": unified})
+
+
+def test_unified_may_say_the_same_or_something_else():
+    assert v2({"memory": {"limit": 4096}, "unified": {"memory.max": "4096", "memory.high": "1"}})[-1] == (
+        "memory.high",
+        "1",
+    )
+    throttle = {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1}]}
+    assert len(v2({"blockIO": throttle, "unified": {"io.max": "8:16 rbps=2"}})) == 2
 
 
 def test_default_devices_as_v1_text():

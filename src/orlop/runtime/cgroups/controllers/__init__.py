@@ -20,5 +20,11 @@ def v1_writes(resources: Resources) -> list[Write]:
 
 
 def v2_writes(resources: Resources) -> list[Write]:
-    """Return everything that a v2 cgroup is told by files, in order; devices are a program instead."""
-    return [write for module in (*_BOTH, unified) for write in module.v2(resources)]
+    """Return everything that a v2 cgroup is told by files, in order; devices are a program instead.
+
+    Raises:
+        InvalidParameterError: ``unified`` gives a file another value than the fields do.
+    """
+    writes = [write for module in _BOTH for write in module.v2(resources)]
+    unified.refuse_contradictions(resources, writes)
+    return writes + unified.v2(resources)

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
 
 MIN_SHARES = 2
 MAX_SHARES = 262144
+# microseconds (cgroup-v2.rst, cpu.max)
+DEFAULT_PERIOD = 100_000
 
 
 def v1(resources: Resources) -> list[Write]:
     """Return the writes; the period goes before the quota that is checked against it, the burst after it."""
     cpu = resources.cpu
     writes = []
-    shares = _shares(cpu.shares)
+    shares = checked_shares(cpu.shares)
     if cpu.idle is not None:
         writes.append(Write("cpu", "cpu.idle", str(cpu.idle)))
     if shares and not cpu.idle:
@@ -41,14 +43,14 @@ def v2(resources: Resources) -> list[Write]:
     if cpu.realtime_period or cpu.realtime_runtime:
         raise UnsupportedError("linux.resources.cpu.realtimePeriod and realtimeRuntime are not supported on cgroup v2")
     writes = []
-    shares = _shares(cpu.shares)
+    shares = checked_shares(cpu.shares)
     if cpu.idle is not None:
         writes.append(Write("cpu", "cpu.idle", str(cpu.idle)))
     if shares and not cpu.idle:
         writes.append(Write("cpu", "cpu.weight", str(weight_of(shares))))
     if cpu.quota or cpu.period:
         quota = str(cpu.quota) if cpu.quota and cpu.quota > 0 else "max"
-        writes.append(Write("cpu", "cpu.max", f"{quota} {cpu.period or 100_000}"))
+        writes.append(Write("cpu", "cpu.max", f"{quota} {cpu.period or DEFAULT_PERIOD}"))
     if cpu.burst is not None:
         writes.append(Write("cpu", "cpu.max.burst", str(cpu.burst)))
     return writes
@@ -59,8 +61,8 @@ def weight_of(shares: int) -> int:
     return 1 + (shares - MIN_SHARES) * 9999 // (MAX_SHARES - MIN_SHARES)
 
 
-def _shares(shares: int | None) -> int:
-    """The kernel would clamp silently; who asks for what cannot be should know (runc's words)."""
+def checked_shares(shares: int | None) -> int:
+    """Return the shares, 0 for none given. The kernel would clamp silently: who asks for what cannot be should know."""
     if not shares:
         return 0
     if shares < MIN_SHARES:
