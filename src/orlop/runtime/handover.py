@@ -104,7 +104,7 @@ def hand_over(  # noqa: PLR0913 - each is handed over
         fds.append(("log", log))
     state = Handover(
         pid=running.pid,
-        cgroup=running.cgroup.path,
+        cgroup=running.cgroup.reference,
         started_at=started_at,
         state_dir=launch.state_dir,
         terminal=streams.terminal,

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def load_all() -> None:
     """Import everything that a forked child of the engine's spawner may need."""
     import orlop.runtime.cgroups.events
+    import orlop.runtime.cgroups.pressure
     import orlop.runtime.cgroups.stats
+    import orlop.runtime.cgroups.systemd.driver
     import orlop.runtime.cgroups.v2
     import orlop.runtime.console
     import orlop.runtime.container_state
@@ -41,6 +43,8 @@ def load_for(config: Config, process: Process, *, cgroup_version: int) -> None:
     """Import what this configuration and process need, without the engine's ``--init`` and its watching of cgroups."""
     if cgroup_version != 1:
         import orlop.runtime.cgroups.v2
+    if ":" in config.linux.cgroups_path:
+        import orlop.runtime.cgroups.systemd.driver
     if process.terminal:
         import orlop.runtime.console
     if config.linux.seccomp is not None:

@@ -96,7 +96,6 @@ class ContainerLaunch:
         stdin_once: close it when the first attached client that had it goes.
         init: run a reaping, signal-forwarding init as pid 1 (``--init``).
         has_netns: a network namespace descriptor is passed and joined instead of ``config``'s network namespace.
-        systemd_cgroup: cgroupsPath is slice:prefix:name.
         console_size: height and width of the terminal, or None.
         attach: clients that are there from the first byte.
     """
@@ -110,7 +109,6 @@ class ContainerLaunch:
     stdin_once: bool = False
     init: bool = False
     has_netns: bool = False
-    systemd_cgroup: bool = False
     console_size: tuple[int, int] | None = None
     attach: tuple[AttachTarget, ...] = ()
 

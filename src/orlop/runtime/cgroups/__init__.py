@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from orlop.runtime.cgroups.cgroup_set import CgroupSet, OomEvents, create_cgroup, open_cgroup
-from orlop.runtime.cgroups.hierarchy import Hierarchies, Hierarchy, detect
+from orlop.runtime.cgroups.hierarchy import Hierarchies, Hierarchy, detect, require_systemd
 from orlop.runtime.cgroups.path import normalise_path
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "detect",
     "normalise_path",
     "open_cgroup",
+    "require_systemd",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orlop.runtime.cgroups.path import is_scope
 from orlop.runtime.cgroups.v1 import CgroupV1
 
 TYPE_CHECKING = False
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from orlop.runtime.cgroups.hierarchy import Hierarchies
+    from orlop.runtime.cgroups.systemd.driver import ScopeCgroup
     from orlop.runtime.cgroups.v2 import CgroupV2
     from orlop.spec.json import JsonObject
     from orlop.spec.oci import Resources
@@ -42,10 +44,12 @@ class CgroupSet(Protocol):
 
     Attributes:
         path: below the hierarchies' roots, absolute.
+        reference: what ``open_cgroup`` opens it by again: the path, or ``slice:prefix:name``.
         version: 1 or 2.
     """
 
     path: str
+    reference: str
     version: int
 
     @property
@@ -97,6 +101,9 @@ class CgroupSet(Protocol):
     def stats(self) -> JsonObject:
         """Return ``cpu_stats``, ``memory_stats``, ``pids_stats`` and ``blkio_stats`` as in Docker's API."""
 
+    def pressure(self) -> JsonObject:
+        """Return how long tasks waited for ``cpu``, ``memory`` and ``io`` (``pressure.read_pressure``)."""
+
     def update(self, resources: Resources) -> None:
         """Change limits; what ``resources`` does not mention stays. Raises SystemFailureError, UnsupportedError."""
 
@@ -117,8 +124,11 @@ def create_cgroup(hierarchies: Hierarchies, path: str, resources: Resources) -> 
     Raises:
         ConflictError: there is one with processes in it.
         UnsupportedError: this kernel has no such limit.
-        SystemFailureError: the kernel refused a value.
+        UnavailableError: systemd cannot be reached.
+        SystemFailureError: the kernel or systemd refused a value.
     """
+    if is_scope(path):
+        return _scopes().create(hierarchies, path, resources)
     if hierarchies.version == 1:
         return CgroupV1.create(hierarchies, path, resources)
     return _v2().create(hierarchies, path, resources)
@@ -126,6 +136,8 @@ def create_cgroup(hierarchies: Hierarchies, path: str, resources: Resources) -> 
 
 def open_cgroup(hierarchies: Hierarchies, path: str) -> CgroupSet:
     """Return an existing cgroup, to join, watch, change or remove it; nothing is opened before it is needed."""
+    if is_scope(path):
+        return _scopes()(hierarchies, path)
     if hierarchies.version == 1:
         return CgroupV1(hierarchies, path)
     return _v2()(hierarchies, path)
@@ -135,3 +147,9 @@ def _v2() -> type[CgroupV2]:
     from orlop.runtime.cgroups.v2 import CgroupV2  # loading.load_for knows which version there is
 
     return CgroupV2
+
+
+def _scopes() -> type[ScopeCgroup]:
+    from orlop.runtime.cgroups.systemd.driver import ScopeCgroup  # likewise
+
+    return ScopeCgroup

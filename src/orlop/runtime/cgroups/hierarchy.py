@@ -6,7 +6,9 @@ hierarchy that has no controllers; *unified*, v2 alone.
 
 from __future__ import annotations
 
-from orlop.errors import UnavailableError
+import os
+
+from orlop.errors import UnavailableError, UnsupportedError
 from orlop.spec.record import dataclass
 
 
@@ -50,6 +52,19 @@ class Hierarchies:
             if controller in hierarchy.controllers:
                 return hierarchy.directory
         return None
+
+
+def require_systemd(hierarchies: Hierarchies) -> None:
+    """Check that the systemd driver can work, as sd_booted(3) does.
+
+    Raises:
+        UnavailableError: systemd is not the first process; runc's words.
+        UnsupportedError: cgroup v1, where systemd gives every device back at each reload.
+    """
+    if not os.path.isdir("/run/systemd/system"):
+        raise UnavailableError("systemd not running on this host, cannot use systemd cgroups manager")
+    if hierarchies.version != 2:
+        raise UnsupportedError("the systemd cgroup driver needs cgroup v2")
 
 
 def detect(*, proc: str = "/proc") -> Hierarchies:

@@ -12,19 +12,35 @@ _FORBIDDEN = frozenset(map(chr, range(0x21))) | frozenset("/:\x7f")
 _LIMIT = 2048
 
 
-def normalise_path(cgroups_path: str, *, container_id: str) -> str:
-    """Return the cgroup's absolute path below every hierarchy's root; the empty string gives ``/orlop/<id>``.
+def is_scope(path: str) -> bool:
+    """Whether a path is one of the systemd driver, ``slice:prefix:name``: no other has a colon."""
+    return path.count(":") == 2 and "/" not in path
+
+
+def normalise_path(cgroups_path: str, *, container_id: str, systemd: bool | None = None) -> str:
+    """Return the cgroup's absolute path below every hierarchy's root, or ``slice:prefix:name``.
+
+    The empty string gives ``/orlop/<id>``, or ``system.slice:orlop:<id>``.
+
+    Args:
+        cgroups_path: as configured.
+        container_id: names the cgroup of the empty string.
+        systemd: which driver is in use; None takes the one whose form the path has, for a container that exists.
 
     Raises:
         InvalidParameterError: ``..``, the root itself, or characters that no cgroup has (threats.md C4).
-        UnsupportedError: a path of the systemd driver, ``slice:prefix:name``.
+        UnsupportedError: a path of the systemd driver, which is not in use.
     """
     if container_id[:1] not in ALPHANUMERIC or not consists_of(container_id, _ID, 1, 255):
         raise InvalidParameterError(f"invalid container id: {container_id!r:.80}")
+    if systemd or (systemd is None and is_scope(cgroups_path)):
+        from orlop.runtime.cgroups.systemd.scope import parse_scope
+
+        return parse_scope(cgroups_path, container_id=container_id).reference
     if not cgroups_path:
         return f"{DEFAULT_PARENT}/{container_id}"
-    if cgroups_path.count(":") == 2 and "/" not in cgroups_path:
-        raise UnsupportedError(f"the systemd cgroup driver is not supported: {cgroups_path:.200}")
+    if is_scope(cgroups_path):
+        raise UnsupportedError(f"the systemd cgroup driver is not in use: {cgroups_path:.200}")
     parts = [part for part in cgroups_path.split("/") if part not in ("", ".")]
     if not parts or len(cgroups_path) > _LIMIT:
         raise InvalidParameterError(f"invalid cgroup path: {cgroups_path!r:.80}")

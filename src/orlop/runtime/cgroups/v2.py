@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from orlop.errors import ConflictError, OrlopError, SystemFailureError
+from orlop.errors import ConflictError, OrlopError, SystemFailureError, UnsupportedError
 from orlop.kernel import ebpf
 from orlop.kernel.plain import signal
 from orlop.primitives.scope import suppress
@@ -13,10 +13,16 @@ from orlop.runtime.cgroups import files
 from orlop.runtime.cgroups.controllers import devices, v2_writes
 from orlop.runtime.cgroups.device_defaults import with_default_devices
 from orlop.runtime.cgroups.events import NoOomEvents, OomEventsV2, counters
+from orlop.runtime.cgroups.present import completed
+from orlop.runtime.cgroups.pressure import read_pressure
 from orlop.runtime.cgroups.stats import v2_stats
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from orlop.runtime.cgroups.controllers import Write
     from orlop.runtime.cgroups.hierarchy import Hierarchies
     from orlop.spec.json import JsonObject
     from orlop.spec.oci import DeviceRule, Resources
@@ -31,6 +37,7 @@ class CgroupV2:
 
     def __init__(self, hierarchies: Hierarchies, path: str) -> None:
         self.path = path
+        self.reference = path
         self._hierarchies = hierarchies
         self._root = hierarchies.unified or ""
         self._directory = self._root + path
@@ -38,16 +45,16 @@ class CgroupV2:
         self._closed = False
 
     @classmethod
-    def create(cls, hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupV2:
+    def create(cls, hierarchies: Hierarchies, path: str, resources: Resources) -> Self:
         """See ``create_cgroup``."""
         cgroup = cls(hierarchies, path)
         resources = with_default_devices(resources)
         writes = v2_writes(resources)
         made = False
         try:
-            cgroup._make()
+            cgroup._make(resources)
             made = True
-            files.apply(writes, cgroup._directory_of)
+            cgroup._apply(writes)
             cgroup._open()
             cgroup._attach_devices(resources.devices)
         except BaseException as error:
@@ -60,11 +67,19 @@ class CgroupV2:
             raise
         return cgroup
 
+    def _apply(self, writes: Sequence[Write]) -> None:
+        """Write; a parent that somebody else made may not have handed the controllers down yet."""
+        try:
+            files.apply(writes, self._directory_of)
+        except UnsupportedError:
+            self._make_parents()
+            files.apply(writes, self._directory_of)
+
     def _directory_of(self, controller: str) -> str | None:
         # "cgroup" files are the core's and always there
         return self._directory if controller in self._hierarchies.controllers else None
 
-    def _make(self) -> None:
+    def _make(self, _resources: Resources) -> None:
         try:
             os.mkdir(self._directory, _DIRECTORY_MODE)
         except FileNotFoundError:
@@ -211,9 +226,16 @@ class CgroupV2:
 
     def update(self, resources: Resources) -> None:
         """Write what is given; device rules replace the program."""
-        files.apply(v2_writes(resources), self._directory_of)
+        self._apply(v2_writes(completed(resources, self._read)))
         if resources.devices:
             self._attach_devices(with_default_devices(resources).devices)
+
+    def _read(self, name: str) -> str:
+        return files.read_text(f"{self._directory}/{name}")
+
+    def pressure(self) -> JsonObject:
+        """Read the pressure files."""
+        return read_pressure(self._directory)
 
     def remove(self) -> None:
         """Remove the directory."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from orlop.errors import InvalidParameterError, OrlopError, UnsupportedError
+from orlop.errors import InvalidParameterError, OrlopError
 from orlop.primitives.scope import suppress
 from orlop.runtime.oci.log import ErrorLog
 from orlop.runtime.oci.options import Flag, Parsed, describe, parse
@@ -32,7 +32,7 @@ _GLOBAL = (
     Flag(("log-format",), "FORMAT", "text (default) or json"),
     Flag(("root",), "DIR", "where the state of containers is kept (default: /run/orlop-runtime)"),
     Flag(("criu",), "PATH", "the criu binary for checkpoint and restore (default: criu)"),
-    Flag(("systemd-cgroup",), "", "not supported: cgroups are made through the file system"),
+    Flag(("systemd-cgroup",), "", "make cgroups through systemd: cgroupsPath is slice:prefix:name"),
     Flag(("rootless",), "MODE", "ignore cgroup permission errors: true, false or auto (default)"),
     Flag(("help", "h"), "", "show this help"),
     Flag(("version", "v"), "", "show the version"),
@@ -123,8 +123,6 @@ def _log(settings: Parsed) -> ErrorLog:
 def _dispatch(verb: str, known: Verb, rest: list[str], log: ErrorLog, settings: Parsed) -> int:
     if any(word in ("--help", "-h") for word in (rest if known.interspersed else rest[:1])):
         return _help([verb])
-    if settings.switch("systemd-cgroup"):
-        raise UnsupportedError("--systemd-cgroup is not supported: the systemd cgroup driver is missing")
     if settings.text("rootless") not in ("", "auto", "true", "false", "1", "0"):
         raise InvalidParameterError(f"invalid value for --rootless: {settings.text('rootless')}")
     try:

@@ -11,7 +11,7 @@ from orlop.kernel.process import start_time
 from orlop.primitives.atomic import write_atomic
 from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime import container
-from orlop.runtime.cgroups import normalise_path
+from orlop.runtime.cgroups import normalise_path, require_systemd
 from orlop.runtime.importing import Blocker
 from orlop.runtime.loading import load_for
 from orlop.runtime.oci import control
@@ -82,6 +82,7 @@ class _Creation:
         self._preserved = preserved_fds(options)
         self._bundle: Bundle = enter_bundle(options)
         check_console(self._console, terminal=self._bundle.process.terminal, detached=detached)
+        self._cgroup = _cgroup(invocation, self._bundle)
 
     def __enter__(self) -> _Creation:
         return self
@@ -100,9 +101,10 @@ class _Creation:
         os.mkdir(f"{directory}/{ROOT_TARGET}", 0o700)
         fifo = store.make_gate(identity) if self._waits else None
         readonly = bundle.config.root is not None and bundle.config.root.readonly
+        config = replace(bundle.config, root=Root(bundle.rootfs, readonly), process=_process(bundle))
         creation = container.Creation(
             id=identity,
-            config=replace(bundle.config, root=Root(bundle.rootfs, readonly), process=_process(bundle)),
+            config=replace(config, linux=replace(config.linux, cgroups_path=self._cgroup)),
             root_target=bundle.rootfs if _is_looked_for(bundle) else f"{directory}/{ROOT_TARGET}",
             stdio=None if bundle.process.terminal else (0, 1, 2),
             fifo=fifo,
@@ -115,7 +117,7 @@ class _Creation:
             hierarchies = self._invocation.hierarchies
             if bundle.config.hooks is not None:
                 import orlop.runtime.oci.hooks  # noqa: F401 - while imports may be made
-            load_for(bundle.config, bundle.process, cgroup_version=hierarchies.version)
+            load_for(creation.config, bundle.process, cgroup_version=hierarchies.version)
             Blocker().install()
             running = container.create(creation, hierarchies)
         except OrlopError as error:
@@ -144,7 +146,7 @@ class _Creation:
             bundle=bundle.directory,
             rootfs=bundle.rootfs,
             created=_now(),
-            cgroup=normalise_path(bundle.config.linux.cgroups_path, container_id=self._identity),
+            cgroup=self._cgroup,
             owner=os.geteuid(),
             version=SPEC_VERSION,
             annotations=bundle.config.annotations,
@@ -158,6 +160,15 @@ class _Creation:
         store.save(self.state)
         if self._pid_file:
             write_atomic(self._pid_file, str(running.pid).encode(), 0o644)
+
+
+def _cgroup(invocation: Invocation, bundle: Bundle) -> str:
+    """Return where the container's cgroup will be, by the driver that was asked for."""
+    systemd = invocation.settings.switch("systemd-cgroup")
+    if systemd:
+        require_systemd(invocation.hierarchies)
+    path = bundle.config.linux.cgroups_path
+    return normalise_path(path, container_id=invocation.arguments[0], systemd=systemd)
 
 
 def _is_looked_for(bundle: Bundle) -> bool:

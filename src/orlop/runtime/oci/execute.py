@@ -11,7 +11,7 @@ from orlop.primitives.atomic import write_atomic
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup
 from orlop.runtime import exec as execution
-from orlop.runtime.cgroups import normalise_path
+from orlop.runtime.cgroups import normalise_path, open_cgroup
 from orlop.runtime.importing import Blocker
 from orlop.runtime.loading import load_for
 from orlop.runtime.oci.bundle import check_console, preserved_fds
@@ -53,7 +53,7 @@ def execute(invocation: Invocation) -> int:
         pidfd = stack.enter_context(_open_init(state))
         plan = execution.Execution(
             container_id=identity,
-            config=replace(config, linux=replace(config.linux, cgroups_path=_cgroup(options, state))),
+            config=replace(config, linux=replace(config.linux, cgroups_path=_cgroup(invocation, state))),
             process=process,
             pidfd=pidfd.fileno(),
             stdio=None if process.terminal else (0, 1, 2),
@@ -100,19 +100,20 @@ def _open_init(state: State) -> OwnedFd:
     return pidfd
 
 
-def _cgroup(options: Parsed, state: State) -> str:
+def _cgroup(invocation: Invocation, state: State) -> str:
     """Return the cgroup to join: the container's own, or one below it that must exist.
 
     Raises:
         InvalidParameterError: it is not below.
         UnsupportedError: another one for each controller.
     """
-    below = options.texts("cgroup")
+    below = invocation.options.texts("cgroup")
     if not below:
         return state.cgroup
     if len(below) > 1 or ":" in below[0]:
         raise UnsupportedError(f"a sub-cgroup for single controllers is not supported: {', '.join(below)}")
-    return normalise_path(f"{state.cgroup}/{below[0]}", container_id=state.id)
+    own = open_cgroup(invocation.hierarchies, state.cgroup).path
+    return normalise_path(f"{own}/{below[0]}", container_id=state.id)
 
 
 def _process(options: Parsed, command: list[str], initial: Process) -> Process:

@@ -51,7 +51,7 @@ class State:
         bundle: absolute path.
         rootfs: absolute path.
         created: RFC 3339, UTC.
-        cgroup: path below the hierarchies' roots.
+        cgroup: path below the hierarchies' roots, or ``slice:prefix:name``.
         owner: uid of who created it.
         version: of the specification that the state complies with.
         annotations: of its configuration.

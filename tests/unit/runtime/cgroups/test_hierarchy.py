@@ -69,8 +69,14 @@ def test_paths_that_lead_elsewhere(given):
 
 
 def test_systemd_path():
+    scope = "system.slice:docker:abc"
     with pytest.raises(UnsupportedError, match="systemd cgroup driver"):
-        normalise_path("system.slice:docker:abc", container_id="abc")
+        normalise_path(scope, container_id="abc", systemd=False)
+    assert normalise_path(scope, container_id="abc", systemd=True) == scope
+    assert normalise_path(scope, container_id="abc") == scope
+    assert normalise_path("", container_id="abc", systemd=True) == "system.slice:orlop:abc"
+    with pytest.raises(InvalidParameterError, match='expected cgroupsPath to be of format "slice:prefix:name"'):
+        normalise_path("/docker/abc", container_id="abc", systemd=True)
 
 
 @pytest.mark.parametrize("identity", ["", "..", "a/b", "-x", "a\n"])

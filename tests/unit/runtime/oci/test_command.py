@@ -60,7 +60,6 @@ def test_version_and_help(capsys):
         (["--rootless", "perhaps", "list"], 1, "invalid value for --rootless: perhaps"),
         (["--log-format", "yaml", "list"], 1, "invalid log-format: yaml"),
         (["spec", "-b", "/nonexistent"], 1, "chdir /nonexistent: no such file or directory"),
-        (["--systemd-cgroup", "list"], 1, "systemd cgroup driver"),
         (
             ["create", "-b", "/nonexistent", "x"],
             1,
