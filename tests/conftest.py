@@ -61,10 +61,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs root")
 
 
-def make_engine(*options: str, within: tuple[str, ...] = ()) -> Engine:
-    """Start an engine with a network namespace, directories and cgroup parent of its own; ``within``: see Engine."""
+def make_engine(*options: str, within: tuple[str, ...] = (), parent: str = "") -> Engine:
+    """Start an engine with a network namespace, directories and cgroup parent of its own; for the rest see Engine."""
     name = f"orlop-t-{secrets.token_hex(4)}"
-    engine = Engine(Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/tmp")), name, options, within=within)
+    engine = Engine(Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/tmp")), name, options, within=within, parent=parent)
     try:
         return engine.start()
     except BaseException:

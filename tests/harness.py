@@ -21,6 +21,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
+# how much longer everything may take: in the virtual machine of tests/vm each instruction is emulated
+PATIENCE = 10 if os.environ.get("ORLOP_VM") == "inside" else 1
 DOCKER = shutil.which("docker") or str(ROOT / ".make/bin/docker")
 
 REGISTRY = shutil.which("docker-registry") or str(ROOT / ".make/bin/docker-registry")
@@ -59,7 +61,7 @@ def busybox_tar(path: Path) -> Path:
 
 def wait_for(condition: Any, *, seconds: float = 10, what: str = "condition") -> Any:
     """Poll until ``condition()`` is true and return its value."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while True:
         value = condition()
         if value:
@@ -78,6 +80,7 @@ class Engine:
     options: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     netns_holder: subprocess.Popen[bytes] | None = None
+    parent: str = ""  # of its cgroups; "" is one of its name
     within: tuple[str, ...] = ()  # a command that runs the engine as its last arguments say
 
     @property
@@ -98,7 +101,7 @@ class Engine:
 
     @property
     def cgroup_parent(self) -> str:
-        return f"/{self.name}"
+        return self.parent or f"/{self.name}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -124,7 +127,7 @@ class Engine:
         """Run a command in the engine's network namespace."""
         assert self.netns_holder is not None
         full = ["nsenter", f"--net=/proc/{self.netns_holder.pid}/ns/net", "--", *map(str, command)]
-        options.setdefault("timeout", 60)
+        options.setdefault("timeout", 60 * PATIENCE)
         done = subprocess.run(full, capture_output=True, text=True, check=False, **options)
         if check and done.returncode:
             raise AssertionError(f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}")
@@ -174,7 +177,7 @@ class Engine:
 
         connection = http.client.HTTPConnection("localhost", timeout=timeout)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(timeout)
+        sock.settimeout(timeout * PATIENCE)
         try:
             sock.connect(str(self.socket))
         except OSError:
@@ -204,7 +207,7 @@ class Engine:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(20)
+                self.process.wait(20 * PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -214,7 +217,7 @@ class Engine:
     def client(
         self, program: str | Path, *arguments: str | Path, check: bool = True, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        options.setdefault("timeout", 60)
+        options.setdefault("timeout", 60 * PATIENCE)
         options.setdefault("text", True)
         if "input" not in options:
             options.setdefault("stdin", subprocess.DEVNULL)

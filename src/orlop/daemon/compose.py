@@ -47,7 +47,7 @@ from orlop.image.store import ImageStore
 from orlop.image.unpacking import LayerUnpacker
 from orlop.network.options import DEFAULT_POOLS, AddressPool, NetworkOptions
 from orlop.network.service import NetworkService
-from orlop.runtime.cgroups import detect
+from orlop.runtime.cgroups import detect, require_systemd
 from orlop.runtime.cgroups.features import probe_features
 from orlop.spec.docker.containers import LogConfig
 from orlop.storage import SCHEMA as LAYER_SCHEMA
@@ -86,6 +86,8 @@ def check(options: Options) -> None:
     """
     _network_options(options).validate()
     read_remapping(options.userns_remap)
+    if options.systemd_cgroup:
+        require_systemd(detect())
     check_log_config(LogConfig(type=options.log_driver, config=options.log_opts))
 
 
@@ -178,6 +180,7 @@ class Engine:
             driver=self._driver.name,
             driver_status=self._driver.status(),
             cgroup_version=hierarchies.version,
+            cgroup_driver="systemd" if self._options.systemd_cgroup else "cgroupfs",
             limits=probe_features(hierarchies),
             security_options=(
                 "name=seccomp,profile=builtin",
@@ -289,6 +292,7 @@ def _container_settings(options: Options) -> Settings:
         data_root=options.data_root,
         exec_root=options.exec_root,
         cgroup_parent=options.cgroup_parent,
+        systemd_cgroup=options.systemd_cgroup,
         default_ulimits={"nofile": default_nofile(), **options.default_ulimits},
         log_driver=options.log_driver,
         log_options=options.log_opts,

@@ -22,6 +22,7 @@ from orlop.daemon.settings import (
     parse_ulimit,
 )
 from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.runtime.cgroups.systemd.scope import SLICE_EXPECTED, is_slice
 from orlop.storage.choice import check_driver
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Options:
     dns: tuple[str, ...]
     dns_opts: tuple[str, ...]
     dns_search: tuple[str, ...]
+    exec_opts: tuple[str, ...]
     cgroup_parent: str
     storage_driver: str
     storage_opts: tuple[str, ...]
@@ -78,6 +80,11 @@ class Options:
     max_download_attempts: int
     log_driver: str
     log_opts: dict[str, str]
+
+    @property
+    def systemd_cgroup(self) -> bool:
+        """Whether containers' cgroups are systemd's scopes; the last of two options counts."""
+        return self.exec_opts[-1:] == ("native.cgroupdriver=systemd",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +299,8 @@ def _check_choices(options: Options) -> None:
     for name in ("data_root", "exec_root", "pidfile"):
         if not getattr(options, name).startswith("/"):
             raise InvalidParameterError(f"{name.replace('_', '-')} must be an absolute path: {getattr(options, name)}")
+    if options.systemd_cgroup and options.cgroup_parent and not is_slice(options.cgroup_parent):
+        raise InvalidParameterError(SLICE_EXPECTED)
     check_driver(options.storage_driver, options.storage_opts)
     if options.log_driver not in ("json-file", "none"):
         raise UnsupportedError(f"logger: no log driver named '{options.log_driver}' is registered")

@@ -75,6 +75,14 @@ def _check_ulimit(text: str) -> None:
     parse_ulimit(text)
 
 
+def _check_exec_option(text: str) -> None:
+    name, _, value = text.partition("=")
+    if name != "native.cgroupdriver":
+        raise InvalidParameterError(f"unknown exec option: {name}")
+    if value not in ("cgroupfs", "systemd"):
+        raise InvalidParameterError(f"native.cgroupdriver option {value} not supported")
+
+
 def _check_pool(text: str) -> None:
     parse_pool(text)
 
@@ -139,6 +147,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("dns", LIST, (), "name server for containers", check=_check_address),
     Setting("dns-opts", LIST, (), "resolver option for containers", flag="dns-opt"),
     Setting("dns-search", LIST, (), "search domain for containers"),
+    Setting(
+        "exec-opts", LIST, (), "native.cgroupdriver=cgroupfs or systemd", flag="exec-opt", check=_check_exec_option
+    ),
     Setting("cgroup-parent", TEXT, "", "cgroup that containers' cgroups are made in"),
     Setting("storage-driver", TEXT, "", "overlay2", short="s"),
     Setting("storage-opts", LIST, (), "option of the storage driver", flag="storage-opt"),
@@ -173,7 +184,7 @@ UNSUPPORTED = frozenset(
     [
         *("add-runtime", "runtimes", "default-runtime", "authorization-plugins", "containerd", "containerd-namespace"),
         *("cdi-spec-dirs", "cpu-rt-period", "cpu-rt-runtime", "default-cgroupns-mode", "default-gateway"),
-        *("default-gateway-v6", "default-ipc-mode", "default-network-opts", "exec-opts", "experimental", "features"),
+        *("default-gateway-v6", "default-ipc-mode", "default-network-opts", "experimental", "features"),
         *(
             "fixed-cidr",
             "fixed-cidr-v6",

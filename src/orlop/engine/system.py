@@ -59,6 +59,7 @@ class Facts:
         driver: storage driver's name.
         driver_status: its own name and value pairs.
         cgroup_version: 1 or 2.
+        cgroup_driver: ``cgroupfs`` or ``systemd``.
         limits: what control groups can limit.
         security_options: as in ``name=seccomp,profile=builtin``.
         debug: debug mode.
@@ -72,6 +73,7 @@ class Facts:
     driver: str
     driver_status: tuple[tuple[str, str], ...]
     cgroup_version: int
+    cgroup_driver: str
     limits: ControlGroups
     security_options: tuple[str, ...]
     debug: bool
@@ -166,7 +168,7 @@ class SystemService:
             "NGoroutines": len(asyncio.all_tasks()),
             "SystemTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
             "LoggingDriver": facts.log_driver,
-            "CgroupDriver": "cgroupfs",
+            "CgroupDriver": facts.cgroup_driver,
             "CgroupVersion": str(facts.cgroup_version),
             "NEventsListener": self._events.listeners,
             "KernelVersion": uname.release,

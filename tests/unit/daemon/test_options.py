@@ -127,6 +127,8 @@ def test_missing_file_is_an_error_only_when_named():
         (["--iptables=maybe"], "invalid boolean value"),
         (["--default-ulimit", "nofile=2:1"], "ulimit soft limit must be less than or equal to hard limit: 2 > 1"),
         (["--data", "/x"], "unknown flag: --data"),
+        (["--exec-opt", "native.cgroupdriver=none"], "native.cgroupdriver option none not supported"),
+        (["--exec-opt", "native.umask=normal"], "unknown exec option: native.umask"),
     ],
 )
 def test_bad_flags(arguments, message):
@@ -173,3 +175,11 @@ def test_validate(tmp_path, capsys):
 )
 def test_sizes(text, size):
     assert parse_size(text) == size
+
+
+def test_cgroup_driver(tmp_path):
+    assert not load_file(tmp_path, {}).systemd_cgroup
+    assert load_file(tmp_path, {"exec-opts": ["native.cgroupdriver=systemd"]}).systemd_cgroup
+    systemd = {"exec-opts": ["native.cgroupdriver=systemd"], "cgroup-parent": "/x"}
+    with pytest.raises(OrlopError, match=r'a valid slice named as "xxx\.slice"'):
+        load_file(tmp_path, systemd)

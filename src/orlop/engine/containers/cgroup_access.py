@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import OrlopError
 from orlop.runtime.cgroups import detect, normalise_path, open_cgroup
+from orlop.runtime.cgroups.systemd.scope import DEFAULT_PREFIX
 
 if TYPE_CHECKING:
     from orlop.engine.containers.container import Container
@@ -26,7 +27,7 @@ class CgroupAccess:
 
     def open(self, container: Container) -> CgroupSet:
         """Open a container's cgroups; close them after use. Raises OrlopError, OSError: they are gone."""
-        path = self._settings.cgroup_path(container.id, container.definition.host.cgroup_parent)
+        path = cgroups_path(self._settings, container)
         return open_cgroup(self._hierarchies, normalise_path(path, container_id=container.id))
 
     def reap(self, container: Container) -> None:
@@ -40,3 +41,25 @@ class CgroupAccess:
                 _LOG.warning("cgroups of %s stay: %s", container.id, error)
             finally:
                 cgroups.close()
+
+
+def cgroups_path(settings: Settings, container: Container) -> str:
+    """Return ``cgroupsPath`` of a container: of one that runs what it was started with, whatever the settings say."""
+    if container.alive:
+        with contextlib.suppress(OSError), open(f"/proc/{container.state.pid}/cgroup", encoding="ascii") as file:
+            found = path_in(file.read(4096), container.id)
+            if found:
+                return found
+    return settings.cgroup_path(container.id, container.definition.host.cgroup_parent)
+
+
+def path_in(text: str, container_id: str) -> str:
+    """Find the container's own cgroup in ``/proc/<pid>/cgroup`` of its init, which may have moved further down."""
+    scope = f"{DEFAULT_PREFIX}-{container_id}.scope"
+    for line in text.splitlines():
+        parts = line.split(":", 2)[-1].split("/")
+        if container_id in parts:
+            return "/".join(parts[: parts.index(container_id) + 1])
+        if scope in parts:
+            return f"{parts[parts.index(scope) - 1] or '-.slice'}:{DEFAULT_PREFIX}:{container_id}"
+    return ""

@@ -23,6 +23,8 @@ from orlop.engine.containers.refusals import refuse_unsupported, require_host_mo
 from orlop.engine.containers.remapping import refuse_with_remapping
 from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
 from orlop.kernel.rlimit import NUMBERS as RLIMITS
+from orlop.runtime.cgroups import normalise_path
+from orlop.runtime.cgroups.systemd.scope import SLICE_EXPECTED, is_slice
 from orlop.runtime.security.sysctl import check_sysctls
 from orlop.runtime.users import validate_user
 from orlop.spec.docker.containers import HealthConfig, LogConfig, RestartPolicy
@@ -129,7 +131,11 @@ class Creator:
             arguments=arguments,
         )
         # Whatever the configuration would refuse at the start is refused now.
-        oci_config(definition, Surroundings(cgroups_path="/" + container_id))
+        path = self._settings.cgroup_path(container_id, host.cgroup_parent)
+        if self._settings.systemd_cgroup and host.cgroup_parent and not is_slice(host.cgroup_parent):
+            raise InvalidParameterError(SLICE_EXPECTED)
+        normalise_path(path, container_id=container_id, systemd=self._settings.systemd_cgroup)
+        oci_config(definition, Surroundings(cgroups_path=path))
         definition = msgspec.structs.replace(definition, mounts=resolve_mounts(config, host, volumes=self._volumes))
         container = self._make(definition, image.chain)
         self._events.publish("container", "create", container_id, container.attributes())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec.structs import replace as replace_struct
 
 from orlop.engine.containers.announcing import announce_use
+from orlop.engine.containers.cgroup_access import cgroups_path
 from orlop.engine.containers.connecting import attach_request
 from orlop.engine.containers.files import existing_files, write_files
 from orlop.engine.containers.links import link_environment, link_hosts, require_linked_run
@@ -182,7 +183,6 @@ class Launcher:
             stdin_once=definition.config.stdin_once,
             init=self._settings.init if definition.host.init is None else definition.host.init,
             has_netns=sandbox.netns is not None,
-            systemd_cgroup=self._settings.systemd_cgroup,
             console_size=_console_size(container),
             attach=tuple(client.target for client in container.pending),
         )
@@ -242,7 +242,7 @@ class Launcher:
         host = container.definition.host
         devices, rules = host_devices(host)
         return Surroundings(
-            cgroups_path=self._settings.cgroup_path(container.id, host.cgroup_parent),
+            cgroups_path=cgroups_path(self._settings, container),
             shared=shared,
             files=files,
             devices=devices,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orlop.runtime.cgroups.systemd.scope import DEFAULT_PREFIX, DEFAULT_SLICE
+
 if TYPE_CHECKING:
     from orlop.engine.containers.remapping import Remapping
 
@@ -56,6 +58,8 @@ class Settings:
         return f"{self.exec_root}/shims/{shim_id}"
 
     def cgroup_path(self, container_id: str, parent: str) -> str:
-        """``cgroupsPath`` of a container."""
+        """``cgroupsPath`` of a container; Docker's ``system.slice`` is the systemd driver's default."""
+        if self.systemd_cgroup:
+            return f"{parent or self.cgroup_parent or DEFAULT_SLICE}:{DEFAULT_PREFIX}:{container_id}"
         directory = (parent or self.cgroup_parent or "/orlop").rstrip("/")
         return f"{directory if directory.startswith('/') else '/' + directory}/{container_id}"
