@@ -77,7 +77,8 @@ class Machine:
         if os.path.exists(docker):
             shutil.copy(docker, self.exchange / "bin/docker")
         (self.exchange / "directory").write_text(str(ROOT))
-        (self.exchange / "job").write_text(f"{shlex.join(command)}\n")
+        # run from the share, a program would be read page by page each time
+        (self.exchange / "job").write_text(f"cp /ctl/bin/* /usr/local/bin/\nset -e\n{shlex.join(command)}\n")
         self._log = (self.exchange / "console").open("wb")
         self._process = subprocess.Popen(
             self._qemu(memory), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log

@@ -57,9 +57,14 @@ def plan(config: Config, cgroup_directories: Mapping[str, str], *, user_namespac
         InvalidParameterError: a mount destination that is not allowed.
         UnsupportedError: an option that would have to be ignored.
     """
-    operations: list[Operation] = [
-        _mount(mount, cgroup_directories, user_namespace=user_namespace) for mount in config.mounts
-    ]
+    operations: list[Operation] = []
+    for mount in config.mounts:
+        operation = _mount(mount, cgroup_directories, user_namespace=user_namespace)
+        if isinstance(operation, MountCgroups) and user_namespace and config.linux.namespace("cgroup") is None:
+            # CVE-2023-25809: the host's cgroups are for nobody inside to write, whatever the bundle says
+            options = replace(operation.options, attr_set=operation.options.attr_set | k.MOUNT_ATTR_RDONLY)
+            operation = replace(operation, options=options)
+        operations.append(operation)
     if any(mount.destination.rstrip("/") == "/dev" and mount.type != "bind" for mount in config.mounts):
         operations += _devices(config, user_namespace=user_namespace)
     operations += [MakeReadOnly(path) for path in config.linux.readonly_paths]

@@ -50,6 +50,16 @@ def test_device_nodes_come_with_dev_and_are_bound_in_a_user_namespace():
     assert described([]) == []
 
 
+def test_cgroups_of_the_host_are_read_only_in_a_user_namespace():
+    """CVE-2023-25809: without a cgroup namespace a rootless container had its host's files writable."""
+    mount = [{"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["nosuid", "rw"]}]
+    own = {"namespaces": [{"type": "mount"}, {"type": "cgroup"}]}
+    read_only = k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_RDONLY
+    assert described(mount, user_namespace=True) == [f"cgroups /sys/fs/cgroup  attr={read_only:#x}"]
+    for settings in ({"user_namespace": False}, {"user_namespace": True, **own}):
+        assert described(mount, **settings) == [f"cgroups /sys/fs/cgroup  attr={k.MOUNT_ATTR_NOSUID:#x}"]
+
+
 @pytest.mark.parametrize("destination", ["/", "/.", "/a/.."])
 def test_nothing_is_mounted_on_the_root(destination):
     with pytest.raises(InvalidParameterError):
