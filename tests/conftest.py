@@ -34,6 +34,7 @@ PROBES = {
     "cgroup1": lambda: Path("/sys/fs/cgroup/memory/tasks").exists(),
     "cgroup2": lambda: "memory" in _read("/sys/fs/cgroup/cgroup.controllers"),
     "iptables": lambda: _runs("unshare", "-n", "iptables", "-w", "-L"),
+    "nftables": lambda: _runs("unshare", "-n", "nft", "list", "ruleset"),
     "docker-client": lambda: _runs(DOCKER, "--version"),
     "docker-registry": lambda: os.access(REGISTRY, os.X_OK),
     "busybox": lambda: shutil.which("busybox") is not None,

@@ -27,6 +27,7 @@ from orlop.runtime.network_namespace import open_sockets, write_settings
 CLONE_NEWNET = 0x40000000
 PYTHON = os.path.realpath(sys.executable)
 OUTSIDE, HOST = "10.99.0.2", "10.99.0.1"
+OUTSIDE6, HOST6 = "fd99::2", "fd99::1"
 
 
 def _unshare() -> None:
@@ -124,14 +125,16 @@ class Lab:
         self.services.append(service)
         return service
 
-    def serve(self, netns: OwnedFd | None, port: int, answer: str, *, udp: bool = False) -> subprocess.Popen[bytes]:
+    def serve(
+        self, netns: OwnedFd | None, port: int, answer: str, *, udp: bool = False, six: bool = False
+    ) -> subprocess.Popen[bytes]:
         """Serve ``answer`` and the client's address on a port of a namespace, for any number of clients."""
         code = (
             "import socket,sys\n"
             "port,answer,udp=int(sys.argv[1]),sys.argv[2],sys.argv[3]=='udp'\n"
-            "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)\n"
+            "s=socket.socket(socket.AF_INET6 if sys.argv[4]=='6' else socket.AF_INET,socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)\n"
             "s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1)\n"
-            "s.bind(('0.0.0.0',port))\n"
+            "s.bind(('::' if sys.argv[4]=='6' else '0.0.0.0',port))\n"
             "udp or s.listen(16)\n"
             "print('ready',flush=True)\n"
             "while True:\n"
@@ -142,7 +145,7 @@ class Lab:
         )
         where = [] if netns is None else ["nsenter", f"--net=/proc/{os.getpid()}/fd/{netns.fileno()}", "--"]
         process = subprocess.Popen(
-            [*where, PYTHON, "-I", "-S", "-c", code, str(port), answer, "udp" if udp else "tcp"],
+            [*where, PYTHON, "-I", "-S", "-c", code, str(port), answer, "udp" if udp else "tcp", "6" if six else "4"],
             stdout=subprocess.PIPE,
         )
         self.processes.append(process)
@@ -167,7 +170,8 @@ class Lab:
         code = (
             "import socket,sys\n"
             "where,udp=(sys.argv[1],int(sys.argv[2])),sys.argv[3]=='udp'\n"
-            "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)\n"
+            "family=socket.AF_INET6 if ':' in where[0] else socket.AF_INET\n"
+            "s=socket.socket(family,socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)\n"
             "s.settimeout(0.5)\n"
             "try:\n"
             "  s.connect(where); udp and s.send(b'?'); print(s.recv(100).decode())\n"
@@ -200,9 +204,11 @@ def _laboratory() -> Iterator[Lab]:
             rtnetlink.set_link(1, up=True),
             rtnetlink.set_link(0, name="uplink", up=True),
         )
-        host.execute(rtnetlink.add_address(host.link("uplink").index, ipaddress.ip_interface(f"{HOST}/24")))
+        for text in (f"{HOST}/24", f"{HOST6}/64"):
+            host.execute(rtnetlink.add_address(host.link("uplink").index, ipaddress.ip_interface(text)))
         far.execute(rtnetlink.set_link(1, up=True), rtnetlink.set_link(0, name="far", up=True))
-        far.execute(rtnetlink.add_address(far.link("far").index, ipaddress.ip_interface(f"{OUTSIDE}/24")))
+        for text in (f"{OUTSIDE}/24", f"{OUTSIDE6}/64"):
+            far.execute(rtnetlink.add_address(far.link("far").index, ipaddress.ip_interface(text)))
     with open("/proc/sys/net/ipv4/ip_forward", "w") as file:
         file.write("0")  # a new namespace has what the machine's first one has
     lab = Lab(outside, host)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from conftest import make_engine
 from harness import HostState, wait_for
 
 pytestmark = [
@@ -205,3 +206,52 @@ def test_names_are_there_again_after_the_engine(own_engine):
     assert after == before
     engine.docker("network", "disconnect", "net", "client")
     assert lookup(engine, "web", "client") == []
+
+
+@pytest.mark.requires("nftables")
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_ipv6_and_the_firewall_backend(backend):
+    engine = make_engine("--firewall-backend", backend)
+    try:
+        engine.import_busybox()
+        shown = json.loads(engine.http("GET", "/v1.50/info")[1])["FirewallBackend"]
+        assert shown["Driver"] == backend
+        engine.docker("network", "create", "--ipv6", "both")
+        engine.docker("network", "create", "--ipv6", "--ipv4=false", "--subnet", "fd00:6::/64", "six")
+        engine.docker("run", "-d", "--name", "web", "--network", "both", "-p", "8086:80", "busybox", "sh", "-c",
+                      "mkdir /www; echo hi >/www/index.html; exec httpd -f -h /www -p [::]:80")  # fmt: skip
+        sleeper(engine, "client", "--network", "six", "--ip6", "fd00:6::77")
+        engine.docker("network", "connect", "both", "client")
+        settings = engine.inspect("web")["NetworkSettings"]["Networks"]["both"]
+        address = settings["GlobalIPv6Address"]
+        assert address.startswith("fd")
+        assert lookup(engine, "client", "web") == sorted([settings["IPAddress"], address])
+        ask = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {address} 80"  # busybox's wget cannot
+        wait_for(lambda: within(engine, "client", "sh", "-c", ask, check=False).endswith("hi\n"))
+        assert "inet6 fd00:6::77/64" in within(engine, "client", "ip", "addr", "show", "eth0")
+        default = within(engine, "client", "ip", "-6", "route", "show", "default")
+        assert settings["IPv6Gateway"] in default
+        engine.in_network("ip", "link", "add", "far0", "type", "bridge")
+        engine.in_network("ip", "addr", "add", "fd55::1/64", "dev", "far0", "nodad")
+        engine.in_network("ip", "link", "set", "far0", "up")
+        ports = engine.docker("port", "web").stdout.splitlines()
+        assert sorted(ports) == ["80/tcp -> 0.0.0.0:8086", "80/tcp -> [::]:8086"]
+        for where in ("[fd55::1]", "127.0.0.1"):
+            assert engine.in_network("curl", "-s", "-m", "2", f"http://{where}:8086/", check=False).stdout == "hi\n", (
+                where
+            )
+        flush = ("nft", "flush", "ruleset")
+        engine.in_network(*flush)
+        wait_for(
+            lambda: engine.in_network("curl", "-s", "-m", "1", "http://[fd55::1]:8086/", check=False).stdout == "hi\n",
+            seconds=5,
+        )
+        engine.kill()
+        engine.start()
+        assert engine.in_network("curl", "-s", "-m", "2", "http://[fd55::1]:8086/", check=False).stdout == "hi\n"
+        assert "disable_ipv6" not in engine.log_text()
+        # without IPv6 there is none
+        sleeper(engine, "plain")
+        assert "inet6" not in within(engine, "plain", "ip", "addr", "show", "eth0")
+    finally:
+        engine.destroy()

@@ -159,6 +159,7 @@ class Engine:
             image_count=self.images.count,
             events=self.events,
             address_pools=options.default_address_pools,
+            firewall=lambda: self.network.firewall_name,
         )
         self._app = Application(self._routes())
 

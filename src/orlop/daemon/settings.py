@@ -134,7 +134,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("ip-forward", BOOLEAN, True, "switch on net.ipv4.ip_forward"),
     Setting("ip-masq", BOOLEAN, True, "masquerade what leaves the bridge"),
     Setting("iptables", BOOLEAN, True, "add firewall rules"),
-    Setting("firewall-backend", TEXT, "", "iptables"),
+    Setting("firewall-backend", TEXT, "", "iptables or nftables"),
     Setting("allow-direct-routing", BOOLEAN, False, "allow packets routed directly to a container's published port"),
     Setting(
         "default-address-pools",

@@ -92,12 +92,14 @@ class SystemService:
         image_count: Callable[[], int],
         events: Events,
         address_pools: Sequence[tuple[str, int]] = (),
+        firewall: Callable[[], str] = lambda: "",
     ) -> None:
         self.facts = facts
         self._containers = containers
         self._image_count = image_count
         self._events = events
         self._pools = address_pools
+        self._firewall = firewall
 
     def version(self, *, api_version: str, minimum: str) -> dict[str, object]:
         """Return the document of ``/version``."""
@@ -130,6 +132,11 @@ class SystemService:
             "KernelVersion": kernel,
             "BuildTime": built,
         }
+
+    def firewall_backend(self) -> dict[str, object] | None:
+        """Return what keeps the firewall's rules, as ``/info`` shows it since API 1.49; None for nothing."""
+        name = self._firewall()
+        return {"Driver": name, "Info": []} if name else None
 
     def info(self) -> dict[str, object]:
         """Return the document of ``/info``."""

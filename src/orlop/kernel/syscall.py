@@ -118,6 +118,11 @@ def call(name: str, *args: object, shown: Sequence[object] | None = None) -> int
     return result
 
 
+def load_library(name: str) -> ctypes.CDLL:
+    """Load another library that only some machines have. Raises OSError."""
+    return ctypes.CDLL(name, use_errno=True)
+
+
 def prototype(name: str, *argtypes: type) -> _NamedFuncPointer:
     """Return libc's function ``name`` with its argument types set; it returns an int and sets errno."""
     function = libc[name]

@@ -78,6 +78,7 @@ class BridgeDriver:
             around.records.put_endpoint(container_id, endpoint)
             undo.callback(around.records.delete_endpoint, endpoint.id)
             if endpoint.address6:
+                self._set_hardware_address(spot, pair, endpoint)  # before a link-local address is made of it
                 conf = f"ipv6/conf/{spot.interface}"
                 settings = {f"{conf}/accept_ra": "0", f"{conf}/disable_ipv6": "0"}
                 await around.namespaces.open_inside(spot.namespace.fileno(), settings=settings)
@@ -169,10 +170,13 @@ class BridgeDriver:
 
     # --- parts ---
 
+    @staticmethod
+    def _set_hardware_address(spot: Spot, pair: LinkPair, endpoint: Endpoint) -> None:
+        spot.inside.execute(rtnetlink.set_link(pair.index, address=_packed_mac(endpoint)))
+
     def _plug(self, spot: Spot, pair: LinkPair, endpoint: Endpoint) -> None:
         mtu = self._mtu if self._mtu != self._around.mtu else 0  # the pool's links have the engine's
-        address = bytes.fromhex(endpoint.mac.replace(":", ""))
-        inside = [rtnetlink.set_link(pair.index, address=address, mtu=mtu)]
+        inside = [rtnetlink.set_link(pair.index, address=_packed_mac(endpoint), mtu=mtu)]
         inside += [rtnetlink.add_address(pair.index, interface) for interface in ipam.interfaces(endpoint)]
         spot.inside.execute(*inside)
         outside = rtnetlink.set_link(pair.host_index, master=self.device.index, mtu=mtu)
@@ -214,3 +218,7 @@ class BridgeDriver:
             )
             for port in endpoint.ports
         )
+
+
+def _packed_mac(endpoint: Endpoint) -> bytes:
+    return bytes.fromhex(endpoint.mac.replace(":", ""))

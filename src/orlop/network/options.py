@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.errors import InvalidParameterError
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class NetworkOptions:
         ip_masq: containers reach the outside under the host's address.
         icc: containers of the default bridge reach each other.
         default_ip: address that ports are published on unless one is given.
-        firewall_backend: "" or "iptables".
+        firewall_backend: "iptables", "nftables", or "" for what the machine has.
         default_address_pools: where subnets come from.
         pool_size: network namespaces kept ready.
         allow_direct_routing: let neighbours that route to a container's own address reach its published ports.
@@ -62,9 +62,7 @@ class NetworkOptions:
 
     def validate(self) -> None:
         """Raise InvalidParameterError or UnsupportedError for what cannot be."""
-        if self.firewall_backend not in ("", "iptables"):
-            if self.firewall_backend == "nftables":
-                raise UnsupportedError("firewall backend is not supported yet: nftables")
+        if self.firewall_backend not in ("", "iptables", "nftables"):
             raise InvalidParameterError(f"invalid firewall-backend: {self.firewall_backend!r}")
         check_interface_name(self.bridge)
         if self.bip:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orlop.spec.ports import PortRequest
 
 DOCKER_RANGE = (32768, 60999)
+_LOOPBACK6 = ipaddress.IPv6Address("::1")
 _ANY, _ANY6 = "0.0.0.0", "::"
 _KINDS = {
     "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
@@ -110,6 +111,9 @@ class PortAllocator:
         if not request.host_ip:
             wide = address6 and (self._default_ip == _ANY or not address)
             return (*((self._default_ip,) if address else ()), *((_ANY6,) if wide else ()))
+        if ipaddress.ip_address(request.host_ip) == _LOOPBACK6:
+            # the kernel has no route_localnet for IPv6: answers to ::1 never leave a container
+            raise UnsupportedError("cannot publish on ::1: publish on 127.0.0.1 instead")
         if ipaddress.ip_address(request.host_ip).version == 4 and not address:
             raise UnsupportedError(f"cannot publish on {request.host_ip}: the container has no IPv4 address")
         if ipaddress.ip_address(request.host_ip).version == 6 and not address6:

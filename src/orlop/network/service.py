@@ -24,7 +24,8 @@ from orlop.network.bridge import BridgeDriver
 from orlop.network.bridge_device import Surroundings
 from orlop.network.catalogue import Catalogue
 from orlop.network.container import ContainerDriver
-from orlop.network.firewall.iptables import IptablesFirewall, is_nf_tables
+from orlop.network.firewall.choice import choose_firewall
+from orlop.network.firewall.iptables import is_nf_tables
 from orlop.network.firewall.watch import RulesWatch
 from orlop.network.host import HostDriver
 from orlop.network.none import NoneDriver
@@ -100,10 +101,7 @@ class NetworkService:
         host = Rtnetlink.open()
         try:
             self._catalogue.load(host, keep=keep)
-            firewall = None
-            if self._options.iptables:
-                router = self._options.ip_forward and sysctl.forwarding_is_off()
-                firewall = IptablesFirewall(prefix=self._catalogue.prefix, policy_drop=router)
+            firewall = choose_firewall(self._options, prefix=self._catalogue.prefix)
             self._around = Surroundings(
                 host=host,
                 records=self._records,
@@ -128,20 +126,19 @@ class NetworkService:
         rules = self._claim(endpoints, running)
         kept = self._attachments.load(running)
         if around.firewall is not None:
-            try:
-                await around.firewall.start([bridge.rules for bridge in bridges], rules)
-            except UnavailableError as error:
-                advice = "install iptables, or switch rules off with --iptables=false"
-                raise UnavailableError(f"{error}; {advice}") from error
+            await around.firewall.start([bridge.rules for bridge in bridges], rules)
         if self._options.ip_forward:
             sysctl.enable_forwarding()
+            if any(network.subnet6 for network in self._catalogue):
+                sysctl.enable_forwarding6()
         await self._reconcile(endpoints, running, kept=kept)
         for bridge in bridges:
             bridge.device.route_loopback()
             bridge.remove_strays()
         around.pool.refill_soon()
         if around.firewall is not None:
-            self._watch = RulesWatch(around.firewall.restore, reported=await is_nf_tables())
+            reported = around.firewall.name == "nftables" or await is_nf_tables()
+            self._watch = RulesWatch(around.firewall.restore, reported=reported)
             self._watch.start()
 
     def _make_bridges(self) -> list[BridgeDriver]:
@@ -186,6 +183,11 @@ class NetworkService:
         while self._releases:
             await asyncio.gather(*self._releases.values(), return_exceptions=True)
             await asyncio.sleep(0)
+
+    @property
+    def firewall_name(self) -> str:
+        """What keeps the rules: "iptables", "nftables", or "" when they are switched off."""
+        return self._around.firewall.name if self._around is not None and self._around.firewall is not None else ""
 
     async def restore_rules(self) -> bool:
         """Put back firewall rules that somebody else removed; returns whether any were missing (threats.md G5)."""

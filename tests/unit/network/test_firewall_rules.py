@@ -7,17 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from orlop.network.firewall import rules
+from orlop.errors import SystemFailureError
+from orlop.network.firewall import rules, ruleset
 from orlop.network.firewall.contract import BridgeRules, PortRule
 from orlop.network.firewall.iptables import IptablesFirewall
+from orlop.network.firewall.nftables import NftablesFirewall
 from orlop.primitives.commands import Completed
 
-GOLDEN = Path(__file__).resolve().parents[2] / "golden/network/iptables-restore.txt"
+GOLDEN_FILES = Path(__file__).resolve().parents[2] / "golden/network"
 BRIDGES = [
     BridgeRules("docker0", "172.17.0.0/16"),
     BridgeRules("br-quiet", "172.18.0.0/16", icc=False),
     BridgeRules("br-inner", "172.19.0.0/16", internal=True),
     BridgeRules("br-route", "10.8.0.0/24", masquerade=False),
+]
+BRIDGES6 = [
+    BridgeRules("docker0", "172.17.0.0/16"),
+    BridgeRules("br-both", "172.18.0.0/16", subnet6="fd00:18::/64"),
+    BridgeRules("br-six", "", icc=False, subnet6="fd00:19::/64"),
+    BridgeRules("br-inner", "172.20.0.0/16", internal=True, subnet6="fd00:20::/64"),
 ]
 PORTS = [
     PortRule("docker0", "tcp", "0.0.0.0", 8080, "172.17.0.2", 80),
@@ -57,12 +65,80 @@ def apply(saved: str, change: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_golden():
-    text = rules.render_changes("", rules.compute(BRIDGES, PORTS), policy_drop=True)
+PORTS6 = [
+    PortRule("br-both", "tcp", "0.0.0.0", 8080, "172.18.0.2", 80),
+    PortRule("br-both", "tcp", "::", 8080, "fd00:18::2", 80),
+    PortRule("br-six", "udp", "fd99::1", 53, "fd00:19::2", 53),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("iptables-restore.txt", rules.render_changes("", rules.compute(BRIDGES, PORTS), policy_drop=True)),
+        (
+            "ip6tables-restore.txt",
+            rules.render_changes("", rules.compute(BRIDGES6, PORTS6, family=rules.IPV6), policy_drop=True),
+        ),
+        ("nftables.txt", ruleset.render(BRIDGES, PORTS, name="orlop", router=True)),
+        ("nftables-ipv6.txt", ruleset.render(BRIDGES6, PORTS6, name="orlop", family=rules.IPV6)),
+        ("nftables-publish.txt", ruleset.render_publish(PORTS6, name="orlop")),
+    ],
+)
+def test_golden(name: str, text: str):
+    golden = GOLDEN_FILES / name
     if "ORLOP_REGENERATE" in os.environ:
-        GOLDEN.parent.mkdir(parents=True, exist_ok=True)
-        GOLDEN.write_text(text)
-    assert text == GOLDEN.read_text()
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+def test_a_listing_is_compared_by_its_parts():
+    one = "table ip orlop {\n\tset s {\n\t\telements = { 1,\n\t\t\t 2 }\n\t}\n}\n"
+    other = "table ip orlop {\n\tset s {\n\t\telements = { 2, 1 }\n\t}\n}\n"
+    assert ruleset.parts(one) == ruleset.parts(other)
+    assert ruleset.parts(one) != ruleset.parts(other.replace("2, 1", "2"))
+
+
+class FakeNft:
+    """Knows one table, and fails where nft would."""
+
+    def __init__(self):
+        self.listing = ""
+        self.refuse = False
+        self.scripts: list[str] = []
+
+    def __call__(self, script: str) -> tuple[int, str, str]:
+        self.scripts.append(script)
+        if script.startswith("list table ip orlop"):
+            return (0, self.listing, "") if self.listing else (1, "", "No such file or directory")
+        if script.startswith("list"):
+            return 1, "", "No such file or directory"
+        if self.refuse or (" element " in script and not self.listing):
+            return 1, "", "Error: refused"
+        if script.startswith("add table"):
+            self.listing = script.partition("delete table")[2].partition("\n")[2]
+        return 0, "", ""
+
+
+async def test_nftables_fails_closed_and_recovers():
+    nft = FakeNft()
+    firewall = NftablesFirewall(run=nft)
+    await firewall.start(BRIDGES, {})
+    assert not await firewall.restore()
+    nft.refuse = True
+    with pytest.raises(SystemFailureError, match="failed to set up firewall rules: Error: refused"):
+        await firewall.publish("a", PORTS)
+    with pytest.raises(SystemFailureError):
+        await firewall.remove_bridge("docker0")
+    nft.refuse = False
+    nft.listing = ""  # somebody flushed everything
+    assert await firewall.restore()
+    assert not await firewall.restore()
+    assert "docker0" in nft.listing
+    assert "172.17.0.2" not in nft.listing
+    nft.listing = ""
+    await firewall.publish("a", PORTS)  # finds the table gone, makes it anew
+    assert "172.17.0.2" in nft.listing
 
 
 def test_applying_twice_changes_nothing():

@@ -116,7 +116,6 @@ def test_subnets():
         NetworkOptions(mtu=10),
         NetworkOptions(default_ip="::"),
         NetworkOptions(firewall_backend="pf"),
-        NetworkOptions(firewall_backend="nftables"),
         NetworkOptions(default_address_pools=(AddressPool("10.0.0.0/8", 7),)),
         NetworkOptions(default_address_pools=(AddressPool("10.0.0.1/8", 16),)),
     ],

@@ -67,7 +67,6 @@ class NetworkCreate(msgspec.Struct, rename="pascal"):
         for refused, what in (
             (self.scope not in ("", "local"), f"network scope {self.scope}"),
             (self.ingress, "ingress networks"),
-            (self.enable_ipv6, "IPv6 networks"),
             (self.config_only or bool((self.config_from or {}).get("Network")), "configuration-only networks"),
             (bool(ipam.options), "IPAM options"),
         ):

@@ -50,6 +50,8 @@ def routes(system: SystemService, *, events: Events, disk: DiskUsage) -> list[Ro
 
     async def info(call: Call) -> web.Response:
         document = system.info()
+        if call.version >= (1, 49):
+            document["FirewallBackend"] = system.firewall_backend()
         if call.version < (1, 39):
             document["SecurityOptions"] = [str(option) for option in system.facts.security_options]
         return json_response(document)

@@ -76,7 +76,10 @@ class Neighbour:
 
 
 def add_address(index: int, interface: IpInterface, *, replace: bool = False) -> Request:
-    """Ask for an address on a link; IPv4 gets the subnet's broadcast address, as Docker's has."""
+    """Ask for an address on a link, at once and for good.
+
+    IPv4 gets the subnet's broadcast address, as Docker's has; IPv6 is not looked for on the link first (no DAD).
+    """
     packed = interface.ip.packed
     body = _ifaddr(index, interface) + attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
     if isinstance(interface, ipaddress.IPv4Interface) and interface.network.prefixlen < 31:
@@ -144,8 +147,8 @@ def _ip(packed: bytes | None) -> IpAddress | None:
 
 
 def _ifaddr(index: int, interface: IpInterface) -> bytes:
-    family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
-    return IFADDR.pack(family, interface.network.prefixlen, 0, RT_SCOPE_UNIVERSE, index)
+    family, flags = (socket.AF_INET, 0) if interface.version == 4 else (socket.AF_INET6, IFA_F_NODAD)
+    return IFADDR.pack(family, interface.network.prefixlen, flags, RT_SCOPE_UNIVERSE, index)
 
 
 def _route(

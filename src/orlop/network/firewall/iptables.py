@@ -37,13 +37,15 @@ class IptablesFirewall:
         *,
         prefix: str = "DOCKER",
         policy_drop: bool = False,
+        policy_drop6: bool = False,
         run: Callable[[Sequence[str], bytes], commands.Completed] = run_command,
     ) -> None:
         self._prefix = prefix
-        self._policy_drop = policy_drop
+        self._policy_drop = {4: policy_drop, 6: policy_drop6}
         self._run = run
         self._bridges: dict[str, BridgeRules] = {}
         self._ports: dict[str, tuple[PortRule, ...]] = {}
+        self._six = False  # whether there are rules of IPv6
         self._turn = asyncio.Lock()
 
     async def start(self, bridges: Sequence[BridgeRules], ports: dict[str, tuple[PortRule, ...]]) -> None:
@@ -93,15 +95,23 @@ class IptablesFirewall:
     async def _publish(self, owner: str, ports: Sequence[PortRule]) -> None:
         rules.check_rule_values(None, ports)
         async with self._turn:
-            text = rules.render_publish(ports, prefix=self._prefix)
-            completed = await self._restore(text)
             self._ports[owner] = tuple(ports)
-            if completed.returncode:
+            if not await self._change(ports, rules.render_publish):
                 try:
                     await self._synchronise()
                 except BaseException:
                     del self._ports[owner]
                     raise
+
+    async def _change(self, ports: Sequence[PortRule], render: Callable[..., str]) -> bool:
+        """Add or remove rules of ports; tells whether the tables were as they ought to be."""
+        well = True
+        for family in self._families():
+            own = [port for port in ports if rules.family_of(port.address) is family]
+            if own:
+                completed = await self._restore(render(own, prefix=self._prefix), family)
+                well = well and completed.returncode == 0
+        return well
 
     async def withdraw(self, owner: str) -> None:
         """Remove the owner's."""
@@ -112,8 +122,7 @@ class IptablesFirewall:
             ports = self._ports.pop(owner, ())
             if not ports:
                 return
-            completed = await self._restore(rules.render_withdraw(ports, prefix=self._prefix))
-            if completed.returncode:
+            if not await self._change(ports, rules.render_withdraw):
                 await self._synchronise()
 
     async def restore(self) -> bool:
@@ -127,29 +136,47 @@ class IptablesFirewall:
     async def remove_all(self) -> None:
         """Take every rule and chain of ours away (a test's clean-up; the engine leaves them for live containers)."""
         async with self._turn:
-            text = rules.render_removal(await self._saved(), self._wanted())
-            if text:
-                (await self._restore(text)).check()
+            for family in self._families():
+                text = rules.render_removal(await self._saved(family), self._wanted(family))
+                if text:
+                    (await self._restore(text, family)).check()
 
-    def _wanted(self) -> rules.RuleSet:
+    def _families(self) -> tuple[rules.Family, ...]:
+        self._six = self._six or any(bridge.subnet6 for bridge in self._bridges.values())
+        return (rules.IPV4, rules.IPV6) if self._six else (rules.IPV4,)
+
+    def _wanted(self, family: rules.Family) -> rules.RuleSet:
         flat = [port for owned in self._ports.values() for port in owned]
-        return rules.compute(self._bridges.values(), flat, prefix=self._prefix)
+        return rules.compute(self._bridges.values(), flat, prefix=self._prefix, family=family)
 
     async def _synchronise(self, gone: Sequence[str] = ()) -> bool:
-        text = rules.render_changes(await self._saved(), self._wanted(), policy_drop=self._policy_drop, gone=gone)
-        if text:
-            completed = await self._restore(text)
-            if completed.returncode:
-                words = completed.stderr.decode("utf-8", "replace").strip()[:2000]
-                raise SystemFailureError(f"failed to set up firewall rules: {words}")
-        return bool(text)
+        changed = False
+        for family in self._families():
+            text = rules.render_changes(
+                await self._saved(family),
+                self._wanted(family),
+                policy_drop=self._policy_drop[family.version],
+                gone=gone,
+            )
+            if text:
+                completed = await self._restore(text, family)
+                if completed.returncode:
+                    words = completed.stderr.decode("utf-8", "replace").strip()[:2000]
+                    raise SystemFailureError(f"failed to set up firewall rules: {words}")
+            changed = changed or bool(text)
+        return changed
 
-    async def _saved(self) -> str:
-        completed = await asyncio.to_thread(self._run, ("iptables-save",), b"")
+    async def _saved(self, family: rules.Family) -> str:
+        completed = await asyncio.to_thread(self._run, (f"{_program(family)}-save",), b"")
         return completed.check().stdout.decode("utf-8", "replace")
 
-    async def _restore(self, text: str) -> commands.Completed:
-        return await asyncio.to_thread(self._run, ("iptables-restore", "--noflush", "-w"), text.encode())
+    async def _restore(self, text: str, family: rules.Family) -> commands.Completed:
+        program = f"{_program(family)}-restore"
+        return await asyncio.to_thread(self._run, (program, "--noflush", "-w"), text.encode())
+
+
+def _program(family: rules.Family) -> str:
+    return "iptables" if family.version == 4 else "ip6tables"
 
 
 async def is_nf_tables() -> bool:

@@ -25,14 +25,44 @@ if TYPE_CHECKING:
     from orlop.network.firewall.contract import BridgeRules, PortRule
 
 USER_CHAIN = "DOCKER-USER"
-_NET = r"[0-9./]+"
+_NET = r"[0-9a-fA-F:./]+"
 _LINK = r"[A-Za-z0-9._-]+"
 # Masquerade rules of ours live in a built-in chain; these patterns find those of subnets that are no more.
 _STALE_POSTROUTING = (
     rf"-s {_NET} ! -o {{bridge}} -j MASQUERADE",
-    rf"-s 127.0.0.0/8 -o {_LINK} -j MASQUERADE",
+    rf"-s (?:127.0.0.0/8|::1/128) -o {_LINK} -j MASQUERADE",
     rf"-s ({_NET}) -d \1 -o {_LINK} -m conntrack --ctstate DNAT -j MASQUERADE",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """An IP version as iptables writes it.
+
+    Attributes:
+        version: 4 or 6.
+        every: the address that means all of the host's.
+        single: the prefix length of one address.
+        loopback: the host's own.
+    """
+
+    version: int
+    every: str
+    single: str
+    loopback: str
+
+    def subnet(self, bridge: BridgeRules) -> str:
+        """Return a bridge's subnet, "" when it has none of this version."""
+        return bridge.subnet if self.version == 4 else bridge.subnet6
+
+
+IPV4 = Family(4, "0.0.0.0", "/32", "127.0.0.0/8")
+IPV6 = Family(6, "::", "/128", "::1/128")
+
+
+def family_of(address: str) -> Family:
+    """Return the IP version of an address."""
+    return IPV6 if ":" in address else IPV4
 
 
 @dataclass(slots=True)
@@ -55,40 +85,52 @@ RuleSet = dict[str, Table]
 
 def dnat_rule(port: PortRule) -> str:
     """Return the rule of nat DOCKER for a published port."""
-    where = "" if port.host_ip in ("", "0.0.0.0") else f"-d {port.host_ip}/32 "
+    family = family_of(port.address)
+    where = "" if port.host_ip in ("", family.every) else f"-d {port.host_ip}{family.single} "
     match = f"{where}-p {port.protocol} -m {port.protocol} --dport {port.host_port}"
-    return f"{match} -j DNAT --to-destination {port.address}:{port.container_port}"
+    address = port.address if family.version == 4 else f"[{port.address}]"
+    return f"{match} -j DNAT --to-destination {address}:{port.container_port}"
 
 
 def accept_rule(port: PortRule) -> str:
     """Return the rule of filter DOCKER for a published port."""
     match = f"-p {port.protocol} -m {port.protocol} --dport {port.container_port}"
-    return f"-d {port.address}/32 ! -i {port.bridge} -o {port.bridge} {match} -j ACCEPT"
+    single = family_of(port.address).single
+    return f"-d {port.address}{single} ! -i {port.bridge} -o {port.bridge} {match} -j ACCEPT"
 
 
-def compute(bridges: Iterable[BridgeRules], ports: Iterable[PortRule], *, prefix: str = "DOCKER") -> RuleSet:
-    """Return the whole rule set. ``ports`` are in the order in which they were published; the newest comes first."""
-    bridges, ports = list(bridges), list(ports)
+def compute(
+    bridges: Iterable[BridgeRules], ports: Iterable[PortRule], *, prefix: str = "DOCKER", family: Family = IPV4
+) -> RuleSet:
+    """Return the whole rule set of an IP version.
+
+    ``ports`` are in the order in which they were published; the newest comes first.
+    """
+    bridges = [bridge for bridge in bridges if family.subnet(bridge)]
+    ports = [port for port in ports if family_of(port.address) is family]
     return {
-        "raw": _raw(bridges, prefix),
-        "filter": _filter(bridges, ports, prefix),
-        "nat": _nat(bridges, ports, prefix),
+        "raw": _raw(bridges, prefix, family),
+        "filter": _filter(bridges, ports, prefix=prefix, family=family),
+        "nat": _nat(bridges, ports, prefix=prefix, family=family),
     }
 
 
-def _raw(bridges: Sequence[BridgeRules], prefix: str) -> Table:
+def _raw(bridges: Sequence[BridgeRules], prefix: str, family: Family) -> Table:
     # Bridges have route_localnet on, so that a port published on loopback can be answered. Nothing that arrives from
     # elsewhere may therefore claim to be from or for 127/8 (CVE-2020-8558's class; moby#45610).
-    rules = ["-i lo -j RETURN", "-d 127.0.0.0/8 -j DROP", "-s 127.0.0.0/8 -j DROP"]
+    # (The kernel itself drops ::1 from elsewhere.)
+    rules = ["-i lo -j RETURN"]
+    if family.version == 4:
+        rules += ["-d 127.0.0.0/8 -j DROP", "-s 127.0.0.0/8 -j DROP"]
     rules += [
-        f"-d {bridge.subnet} ! -i {bridge.name} -j DROP"
+        f"-d {family.subnet(bridge)} ! -i {bridge.name} -j DROP"
         for bridge in bridges
         if not bridge.direct_routing and (bridge.masquerade or bridge.internal)
     ]
     return Table(own={prefix: rules}, builtin={"PREROUTING": [f"-j {prefix}"]})
 
 
-def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], prefix: str) -> Table:
+def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix: str, family: Family) -> Table:
     forward, one, two = f"{prefix}-FORWARD", f"{prefix}-ISOLATION-STAGE-1", f"{prefix}-ISOLATION-STAGE-2"
     own: dict[str, list[str]] = {prefix: [accept_rule(port) for port in reversed(ports)]}
     own[forward], own[one], own[two] = [f"-j {one}"], [], []
@@ -96,8 +138,8 @@ def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], prefix: s
         name = bridge.name
         own[prefix].append(f"! -i {name} -o {name} -j DROP")
         if bridge.internal:
-            own[one].append(f"! -s {bridge.subnet} -o {name} -j DROP")
-            own[one].append(f"! -d {bridge.subnet} -i {name} -j DROP")
+            own[one].append(f"! -s {family.subnet(bridge)} -o {name} -j DROP")
+            own[one].append(f"! -d {family.subnet(bridge)} -i {name} -j DROP")
         else:
             own[one].append(f"-i {name} ! -o {name} -j {two}")
             own[two].append(f"-o {name} -j DROP")
@@ -115,18 +157,19 @@ def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], prefix: s
     )
 
 
-def _nat(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], prefix: str) -> Table:
+def _nat(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix: str, family: Family) -> Table:
     local = f"-m addrtype --dst-type LOCAL -j {prefix}"
     masquerade: list[str] = []
     for bridge in bridges:
         if bridge.internal:
             continue
+        subnet = family.subnet(bridge)
         if bridge.masquerade:
-            masquerade.append(f"-s {bridge.subnet} ! -o {bridge.name} -j MASQUERADE")
+            masquerade.append(f"-s {subnet} ! -o {bridge.name} -j MASQUERADE")
         # the host's own loopback connections to published ports: the container must be able to answer
-        masquerade.append(f"-s 127.0.0.0/8 -o {bridge.name} -j MASQUERADE")
+        masquerade.append(f"-s {family.loopback} -o {bridge.name} -j MASQUERADE")
         # a neighbour, or the container itself, by way of the host's address: the answer must come back this way
-        back = f"-s {bridge.subnet} -d {bridge.subnet} -o {bridge.name}"
+        back = f"-s {subnet} -d {subnet} -o {bridge.name}"
         masquerade.append(f"{back} -m conntrack --ctstate DNAT -j MASQUERADE")
     return Table(
         own={prefix: [dnat_rule(port) for port in reversed(ports)]},
@@ -245,12 +288,13 @@ def check_rule_values(bridge: BridgeRules | None, ports: Iterable[PortRule]) -> 
     if bridge is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", bridge.name):
         raise ValueError(f"not an interface name: {bridge.name!r}")
     if bridge is not None:
-        ipaddress.IPv4Network(bridge.subnet)
+        for subnet in filter(None, (bridge.subnet, bridge.subnet6)):
+            ipaddress.ip_network(subnet)
     for port in ports:
         if port.protocol not in ("tcp", "udp", "sctp"):
             raise ValueError(f"not a protocol: {port.protocol!r}")
-        ipaddress.IPv4Address(port.host_ip)
-        ipaddress.IPv4Address(port.address)
+        if ipaddress.ip_address(port.host_ip).version != ipaddress.ip_address(port.address).version:
+            raise ValueError(f"not of one IP version: {port.host_ip} and {port.address}")
         for number in (port.host_port, port.container_port):
             if not 0 < number < 65536:
                 raise ValueError(f"not a port: {number}")

@@ -1,0 +1,195 @@
+"""The rule set of the nftables backend: one table for each IP version, rendered without touching anything.
+
+    prerouting         -300  raw          127/8 and containers' addresses from elsewhere (G3, G4)
+    prerouting, output -100  ports        one look-up in a map leads to the published port's container
+    forward               0  forward      verdict maps on the outgoing, then the incoming interface (G8):
+                                          to-<bridge>, from-<bridge>
+    forward              10  router       drops the rest, when it was the engine that made a router of the host
+    postrouting         100  masquerade
+
+A published port is an element of a map and one of a set, so its cost does not grow with the number of ports, neither
+for packets nor for changes. An administrator's own chains go before ours by their priority, in a table of their own
+(G6).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from orlop.network.firewall.rules import IPV4, Family, family_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from orlop.network.firewall.contract import BridgeRules, PortRule
+
+
+def table(family: Family, name: str) -> str:
+    """Return how nft calls our table of an IP version."""
+    return f"{'ip' if family.version == 4 else 'ip6'} {name}"
+
+
+def render(
+    bridges: Iterable[BridgeRules],
+    ports: Iterable[PortRule],
+    *,
+    name: str,
+    family: Family = IPV4,
+    router: bool = False,
+) -> str:
+    """Return commands that replace our table, whatever was in it, in one transaction.
+
+    Args:
+        bridges: all; those without this IP version are left out.
+        ports: all that are published.
+        name: of the table.
+        family: the IP version.
+        router: drop what is neither from nor to our bridges.
+    """
+    own = [bridge for bridge in bridges if family.subnet(bridge)]
+    mine = [port for port in ports if family_of(port.address) is family]
+    chains = [
+        *_raw(own, family),
+        *_ports(family),
+        *_forward(own, family),
+        *(_router() if router else ()),
+        *_nat(own, family),
+    ]
+    lines = [*_sets(own, mine, family), *chains]
+    whole = table(family, name)
+    body = "".join(f"\t{line}\n" for line in lines)
+    return f"add table {whole}\ndelete table {whole}\ntable {whole} {{\n{body}}}\n"
+
+
+def render_publish(ports: Sequence[PortRule], *, name: str, verb: str = "add") -> str:
+    """Return commands that add (or ``delete``) the elements of published ports."""
+    lines = []
+    for family in {family_of(port.address).version: family_of(port.address) for port in ports}.values():
+        own = [port for port in ports if family_of(port.address) is family]
+        for where, found in elements(own, family).items():
+            if found:
+                lines.append(f"{verb} element {table(family, name)} {where} {{ {', '.join(found)} }}\n")
+    return "".join(lines)
+
+
+def elements(ports: Sequence[PortRule], family: Family) -> dict[str, list[str]]:
+    """Return the elements of published ports by set, as nft prints them."""
+    found: dict[str, list[str]] = {"published": [], "published-at": [], "reachable": []}
+    for port in ports:
+        target = f"{port.address} . {port.container_port}"
+        if port.host_ip in ("", family.every):
+            found["published"].append(f"{port.protocol} . {port.host_port} : {target}")
+        else:
+            found["published-at"].append(f"{port.protocol} . {port.host_ip} . {port.host_port} : {target}")
+        found["reachable"].append(f"{port.protocol} . {target}")
+    return {where: list(dict.fromkeys(entries)) for where, entries in found.items()}
+
+
+def _sets(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], family: Family) -> Iterable[str]:
+    address = "ipv4_addr" if family.version == 4 else "ipv6_addr"
+    types = {
+        "published": ("map", f"inet_proto . inet_service : {address} . inet_service"),
+        "published-at": ("map", f"inet_proto . {address} . inet_service : {address} . inet_service"),
+        "reachable": ("set", f"inet_proto . {address} . inet_service"),
+    }
+    for where, found in elements(ports, family).items():
+        kind, type_ = types[where]
+        yield from _set(kind, where, type_, found)
+    yield from _set("set", "bridges", "ifname", [f'"{bridge.name}"' for bridge in bridges])
+    yield from _set("map", "to", "ifname : verdict", [f'"{b.name}" : jump to-{b.name}' for b in bridges])
+    yield from _set("map", "from", "ifname : verdict", [f'"{b.name}" : jump from-{b.name}' for b in bridges])
+
+
+def _set(kind: str, name: str, type_: str, elements: Sequence[str]) -> Iterable[str]:
+    yield f"{kind} {name} {{"
+    yield f"\ttype {type_}"
+    if elements:
+        yield f"\telements = {{ {', '.join(elements)} }}"
+    yield "}"
+
+
+def _chain(name: str, rules: Iterable[str], *, hook: str = "", policy: str = "accept") -> Iterable[str]:
+    yield f"chain {name} {{"
+    if hook:
+        yield f"\ttype {hook}; policy {policy};"
+    yield from (f"\t{rule}" for rule in rules)
+    yield "}"
+
+
+def _raw(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
+    # Bridges have route_localnet on, so that a port published on loopback can be answered: see rules._raw.
+    rules = ['iifname "lo" accept']
+    if family.version == 4:
+        rules += ["ip daddr 127.0.0.0/8 drop", "ip saddr 127.0.0.0/8 drop"]
+    rules += [
+        f'{_ip(family)} daddr {family.subnet(bridge)} iifname != "{bridge.name}" drop'
+        for bridge in bridges
+        if not bridge.direct_routing and (bridge.masquerade or bridge.internal)
+    ]
+    return _chain("raw", rules, hook="filter hook prerouting priority -300")
+
+
+def _ports(family: Family) -> Iterable[str]:
+    ip = _ip(family)
+    lead = [
+        f"dnat to meta l4proto . {ip} daddr . th dport map @published-at",
+        "dnat to meta l4proto . th dport map @published",
+    ]
+    yield from _chain("ports", lead)
+    local = ["fib daddr type local jump ports"]
+    yield from _chain("prerouting", local, hook="nat hook prerouting priority -100")
+    yield from _chain("output", local, hook="nat hook output priority -100")
+
+
+def _forward(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
+    for bridge in bridges:
+        among = ["accept"] if bridge.icc else ["ct status dnat accept", "drop"]
+        rules = [f'iifname "{bridge.name}" {rule}' for rule in among]
+        if bridge.internal:
+            rules.append("drop")
+        else:
+            rules += [
+                "iifname @bridges drop",
+                "ct state established,related accept",
+                f"meta l4proto . {_ip(family)} daddr . th dport @reachable accept",
+                "drop",
+            ]
+        yield from _chain(f"to-{bridge.name}", rules)
+        yield from _chain(f"from-{bridge.name}", ["drop" if bridge.internal else "accept"])
+    rules = ["oifname vmap @to", "iifname vmap @from"]
+    yield from _chain("forward", rules, hook="filter hook forward priority 0")
+
+
+def _router() -> Iterable[str]:
+    rules = ["oifname @bridges accept", "iifname @bridges accept"]
+    return _chain("router", rules, hook="filter hook forward priority 10", policy="drop")
+
+
+def _nat(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
+    ip, rules = _ip(family), []
+    for bridge in bridges:
+        if bridge.internal:
+            continue
+        subnet, name = family.subnet(bridge), f'"{bridge.name}"'
+        if bridge.masquerade:
+            rules.append(f"{ip} saddr {subnet} oifname != {name} masquerade")
+        rules.append(f"{ip} saddr {family.loopback} oifname {name} masquerade")
+        rules.append(f"{ip} saddr {subnet} {ip} daddr {subnet} oifname {name} ct status dnat masquerade")
+    return _chain("postrouting", rules, hook="nat hook postrouting priority 100")
+
+
+def _ip(family: Family) -> str:
+    return "ip" if family.version == 4 else "ip6"
+
+
+def parts(listing: str) -> Counter[str]:
+    """Return what a listing consists of: the order of a set's elements is nobody's choice."""
+    split = re.split(r"[{},\n;]|elements =", listing)
+    return Counter(part for part in (part.strip() for part in split) if part)
+
+
+def has_router(listing: str) -> bool:
+    """Tell whether a listing of our table drops what is not ours."""
+    return "chain router {" in listing
