@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LIMIT = 8192
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a grammar's token
-_SCHEME = re.compile(rf"({_TOKEN})(?: +|$)")
+_SCHEME = re.compile(rf"({_TOKEN})(?: +|$|(?=\s*,))")
 _PARAMETER = re.compile(rf'({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*(?=\s*(?:,|$))")
 _ESCAPE = re.compile(r"\\(.)")

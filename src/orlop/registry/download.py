@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import time
 from typing import TYPE_CHECKING, Protocol
 
 import aiohttp
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 5
 _BATCH = 1 << 19
+_BATCH_SECONDS = 0.1  # a slow registry's bytes are kept, and shown, as they come
 _FORWARD = 1 << 20
 _FIRST_DELAY = 0.5
 _LAST_DELAY = 15.0
@@ -136,7 +138,7 @@ def _continues(response: aiohttp.ClientResponse, offset: int, size: int) -> bool
 
 async def _receive(response: aiohttp.ClientResponse, blob: Descriptor, sink: Sink, watcher: Watcher) -> None:
     batch: list[bytes] = []
-    waiting = 0
+    waiting, written = 0, time.monotonic()
     try:
         async for chunk in response.content.iter_any():
             batch.append(chunk)
@@ -144,9 +146,9 @@ async def _receive(response: aiohttp.ClientResponse, blob: Descriptor, sink: Sin
             if sink.size + waiting > blob.size:
                 sink.reset()
                 raise RegistryError(f"blob {blob.digest} is larger than the {blob.size} bytes that it should have")
-            if waiting >= _BATCH:
+            if waiting >= _BATCH or time.monotonic() - written >= _BATCH_SECONDS:
                 await sink.write(b"".join(batch))
-                batch, waiting = [], 0
+                batch, waiting, written = [], 0, time.monotonic()
                 watcher.downloading(sink.size, blob.size)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         await sink.write(b"".join(batch))

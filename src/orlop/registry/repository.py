@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlencode
 
 from orlop.errors import InvalidParameterError
@@ -19,12 +19,14 @@ from orlop.spec.reference import is_valid_tag
 from orlop.spec.strict_json import Fields, parse_object
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Mapping
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 
     import aiohttp
 
     from orlop.registry.endpoints import Endpoint
     from orlop.registry.http import Http
+
+T = TypeVar("T")
 
 _TAG_PAGES = 1000
 _TAGS_LIMIT = 4 << 20
@@ -93,14 +95,14 @@ class Repository:
         raise RegistryError("registry's list of tags has no end")
 
     async def resolve(self, name: str) -> Digest | None:
-        """Return the digest of a tag's manifest; None when only getting it would tell."""
+        """Return the digest of a tag's manifest; None when only getting it would tell, or would tell what is wrong."""
         try:
             async with self._get("HEAD", f"{self._base}/manifests/{name}", _ACCEPT) as response:
                 return Digest.parse(response.headers.get("Docker-Content-Digest", ""))
         except InvalidParameterError:
             return None
         except RegistryError as error:
-            if error.status in (404, 405) and error.code == "":
+            if error.status and not str(error).endswith(NO_BASIC):
                 return None
             raise
 
@@ -111,20 +113,25 @@ class Repository:
             RegistryError: ``code`` tells what the registry said.
         """
         url = f"{self._base}/manifests/{name}"
-        for attempt in range(_ATTEMPTS):
-            try:
-                async with self._get("GET", url, _ACCEPT) as response:
-                    data = await read_limited(response, SIZE_LIMIT)
-                    media_type = response.headers.get("Content-Type", "")
-                break
-            except RegistryError as error:
-                if not error.retry or attempt + 1 == _ATTEMPTS:
-                    raise
-                await asyncio.sleep(max(error.after, _DELAY * 2**attempt))
+
+        async def get() -> tuple[bytes, str]:
+            async with self._get("GET", url, _ACCEPT) as response:
+                return await read_limited(response, SIZE_LIMIT), response.headers.get("Content-Type", "")
+
+        data, media_type = await _retried(get)
         digest = Digest.of(data)
         if isinstance(name, Digest) and digest != name:
             raise RegistryError(f"manifest verification failed for digest {name}")
         return Received(data, media_type.partition(";")[0].strip(), digest)
+
+    async def document(self, digest: Digest, size: int) -> bytes:
+        """Get a small blob of at most ``size`` bytes; its digest is the caller's to check. Raises RegistryError."""
+
+        async def get() -> bytes:
+            async with self.blob(digest) as response:
+                return await read_limited(response, size)
+
+        return await _retried(get)
 
     @asynccontextmanager
     async def blob(self, digest: Digest, offset: int = 0) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -261,6 +268,17 @@ class Repository:
                 return
             finally:
                 response.release()
+
+
+async def _retried(get: Callable[[], Awaitable[T]]) -> T:
+    for attempt in range(_ATTEMPTS):
+        try:
+            return await get()
+        except RegistryError as error:
+            if not error.retry or attempt + 1 == _ATTEMPTS:
+                raise
+            await asyncio.sleep(max(error.after, _DELAY * 2**attempt))
+    raise AssertionError("unreachable")
 
 
 _ACCEPT = {"Accept": ", ".join(ACCEPTED)}

@@ -41,6 +41,7 @@ SCHEMA1 = frozenset(
 MANIFESTS = (DOCKER_MANIFEST, OCI_MANIFEST)
 INDEXES = (DOCKER_INDEX, OCI_INDEX)
 ACCEPTED = (*MANIFESTS, *INDEXES)
+_ANY = frozenset({"", "application/json", "text/plain", "application/octet-stream"})
 _CONFIGS = frozenset({DOCKER_CONFIG, OCI_CONFIG, "application/octet-stream", "text/html", ""})
 _LAYERS = frozenset(
     {
@@ -105,17 +106,16 @@ def parse_document(data: bytes, media_type: str) -> Manifest | Index:
     Raises:
         InvalidParameterError: too large, malformed, ambiguous, of an unsupported type, or too many layers.
     """
+    media_type = media_type.partition(";")[0].strip()
+    if media_type not in _ANY:
+        _check_type(media_type)
     fields = Fields(parse_object(data, limit=SIZE_LIMIT, what="manifest"), "manifest")
     named = fields.text("mediaType")
-    media_type = media_type.partition(";")[0].strip()
-    if media_type in ("", "application/json", "text/plain", "application/octet-stream"):
+    if media_type in _ANY:
         media_type = named or _guess(fields)
+        _check_type(media_type)
     if named and named != media_type:
-        raise InvalidParameterError(f"manifest is delivered as {media_type}, but says that it is {named}")
-    if media_type in SCHEMA1:
-        raise InvalidParameterError("Docker image format v1 and manifest version 2, schema 1 are not supported")
-    if media_type not in ACCEPTED:
-        raise InvalidParameterError(f"unsupported manifest media type: {media_type:.100}")
+        raise InvalidParameterError(f"manifest is delivered as {media_type}, but says that it is {named:.100}")
     if fields.integer("schemaVersion") != 2:
         raise InvalidParameterError(f"unrecognized manifest schema version {fields.integer('schemaVersion')}")
     has_list = fields.has("manifests")
@@ -127,6 +127,13 @@ def parse_document(data: bytes, media_type: str) -> Manifest | Index:
             raise InvalidParameterError("invalid manifest list: no manifests")
         return Index(media_type, tuple(_descriptor(item) for item in fields.objects("manifests")))
     return _manifest(fields, media_type)
+
+
+def _check_type(media_type: str) -> None:
+    if media_type in SCHEMA1:
+        raise InvalidParameterError("Docker image format v1 and manifest version 2, schema 1 are not supported")
+    if media_type not in ACCEPTED:
+        raise InvalidParameterError(f"unsupported manifest media type: {media_type:.100}")
 
 
 def _guess(fields: Fields) -> str:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from orlop.engine.registry.layers import LayerPlan
 from orlop.errors import InvalidParameterError, NotFoundError
-from orlop.registry.authorization import read_limited
 from orlop.registry.credentials import ANONYMOUS, Credentials
 from orlop.registry.failures import RegistryError
 from orlop.spec.digest import Digest
@@ -206,14 +205,7 @@ async def fetch_config(repository: Repository, descriptor: Descriptor) -> bytes:
     """
     if descriptor.size > SIZE_LIMIT:
         raise InvalidParameterError(f"image config is larger than {SIZE_LIMIT} bytes: {descriptor.size}")
-    for again in (True, False):
-        try:
-            async with repository.blob(descriptor.digest) as response:
-                data = await read_limited(response, descriptor.size)
-            break
-        except RegistryError as error:
-            if not (again and error.retry):
-                raise
+    data = await repository.document(descriptor.digest, descriptor.size)
     if Digest.of(data) != descriptor.digest:
         raise InvalidParameterError(f"image config verification failed for digest {descriptor.digest}")
     return data

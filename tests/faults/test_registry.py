@@ -1,0 +1,236 @@
+"""Pulls from a registry that behaves badly, pulls that are shared, and engines that are killed in the middle (R6, R23)."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import make_engine
+from harness import ROOT, wait_for
+from hostile_registry import put_image
+from image_builder import BuiltImage, build_image, docker_archive, sha256, tar_of
+
+pytestmark = [
+    pytest.mark.privileged,
+    pytest.mark.requires("netns", "mountns", "overlay", "docker-client"),
+]
+PORT = 5600
+HOST = f"127.0.0.1:{PORT}"
+
+
+class Lab:
+    def __init__(self):
+        self.engine = make_engine("--max-download-attempts", "3")
+        self.directory = self.engine.home / "hostile"
+        self.directory.mkdir()
+        assert self.engine.netns_holder is not None
+        net = f"--net=/proc/{self.engine.netns_holder.pid}/ns/net"
+        program = [sys.executable, str(ROOT / "tests/hostile_registry.py"), str(PORT), str(self.directory)]
+        with (self.engine.home / "hostile.log").open("wb") as log:
+            self.process = subprocess.Popen(["nsenter", net, "--", *program], stdout=log, stderr=log)
+        wait_for(lambda: self.log() is not None, what="hostile registry")
+
+    def log(self):
+        done = self.engine.in_network("curl", "-s", f"http://{HOST}/log", check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+    def pull(self, behaviour, *, tag="1", **options):
+        return self.engine.docker("pull", f"{HOST}/{behaviour}/x:{tag}", check=False, **options)
+
+    def start_pull(self, behaviour):
+        return subprocess.Popen(
+            ["docker", "pull", f"{HOST}/{behaviour}/x:1"],
+            env=self.engine.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def partial(self):
+        return list((self.engine.data_root / "blobs/partial").iterdir())
+
+    def received(self, least=1):
+        return sum(path.stat().st_size for path in self.partial()) >= least
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self.engine.destroy()
+
+
+@pytest.fixture(scope="module")
+def lab():
+    lab = Lab()
+    try:
+        yield lab
+    finally:
+        lab.close()
+
+
+@pytest.fixture(autouse=True)
+def no_images(lab):
+    yield
+    ids = lab.engine.docker("images", "-aq").stdout.split()
+    if ids:
+        lab.engine.docker("rmi", "-f", *set(ids))
+
+
+IMAGE = build_image(3, size=200_000)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        ("html", "unsupported manifest media type: text/html"),
+        ("hugemanifest", "larger than 4194304 bytes"),
+        ("confused", "both an image and a list of images"),
+        ("nested", "nested more than 2 deep"),
+        ("arm", "no matching manifest for linux/amd64 in the manifest list entries"),
+        ("hugeconfig", "image config is larger than"),
+        ("many", "max depth exceeded"),
+        ("foreign", "unsupported layer media type"),
+        ("liar", "filesystem layer verification failed for digest sha256:"),
+        ("long", "is larger than the"),
+        ("loop", "stopped after 10 redirects"),
+        ("denied", f"pull access denied for {HOST}/denied/x, repository does not exist or may require 'docker login'"),
+    ],
+)
+def test_what_cannot_be_pulled_leaves_nothing(lab, behaviour, message):
+    put_image(lab.directory, IMAGE)
+    done = lab.pull(behaviour)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert lab.engine.docker("images", "-aq").stdout == ""
+    wait_for(lambda: not layers(lab.engine), what="end of unpacking")
+
+
+def layers(engine):
+    return [name for name in os.listdir(engine.data_root / "layers/overlay2") if name != "scratch-init"]
+
+
+def test_an_index_and_a_registry_that_cuts(lab):
+    put_image(lab.directory, IMAGE)
+    for behaviour in ("index", "cut", "flaky"):
+        done = lab.pull(behaviour)
+        assert done.returncode == 0, done.stderr
+        assert lab.engine.inspect(f"{HOST}/{behaviour}/x:1")["Id"] == IMAGE.id
+        lab.engine.docker("rmi", "-f", IMAGE.id)
+
+
+@pytest.mark.parametrize("lie", ["other diff id", "too few diff ids", "bomb"])
+def test_layers_that_are_not_what_the_config_says(lab, lie):  # E5, E7
+    tars = list(IMAGE.tars)
+    blobs = list(IMAGE.blobs)
+    if lie == "other diff id":
+        blobs[1] = gzip.compress(tar_of({"evil": b"x" * 5000}))
+    elif lie == "too few diff ids":
+        tars = tars[:2]
+    else:
+        header = tar_of({"zeros": b""})[:512]
+        blobs[1] = gzip.compress(header + bytes(64 << 20))
+    bad = BuiltImage(tars, blobs)
+    put_image(lab.directory, bad)
+    done = lab.pull("good")
+    assert done.returncode == 1
+    assert "layers from manifest don't match image configuration" in done.stderr
+    assert lab.engine.docker("images", "-aq").stdout == ""
+    wait_for(lambda: not layers(lab.engine), what="end of unpacking")
+    # The honest image of the same layers is not spoiled (E11).
+    put_image(lab.directory, IMAGE)
+    assert lab.pull("good", tag="1").returncode == 0
+    assert lab.engine.inspect(f"{HOST}/good/x:1")["Id"] == IMAGE.id
+
+
+def blobs_asked(log):
+    return [entry for entry in log if "/blobs/" in entry[1] and entry[0] == "GET"]
+
+
+def test_clients_share_a_download_and_one_may_leave(lab):
+    image = build_image(1, size=400_000, seed=9)
+    put_image(lab.directory, image)
+    before = len(blobs_asked(lab.log()))
+    first = lab.start_pull("slow")
+    wait_for(lab.received, what="first bytes")
+    second = lab.start_pull("slow")
+    time.sleep(1.0)
+    first.kill()
+    first.communicate()
+    out, _ = second.communicate(timeout=60)
+    assert second.returncode == 0, out
+    assert "Pull complete" in out
+    layer = [entry for entry in blobs_asked(lab.log())[before:] if sha256(image.blobs[0]) in entry[1]]
+    assert len(layer) == 1
+
+
+def test_a_pull_that_everybody_left_ends_and_is_continued(lab):
+    image = build_image(1, size=400_000, seed=10)
+    put_image(lab.directory, image)
+    first = lab.start_pull("slow")
+    wait_for(lambda: lab.received(50_000), what="first bytes")
+    first.kill()
+    first.communicate()
+    wait_for(lambda: not layers(lab.engine), what="end of the pull")
+    kept = sum(path.stat().st_size for path in lab.partial())
+    assert kept >= 50_000
+    before = len(lab.log())
+    assert lab.pull("good").returncode == 0
+    ranges = [entry[3] for entry in blobs_asked(lab.log()[before:]) if sha256(image.blobs[0]) in entry[1]]
+    assert len(ranges) == 1
+    assert int(ranges[0].removeprefix("bytes=").rstrip("-")) >= kept
+    assert not lab.partial()
+
+
+def test_kill_in_the_middle_of_a_pull(lab):
+    image = build_image(4, size=300_000, seed=11)
+    put_image(lab.directory, image)
+    pull = lab.start_pull("slow")
+    wait_for(lambda: lab.received(100_000), what="first bytes")
+    lab.engine.kill()
+    pull.communicate()
+    kept = sum(path.stat().st_size for path in lab.partial())
+    assert kept >= 100_000
+    lab.engine.start()
+    assert lab.engine.docker("images", "-aq").stdout == ""
+    wait_for(lambda: not layers(lab.engine), what="removal of what was unpacked")
+    before = len(lab.log())
+    done = lab.pull("good")
+    assert done.returncode == 0, done.stderr
+    continued = [entry for entry in blobs_asked(lab.log()[before:]) if entry[3]]
+    assert continued
+    assert sum(int(entry[3].removeprefix("bytes=").rstrip("-")) for entry in continued) >= 100_000
+    assert lab.engine.inspect(f"{HOST}/good/x:1")["Id"] == image.id
+
+
+@pytest.mark.parametrize("after", [0.05, 0.2, 0.5])
+def test_kill_in_the_middle_of_a_load(lab, after):
+    image = build_image(30, size=300_000, seed=12)
+    archive = lab.engine.home / "archive.tar"
+    archive.write_bytes(docker_archive(image, "loaded:1", compressed=True))
+    load = subprocess.Popen(["docker", "load", "-i", archive], env=lab.engine.environment, stdout=subprocess.DEVNULL)
+    time.sleep(after)
+    lab.engine.kill()
+    load.wait()
+    lab.engine.start()
+    found = lab.engine.docker("images", "-q", "--no-trunc").stdout.split()
+    assert found in ([], [image.id])
+    assert not lab.partial()
+    lab.engine.docker("load", "-i", archive)
+    assert lab.engine.inspect("loaded:1")["Id"] == image.id
+    known = {path.name for path in (lab.engine.data_root / "blobs/sha256").iterdir()}
+    assert {sha256(blob) for blob in image.blobs} <= known
+
+
+def test_no_descriptors_are_left(lab):
+    put_image(lab.directory, IMAGE)
+    assert lab.engine.process is not None
+    fds = Path(f"/proc/{lab.engine.process.pid}/fd")
+    lab.pull("good")
+    before = len(list(fds.iterdir()))
+    for behaviour in ("liar", "cut", "long", "good", "down", "denied"):
+        lab.pull(behaviour)
+    assert len(list(fds.iterdir())) <= before + 4
