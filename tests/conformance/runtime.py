@@ -69,12 +69,16 @@ class Runtime:
         home: a directory of the test's own, as the host sees it.
         seen: the same directory as the runtime sees it (a peer lives in a tree of its own).
         parent: the cgroup parent of all containers.
+        criu: whether containers can be checkpointed here.
+        settings: flags before every command.
     """
 
     command: list[str]
     home: Path
     seen: str
     parent: str
+    criu: bool = False
+    settings: tuple[str, ...] = ()
     containers: list[str] = field(default_factory=list)
 
     @property
@@ -86,7 +90,7 @@ class Runtime:
         """Return a whole command line; ``setting`` is the shell's ``NAME=VALUE ...`` before it, where $$ is its pid."""
         *before, program = self.command
         shell = ["sh", "-c", f'{setting} exec "$@"', "sh"] if setting else []
-        return [*before, *shell, program, "--root", f"{self.seen}/state", *arguments]
+        return [*before, *shell, program, *self.settings, "--root", f"{self.seen}/state", *arguments]
 
     def __call__(
         self, *arguments: str, timeout: float = 20, setting: str = "", **options: Any

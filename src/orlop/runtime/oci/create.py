@@ -50,13 +50,14 @@ def run(invocation: Invocation) -> int:
         return 0
     master = None if running.master is None else running.master.fileno()
     code = wait_in_foreground(running.pid, running.pidfd.fileno(), master)
-    _reap_orphans()
+    reap_orphans()
     if not options.switch("keep"):
         control.destroy(invocation, creation.state)
     return code
 
 
-def _reap_orphans() -> None:
+def reap_orphans() -> None:
+    """Collect what the subreaper was given."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -82,7 +83,7 @@ class _Creation:
         self._preserved = preserved_fds(options)
         self._bundle: Bundle = enter_bundle(options)
         check_console(self._console, terminal=self._bundle.process.terminal, detached=detached)
-        self._cgroup = _cgroup(invocation, self._bundle)
+        self._cgroup = cgroup_reference(invocation, self._bundle)
 
     def __enter__(self) -> _Creation:
         return self
@@ -135,34 +136,40 @@ class _Creation:
         return running
 
     def record(self) -> None:
-        """Write the state, and the pid file last: who waits for it finds the container complete."""
-        running, bundle = self._running, self._bundle
-        if running is None:
+        """Write the state and the pid file."""
+        if self._running is None:
             raise ConflictError("container does not exist")
-        self.state = State(
-            id=self._identity,
-            pid=running.pid,
-            start_time=start_time(running.pid),
-            bundle=bundle.directory,
-            rootfs=bundle.rootfs,
-            created=_now(),
-            cgroup=self._cgroup,
-            owner=os.geteuid(),
-            version=SPEC_VERSION,
-            annotations=bundle.config.annotations,
-        )
-        store = self._invocation.store
-        write_atomic(f"{store.directory(self._identity)}/config.json", bundle.data, 0o600)
-        if bundle.config.hooks is not None:
-            from orlop.runtime.oci.hooks import record_hooks
-
-            record_hooks(store.directory(self._identity), bundle.config.hooks, bundle.data)
-        store.save(self.state)
-        if self._pid_file:
-            write_atomic(self._pid_file, str(running.pid).encode(), 0o644)
+        self.state = record(self._invocation, self._bundle, self._cgroup, self._running.pid, self._pid_file)
 
 
-def _cgroup(invocation: Invocation, bundle: Bundle) -> str:
+def record(invocation: Invocation, bundle: Bundle, cgroup: str, pid: int, pid_file: str) -> State:
+    """Write the state, and the pid file last: who waits for it finds the container complete."""
+    identity = invocation.arguments[0]
+    state = State(
+        id=identity,
+        pid=pid,
+        start_time=start_time(pid),
+        bundle=bundle.directory,
+        rootfs=bundle.rootfs,
+        created=_now(),
+        cgroup=cgroup,
+        owner=os.geteuid(),
+        version=SPEC_VERSION,
+        annotations=bundle.config.annotations,
+    )
+    store = invocation.store
+    write_atomic(f"{store.directory(identity)}/config.json", bundle.data, 0o600)
+    if bundle.config.hooks is not None:
+        from orlop.runtime.oci.hooks import record_hooks
+
+        record_hooks(store.directory(identity), bundle.config.hooks, bundle.data)
+    store.save(state)
+    if pid_file:
+        write_atomic(pid_file, str(pid).encode(), 0o644)
+    return state
+
+
+def cgroup_reference(invocation: Invocation, bundle: Bundle) -> str:
     """Return where the container's cgroup will be, by the driver that was asked for."""
     systemd = invocation.settings.switch("systemd-cgroup")
     if systemd:

@@ -162,6 +162,6 @@ def features() -> JsonObject:
         "annotations": {
             "io.orlop.runtime.version": __version__,
             # the name that containerd and podman look for
-            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.checkpoint.enabled": "true",
         },
     }
