@@ -129,6 +129,11 @@ class Spawner:
         message: JsonObject = {"op": "copy-up", "overlay": to_message(overlay), "path": path, "target": target}
         return (await self._plain(message)).get("copied") is True
 
+    async def identify(self, overlay: OverlayRoot, user: str) -> tuple[int, int]:
+        """Look a user up in a root file system's own files; returns user and group id."""
+        answer = await self._plain({"op": "identify", "overlay": to_message(overlay), "user": user})
+        return _number(answer, "uid"), _number(answer, "gid")
+
     async def remove_tree(self, path: str) -> None:
         """Remove an engine-owned directory tree; a missing one is fine."""
         await self._plain({"op": "remove-tree", "path": path})

@@ -36,17 +36,18 @@ from orlop.primitives.rootpath import components, open_in_root
 from orlop.primitives.tar import Limits, Rules, pack_member, unpack
 from orlop.primitives.tar.entry import shown
 from orlop.primitives.tar.rules import clean_path
-from orlop.runtime.mount_options import parse_options
 from orlop.runtime.operations import Bind
-from orlop.runtime.rootfs import build, mount_root, open_null, pivot
+from orlop.runtime.rootfs import build, mount_operation, mount_root, open_null, pivot
 from orlop.runtime.users import resolve_identity
 from orlop.spec.launch import OverlayRoot, from_message
+from orlop.spec.oci import Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.primitives.channel import Channel
     from orlop.runtime.cgroups import Hierarchies
-    from orlop.spec.json import JsonObject
+    from orlop.runtime.operations import Operation
+    from orlop.spec.json import JsonObject, JsonValue
 
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # What the kernel makes up is no file of the container, as in Docker, where it is not mounted at all.
@@ -95,24 +96,26 @@ def _mount_stopped(message: JsonObject) -> None:
     overlay, mounts = message.get("root"), message.get("mounts")
     if not isinstance(overlay, dict) or not isinstance(mounts, list):
         raise InvalidParameterError("archive takes a pid with its pidfd, or a root and mounts")
-    operations = []
-    for mount in mounts:
-        words = mount.get("options") if isinstance(mount, dict) else None
-        if not isinstance(mount, dict) or not isinstance(words, list):
-            raise InvalidParameterError("bad mount of a container")
-        options = parse_options([str(word) for word in words])
-        operations.append(
-            Bind(_text(mount, "source"), _text(mount, "destination"), options, recursive=options.recursive)
-        )
+    operations = [_operation(mount) for mount in mounts]
     unshare(CLONE_NEWNS)
     os.umask(0)
     k.mount(None, "/", None, k.MS_PRIVATE | k.MS_REC)
     # Before the root is mounted, which may hide them.
-    trees = {place: [operation.open()] for place, operation in enumerate(operations)}
+    trees = {place: [operation.open()] for place, operation in enumerate(operations) if isinstance(operation, Bind)}
     with mount_root(from_message(OverlayRoot, overlay), "", _text(message, "target"), "rprivate") as root:
         with open_null() as null:
             build(operations, root.fileno(), null.fileno(), trees)
         pivot(root.fileno(), read_only=False)
+
+
+def _operation(mount: JsonValue) -> Operation:
+    """Read one entry of config.json's ``mounts``."""
+    words = mount.get("options") if isinstance(mount, dict) else None
+    if not isinstance(mount, dict) or not isinstance(words, list):
+        raise InvalidParameterError("bad mount of a container")
+    options = tuple([str(word) for word in words])
+    entry = Mount(_text(mount, "destination"), str(mount.get("type")), str(mount.get("source")), options)
+    return mount_operation(entry, {}, user_namespace=False)
 
 
 class _Place:

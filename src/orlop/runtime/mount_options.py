@@ -53,6 +53,8 @@ _SUPERBLOCK = frozenset({"sync", "dirsync", "lazytime", "mand", "iversion"})
 _SPECIAL = frozenset({"bind", "rbind", "idmap", "ridmap", "tmpcopyup", "remount"})
 _OWN = {**_SET, **_CLEAR, **_TIMES}
 _RECURSIVE = {f"r{name}": name for name in _OWN}
+# the part of a bind's source that is shown, resolved inside the source (threats.md B17); the engine's own
+SUBPATH_OPTION = "x-orlop.subpath="
 # for ``features``
 KNOWN_OPTIONS = tuple(sorted({*_OWN, *_RECURSIVE, *PROPAGATION, *_IGNORED, *_SUPERBLOCK, *_SPECIAL}))
 
@@ -73,6 +75,7 @@ class MountOptions:
         recursive_idmap: ... the whole tree.
         copy_up: a tmpfs that begins with what it covers.
         remount: change what is mounted there already.
+        subpath: the part of a bind's source that is shown.
         parameters: the rest, for the file system.
     """
 
@@ -87,6 +90,7 @@ class MountOptions:
     recursive_idmap: bool = False
     copy_up: bool = False
     remount: bool = False
+    subpath: str = ""
     parameters: tuple[str, ...] = ()
 
 
@@ -122,6 +126,7 @@ def parse_options(options: Iterable[str]) -> MountOptions:
     propagation = 0
     special: set[str] = set()
     parameters: list[str] = []
+    subpath = ""
     for option in options:
         if option in _OWN:
             own.add(option)
@@ -131,6 +136,8 @@ def parse_options(options: Iterable[str]) -> MountOptions:
             propagation = PROPAGATION[option]
         elif option in _SPECIAL:
             special.add(option)
+        elif option.startswith(SUBPATH_OPTION):
+            subpath = option.removeprefix(SUBPATH_OPTION)
         elif any(ord(char) < 32 for char in option):
             raise InvalidParameterError(f"invalid mount option: {option!r:.80}")
         elif option not in _IGNORED and option not in _DOCKERS:
@@ -149,5 +156,6 @@ def parse_options(options: Iterable[str]) -> MountOptions:
         recursive_idmap="ridmap" in special,
         copy_up="tmpcopyup" in special,
         remount="remount" in special,
+        subpath=subpath,
         parameters=tuple(parameters),
     )

@@ -185,7 +185,10 @@ class Bind:
         """Return a detached clone of the source with the mount attributes."""
         flags = k.OPEN_TREE_CLONE | (k.AT_RECURSIVE if self.recursive else 0)
         try:
-            tree = OwnedFd(k.open_tree(k.AT_FDCWD, self.source, flags))
+            if self.options.subpath:
+                tree = self._open_part(flags)
+            else:
+                tree = OwnedFd(k.open_tree(k.AT_FDCWD, self.source, flags))
         except FileNotFoundError:
             message = f"error mounting {self.source!r} to rootfs at {self.destination!r}: no such file or directory"
             raise InvalidParameterError(message.replace("'", '"')) from None
@@ -205,6 +208,18 @@ class Bind:
             tree.close()
             raise
         return tree
+
+    def _open_part(self, flags: int) -> OwnedFd:
+        """Clone what the subpath leads to inside the source, whatever links are on the way (CVE-2024-11218)."""
+        with OwnedFd(os.open(self.source, _DIRECTORY)) as top:
+            try:
+                part = open_in_root(top.fileno(), self.options.subpath)
+            except OSError as error:
+                reason = (error.strerror or "").lower()
+                message = f"cannot access path {self.source}/{self.options.subpath}: {reason}"
+                raise InvalidParameterError(message) from None
+            with part:
+                return OwnedFd(k.open_tree(part.fileno(), "", flags | k.AT_EMPTY_PATH))
 
     def apply(self, root: Root) -> None:
         """Bind it."""

@@ -59,7 +59,7 @@ def plan(config: Config, cgroup_directories: Mapping[str, str], *, user_namespac
     """
     operations: list[Operation] = []
     for mount in config.mounts:
-        operation = _mount(mount, cgroup_directories, user_namespace=user_namespace)
+        operation = mount_operation(mount, cgroup_directories, user_namespace=user_namespace)
         if isinstance(operation, MountCgroups) and user_namespace and config.linux.namespace("cgroup") is None:
             # CVE-2023-25809: the host's cgroups are for nobody inside to write, whatever the bundle says
             options = replace(operation.options, attr_set=operation.options.attr_set | k.MOUNT_ATTR_RDONLY)
@@ -72,7 +72,8 @@ def plan(config: Config, cgroup_directories: Mapping[str, str], *, user_namespac
     return operations
 
 
-def _mount(mount: Mount, cgroup_directories: Mapping[str, str], *, user_namespace: bool) -> Operation:
+def mount_operation(mount: Mount, cgroup_directories: Mapping[str, str], *, user_namespace: bool) -> Operation:
+    """Return the operation of one of the configuration's mounts. Raises as :func:`plan` does."""
     destination = os.path.normpath("/" + mount.destination.lstrip("/"))
     options = parse_options(mount.options)
     kind = mount.type
@@ -87,6 +88,8 @@ def _mount(mount: Mount, cgroup_directories: Mapping[str, str], *, user_namespac
         raise UnsupportedError(f"mapped ids are supported for bind mounts only: {destination}")
     if options.idmap and not mappings and not user_namespace:
         raise InvalidParameterError(f"mount with idmap has no mappings and no user namespace: {destination}")
+    if options.subpath and not is_bind:
+        raise InvalidParameterError(f"a part of the source is supported for bind mounts only: {destination}")
     if options.copy_up and kind != "tmpfs":
         raise InvalidParameterError(f"tmpcopyup is an option of tmpfs only: {destination}")
     if destination == "/":

@@ -25,7 +25,14 @@ from orlop.runtime.interpreter import is_sealed
 from orlop.runtime.loading import load_all
 from orlop.runtime.network_namespace import answer_namespace_of, answer_new_namespace
 from orlop.runtime.security import apply
-from orlop.runtime.trees import answer_copy_up, answer_pack, answer_rebuild, answer_remove, answer_unpack
+from orlop.runtime.trees import (
+    answer_copy_up,
+    answer_identify,
+    answer_pack,
+    answer_rebuild,
+    answer_remove,
+    answer_unpack,
+)
 from orlop.spec import record
 
 TYPE_CHECKING = False
@@ -47,6 +54,7 @@ WORK: dict[str, Work] = {
     "pack": answer_pack,
     "rebuild": answer_rebuild,
     "copy-up": answer_copy_up,
+    "identify": answer_identify,
     "archive": answer_archive,
     "remove-tree": answer_remove,
 }

@@ -17,6 +17,7 @@ from orlop.primitives.removal import remove_tree
 from orlop.primitives.tar import Limits, Rules, pack, rebuild, unpack
 from orlop.primitives.tar.pack_difference import pack_difference
 from orlop.runtime.rootfs import mount_overlay, mount_overlay_at
+from orlop.runtime.users import resolve_identity
 from orlop.spec.launch import OverlayRoot, from_message
 
 TYPE_CHECKING = False
@@ -113,6 +114,16 @@ def answer_copy_up(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _: 
         with source:
             copied = copy_up(source.fileno(), target.fileno())
     reply.send({"ok": True, "copied": copied})
+
+
+def answer_identify(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _: Hierarchies) -> None:
+    """Operation ``identify``: the ids of a user by the passwd and group files of layers."""
+    overlay, user = message.get("overlay"), message.get("user")
+    if not isinstance(overlay, dict) or not isinstance(user, str):
+        raise InvalidParameterError("identify takes an overlay and a user")
+    with _open_view(from_message(OverlayRoot, overlay)) as root:
+        identity = resolve_identity(root.fileno(), user)
+    reply.send({"ok": True, "uid": identity.uid, "gid": identity.gid})
 
 
 def answer_remove(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _: Hierarchies) -> None:

@@ -28,10 +28,10 @@ from orlop.errors import (
     InvalidParameterError,
     NotFoundError,
     SystemFailureError,
-    UnsupportedError,
 )
 from orlop.primitives.removal import remove_tree
 from orlop.primitives.sql import transaction
+from orlop.volumes.local_options import parse_local_options
 
 if TYPE_CHECKING:
     import sqlite3
@@ -53,7 +53,6 @@ _NAME = re.compile("[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _NAME_LIMIT = 255
 _NEW = ".new-"
 _REMOVED = ".removed-"
-_OPTIONS = frozenset(("type", "o", "device", "size"))
 _PRIVATE = 0o701
 
 
@@ -124,13 +123,13 @@ class VolumeStore:
         Args:
             name: empty for an anonymous volume with a random name.
             driver: only ``local``.
-            options: of the driver; none is supported yet.
+            options: of the driver (:mod:`orlop.volumes.local_options`).
             labels: None for none.
 
         Raises:
             InvalidParameterError: bad name or option, in Docker's words.
             NotFoundError: another driver.
-            UnsupportedError: the local driver's options.
+            UnsupportedError: a file system that this kernel does not have.
             ConflictError: the name is a volume with other options.
             SystemFailureError: no space left on device and the like; nothing is left behind.
         """
@@ -142,7 +141,7 @@ class VolumeStore:
             raise NotFoundError(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
         if name in self._volumes:
             return self._volumes[name]
-        _check_options(name, options or {})
+        parse_local_options(name, options or {})
         plain_labels = dict(labels) if labels else None  # none at all is Docker's null
         plain_options = dict(options) if options else None
         volume = Volume(name, LOCAL, plain_labels, plain_options, time.time_ns(), self._path(name))
@@ -253,16 +252,6 @@ def _check_name(name: str) -> None:
         )
     if len(name) > _NAME_LIMIT:
         raise InvalidParameterError(f"create {name}: volume name is too long")
-
-
-def _check_options(name: str, options: Mapping[str, str]) -> None:
-    for option in options:
-        if option not in _OPTIONS:
-            raise InvalidParameterError(f'create {name}: invalid option: "{option}"')
-    if ("type" in options or "o" in options) and not options.get("device"):
-        raise InvalidParameterError(f'create {name}: missing required option: "device"')
-    if options:
-        raise UnsupportedError(f"create {name}: options of the local volume driver are not supported: {min(options)}")
 
 
 def _render(value: dict[str, str] | None) -> str | None:

@@ -74,8 +74,14 @@ def test_docker_words(store):
         store.create("ab", options={"x": "y"})
     with pytest.raises(InvalidParameterError, match='create ab: missing required option: "device"'):
         store.create("ab", options={"type": "tmpfs"})
-    with pytest.raises(UnsupportedError):
-        store.create("ab", options={"type": "tmpfs", "device": "tmpfs"})
+    with pytest.raises(InvalidParameterError, match='create ab: missing required option: "type"'):
+        store.create("ab", options={"device": "/x"})
+    with pytest.raises(InvalidParameterError, match="create ab: quota size requested but no quota support"):
+        store.create("ab", options={"size": "10m"})
+    with pytest.raises(InvalidParameterError, match="must be an absolute path"):
+        store.create("ab", options={"type": "none", "o": "bind", "device": "x"})
+    with pytest.raises(UnsupportedError, match='not supported by this kernel: "nosuchfs"'):
+        store.create("ab", options={"type": "nosuchfs", "device": "x"})
     with pytest.raises(NotFoundError, match=r"^get nosuch: no such volume$"):
         store.get("nosuch")
     with pytest.raises(NotFoundError, match=r"^get nosuch: no such volume$"):

@@ -15,8 +15,11 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import structs
+
 from orlop.engine.containers.files import existing_files
 from orlop.engine.containers.mounts import make_bind_sources
+from orlop.engine.containers.oci_config import oci_mount
 from orlop.engine.pipes import open_pipe
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError
 from orlop.image.feed import pour
@@ -27,10 +30,10 @@ if TYPE_CHECKING:
 
     from orlop.engine.containers.container import Container
     from orlop.engine.containers.records import MountPoint
+    from orlop.engine.containers.roots import Roots
     from orlop.engine.containers.settings import Settings
     from orlop.engine.spawner import Conversation
     from orlop.spec.json import JsonObject, JsonValue
-    from orlop.spec.launch import OverlayRoot
 
 # Bits of Go's os.FileMode above the permissions (package io/fs).
 _KINDS = {
@@ -71,21 +74,13 @@ class Children(Protocol):
         ...
 
 
-class Roots(Protocol):
-    """Root file systems of containers."""
-
-    def root(self, container_id: str) -> OverlayRoot:
-        """How init mounts it."""
-        ...
-
-
 class Archives:
     """Copies; knows those under way.
 
     Args:
         settings: of the containers.
         children: where the work is done.
-        layers: the containers' roots.
+        layers: the containers' roots and the images that they mount.
         fill_volumes: brings new volumes to the state in which the container's start would find them.
     """
 
@@ -215,8 +210,22 @@ class Archives:
             directory = self._settings.container_dir(container.id)
             message["root"] = to_message(self._layers.root(container.id))
             message["target"] = directory
-            message["mounts"] = _mounts(container.definition.mounts, existing_files(directory))
+            message["mounts"] = self._mounts(container.definition.mounts, existing_files(directory))
         return await self._children.converse(message, fds)
+
+    def _mounts(self, points: tuple[MountPoint, ...], files: dict[str, str]) -> list[JsonValue]:
+        """Return what is mounted in a stopped container, as in config.json; a tmpfs is empty and left out."""
+        taken = {point.destination for point in points}
+        images = {point.name: self._layers.image_view(point.name) for point in points if point.kind == "image"}
+        kept = [point for point in points if "tmpfs" not in {point.kind, point.fstype}]
+        mounts: list[JsonValue] = [
+            oci_mount(structs.replace(point, propagation=""), mapped=False, images=images) for point in kept
+        ]
+        for target, source in files.items():
+            if target not in taken:
+                options: list[JsonValue] = ["bind", "rprivate"]
+                mounts.append({"destination": target, "type": "bind", "source": source, "options": options})
+        return mounts
 
 
 @contextlib.contextmanager
@@ -226,20 +235,6 @@ def _told(path: str, name: str) -> Iterator[None]:
         yield
     except NotFoundError:
         raise NotFoundError(f"Could not find the file {path} in container {name}") from None
-
-
-def _mounts(points: tuple[MountPoint, ...], files: dict[str, str]) -> list[JsonValue]:
-    taken = {point.destination for point in points}
-    binds = [(p.source, p.destination, p.writable, p.recursive) for p in points if p.kind != "tmpfs"]
-    binds += [(source, target, True, False) for target, source in files.items() if target not in taken]
-    return [
-        {
-            "source": source,
-            "destination": destination,
-            "options": ["rbind" if recursive else "bind", "rprivate", "rw" if writable else "ro"],
-        }
-        for source, destination, writable, recursive in binds
-    ]
 
 
 def _rooted(path: str) -> str:

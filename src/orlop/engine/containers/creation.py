@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from orlop.engine.containers.container import Container
     from orlop.engine.containers.directory import Directory
     from orlop.engine.containers.mounts import Volumes
+    from orlop.engine.containers.records import MountPoint
     from orlop.engine.containers.settings import Settings
     from orlop.engine.events import Events
     from orlop.image.store import Image
@@ -136,10 +137,19 @@ class Creator:
             raise InvalidParameterError(SLICE_EXPECTED)
         normalise_path(path, container_id=container_id, systemd=self._settings.systemd_cgroup)
         oci_config(definition, Surroundings(cgroups_path=path))
-        definition = msgspec.structs.replace(definition, mounts=resolve_mounts(config, host, volumes=self._volumes))
+        definition = msgspec.structs.replace(definition, mounts=self._mounts(config, host))
         container = self._make(definition, image.chain)
         self._events.publish("container", "create", container_id, container.attributes())
         return container, self._warnings(host)
+
+    def _mounts(self, config: ContainerConfig, host: HostConfig) -> tuple[MountPoint, ...]:
+        return resolve_mounts(
+            config,
+            host,
+            volumes=self._volumes,
+            mounts_of=lambda name: self._directory.get(name).definition.mounts,
+            image_id=lambda name: str(self._images.resolve(name).id),
+        )
 
     def _make(self, definition: Definition, chain: Digest | None) -> Container:
         container = self._directory.add(definition)

@@ -22,7 +22,7 @@ from orlop.engine.containers.remapping import refuse_with_remapping, running_rem
 from orlop.engine.containers.start_failure import start_failure
 from orlop.engine.containers.state import Status
 from orlop.engine.containers.trees import remove_flat
-from orlop.errors import ConflictError, NotModifiedError, OrlopError, SystemFailureError
+from orlop.errors import ConflictError, NotModifiedError, OrlopError, SystemFailureError, UnsupportedError
 from orlop.network.routing import outward
 from orlop.spec.launch import ContainerLaunch
 
@@ -30,25 +30,16 @@ if TYPE_CHECKING:
     from orlop.engine.containers.container import Container
     from orlop.engine.containers.directory import Directory
     from orlop.engine.containers.ending import Endings
+    from orlop.engine.containers.records import Definition
+    from orlop.engine.containers.roots import Roots
     from orlop.engine.containers.settings import Settings
     from orlop.engine.events import Events
     from orlop.engine.shims import ShimConnection, Started
     from orlop.engine.spawner import Spawner
     from orlop.network.sandbox import AttachRequest, Sandbox
     from orlop.spec.json import JsonObject
-    from orlop.spec.launch import OverlayRoot
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
-
-
-class Roots(Protocol):
-    """Root file systems of containers."""
-
-    def root(self, container_id: str) -> OverlayRoot:
-        """How init mounts it."""
-
-    def view(self, container_id: str) -> OverlayRoot:
-        """How it is mounted read-only beside the container."""
 
 
 class Network(Protocol):
@@ -161,6 +152,7 @@ class Launcher:
 
     async def _launch(self, container: Container, failed: contextlib.ExitStack) -> tuple[Started, ShimConnection]:
         definition = container.definition
+        self._require_exclusive(definition)
         make_bind_sources(definition.mounts)
         await self.fill_volumes(container)
         failed.callback(self._network.release, container.id)
@@ -168,7 +160,7 @@ class Launcher:
         request = attach_request(self._settings, definition)
         request = replace(request, network=self._network_mode(request.network))
         sandbox = await self._network.attach(container.id, request)
-        container.config = self._config(container, sandbox)
+        container.config = self._config(container, sandbox, await self._owners(container))
         state_dir = self._settings.state_dir(container.id)
         remove_flat(state_dir)
         os.makedirs(state_dir, mode=0o700)
@@ -207,7 +199,24 @@ class Launcher:
             return mode
         return f"container:{self._directory.get(mode.removeprefix('container:')).id}"
 
-    def _config(self, container: Container, sandbox: Sandbox) -> JsonObject:
+    async def _owners(self, container: Container) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
+        """Return, for each ``:U`` mount, whose files are shown as the container's user's."""
+        points = [point for point in container.definition.mounts if point.own]
+        if not points:
+            return {}
+        uid, gid = await self._spawner.identify(self._layers.view(container.id), container.definition.config.user)
+        found = {}
+        for point in points:
+            status = os.stat(point.device or point.source)
+            found[point.destination] = ((status.st_uid, uid), (status.st_gid, gid))
+        return found
+
+    def _config(
+        self,
+        container: Container,
+        sandbox: Sandbox,
+        owners: dict[str, tuple[tuple[int, int], tuple[int, int]]],
+    ) -> JsonObject:
         definition = container.definition
         host = definition.host
         if sandbox.mode == "container":
@@ -225,7 +234,14 @@ class Launcher:
         if remapping is not None:
             refuse_with_remapping(host)  # it may have been created under other settings
         donor = shared_memory_donor(host, self._directory)
-        surroundings = replace(surroundings, shm_donor=donor, remapping=remapping)
+        views = {
+            point.name: self._layers.image_view(point.name) for point in definition.mounts if point.kind == "image"
+        }
+        if views and remapping is not None:
+            raise UnsupportedError("image mounts are not supported with user namespaces")
+        if owners and remapping is not None:
+            raise UnsupportedError("mount option is not supported with user namespaces: U")
+        surroundings = replace(surroundings, shm_donor=donor, remapping=remapping, image_views=views, owners=owners)
         linked = link_environment(definition, self._directory, self._network.sandbox)
         if linked:
             config = replace_struct(definition.config, env=[*linked, *(definition.config.env or [])])
@@ -265,17 +281,27 @@ class Launcher:
         surroundings = self._surroundings(container, shared, {}, {})
         # not what the settings say by now
         surroundings = replace(surroundings, remapping=running_remapping(container.state.pid))
-        return oci_config(container.definition, surroundings)
+        definition = container.definition
+        mounts = tuple(point for point in definition.mounts if point.kind != "image")  # it may be gone by now
+        return oci_config(replace_struct(definition, mounts=mounts), surroundings)
+
+    def _require_exclusive(self, definition: Definition) -> None:
+        """Refuse a tmpfs volume that another running container has: each would see a tmpfs of its own."""
+        names = {point.name for point in definition.mounts if point.fstype == "tmpfs"}
+        for other in self._directory:
+            for point in other.definition.mounts if other.alive and names else ():
+                if point.fstype == "tmpfs" and point.name in names:
+                    raise ConflictError(f"volume of type tmpfs is in use by running container {other.id}: {point.name}")
 
     async def fill_volumes(self, container: Container) -> None:
         """Copy what the image has into volumes that wait for their first content."""
         for point in container.definition.mounts:
-            if point.kind != "volume" or not point.copy:
+            if point.kind != "volume" or not point.copy or point.fstype not in {"", "bind"}:
                 continue
             if getattr(self._volumes.get(point.name), "filled", True):
                 continue
             view = self._layers.view(container.id)
-            await self._spawner.copy_up(view, point.destination, target=point.source)
+            await self._spawner.copy_up(view, point.destination, target=point.device or point.source)
             self._volumes.mark_filled(point.name)
 
     def _log_path(self, container: Container) -> str:

@@ -9,10 +9,11 @@ import stat
 from typing import TYPE_CHECKING, Protocol
 
 from orlop.engine.containers.records import MountPoint
-from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.errors import InvalidParameterError, NotFoundError, UnsupportedError
+from orlop.volumes.local_options import parse_local_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from orlop.spec.docker.containers import ContainerConfig, HostConfig, MountDocument
 
@@ -35,6 +36,10 @@ class Volume(Protocol):
     def path(self) -> str:
         """Where its files are on the host."""
 
+    @property
+    def options(self) -> Mapping[str, str] | None:
+        """Of the local driver."""
+
 
 class Volumes(Protocol):
     """The store of named volumes."""
@@ -50,16 +55,31 @@ class Volumes(Protocol):
         """Return the volume of that name, made if there is none; a made-up name if it is empty."""
 
 
-def resolve_mounts(config: ContainerConfig, host: HostConfig, *, volumes: Volumes) -> tuple[MountPoint, ...]:
+def resolve_mounts(
+    config: ContainerConfig,
+    host: HostConfig,
+    *,
+    volumes: Volumes,
+    mounts_of: Callable[[str], Sequence[MountPoint]],
+    image_id: Callable[[str], str],
+) -> tuple[MountPoint, ...]:
     """Return the mounts of a container in the order in which they are to be mounted; makes missing volumes.
 
     Everything is checked before the first volume is made.
+
+    Args:
+        config: the container's.
+        host: the container's.
+        volumes: where volumes are made.
+        mounts_of: returns the mounts of another container (``--volumes-from``).
+        image_id: returns the id of an image that is mounted.
 
     Raises:
         InvalidParameterError: malformed or duplicate, in Docker's words.
         UnsupportedError: a type of mount that this version does not do.
     """
     points: dict[str, MountPoint] = {}
+    borrowed = {point.destination: point for text in host.volumes_from or [] for point in _borrow(text, mounts_of)}
 
     def put(point: MountPoint) -> None:
         if point.destination in points:
@@ -69,9 +89,10 @@ def resolve_mounts(config: ContainerConfig, host: HostConfig, *, volumes: Volume
     for text in host.binds or []:
         put(parse_bind(text))
     for document in host.mounts or []:
-        put(_from_document(document))
+        put(_from_document(document, image_id))
     for destination, options in (host.tmpfs or {}).items():
         put(_tmpfs(destination, options))
+    points = {**borrowed, **points}
     for destination in config.volumes or {}:
         target = clean_destination(destination)
         if target not in points:
@@ -89,14 +110,36 @@ def _make(point: MountPoint, labels: Mapping[str, tuple[Mapping[str, str], objec
         if not point.propagation:
             return _replace(point, propagation="rprivate")
         return point
-    if point.kind != "volume":
-        return point
+    if point.kind != "volume" or point.source:
+        return point  # what another container uses is there already
     own, driver = labels.get(point.destination, ({}, None))
     options = getattr(driver, "options", None) or {}
     anonymous = point.anonymous or not point.name
     marks = {"com.docker.volume.anonymous": ""} if anonymous else {}
     volume = volumes.create(point.name, driver="local", options=options, labels={**own, **marks})
+    local = parse_local_options(volume.name, volume.options or {})
+    if local is not None:
+        point = _replace(point, fstype=local.fstype, device=local.device, options=local.options)
     return _replace(point, name=volume.name, source=volume.path, anonymous=anonymous)
+
+
+def _borrow(text: str, mounts_of: Callable[[str], Sequence[MountPoint]]) -> list[MountPoint]:
+    """Return the mounts of ``--volumes-from CONTAINER[:ro|rw]``. Raises NotFoundError, InvalidParameterError."""
+    name, _, mode = text.partition(":")
+    if not name:
+        raise InvalidParameterError("volumes-from specification cannot be an empty string")
+    if not set(mode.split(",")) <= {"", "ro", "rw", "z", "Z", "nocopy"}:
+        raise InvalidParameterError(f"invalid mode: {mode}")
+    writable = "ro" not in mode.split(",")
+    try:
+        theirs = mounts_of(name)
+    except NotFoundError as error:  # with 404 the docker client would fetch the image
+        raise InvalidParameterError(str(error)) from None
+    return [
+        _replace(point, writable=point.writable and writable, mode="", copy=False)
+        for point in theirs
+        if point.kind != "tmpfs"
+    ]
 
 
 def _replace(point: MountPoint, **changes: object) -> MountPoint:
@@ -130,7 +173,7 @@ def parse_bind(text: str) -> MountPoint:
         raise InvalidParameterError(f"invalid volume specification: '{text}'")
     source, destination = parts[0], parts[1]
     mode = parts[2] if len(parts) == 3 else ""
-    writable, propagation, copy = _parse_mode(mode, text)
+    writable, propagation, copy, own = _parse_mode(mode, text)
     if not destination.startswith("/"):
         raise InvalidParameterError(
             f"invalid volume specification: '{text}': invalid mount config for type \"volume\": invalid mount path:"
@@ -145,11 +188,14 @@ def parse_bind(text: str) -> MountPoint:
             mode=mode,
             writable=writable,
             propagation=propagation or "rprivate",
+            own=own,
         )
     if propagation:
         raise InvalidParameterError(f"invalid volume specification: '{text}': invalid mode: {mode}")
     _check_volume_name(source)
-    return MountPoint(kind="volume", name=source, destination=target, mode=mode or "z", writable=writable, copy=copy)
+    return MountPoint(
+        kind="volume", name=source, destination=target, mode=mode or "z", writable=writable, copy=copy, own=own
+    )
 
 
 def _check_volume_name(name: str) -> None:
@@ -160,8 +206,8 @@ def _check_volume_name(name: str) -> None:
         )
 
 
-def _parse_mode(mode: str, text: str) -> tuple[bool, str, bool]:
-    writable, propagation, copy = True, "", True
+def _parse_mode(mode: str, text: str) -> tuple[bool, str, bool, bool]:
+    writable, propagation, copy, own = True, "", True, False
     for word in mode.split(",") if mode else []:
         if word in {"ro", "rw"}:
             writable = word == "rw"
@@ -169,9 +215,11 @@ def _parse_mode(mode: str, text: str) -> tuple[bool, str, bool]:
             propagation = word
         elif word == "nocopy":
             copy = False
+        elif word == "U":  # Podman's
+            own = True
         elif word not in {"z", "Z", "consistent", "cached", "delegated"}:
             raise InvalidParameterError(f"invalid volume specification: '{text}': invalid mode: {mode}")
-    return writable, propagation, copy
+    return writable, propagation, copy, own
 
 
 def _prepare_bind(source: str) -> str:
@@ -195,8 +243,8 @@ def make_bind_sources(mounts: tuple[MountPoint, ...]) -> None:
                 ) from None
 
 
-def _from_document(document: MountDocument) -> MountPoint:
-    if document.image_options or document.cluster_options:
+def _from_document(document: MountDocument, image_id: Callable[[str], str]) -> MountPoint:
+    if document.cluster_options:
         raise UnsupportedError(f"mount type is not supported: {document.type}")
     target = document.target
     if not target:
@@ -213,7 +261,9 @@ def _from_document(document: MountDocument) -> MountPoint:
         return _volume_document(document, destination)
     if document.type == "tmpfs":
         return _tmpfs_document(document, destination)
-    if document.type in {"image", "cluster", "npipe"}:
+    if document.type == "image":
+        return _image_document(document, destination, image_id)
+    if document.type in {"cluster", "npipe"}:
         raise UnsupportedError(f"mount type is not supported: {document.type}")
     raise InvalidParameterError(f'invalid mount config for type "{document.type}": mount type unknown')
 
@@ -250,8 +300,9 @@ def _bind_document(document: MountDocument, destination: str) -> MountPoint:
 
 def _volume_document(document: MountDocument, destination: str) -> MountPoint:
     options = document.volume_options
-    if options and options.subpath:
-        raise UnsupportedError("subpath of a volume is not supported")
+    subpath = options.subpath if options else ""
+    if subpath:
+        _check_subpath(subpath, document.source)
     if options and options.driver_config and options.driver_config.name not in {"", "local"}:
         raise UnsupportedError(f"volume driver is not supported: {options.driver_config.name}")
     if document.source:
@@ -262,8 +313,28 @@ def _volume_document(document: MountDocument, destination: str) -> MountPoint:
         destination=destination,
         mode="z",
         writable=not document.read_only,
-        copy=not (options and options.no_copy),
+        copy=not (options and options.no_copy) and not subpath,
         anonymous=not document.source,
+        subpath=subpath,
+    )
+
+
+def _check_subpath(subpath: str, source: str) -> None:
+    bad = 'invalid mount config for type "volume": '
+    if not source:
+        raise InvalidParameterError(f"{bad}must not set Subpath when using anonymous volumes")
+    if subpath.startswith("/") or "\0" in subpath or posixpath.normpath(subpath).split("/")[0] == "..":
+        raise InvalidParameterError(f"{bad}subpath must be a relative path within the volume")
+
+
+def _image_document(document: MountDocument, destination: str, image_id: Callable[[str], str]) -> MountPoint:
+    """An image is shown read-only: what a container would write there would be nobody's."""
+    if not document.source:
+        raise InvalidParameterError('invalid mount config for type "image": field Source must not be empty')
+    if (document.image_options or {}).get("Subpath"):
+        raise UnsupportedError("subpath of an image mount is not supported")
+    return MountPoint(
+        kind="image", source=document.source, name=image_id(document.source), destination=destination, writable=False
     )
 
 

@@ -9,20 +9,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orlop.engine.containers.limits import resources
+from orlop.runtime.mount_options import SUBPATH_OPTION
 from orlop.runtime.security import capabilities, paths, seccomp_profile
 from orlop.runtime.security.options import parse_security_options
 from orlop.spec.json import JsonValue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from orlop.engine.containers.records import Definition, MountPoint
     from orlop.engine.containers.remapping import Remapping
     from orlop.spec.docker.containers import HostConfig
     from orlop.spec.json import JsonObject
+    from orlop.spec.launch import OverlayRoot
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOFILE = (1024, 524288)
+_IDS = 2**32 - 1
 _NAMESPACES = ("mount", "network", "uts", "pid", "ipc", "cgroup")
 
 
@@ -42,6 +45,8 @@ class Surroundings:
         shm_size: bytes of /dev/shm.
         shm_donor: whose /dev/shm it is instead, for the runtime's annotation.
         remapping: ids in a user namespace of the container's own, or None.
+        image_views: layers of the images that are mounted, by their ids.
+        owners: by a mount's destination the ids that change places: user on disk and inside, group on disk and inside.
     """
 
     cgroups_path: str
@@ -55,6 +60,8 @@ class Surroundings:
     shm_size: int = 64 * 1024 * 1024
     shm_donor: str = ""
     remapping: Remapping | None = None
+    image_views: Mapping[str, OverlayRoot] = field(default_factory=dict)
+    owners: Mapping[str, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)
 
 
 def oci_config(definition: Definition, surroundings: Surroundings) -> JsonObject:
@@ -245,7 +252,13 @@ def _mounts(definition: Definition, surroundings: Surroundings) -> list[JsonValu
         *(["idmap"] if mapped else []),
     ]
     taken = {point.destination for point in points}
-    result: list[JsonValue] = [_mount(point, mapped=mapped and point.kind == "volume") for point in points]
+    result: list[JsonValue] = []
+    for point in points:
+        mount = oci_mount(point, mapped=mapped and point.kind == "volume", images=surroundings.image_views)
+        if point.destination in surroundings.owners:
+            users, groups = surroundings.owners[point.destination]
+            mount.update(uidMappings=_swapped(*users), gidMappings=_swapped(*groups))
+        result.append(mount)
     for target, source in surroundings.files.items():
         if target not in taken:
             entry: JsonObject = {"destination": target, "type": "bind", "source": source}
@@ -253,7 +266,23 @@ def _mounts(definition: Definition, surroundings: Surroundings) -> list[JsonValu
     return result
 
 
-def _mount(point: MountPoint, *, mapped: bool) -> JsonObject:
+def _swapped(one: int, other: int) -> list[JsonValue]:
+    """Return a mapping of all ids that lets two change places and leaves the others."""
+    low, high = min(one, other), max(one, other)
+    ranges = [(0, 0, low), (low, high, 1), (low + 1, low + 1, high - low - 1), (high, low, 1)]
+    ranges.append((high + 1, high + 1, _IDS - high - 1))
+    if low == high:
+        ranges = [(0, 0, _IDS)]
+    return [{"containerID": inside, "hostID": host, "size": size} for inside, host, size in ranges if size]
+
+
+def oci_mount(point: MountPoint, *, mapped: bool, images: Mapping[str, OverlayRoot]) -> JsonObject:
+    """Return one entry of ``mounts``; ``mapped``: with the ids of the container's user namespace."""
+    if point.kind == "image":
+        return _image_mount(point, images)
+    if point.fstype and point.fstype != "bind":
+        words: list[JsonValue] = [*point.options, *([] if point.writable else ["ro"])]
+        return {"destination": point.destination, "type": point.fstype, "source": point.device, "options": words}
     if point.kind == "tmpfs":
         defaults = ["noexec", "nosuid", "nodev"]
         own = set(point.options)
@@ -263,9 +292,25 @@ def _mount(point: MountPoint, *, mapped: bool) -> JsonObject:
     bind = "rbind" if point.recursive else "bind"
     # rro: what is mounted below is read-only as well, as in Docker since 25
     access = "rw" if point.writable else "rro" if point.readonly_recursive else "ro"
+    own_options = [word for word in point.options if word not in {"bind", "rbind", "rw"}]
+    subpath = [f"{SUBPATH_OPTION}{point.subpath}"] if point.subpath else []
     return {
         "destination": point.destination,
         "type": "bind",
-        "source": point.source,
-        "options": [bind, point.propagation or "rprivate", access, *(["idmap"] if mapped else [])],
+        "source": point.device or point.source,
+        "options": [
+            *(bind, point.propagation or "rprivate", access),
+            *(["idmap"] if mapped else []),
+            *own_options,
+            *subpath,
+        ],
     }
+
+
+def _image_mount(point: MountPoint, images: Mapping[str, OverlayRoot]) -> JsonObject:
+    layers = images[point.name].lower
+    entry: JsonObject = {"destination": point.destination}
+    if len(layers) == 1:
+        return {**entry, "type": "bind", "source": layers[0], "options": ["bind", "rprivate", "ro"]}
+    options: list[JsonValue] = [*(f"lowerdir+={layer}" for layer in layers), "ro"]
+    return {**entry, "type": "overlay", "source": "overlay", "options": options}

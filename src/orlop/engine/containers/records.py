@@ -53,14 +53,18 @@ class MountPoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A resolved mount of a container.
 
     Attributes:
-        kind: ``bind``, ``volume`` or ``tmpfs``.
-        source: host path; empty for tmpfs.
+        kind: ``bind``, ``volume``, ``tmpfs`` or ``image``.
+        source: host path; empty for tmpfs; an image's name.
         destination: absolute path in the container.
-        name: the volume's.
+        name: the volume's; an image's id.
         mode: what the user wrote behind the last colon of ``-v``.
         writable: not read-only.
         propagation: of a bind, ``rprivate`` by default.
-        options: further mount options (tmpfs: size, mode).
+        options: further mount options (tmpfs: size, mode; those of the local volume driver).
+        fstype: what a volume with options of the local driver is; ``bind`` or a file system.
+        device: ... and where it is.
+        subpath: the part of a volume that is shown.
+        own: what belongs to the owner of its top directory is shown as the container's user's (``:U``).
         copy: an empty volume is filled from the image at the first start.
         anonymous: the volume was made for this container and goes with ``rm -v`` and ``--rm``.
         recursive: a bind takes the mounts below along.
@@ -79,6 +83,10 @@ class MountPoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     anonymous: bool = False
     recursive: bool = True
     readonly_recursive: bool = True
+    fstype: str = ""
+    device: str = ""
+    subpath: str = ""
+    own: bool = False
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +117,12 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     networks: dict[str, EndpointConfig | None]
     mounts: tuple[MountPoint, ...]
     arguments: tuple[str, ...]
+
+    @property
+    def images(self) -> list[tuple[str, str]]:
+        """Ids and names of the image that it was made from and of those that it mounts."""
+        mounted = [(point.name, point.source) for point in self.mounts if point.kind == "image"]
+        return [(self.image_id, self.image_name), *mounted]
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -26,7 +26,6 @@ def refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
     if host.userns_mode not in {"", "host"}:
         raise UnsupportedError(f"user namespace mode is not supported: {host.userns_mode}")
     refused: dict[str, object] = {
-        "volumes-from": host.volumes_from,
         "device requests (--gpus)": host.device_requests,
         "storage options (--storage-opt)": host.storage_opt,
         "cpu realtime period": host.cpu_realtime_period,

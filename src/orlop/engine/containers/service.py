@@ -24,6 +24,7 @@ from orlop.engine.containers.ps import run_ps
 from orlop.engine.containers.records import ContainerRecords
 from orlop.engine.containers.removal import Remover
 from orlop.engine.containers.restore import Restorer
+from orlop.engine.containers.roots import ContainerRoots
 from orlop.engine.containers.state import Status
 from orlop.engine.containers.statistics import idle_document, stats_document
 from orlop.engine.containers.stopping import Stopper
@@ -86,17 +87,18 @@ class ContainerService:
             settings, self.directory, images=images, layers=layers, volumes=volumes, networks=network, events=events
         )
         self.connector = Connector(settings, self.directory, network=network, events=events)
+        roots = ContainerRoots(layers, images)
         self._launcher = Launcher(
             settings,
             self.directory,
             spawner=spawner,
-            layers=layers,
+            layers=roots,
             volumes=volumes,
             network=network,
             events=events,
             endings=self.endings,
         )
-        self.archives = Archives(settings, children=spawner, layers=layers, fill_volumes=self._launcher.fill_volumes)
+        self.archives = Archives(settings, children=spawner, layers=roots, fill_volumes=self._launcher.fill_volumes)
         self._remover = Remover(
             settings,
             self.directory,
@@ -408,9 +410,11 @@ class ContainerService:
     # What other services ask.
 
     def image_users(self) -> list[ImageUser]:
-        """Return which containers were made from which image."""
+        """Return which containers were made from, or mount, which image."""
         return [
-            ImageUser(c.id, c.state.running, c.definition.image_id, c.definition.image_name) for c in self.directory
+            ImageUser(container.id, container.state.running, image_id, name)
+            for container in self.directory
+            for image_id, name in container.definition.images
         ]
 
     def volume_users(self) -> dict[str, list[str]]:

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 
 from orlop.engine.containers.mounts import parse_bind, resolve_mounts
-from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.errors import InvalidParameterError, NotFoundError, UnsupportedError
 from orlop.spec.docker.containers import ContainerConfig, HostConfig, MountDocument, TmpfsOptions
 
 
@@ -11,6 +11,11 @@ from orlop.spec.docker.containers import ContainerConfig, HostConfig, MountDocum
 class Volume:
     name: str
     path: str
+    options: dict[str, str] | None = None
+
+
+def no_container(name):
+    raise NotFoundError(f"No such container: {name}")
 
 
 class Volumes:
@@ -24,7 +29,9 @@ class Volumes:
 
 
 def resolve(config=None, host=None):
-    return resolve_mounts(config or ContainerConfig(), host or HostConfig(), volumes=Volumes())
+    return resolve_mounts(
+        config or ContainerConfig(), host or HostConfig(), volumes=Volumes(), mounts_of=no_container, image_id=str.upper
+    )
 
 
 def test_bind_modes():
@@ -99,11 +106,17 @@ def test_missing_source_of_mount_bind_is_refused():
     with pytest.raises(InvalidParameterError, match="bind source path does not exist: /nowhere/at/all"):
         resolve(host=HostConfig(mounts=[MountDocument(type="bind", source="/nowhere/at/all", target="/x")]))
     with pytest.raises(UnsupportedError):
-        resolve(host=HostConfig(mounts=[MountDocument(type="image", source="x", target="/x")]))
+        resolve(host=HostConfig(mounts=[MountDocument(type="npipe", source="x", target="/x")]))
 
 
 def test_nothing_is_made_when_anything_is_wrong():
     volumes = Volumes()
     with pytest.raises(InvalidParameterError):
-        resolve_mounts(ContainerConfig(), HostConfig(binds=["v:/x"], tmpfs={"/t": "bad"}), volumes=volumes)
+        resolve_mounts(
+            ContainerConfig(),
+            HostConfig(binds=["v:/x"], tmpfs={"/t": "bad"}),
+            volumes=volumes,
+            mounts_of=no_container,
+            image_id=str.upper,
+        )
     assert volumes.made == []
