@@ -160,7 +160,7 @@ class Engine:
                 raise AssertionError(f"engine ended with {self.process.returncode}: {self.log_text()[-4000:]}")
             try:
                 return self.http("GET", "/_ping", timeout=5)[0] == 200
-            except TimeoutError:  # the machine is busy
+            except TimeoutError:  # it listens, and waits for the kernel: the lock of all links is the whole machine's
                 return False
 
         wait_for(answers, seconds=seconds, what="engine's answer to /_ping")
@@ -274,14 +274,20 @@ class Engine:
         shutil.rmtree(self.home, ignore_errors=True)
 
     def spawner(self) -> int:
-        """Return the spawner's pid: the engine's child with an empty environment."""
+        """Return the spawner's pid."""
+        (pid,) = self.spawners()
+        return pid
+
+    def spawners(self) -> list[int]:
+        """Return the engine's children with an empty environment: the spawner, or nobody while it is replaced."""
         assert self.process is not None
-        pid = self.process.pid
-        for task in os.listdir(f"/proc/{pid}/task"):
-            for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
-                if Path(f"/proc/{child}/exe").exists() and not Path(f"/proc/{child}/environ").read_bytes():
-                    return int(child)
-        raise AssertionError("no spawner")
+        found = []
+        for task in os.listdir(f"/proc/{self.process.pid}/task"):
+            for child in Path(f"/proc/{self.process.pid}/task/{task}/children").read_text().split():
+                with contextlib.suppress(OSError):
+                    if os.path.exists(f"/proc/{child}/exe") and not Path(f"/proc/{child}/environ").read_bytes():
+                        found.append(int(child))
+        return found
 
     def processes(self) -> list[int]:
         """Return the pids of what this engine started: its shims, spawner and containers."""

@@ -267,7 +267,7 @@ def test_shim_holds_nothing_of_the_engine_and_is_small(runtime):
     shim = process.shim
     for fd in range(3):
         assert os.readlink(f"/proc/{shim}/fd/{fd}") == "/dev/null"
-    assert Path(f"/proc/{shim}/comm").read_text() == "orlop-shim\n"
+    wait_for(lambda: Path(f"/proc/{shim}/comm").read_text() == "orlop-shim\n", what="the shim's name")
     assert Path(f"/proc/{shim}/environ").read_bytes() == b""
     rollup = Path(f"/proc/{shim}/smaps_rollup").read_text()
     assert int(rollup.split("Private_Dirty:")[1].split()[0]) < 1536  # more: test_shim_memory.py

@@ -11,7 +11,7 @@ import select
 
 from orlop.errors import OrlopError, UnavailableError
 from orlop.kernel.plain import socket
-from orlop.primitives.channel import decode, encode, receive_packet, send_packet
+from orlop.primitives.channel import Channel, decode, encode, receive_packet, send_packet
 from orlop.primitives.scope import suppress
 from orlop.runtime.cgroups import open_cgroup
 from orlop.runtime.cgroups.events import adopt_oom_events
@@ -26,7 +26,6 @@ from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from orlop.primitives.channel import Channel
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.runtime.cgroups import Hierarchies
     from orlop.spec.launch import ContainerLaunch
@@ -87,14 +86,13 @@ def hand_over(  # noqa: PLR0913 - each is handed over
     listener: socket.socket,
 ) -> None:
     """Send everything to the shim, which waits for it. Raises OSError when there is no shim any more."""
-    fds = [("pidfd", running.pidfd.fileno()), ("listener", listener.fileno())]
+    fds = [("pidfd", running.pidfd.fileno()), ("listener", listener.fileno()), ("control", control.fileno())]
     fds += [(name, fd) for fd, name in streams.readers.items()]
     with suppress(OrlopError, OSError):
         fds += [("oom", fd) for fd in running.cgroup.oom_events().descriptors()]
     epoll = select.epoll()
     for fd in dict(reversed(fds)).values():  # of the two of "oom" the first
         epoll.register(fd, select.EPOLLIN)
-    epoll.register(control.fileno(), select.EPOLLIN)
     for client in clients:
         epoll.register(client.fileno(), select.EPOLLOUT)  # at once: clients are served by the loop
         fds.append(("client", client.fileno()))
@@ -135,7 +133,7 @@ class Packet:
         self._epoll.poll(None, 1)
         self._epoll.close()
 
-    def open(self, control: Channel, hierarchies: Hierarchies) -> Loop:
+    def open(self, hierarchies: Hierarchies) -> Loop:
         """Make the loop that serves the container from here on."""
         message, fds = decode(self._data, self._fds)
         state = from_message(Handover, message)
@@ -152,7 +150,7 @@ class Packet:
         log = None if state.log is None else JsonLog(state.log, named["log"][0].release())
         oom = named.get("oom")
         return Loop(
-            control,
+            Channel.from_fd(named["control"][0]),
             RunningProcess(state.pid, named["pidfd"][0], None, open_cgroup(hierarchies, state.cgroup)),
             Streams.adopt(readers, writer, terminal=state.terminal),
             state_dir=state.state_dir,

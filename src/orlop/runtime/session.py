@@ -18,7 +18,6 @@ from orlop.runtime import handover
 from orlop.runtime.clients import Client
 from orlop.runtime.container import Creation, RunningProcess, create
 from orlop.runtime.exec import Execution, execute
-from orlop.runtime.forking import fork_worker
 from orlop.runtime.init import os_error_text
 from orlop.runtime.json_log import open_log
 from orlop.runtime.loop import Loop, undo
@@ -28,8 +27,6 @@ from orlop.spec.oci import parse_config, parse_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from orlop.primitives.channel import Channel
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.runtime.cgroups import Hierarchies
@@ -37,40 +34,28 @@ if TYPE_CHECKING:
     from orlop.spec.launch import AttachTarget
 
 
-def run_container(
-    control: Channel, read: Callable[[], JsonObject], fds: list[OwnedFd], hierarchies: Hierarchies
-) -> None:
-    """Operation ``container``: be the shim of a container until it ends.
+def serve_container(worker: socket.socket, worker_pid: int, hierarchies: Hierarchies) -> None:
+    """Be the shim of the container that the worker hands over, until it ends; return at once if there is none.
 
-    A worker does all of the start, the reading of the message too, and hands over what came of it (``handover.py``).
+    A worker does all of the start, the reading of the request too, so that a shim stays small (``handover.py``). What
+    went wrong it has told the engine itself; if it died, the end of file on the request's channel tells.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    worker = fork_worker(lambda: _launch(theirs, control, read, fds, hierarchies))
-    theirs.close()
-    # beside the worker's work
+    packet = handover.receive(worker)
+    if packet is None:
+        return
     set_name(b"orlop-shim")
-    for fd in fds:
-        fd.close()
-    packet = handover.receive(ours)
-    ours.close()
-    _, status = os.waitpid(worker, 0)
-    if packet is not None:
-        packet.wait()
-        _serve(packet.open(control, hierarchies))
-    elif status:  # else it told the engine why
-        _failed(control, SystemFailureError("container was not created: its worker died"))
+    worker.close()
+    os.waitpid(worker_pid, 0)  # it ends after the packet
+    packet.wait()
+    _serve(packet.open(hierarchies))
 
 
-def _launch(
-    shim: socket.socket,
-    control: Channel,
-    read: Callable[[], JsonObject],
-    fds: list[OwnedFd],
-    hierarchies: Hierarchies,
+def start_container(
+    control: Channel, message: JsonObject, fds: list[OwnedFd], hierarchies: Hierarchies, shim: socket.socket
 ) -> None:
-    """Start the container, tell the engine and hand over to the shim; in a child of it."""
+    """Operation ``container``: start it, tell the engine and hand over to the shim, whose child init becomes."""
     try:
-        launch = from_message(ContainerLaunch, _object(read(), "launch"))
+        launch = from_message(ContainerLaunch, _object(message, "launch"))
         netns = fds.pop(0) if launch.has_netns and fds else None
         if launch.has_netns and netns is None:
             raise InvalidParameterError("network namespace is missing")

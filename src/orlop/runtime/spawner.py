@@ -1,29 +1,28 @@
 """The spawner: one warm, single-threaded process that forks whatever must be root near a container.
 
 It is executed once from a sealed interpreter with an empty environment, imports everything that its children will
-need, and then only receives requests and forks. It never answers; each child does, on its request's own channel. The
-operations are drawn in ``docs/concepts/processes.md``.
+need, and then only forks: children wait for the engine's requests (``ready.py``) and answer them, each on its request's
+own channel. The operations are drawn in ``docs/concepts/processes.md``.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-import select
 
 from orlop.errors import InvalidParameterError, SystemFailureError
 from orlop.kernel.plain import signal, socket
-from orlop.kernel.prctl import set_dumpable, set_name
-from orlop.primitives.channel import Channel, ProtocolError, decode, receive_packet
+from orlop.kernel.prctl import set_child_subreaper, set_dumpable, set_name
+from orlop.primitives.channel import Channel, ProtocolError, decode
 from orlop.runtime import reaper, session
 from orlop.runtime.archive import answer_archive
 from orlop.runtime.cgroups import detect
-from orlop.runtime.forking import fork
 from orlop.runtime.importing import Blocker, refuse_loading
 from orlop.runtime.init import report
 from orlop.runtime.interpreter import is_sealed
 from orlop.runtime.loading import load_all
 from orlop.runtime.network_namespace import answer_namespace_of, answer_new_namespace
+from orlop.runtime.ready import ReadyChildren
 from orlop.runtime.security import apply
 from orlop.runtime.trees import (
     answer_copy_up,
@@ -43,10 +42,10 @@ if TYPE_CHECKING:
     from orlop.runtime.cgroups import Hierarchies
     from orlop.spec.json import JsonObject
 
-    Work = Callable[[Channel, JsonObject, list[OwnedFd], Hierarchies], None]
+    Operation = Callable[[Channel, JsonObject, list[OwnedFd], Hierarchies], None]
 
-WORK: dict[str, Work] = {
-    "container": lambda control, message, fds, h: session.run_container(control, lambda: message, fds, h),
+# beside "container", which is a matter between a worker and its shim
+WORK: dict[str, Operation] = {
     "exec": session.run_exec,
     "netns": answer_new_namespace,
     "netns-of": answer_namespace_of,
@@ -58,8 +57,6 @@ WORK: dict[str, Work] = {
     "archive": answer_archive,
     "remove-tree": answer_remove,
 }
-# How the engine's request of a container begins. What begins otherwise is done as well, by a larger shim.
-_CONTAINER = b'{"op":"container",'
 
 
 def main(channel_fd: int) -> None:
@@ -75,6 +72,7 @@ def main(channel_fd: int) -> None:
     os.umask(0o077)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the engine decides; its end is the end of file
+    set_child_subreaper(True)  # of workers whose parent had nothing to wait for
     channel = socket.socket(fileno=channel_fd)
     hierarchies = detect()
     load_all()
@@ -87,13 +85,14 @@ def main(channel_fd: int) -> None:
     refuse_loading()
     gc.collect()
     gc.freeze()
-    wakeup = _watch_children()
-    while True:
-        ready = select.select([channel.fileno(), wakeup], [], [])[0]
-        if wakeup in ready:
-            _reap(wakeup)
-        if channel.fileno() in ready and not _serve(channel, hierarchies, blocker):
-            return
+    children = _watch_children()
+    ready = ReadyChildren(
+        channel,
+        lambda packet, fds, shim: _work(packet, fds, hierarchies, shim),
+        lambda worker, pid: session.serve_container(worker, pid, hierarchies),
+        blocker,
+    )
+    ready.serve(_refuse, children)
 
 
 def _watch_children() -> int:
@@ -104,57 +103,21 @@ def _watch_children() -> int:
     return reading
 
 
-def _reap(wakeup: int) -> None:
-    try:
-        os.read(wakeup, 4096)
-    except BlockingIOError:
-        return
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-
-
-def _serve(channel: socket.socket, hierarchies: Hierarchies, blocker: Blocker) -> bool:
-    """Take one request and fork for it; False at the end of file.
-
-    The child reads the request: pages that the spawner writes to cease to be shared with all shims there are.
-    """
-    try:
-        packet, fds = receive_packet(channel)
-    except ProtocolError:
-        return True  # its reply channel went with its descriptors: the engine sees the end of file
-    except ConnectionResetError:
-        return False
-    if not packet:
-        return False
-    try:
-        fork([fd.fileno() for fd in fds], lambda: _work(packet, fds, hierarchies), blocker)
-    except OSError as error:
-        _refuse(packet, fds, error)
-    finally:
-        for fd in fds:
-            fd.close()
-    return True
-
-
-def _work(packet: bytes, fds: list[OwnedFd], hierarchies: Hierarchies) -> None:
-    """Do what a request asks for, in the child."""
-    if packet.startswith(_CONTAINER) and fds:
-        control = Channel.from_fd(fds.pop(0))
-        session.run_container(control, lambda: decode(packet, [])[0], fds, hierarchies)
-        return
+def _work(packet: bytes, fds: list[OwnedFd], hierarchies: Hierarchies, shim: socket.socket) -> None:
+    """Do what a request asks for, in a worker; ``shim`` leads to its parent, which waits for a container."""
     message, fds = decode(packet, fds)
     if not fds:
         return
     answer = Channel.from_fd(fds.pop(0))
+    operation = message.get("op")
+    if operation == "container":
+        session.start_container(answer, message, fds, hierarchies, shim)
+        return
+    shim.close()
     try:
-        work = WORK.get(str(message.get("op")))
+        work = WORK.get(str(operation))
         if work is None:
-            raise InvalidParameterError(f"unknown operation: {message.get('op')}")
+            raise InvalidParameterError(f"unknown operation: {operation}")
         work(answer, message, fds, hierarchies)
     except BaseException as error:  # noqa: BLE001 - the answer is the only way to tell
         report(answer, error)
