@@ -116,7 +116,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize("how", ["closed", "killed"])
 def test_nobody_waits_for_a_spawner_that_ended(spawner: Spawner, how: str) -> None:
     parents = wait_for(lambda: len(spawner.children()) == ready.COUNT and spawner.children())
-    workers = {int(Path(f"/proc/{pid}/task/{pid}/children").read_text()) for pid in parents}
+    workers = {int(wait_for(Path(f"/proc/{pid}/task/{pid}/children").read_text)) for pid in parents}
     if how == "killed":
         os.kill(spawner.pid, signal.SIGKILL)
         assert select.select([spawner.channel], [], [], 5)[0]  # the engine sees the end: no child holds the socket
