@@ -142,6 +142,12 @@ def hooks_find_the_root(runtime: Runtime) -> None:
     assert not (runtime.home / "rootfs/tmp/put").exists()
 
 
+def user_by_number(runtime: Runtime) -> None:
+    """A name beside the numbers means nothing."""
+    done = runtime.run("id -u", process__user={"uid": 1000, "gid": 1000, "username": "root"}, process__capabilities={})
+    assert done.stdout == "1000\n"
+
+
 def umask(runtime: Runtime) -> None:
     done = runtime.run("umask", process__user={"uid": 0, "gid": 0, "umask": 0o027})
     assert done.stdout.strip() == "0027"
@@ -523,6 +529,7 @@ CHECKS: dict[str, Callable[[Runtime], None]] = {
         slow_hook_is_stopped,
         failing_poststop_is_a_warning,
         hooks_find_the_root,
+        user_by_number,
         umask,
         all_capability_sets,
         oom_score,

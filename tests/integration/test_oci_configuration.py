@@ -240,6 +240,22 @@ def test_mappings_of_a_mount_within_a_user_namespace(runtime):
     assert mounted_with(runtime, "stat -c '%u %g' /m/f", mount, **changes).split() == ["107", "108"]
 
 
+def test_annotations_of_the_engine_mean_nothing_in_a_bundle(runtime):
+    """threats.md E2: whoever may annotate a container would be in another one's memory, and in its groups."""
+    with runtime.running("sleep", "60") as other:
+        donor = runtime.state(other)
+        notes = {"orlop.group-add": "staff", "orlop.shm-of": f"{donor['pid']}", "com.example": "1"}
+        done = runtime.run(
+            "id -G; readlink /proc/self/ns/ipc",
+            annotations=notes,
+            process__user={"uid": 1000, "gid": 1000},
+            process__capabilities={},
+        )
+        groups, ipc = done.stdout.split()
+        assert groups == "1000"
+        assert ipc != os.readlink(f"/proc/{donor['pid']}/ns/ipc")
+
+
 def test_remount(runtime):
     (runtime.home / "rootfs/m").mkdir(exist_ok=True)
     first = {"destination": "/m", "type": "tmpfs", "source": "tmpfs"}

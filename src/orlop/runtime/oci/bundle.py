@@ -7,7 +7,7 @@ import os
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.runtime.oci.document import parse_document, read_file
 from orlop.spec.oci import parse_config, require_runnable
-from orlop.spec.record import dataclass
+from orlop.spec.record import dataclass, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # descriptors beyond these are certainly a mistake
 _MAX_PRESERVED = 1024
+_OURS = "orlop."
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,32 @@ def enter_bundle(options: Parsed) -> Bundle:
         data = read_file("config.json")
     except FileNotFoundError:
         raise InvalidParameterError("JSON specification file config.json not found") from None
-    config = parse_config(parse_document(data, "config.json"))
+    config = as_others_mean_it(parse_config(parse_document(data, "config.json")))
     root, process = require_runnable(config)
     rootfs = os.path.realpath(os.path.join(directory, root.path))
     if not os.path.isdir(rootfs):
         raise InvalidParameterError(f"invalid rootfs: stat {rootfs}: no such file or directory")
     return Bundle(directory, data, config, process, rootfs)
+
+
+def as_others_mean_it(config: Config) -> Config:
+    """Return a configuration without what only the engine's own may say.
+
+    Annotations of ours come from whoever may annotate a container, a pod's author for instance (threats.md E2): one of
+    them names a process whose shared memory is joined. And a name beside numeric ids is only information.
+    """
+    notes = config.annotations
+    if any(name.startswith(_OURS) for name in notes):
+        kept = {name: value for name, value in notes.items() if not name.startswith(_OURS)}
+        config = replace(config, annotations=kept)
+    if config.process is not None:
+        config = replace(config, process=by_number(config.process))
+    return config
+
+
+def by_number(process: Process) -> Process:
+    """Return a process without the name of its user, which the engine looks up in the root file system."""
+    return process if not process.user.username else replace(process, user=replace(process.user, username=""))
 
 
 def listening_fds() -> int:

@@ -14,7 +14,7 @@ from orlop.runtime import exec as execution
 from orlop.runtime.cgroups import normalise_path, open_cgroup
 from orlop.runtime.importing import Blocker
 from orlop.runtime.loading import load_for
-from orlop.runtime.oci.bundle import check_console, preserved_fds
+from orlop.runtime.oci.bundle import as_others_mean_it, by_number, check_console, preserved_fds
 from orlop.runtime.oci.document import read_document
 from orlop.runtime.oci.foreground import wait_in_foreground
 from orlop.runtime.oci.state import is_alive
@@ -42,7 +42,7 @@ def execute(invocation: Invocation) -> int:
         raise ConflictError("cannot exec in a stopped container")
     if status == "paused" and not options.switch("ignore-paused"):
         raise ConflictError("cannot exec in a paused container (use --ignore-paused to override)")
-    config = parse_config(read_document(f"{store.directory(identity)}/config.json"))
+    config = as_others_mean_it(parse_config(read_document(f"{store.directory(identity)}/config.json")))
     _, initial = require_runnable(config)
     process = _process(options, command, initial)
     detached = options.switch("detach")
@@ -119,7 +119,7 @@ def _cgroup(invocation: Invocation, state: State) -> str:
 def _process(options: Parsed, command: list[str], initial: Process) -> Process:
     """Return what is run: the document of ``--process``, else the container's own process with changes."""
     if options.given("process"):
-        return parse_process(read_document(options.text("process")))
+        return by_number(parse_process(read_document(options.text("process"))))
     if not command:
         raise InvalidParameterError("process args cannot be empty")
     process = replace(
