@@ -69,6 +69,7 @@ def _action(name: str, code: int | None):
         "SCMP_ACT_TRACE": pyseccomp.TRACE(number),
         "SCMP_ACT_LOG": pyseccomp.LOG,
         "SCMP_ACT_ALLOW": pyseccomp.ALLOW,
+        "SCMP_ACT_NOTIFY": pyseccomp.NOTIFY,
     }[name]
 
 

@@ -235,6 +235,7 @@ class ExecService:
             "capabilities": capabilities.oci_sets(names),
             "noNewPrivileges": outer.get("noNewPrivileges", False),
             "rlimits": outer.get("rlimits", []),
+            "apparmorProfile": outer.get("apparmorProfile", ""),
             "oomScoreAdj": host.oom_score_adj,
         }
 

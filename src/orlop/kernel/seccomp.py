@@ -73,6 +73,11 @@ class FilterProgram:
         """The instructions."""
         return self._buffer.raw
 
+    @property
+    def flags(self) -> int:
+        """The flags that it is installed with."""
+        return int(self._flags.value)
+
     def install(self) -> int:
         """Put the filter before every later system call of this thread; cannot be undone.
 

@@ -296,6 +296,11 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
     gate = -1
     if task.fifo is not None:
         gate = _await_start(task.fifo, hold=task.start_hooks is not None)
+    if prepared.apparmor:
+        from orlop.runtime.security.lsm import change_profile_on_exec
+
+        with rootfs.private_proc() as proc:
+            change_profile_on_exec(proc.fileno(), os.getpid(), prepared.apparmor)
     keep = [task.sync.fileno(), *range(3, 3 + task.preserve)]
     reaping = task.reap
     if task.start_hooks is None:

@@ -322,7 +322,7 @@ class MakeNode:
         """Return it as one line of text."""
         if self.bind_from:
             return f"node {self.path} bound from {self.bind_from}"
-        kind = "cb"[stat.S_ISBLK(self.mode)]
+        kind = {stat.S_IFBLK: "b", stat.S_IFIFO: "p"}.get(stat.S_IFMT(self.mode), "c")
         return f"node {self.path} {kind} {os.major(self.device)}:{os.minor(self.device)} {stat.S_IMODE(self.mode):o}"
 
     def apply(self, root: Root) -> None:
@@ -332,6 +332,8 @@ class MakeNode:
                 OwnedFd(k.open_tree(k.AT_FDCWD, self.bind_from, k.OPEN_TREE_CLONE)) as tree,
                 create_file_in_root(root.fd, self.path) as target,
             ):
+                if os.fstat(tree.fileno()).st_rdev != self.device:
+                    raise InvalidParameterError(f"the host has another device there: {self.bind_from}")
                 check_target(root.fd, target.fileno(), self.path)
                 k.move_mount(tree.fileno(), target.fileno())
             return

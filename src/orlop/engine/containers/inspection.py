@@ -175,6 +175,12 @@ def network_document(container: Container, sandbox: Sandbox | None, network_ids:
     }
 
 
+def _apparmor_profile(container: Container) -> str:
+    process = container.config.get("process")
+    profile = process.get("apparmorProfile") if isinstance(process, dict) else None
+    return profile if isinstance(profile, str) else ""
+
+
 def inspect_document(
     container: Container,
     settings: Settings,
@@ -206,7 +212,7 @@ def inspect_document(
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": _apparmor_profile(container),
         "ExecIDs": list[JsonValue](container.execs) or None,
         "HostConfig": host_document(definition),
         "GraphDriver": {"Data": dict[str, JsonValue](data) or None, "Name": driver},

@@ -93,6 +93,8 @@ def oci_config(definition: Definition, surroundings: Surroundings) -> JsonObject
         linux["rootfsPropagation"] = propagation
     process = process_object(definition, names, no_new_privileges=_no_new_privileges(definition, surroundings))
     process["rlimits"] = rlimits(host, surroundings.ulimits)
+    if options.apparmor:
+        process["apparmorProfile"] = options.apparmor
     config: JsonObject = {
         "ociVersion": "1.2.0",
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},

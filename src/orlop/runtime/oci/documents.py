@@ -153,7 +153,7 @@ def features() -> JsonObject:
                 "knownFlags": [*sorted(FLAGS)],
                 "supportedFlags": [*sorted(FLAGS)],
             },
-            "apparmor": {"enabled": False},
+            "apparmor": {"enabled": True},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},

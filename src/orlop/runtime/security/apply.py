@@ -37,6 +37,7 @@ class PreparedPrivileges:
         program: the seccomp filter, or None.
         umask: file mode creation mask.
         listens: the filter has a listener, see :mod:`orlop.runtime.seccomp_listener`.
+        apparmor: the profile to enter at execve; empty for none.
     """
 
     dropped: tuple[int, ...]
@@ -46,6 +47,7 @@ class PreparedPrivileges:
     program: FilterProgram | None
     umask: int
     listens: bool = False
+    apparmor: str = ""
 
 
 def preload() -> None:
@@ -70,10 +72,11 @@ def prepare(process: Process, seccomp: Seccomp | None = None) -> PreparedPrivile
         InvalidParameterError: a capability or a seccomp action that does not exist, a label without its kernel module.
         UnsupportedError: the filter cannot be made on this machine; a label.
     """
+    apparmor = ""
     if process.apparmor_profile or process.selinux_label:
         from orlop.runtime.security.lsm import check_apparmor, check_selinux
 
-        check_apparmor(process.apparmor_profile)
+        apparmor = check_apparmor(process.apparmor_profile)
         check_selinux(process.selinux_label)
     asked = process.capabilities
     held = capability.capget().permitted
@@ -92,6 +95,7 @@ def prepare(process: Process, seccomp: Seccomp | None = None) -> PreparedPrivile
         no_new_privileges=process.no_new_privileges,
         program=_compile(seccomp) if seccomp is not None else None,
         umask=DEFAULT_UMASK if process.user.umask is None else process.user.umask,
+        apparmor=apparmor,
         listens=seccomp is not None and seccomp.notifies,
     )
 

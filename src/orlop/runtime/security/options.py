@@ -23,8 +23,8 @@ class SecurityOptions:
         seccomp: empty for Docker's default profile, "unconfined", or a profile's JSON text.
         no_new_privileges: asked for; when nothing was said the daemon's default counts.
         system_paths_unconfined: no masked and no read-only paths.
-        apparmor: profile; always empty while there is no support.
-        selinux: process label; likewise.
+        apparmor: profile, which has to be loaded already; empty for none.
+        selinux: process label; always empty while there is no support.
     """
 
     seccomp: str = ""

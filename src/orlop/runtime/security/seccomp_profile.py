@@ -25,9 +25,11 @@ _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _NATIVE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 
 _PROFILE_KEYS = frozenset(
-    {"defaultAction", "defaultErrnoRet", "architectures", "archMap", "syscalls", "flags", "comment"}
+    {
+        *("defaultAction", "defaultErrnoRet", "architectures", "archMap", "syscalls", "flags", "comment"),
+        *("listenerPath", "listenerMetadata"),
+    }
 )
-_LISTENER_KEYS = frozenset({"listenerPath", "listenerMetadata"})
 _RULE_KEYS = frozenset({"name", "names", "action", "errnoRet", "args", "comment", "includes", "excludes"})
 _FILTER_KEYS = frozenset({"caps", "arches", "minKernel"})
 
@@ -54,7 +56,6 @@ def custom_seccomp(document: str, capabilities: Iterable[str], *, machine: str =
 
     Raises:
         InvalidParameterError: not a profile; "Decoding seccomp profile failed: ..." as Docker says.
-        UnsupportedError: it asks for a listener (SCMP_ACT_NOTIFY).
     """
     if len(document) > MAX_PROFILE_BYTES:
         raise InvalidParameterError(f"seccomp profile is larger than {MAX_PROFILE_BYTES} bytes")
@@ -92,6 +93,9 @@ def select(profile: JsonObject, capabilities: frozenset[str], *, machine: str = 
         selected["architectures"] = architectures
     if profile.get("flags"):
         selected["flags"] = _list(profile, "flags")
+    for key in ("listenerPath", "listenerMetadata"):
+        if profile.get(key):
+            selected[key] = profile[key]
     rules: list[JsonValue] = []
     for entry in _list(profile, "syscalls"):
         rule = _object(entry, "syscalls")
@@ -168,9 +172,6 @@ def _mentioned(profile: JsonObject) -> frozenset[str]:
 
 
 def _known(value: JsonObject, keys: frozenset[str], what: str) -> None:
-    listener = _LISTENER_KEYS.intersection(value)
-    if listener:
-        raise UnsupportedError(f"{what}: not supported: {min(listener)}")
     unknown = value.keys() - keys
     if unknown:
         # a misspelt key would silently weaken the filter (threats.md C10)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import seccomp_oracle
 from orlop.errors import InvalidParameterError, UnsupportedError
-from orlop.kernel.seccomp import RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, FilterProgram
+from orlop.kernel.seccomp import FLAGS, RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, FilterProgram
 from orlop.runtime.security.capabilities import DEFAULT
 from orlop.runtime.security.seccomp_compile import assemble_filter, compile_filter, syscall_numbers
 from orlop.runtime.security.seccomp_profile import default_seccomp
@@ -213,8 +213,8 @@ def test_far_jumps():
 
 
 def test_actions_and_their_numbers():
-    actions = ["KILL", "KILL_THREAD", "KILL_PROCESS", "TRAP", "ERRNO", "TRACE", "LOG"]
-    names = ["read", "write", "open", "close", "stat", "kill", "futex"]
+    actions = ["KILL", "KILL_THREAD", "KILL_PROCESS", "TRAP", "ERRNO", "TRACE", "LOG", "NOTIFY"]
+    names = ["read", "write", "open", "close", "stat", "kill", "futex", "acct"]
     profile = Seccomp(
         "SCMP_ACT_ALLOW",
         None,
@@ -223,6 +223,20 @@ def test_actions_and_their_numbers():
         tuple(SyscallRule((name,), f"SCMP_ACT_{action}", 99) for name, action in zip(names, actions, strict=True)),
     )
     assert_equal_to_libseccomp(profile, "x86_64")
+
+
+def test_flags_that_only_go_together():
+    """seccomp(2): TSYNC with a listener tells of a failure as ESRCH; waiting killably is a listener's business."""
+    prefix = "SECCOMP_FILTER_FLAG_"
+    flags = tuple(prefix + name for name in ("TSYNC", "LOG", "WAIT_KILLABLE_RECV"))
+    notify = (SyscallRule(("acct",), "SCMP_ACT_NOTIFY"),)
+    plain = compile_filter(Seccomp("SCMP_ACT_ALLOW", None, X86, flags, ()), machine="x86_64")
+    listening = compile_filter(
+        Seccomp("SCMP_ACT_ALLOW", None, X86, flags, notify, listener_path="/x"), machine="x86_64"
+    )
+    assert plain.flags == FLAGS[prefix + "TSYNC"] | FLAGS[prefix + "LOG"]
+    extra = sum(FLAGS[prefix + name] for name in ("NEW_LISTENER", "TSYNC_ESRCH", "WAIT_KILLABLE_RECV"))
+    assert listening.flags == plain.flags | extra
 
 
 def test_too_large_and_unknown_are_refused():

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.errors import InvalidParameterError
 from orlop.runtime.security.capabilities import DEFAULT
 from orlop.runtime.security.seccomp_profile import custom_seccomp, default_seccomp
 from orlop.spec.oci.seccomp import parse_seccomp
@@ -97,6 +97,7 @@ def test_bad_profiles_are_refused(document, message):
         custom_seccomp(document, (), machine="x86_64")
 
 
-def test_listener_is_refused_by_name():
-    with pytest.raises(UnsupportedError, match="listenerPath"):
-        custom_seccomp('{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}', (), machine="x86_64")
+def test_listener_is_taken_over():
+    document = '{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x", "listenerMetadata": "y"}'
+    selected = custom_seccomp(document, (), machine="x86_64")
+    assert (selected["listenerPath"], selected["listenerMetadata"]) == ("/x", "y")

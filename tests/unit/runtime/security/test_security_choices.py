@@ -109,8 +109,9 @@ def test_lsm_profiles_are_never_ignored():
     assert check_selinux("disable", enabled=False) == ""
     with pytest.raises(InvalidParameterError, match="AppArmor is not supported on this host"):
         check_apparmor("docker-default", enabled=False)
-    with pytest.raises(UnsupportedError, match="docker-default"):
-        check_apparmor("docker-default", enabled=True)
+    assert check_apparmor("docker-default", enabled=True) == "docker-default"
+    with pytest.raises(InvalidParameterError, match="invalid AppArmor profile"):
+        check_apparmor("two words", enabled=True)
     with pytest.raises(InvalidParameterError, match="SELinux is not supported on this host"):
         check_selinux("type:svirt_t", enabled=False)
     with pytest.raises(UnsupportedError, match="svirt"):
