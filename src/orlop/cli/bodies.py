@@ -166,6 +166,17 @@ def _host(options: Options) -> dict[str, object]:
     return host
 
 
+def bandwidth(options: Options) -> dict[str, str]:
+    """Return the annotations that limit how fast a container sends and receives."""
+    names = {
+        "net-egress-rate": "kubernetes.io/egress-bandwidth",
+        "net-ingress-rate": "kubernetes.io/ingress-bandwidth",
+        "net-egress-burst": "orlop.io/egress-burst",
+        "net-ingress-burst": "orlop.io/ingress-burst",
+    }
+    return {name: options.text(flag) for flag, name in names.items() if options.given(flag)}
+
+
 def _add_given(options: Options, host: dict[str, object]) -> None:
     """Add the members that docker's client leaves out unless they are asked for."""
     if options.given("init"):
@@ -177,6 +188,10 @@ def _add_given(options: Options, host: dict[str, object]) -> None:
             if flag == "storage-opt" and not all("=" in text for text in options.texts(flag)):
                 raise failure("invalid storage option")
             host[member] = {**key_values(options.texts(flag))}
+    rates = bandwidth(options)
+    if rates:
+        given = host.get("Annotations")
+        host["Annotations"] = {**(given if isinstance(given, dict) else {}), **rates}
     if options.texts("tmpfs"):
         host["Tmpfs"] = {path: rest for path, _, rest in (text.partition(":") for text in options.texts("tmpfs"))}
     if options.values("mount"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orlop.cli.bodies import restart_policy
+from orlop.cli.bodies import bandwidth, restart_policy
 from orlop.cli.documents import texts
 from orlop.cli.flags import Command
 from orlop.cli.invocation import Invocation, each, write_error
@@ -23,6 +23,7 @@ _MEMBERS = {
     "memory-swap": "MemorySwap",
     "pids-limit": "PidsLimit",
 }
+_RATES = ("net-egress-burst", "net-egress-rate", "net-ingress-burst", "net-ingress-rate")
 
 
 def _update(invocation: Invocation) -> int:
@@ -31,6 +32,9 @@ def _update(invocation: Invocation) -> int:
     for flag, member in _MEMBERS.items():
         if options.given(flag):
             document[member] = options.text(flag) if flag.startswith("cpuset") else options.number(flag)
+    rates = bandwidth(options)
+    if rates:
+        document["Annotations"] = rates
     if options.given("restart"):
         document["RestartPolicy"] = restart_policy(options.text("restart"))
 
@@ -45,6 +49,6 @@ UPDATE = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Change the limits of containers",
     _update,
-    flags=tuple(flag for flag in CREATE_FLAGS if flag.name in (*_MEMBERS, "restart")),
+    flags=tuple(flag for flag in CREATE_FLAGS if flag.name in (*_MEMBERS, "restart") or flag.name in _RATES),
     arguments=(1, None),
 )

@@ -216,6 +216,19 @@ class Attachments:
             changed.append(renamed)
         return replace(sandbox, endpoints=tuple(changed))
 
+    def shape(self, sandbox: Sandbox, wishes: Sequence[tuple[Network, EndpointWish]]) -> Sandbox:
+        """Hold a running container to other rates; returns its sandbox. Raises OrlopError."""
+        changed = {endpoint.id: endpoint for endpoint in sandbox.endpoints}
+        for network, wish in wishes:
+            endpoint, driver = sandbox.on(network.id), self._drivers.get(network.id)
+            if endpoint is None or not isinstance(driver, BridgeDriver) or dict(wish.options) == endpoint.options:
+                continue
+            shaped = replace(endpoint, options=dict(wish.options))
+            driver.shape(shaped, again=True)
+            self._around.records.update_endpoint(shaped)
+            changed[endpoint.id] = shaped
+        return replace(sandbox, endpoints=tuple(changed.values()))
+
     # --- parts ---
 
     async def _rearrange(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError
 from orlop.kernel import rtnetlink
 from orlop.kernel.netlink import NetlinkError
-from orlop.network import ipam
+from orlop.network import bandwidth, ipam
 from orlop.network.bridge_device import BridgeDevice
 from orlop.network.firewall.contract import BridgeRules, PortRule
 from orlop.network.networks import OPTION_HOST_BINDING, OPTION_ICC, OPTION_MASQUERADE, OPTION_MTU
@@ -87,8 +87,26 @@ class BridgeDriver:
             except OSError as error:
                 raise SystemFailureError(f"failed to set up container networking: {error}") from error
             self._plugged[endpoint.id] = endpoint
+            undo.callback(self._plugged.pop, endpoint.id, None)
+            self.shape(endpoint)
             undo.pop_all()
         return endpoint
+
+    def shape(self, endpoint: Endpoint, *, again: bool = False) -> None:
+        """Hold an endpoint to the rates of its options; ``again`` when it was held to others before.
+
+        Raises:
+            InvalidParameterError: an option that cannot be.
+            SystemFailureError: the kernel cannot.
+        """
+        wanted = bandwidth.parse_options(endpoint.options)
+        if not again and not wanted.egress.rate and not wanted.ingress.rate:
+            return
+        try:
+            bandwidth.apply(self._around.host, endpoint.host_interface, wanted)
+        except OSError as error:
+            raise SystemFailureError(f"failed to limit the container's bandwidth: {error}") from error
+        self._plugged[endpoint.id] = endpoint
 
     async def publish(self, endpoint: Endpoint, ports: Sequence[PortRequest], container_name: str) -> Endpoint:
         """Take host ports and set the rules that lead from them to the container."""
@@ -135,6 +153,8 @@ class BridgeDriver:
         self._plugged.pop(endpoint.id, None)
         # off the bridge at once, so that its forwarding entry can't catch frames for the address's next owner
         self._around.execute_unless_gone(rtnetlink.set_link(0, name=endpoint.host_interface, up=False, master=0))
+        if any(option in endpoint.options for option in bandwidth.OPTIONS):
+            self._around.execute_unless_gone(rtnetlink.delete_link(name=bandwidth.ifb_name(endpoint.host_interface)))
         self.addresses.release(endpoint)
         self._around.records.delete_endpoint(endpoint.id)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from orlop.errors import SystemFailureError
 from orlop.kernel import rtnetlink
 from orlop.kernel.netlink import NetlinkError
+from orlop.network.bandwidth import ifb_name
 from orlop.network.sysctl import protect_bridge, route_loopback
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class BridgeDevice:
         for link in self._around.host.links(master=self.index):
             if link.kind == "veth" and _is_ours(link.name) and link.name not in keep:
                 self._around.execute_unless_gone(rtnetlink.delete_link(link.index))
+                self._around.execute_unless_gone(rtnetlink.delete_link(name=ifb_name(link.name)))
 
     def plug(self, name: str) -> None:
         """Make the link of that name a port again. Raises NetlinkError."""

@@ -289,6 +289,13 @@ class NetworkService:
             raise NotFoundError(f"no sandbox present for {container_id}")
         return sandbox
 
+    def shape(self, container_id: str, wishes: Sequence[EndpointWish]) -> None:
+        """Hold a running container to the rates that the wishes' options name. Raises OrlopError."""
+        sandbox = self._sandboxes.get(container_id)
+        if sandbox is not None:
+            found = [(self.network(wish.network), wish) for wish in wishes]
+            self._sandboxes[container_id] = self._attachments.shape(sandbox, found)
+
     def rename(self, container_id: str, old: str, new: str) -> None:
         """Let the others find a running container by another name."""
         sandbox = self._sandboxes.get(container_id)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from orlop.engine.containers.endpoint_settings import check_endpoint
+from orlop.engine.containers.endpoint_settings import check_bandwidth, check_endpoint
 from orlop.engine.containers.limits import check_limits
 from orlop.engine.containers.links import check_links
 from orlop.engine.containers.log_target import check_log_config
@@ -117,6 +117,7 @@ class Creator:
         refuse_unsupported(config, host)
         if self._settings.remapping is not None:
             refuse_with_remapping(host)
+        check_bandwidth(host.annotations)
         networks = self._networks_of(host, request.networking_config.endpoints_config or {})
         definition = Definition(
             id=container_id,

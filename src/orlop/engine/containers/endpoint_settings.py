@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
+from orlop.network.bandwidth import ANNOTATIONS, OPTIONS, from_annotations, parse_options
 from orlop.network.sandbox import EndpointWish, NameServerWish
 
 if TYPE_CHECKING:
@@ -48,9 +49,10 @@ def check_endpoint(name: str, wanted: EndpointConfig | None) -> None:
     wrong += [f"invalid alias: {alias!r}" for alias in names if _NAME.fullmatch(alias) is None]
     if len(names) > _MOST_NAMES or len(wanted.links or []) > _MOST_NAMES:
         wrong.append("too many aliases or links")
-    for link in wanted.links or []:
+    wrong += [f"unknown driver option: {name!r}" for name in wanted.driver_opts or {} if name not in OPTIONS]
+    for check in (lambda: parse_options(wanted.driver_opts or {}), lambda: [*map(parse_link, wanted.links or [])]):
         try:
-            parse_link(link)
+            check()
         except InvalidParameterError as error:
             wrong.append(str(error))
     if len(wrong) == 1:
@@ -105,8 +107,9 @@ def dns_names(definition: Definition, wanted: EndpointConfig | None) -> tuple[st
 def wish_of(definition: Definition, network: str, wanted: EndpointConfig | None) -> EndpointWish:
     """Return what the network service is to give a container on one network."""
     mac = definition.config.mac_address if network == definition.host.network_mode else ""
+    options = from_annotations(definition.host.annotations or {})
     if wanted is None:
-        return EndpointWish(network, mac=mac, names=dns_names(definition, None))
+        return EndpointWish(network, mac=mac, names=dns_names(definition, None), options=options)
     ipam = wanted.ipam_config
     return EndpointWish(
         network,
@@ -116,7 +119,7 @@ def wish_of(definition: Definition, network: str, wanted: EndpointConfig | None)
         names=dns_names(definition, wanted),
         links=tuple((alias, name) for name, alias in map(parse_link, wanted.links or [])),
         priority=wanted.gw_priority,
-        options=dict(wanted.driver_opts or {}),
+        options={**options, **(wanted.driver_opts or {})},
     )
 
 
@@ -141,3 +144,22 @@ def _is_address(text: str) -> bool:
 
 def _is_loopback(text: str) -> bool:
     return _is_address(text) and ipaddress.ip_address(text.partition("%")[0]).is_loopback
+
+
+def change_bandwidth(annotations: dict[str, str] | None, changes: dict[str, str]) -> dict[str, str]:
+    """Return a container's annotations with other rates; an empty value takes a limit away.
+
+    Raises:
+        InvalidParameterError: no rate, or an annotation that cannot change while the container exists.
+    """
+    for name in changes:
+        if name not in ANNOTATIONS:
+            raise InvalidParameterError(f"annotation cannot be updated: {name}")
+    merged = {**(annotations or {}), **changes}
+    check_bandwidth(merged)
+    return {name: value for name, value in merged.items() if value or name not in ANNOTATIONS}
+
+
+def check_bandwidth(annotations: dict[str, str] | None) -> None:
+    """Refuse annotations of bandwidth that are no rates. Raises InvalidParameterError."""
+    parse_options(from_annotations(annotations or {}))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from orlop.engine.containers.archives import Archives
 from orlop.engine.containers.attaching import attach, require_attachable
 from orlop.engine.containers.cgroup_access import CgroupAccess
-from orlop.engine.containers.connecting import Connector
+from orlop.engine.containers.connecting import Connector, attach_request
 from orlop.engine.containers.creation import Creator
 from orlop.engine.containers.directory import Directory
 from orlop.engine.containers.ending import Endings
@@ -242,6 +242,8 @@ class ContainerService:
         """Change limits and restart policy; returns warnings."""
         container = self.get(name)
         redefine(container, changes, directory=self.directory, cgroups=self.cgroups)
+        if changes.annotations and container.alive:
+            self._network.shape(container.id, attach_request(self.settings, container.definition).endpoints or ())
         self.events.publish("container", "update", container.id, container.attributes())
         return []
 

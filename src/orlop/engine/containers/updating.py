@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from orlop.engine.containers.creation import check_restart_policy
+from orlop.engine.containers.endpoint_settings import change_bandwidth
 from orlop.engine.containers.limits import check_limits, resources
 from orlop.errors import ConflictError, InvalidParameterError
 from orlop.spec.oci import parse_resources
@@ -42,12 +43,14 @@ def redefine(container: Container, changes: ContainerUpdate, *, directory: Direc
             raise InvalidParameterError(
                 "Restart policy cannot be updated because AutoRemove is enabled for the container",
             )
+    if "annotations" in wanted:
+        wanted["annotations"] = change_bandwidth(host.annotations, wanted["annotations"])
     try:
         _refuse_conflicts(host, changes)
     except ConflictError as error:
         raise ConflictError(f"Cannot update container {container.id}: {error}") from None
     updated = check_limits(msgspec.structs.replace(host, **wanted))
-    if container.alive and set(wanted) - {"restart_policy"}:
+    if container.alive and set(wanted) - {"restart_policy", "annotations"}:
         groups = cgroups.open(container)
         try:
             limits: JsonObject = {**resources(updated), "devices": []}

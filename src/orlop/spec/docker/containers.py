@@ -271,7 +271,11 @@ class ContainerCreate(Document, frozen=True):
 
 
 class ContainerUpdate(Document, frozen=True):
-    """Body of ``POST /containers/{id}/update``; None leaves a value as it is."""
+    """Body of ``POST /containers/{id}/update``; None leaves a value as it is.
+
+    Attributes:
+        annotations: orlop's own: those that limit bandwidth can be changed.
+    """
 
     cpu_shares: int | None = None
     memory: int | None = None
@@ -285,6 +289,7 @@ class ContainerUpdate(Document, frozen=True):
     blkio_weight: int | None = None
     pids_limit: int | None = None
     restart_policy: RestartPolicy | None = None
+    annotations: dict[str, str] | None = None
 
 
 class ExecCreate(Document, frozen=True):
