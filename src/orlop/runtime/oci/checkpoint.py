@@ -47,7 +47,7 @@ def checkpoint(invocation: Invocation) -> int:
     options = invocation.options
     state = invocation.store.load(invocation.arguments[0])
     status = invocation.store.status(state, invocation.hierarchies)
-    if status in ("created", "stopped"):
+    if status in ("creating", "created", "stopped"):
         raise ConflictError(f"Container cannot be checkpointed in {status} state")
     stays = options.switch("leave-running") or options.switch("pre-dump")
     images, work = image_directory(options), work_directory(options)

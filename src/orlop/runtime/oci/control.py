@@ -122,6 +122,8 @@ def start(invocation: Invocation) -> int:
     status = invocation.store.status(state, invocation.hierarchies)
     if status == "stopped":
         raise ConflictError("cannot start a container that has stopped")
+    if status == "creating":
+        raise ConflictError("cannot start a container that is being created")
     if status == "running":
         raise ConflictError("cannot start an already running container")
     if status == "paused":

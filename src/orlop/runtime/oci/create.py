@@ -11,7 +11,8 @@ from orlop.kernel.process import start_time
 from orlop.primitives.atomic import write_atomic
 from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime import container
-from orlop.runtime.cgroups import normalise_path, require_systemd
+from orlop.runtime.cgroups import normalise_path, open_cgroup, require_systemd
+from orlop.runtime.cgroups.path import is_scope
 from orlop.runtime.importing import Blocker
 from orlop.runtime.loading import load_for
 from orlop.runtime.oci import control
@@ -100,6 +101,7 @@ class _Creation:
         directory = store.claim(identity)
         self._undo.callback(store.remove, identity)
         os.mkdir(f"{directory}/{ROOT_TARGET}", 0o700)
+        intend(self._invocation, bundle, self._cgroup)
         fifo = store.make_gate(identity) if self._waits else None
         readonly = bundle.config.root is not None and bundle.config.root.readonly
         config = replace(bundle.config, root=Root(bundle.rootfs, readonly), process=_process(bundle))
@@ -142,13 +144,23 @@ class _Creation:
         self.state = record(self._invocation, self._bundle, self._cgroup, self._running.pid, self._pid_file)
 
 
-def record(invocation: Invocation, bundle: Bundle, cgroup: str, pid: int, pid_file: str) -> State:
-    """Write the state, and the pid file last: who waits for it finds the container complete."""
-    identity = invocation.arguments[0]
-    state = State(
-        id=identity,
+def intend(invocation: Invocation, bundle: Bundle, cgroup: str) -> None:
+    """Write down what is about to exist: when this process is killed, ``delete --force`` finds the cgroup.
+
+    Not where there is such a cgroup already, which may be another container's.
+    """
+    if is_scope(cgroup):
+        return  # systemd removes a scope with its last process
+    directories = open_cgroup(invocation.hierarchies, cgroup).directories().values()
+    if not any(os.path.exists(directory) for directory in directories):
+        invocation.store.save(_state(invocation, bundle, cgroup, 0))
+
+
+def _state(invocation: Invocation, bundle: Bundle, cgroup: str, pid: int) -> State:
+    return State(
+        id=invocation.arguments[0],
         pid=pid,
-        start_time=start_time(pid),
+        start_time=start_time(pid) if pid else 0,
         bundle=bundle.directory,
         rootfs=bundle.rootfs,
         created=_now(),
@@ -157,6 +169,12 @@ def record(invocation: Invocation, bundle: Bundle, cgroup: str, pid: int, pid_fi
         version=SPEC_VERSION,
         annotations=bundle.config.annotations,
     )
+
+
+def record(invocation: Invocation, bundle: Bundle, cgroup: str, pid: int, pid_file: str) -> State:
+    """Write the state, and the pid file last: who waits for it finds the container complete."""
+    identity = invocation.arguments[0]
+    state = _state(invocation, bundle, cgroup, pid)
     store = invocation.store
     write_atomic(f"{store.directory(identity)}/config.json", bundle.data, 0o600)
     if bundle.config.hooks is not None:

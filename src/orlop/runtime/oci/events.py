@@ -34,7 +34,7 @@ def events(invocation: Invocation) -> int:
     if interval <= 0:
         raise InvalidParameterError("duration interval must be greater than 0")
     state = invocation.store.load(invocation.arguments[0])
-    if invocation.store.status(state, invocation.hierarchies) == "stopped":
+    if invocation.store.status(state, invocation.hierarchies) in ("stopped", "creating"):
         raise ConflictError(f"container with id {state.id} is not running")
     cgroup = open_cgroup(invocation.hierarchies, state.cgroup)
     if invocation.options.switch("stats"):

@@ -38,7 +38,7 @@ def execute(invocation: Invocation) -> int:
     store = invocation.store
     state = store.load(identity)
     status = store.status(state, invocation.hierarchies)
-    if status == "stopped":
+    if status in ("stopped", "creating"):
         raise ConflictError("cannot exec in a stopped container")
     if status == "paused" and not options.switch("ignore-paused"):
         raise ConflictError("cannot exec in a paused container (use --ignore-paused to override)")

@@ -19,7 +19,7 @@ from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime.cgroups import create_cgroup
 from orlop.runtime.oci import control, criu
 from orlop.runtime.oci.bundle import check_console, enter_bundle
-from orlop.runtime.oci.create import cgroup_reference, reap_orphans, record
+from orlop.runtime.oci.create import cgroup_reference, intend, reap_orphans, record
 from orlop.runtime.oci.document import read_document
 from orlop.runtime.oci.foreground import wait_in_foreground
 from orlop.runtime.oci.images import (
@@ -116,6 +116,7 @@ class _Restoring:
         self._undo.callback(store.remove, identity)
         target = f"{directory}/{ROOT_TARGET}"
         os.mkdir(target, 0o700)
+        intend(invocation, bundle, self.reference)
         cgroup = create_cgroup(invocation.hierarchies, self.reference, bundle.config.linux.resources)
         self._undo.callback(cgroup.remove)
         self._undo.callback(cgroup.kill)

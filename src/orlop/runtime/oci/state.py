@@ -46,7 +46,7 @@ class State:
 
     Attributes:
         id: its name.
-        pid: of its init, in the runtime's pid namespace.
+        pid: of its init, in the runtime's pid namespace; 0 while it is being made.
         start_time: of init, clock ticks after boot; tells it from another process with its number.
         bundle: absolute path.
         rootfs: absolute path.
@@ -174,7 +174,12 @@ class StateStore:
             os.unlink(starting)
 
     def status(self, state: State, hierarchies: Hierarchies) -> str:
-        """Return ``created``, ``running``, ``paused`` or ``stopped``, as the kernel has it now."""
+        """Return ``creating``, ``created``, ``running``, ``paused`` or ``stopped``, as the kernel has it now.
+
+        A container whose creation was killed stays ``creating``.
+        """
+        if state.pid == 0:
+            return "creating"
         if not is_alive(state):
             return "stopped"
         from orlop.runtime.cgroups import open_cgroup

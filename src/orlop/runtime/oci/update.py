@@ -42,7 +42,7 @@ def update(invocation: Invocation) -> int:
     update begins from what holds now; a change that the kernel takes in part is taken back.
     """
     state = invocation.store.load(invocation.arguments[0])
-    if invocation.store.status(state, invocation.hierarchies) == "stopped":
+    if invocation.store.status(state, invocation.hierarchies) in ("stopped", "creating"):
         raise ConflictError("container not running")
     changes = _changes(invocation.options)
     path = f"{invocation.store.directory(state.id)}/config.json"
