@@ -18,6 +18,9 @@ from vm.lane import (  # noqa: F401 - hooks of tests marked vm
     pytest_runtest_protocol,
 )
 
+# it is imported by tests, which shows what it found only if it is rewritten as they are
+pytest.register_assert_rewrite("configuration")
+
 
 def _runs(*command: str) -> bool:
     try:

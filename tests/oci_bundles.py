@@ -83,6 +83,58 @@ FULL: dict[str, Json] = {
     },
 }
 
+# what few have, and no test can run here
+RARE: dict[str, Json] = {
+    "ociVersion": "1.3.0",
+    "process": {"args": ["true"], "cwd": "/", "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 2**64 - 1}]},
+    "root": {"path": "rootfs"},
+    "mounts": [
+        {
+            "destination": "/m",
+            "type": "bind",
+            "source": "/usr",
+            "options": ["bind", "idmap"],
+            "uidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
+            "gidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
+        },
+    ],
+    "linux": {
+        "namespaces": [{"type": "user"}, {"type": "mount"}, {"type": "network", "path": "/proc/1/ns/net"}],
+        "uidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
+        "gidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
+        "netDevices": {"host0": {"name": "eth0"}},
+        "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0-1", "flags": ["MPOL_F_STATIC_NODES"]},
+        "resources": {
+            "unified": {"memory.high": "1000000"},
+            "devices": [{"allow": True, "type": "b", "major": 8, "minor": 0, "access": "r"}],
+            "memory": {"limit": 1 << 26, "reservation": 1 << 25, "swappiness": 5, "disableOOMKiller": False},
+            "cpu": {
+                "cpus": "0-1",
+                "mems": "0",
+                "realtimePeriod": 1000000,
+                "realtimeRuntime": 1000,
+                "burst": 5,
+                "idle": 0,
+            },
+            "blockIO": {
+                "weight": 100,
+                "weightDevice": [{"major": 8, "minor": 0, "weight": 200}],
+                "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1000}],
+            },
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 1 << 22}],
+            "network": {"classID": 1048577, "priorities": [{"name": "eth0", "priority": 500}]},
+            "rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 10}},
+        },
+        "seccomp": {
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "defaultErrnoRet": 38,
+            "listenerPath": "/run/agent.sock",
+            "listenerMetadata": "words",
+            "syscalls": [{"names": ["acct"], "action": "SCMP_ACT_NOTIFY"}],
+        },
+    },
+}
+
 NASTY: tuple[Json, ...] = (
     *(
         None,
@@ -190,10 +242,10 @@ _CHANGES: tuple[Callable[[random.Random, Json, tuple[str | int, ...]], None], ..
 )
 
 
-def mutated(seed: int) -> dict[str, Json]:
-    """One to three changes of :data:`FULL`; still an object that JSON can hold."""
+def mutated(seed: int, base: dict[str, Json] = FULL) -> dict[str, Json]:
+    """One to three changes of a valid document; still an object that JSON can hold."""
     chance = random.Random(seed)
-    document = copy.deepcopy(FULL)
+    document = copy.deepcopy(base)
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         chance.choice(_CHANGES)(chance, document, chance.choice(list(paths(document))))
     return document

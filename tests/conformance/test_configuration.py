@@ -11,12 +11,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest.register_assert_rewrite("configuration")
+from configuration import CHECKS, DIFFERS
+from runtime import make_runtime
 
-from configuration import CHECKS, DIFFERS  # noqa: E402 - rewritten first
-from runtime import make_runtime  # noqa: E402
-
-from harness import BIN  # noqa: E402
+from harness import BIN
 
 PEERS = os.environ.get("ORLOP_PEERS", "")
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox", "cgroup1")]

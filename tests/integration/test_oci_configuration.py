@@ -122,6 +122,29 @@ def test_a_failing_hook_at_the_start_destroys_the_container(runtime):
         assert name == "poststart" or "program" not in order
 
 
+def test_poststart_comes_after_execve(runtime):
+    log = log_directory(runtime)
+    script = f"pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); cat /proc/$pid/comm >> {log}/comm"
+    for _ in range(5):
+        with runtime.running("sleep", "60", hooks={"poststart": [shell(script)]}):
+            pass
+    assert (log / "comm").read_text() == "sleep\n" * 5
+
+
+def test_start_hears_that_the_program_cannot_be_executed(runtime):
+    """Where somebody waits for it: a file without an interpreter passes every check before."""
+    program = runtime.home / "rootfs/bin/broken"
+    program.write_text("#!/no/such/interpreter\n")
+    program.chmod(0o755)
+    log = log_directory(runtime)
+    hooks = {name: [shell(f"touch {log}/{name}")] for name in ("poststart", "poststop")}
+    identity, bundle = runtime.bundle("/bin/broken", hooks=hooks)
+    runtime.expect("create", "--bundle", bundle, identity)
+    runtime.refuses("start", identity, words="no such file or directory")
+    runtime.refuses("state", identity)
+    assert [path.name for path in log.iterdir()] == ["poststop"]
+
+
 def test_a_failing_creation_executes_poststop(runtime):
     for name in ("prestart", "createRuntime", "createContainer"):
         log = log_directory(runtime)

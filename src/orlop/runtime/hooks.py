@@ -110,7 +110,7 @@ def run_poststop(hooks: Sequence[Hook], state: ContainerState) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class StartHooks:
-    """What init executes last before the program."""
+    """What init executes last before the program; the list is empty where only poststart's hooks are waiting."""
 
     hooks: Sequence[Hook]
     state: ContainerState
@@ -123,7 +123,7 @@ def run_before_pivot(hooks: Hooks, state: ContainerState) -> StartHooks | None:
         OrlopError: one failed.
     """
     run_hooks(hooks.create_container, "createContainer", _render(state, os.getpid(), "creating"), cwd=state.bundle)
-    return StartHooks(hooks.start_container, state) if hooks.start_container else None
+    return StartHooks(hooks.start_container, state) if hooks.start_container or hooks.poststart else None
 
 
 def become_with_hooks(
@@ -141,7 +141,8 @@ def become_with_hooks(
         identity: the program's user.
         cwd: the program's working directory.
         keep: as for apply_privileges.
-        gate: the writable end of the exec fifo, on which the starter waits; -1 when nobody does.
+        gate: the writable end of the exec fifo, on which the starter waits; -1 when nobody does. It stays open up to
+            execve: poststart comes after that.
 
     Raises:
         OrlopError: a hook failed; the starter knows it.
@@ -153,14 +154,19 @@ def become_with_hooks(
         state = _render(start.state, os.getpid(), "created")
         run_hooks(start.hooks, "startContainer", state, cwd="/", program=late)
     except (OrlopError, OSError) as error:
-        if gate >= 0:
-            os.write(gate, FAILED + str(error).encode(errors="backslashreplace")[: _KEPT - 1])
+        tell_starter(gate, error)
         raise
     if gate >= 0:
         os.write(gate, STARTED)
-        os.close(gate)
     if late is not None:
         late.install()
+
+
+def tell_starter(gate: int, error: Exception) -> None:
+    """Tell whoever waits on the exec fifo why the program is not executed."""
+    if gate >= 0:
+        with suppress(OSError):
+            os.write(gate, FAILED + str(error).encode(errors="backslashreplace")[: _KEPT - 1])
 
 
 def run_hooks(

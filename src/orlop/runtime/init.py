@@ -318,7 +318,12 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
 
         run_as_reaper(task.sync, process.args)
     number = program.execute()
-    raise program.failure(number)
+    failure = program.failure(number)
+    if task.start_hooks is not None:
+        from orlop.runtime.hooks import tell_starter
+
+        tell_starter(gate, failure)
+    raise failure
 
 
 def _check_as(identity: Identity, program: Program, prepared: apply.PreparedPrivileges) -> None:
@@ -409,7 +414,7 @@ def _await_go(sync: Channel) -> dict[int, list[OwnedFd]]:
 def _await_start(fifo: int, *, hold: bool) -> int:
     """Block until somebody opens the fifo for reading; then write one byte (runc's exec.fifo).
 
-    With ``hold`` return the fifo open: whoever started us waits until something has been written to it.
+    With ``hold`` return the fifo open: whoever started us waits for what is written to it, and for its end.
     """
     with rootfs.own_proc() as proc:
         os.fchdir(proc.fileno())  # no descriptor is held for as long as it takes

@@ -23,14 +23,19 @@ def parse_cpuset(text: str, *, maximum: int = MAXIMUM) -> frozenset[int]:
     for item in text.split(","):
         low, dash, high = item.strip().partition("-")
         if not is_number(low, 5) or (dash and not is_number(high, 5)):
-            raise InvalidParameterError(f"invalid format: {text:.80}")
+            raise InvalidParameterError(f"invalid format: {_shown(text)}")
         first, last = int(low), int(high or low)
         if last < first:
-            raise InvalidParameterError(f"invalid format: {text:.80}")
+            raise InvalidParameterError(f"invalid format: {_shown(text)}")
         if last > maximum:
-            raise InvalidParameterError(f"value out of range, maximum is {maximum}: {text:.80}")
+            raise InvalidParameterError(f"value out of range, maximum is {maximum}: {_shown(text)}")
         numbers.update(range(first, last + 1))
     return frozenset(numbers)
+
+
+def _shown(text: str) -> str:
+    """Return what was given, as it is if it fits on a line."""
+    return f"{text:.80}" if text.isprintable() else f"{text!r:.80}"
 
 
 def format_cpuset(numbers: frozenset[int]) -> str:

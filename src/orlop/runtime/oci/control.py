@@ -128,9 +128,10 @@ def start(invocation: Invocation) -> int:
         raise ConflictError("cannot start an already running container")
     if status == "paused":
         raise ConflictError("cannot start a container in the paused state")
+    hooks = _hooks(invocation, state)
     try:
-        invocation.store.open_gate(state)
-    except SystemFailureError:  # a startContainer hook
+        invocation.store.open_gate(state, until_executed=hooks is not None)
+    except SystemFailureError:  # of a container with hooks
         destroy(invocation, state)
         raise
     after_start(invocation, state)

@@ -149,12 +149,12 @@ class StateStore:
         os.mkfifo(path, 0o600)
         return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
 
-    def open_gate(self, state: State) -> None:
-        """Let init go on; only the first caller does.
+    def open_gate(self, state: State, *, until_executed: bool = False) -> None:
+        """Let init go on; only the first caller does. With ``until_executed`` wait until its program is executed.
 
         Raises:
             ConflictError: it has been let go before, or it is dead.
-            SystemFailureError: one of its startContainer hooks failed, in its words.
+            SystemFailureError: one of its startContainer hooks failed, or execve did, in its words.
         """
         directory = self.directory(state.id)
         starting = f"{directory}/{_STARTING}"
@@ -167,7 +167,10 @@ class StateStore:
             try:
                 if not stat.S_ISFIFO(os.fstat(fd).st_mode):
                     raise DataLossError(f"not a FIFO: {starting}")
-                _await_byte(fd, state)
+                if _await_word(fd, state) != b"0":
+                    raise ConflictError("container process died before its program was started")
+                while until_executed and _await_word(fd, state):
+                    pass
             finally:
                 os.close(fd)
         finally:
@@ -189,19 +192,21 @@ class StateStore:
         return "created" if os.path.exists(f"{self.directory(state.id)}/{FIFO}") else "running"
 
 
-def _await_byte(fifo: int, state: State) -> None:
-    """Wait for init's byte: init opens the FIFO for writing now that there is a reader, or has died."""
+def _await_word(fifo: int, state: State) -> bytes:
+    """Wait for what init writes, now that there is a reader; empty when it is done with it.
+
+    That is "0" when the program is next, or "1" and why it is not (``runtime.hooks``).
+    """
     poller = select.poll()
     poller.register(fifo, select.POLLIN)
     while not poller.poll(_POLL_MS):
         if not is_alive(state):
             raise ConflictError("cannot start a container that has stopped")
-    # one byte; what follows another one than "0" is why the program was not executed (runtime.hooks)
     message = os.read(fifo, _MESSAGE_BYTES)
-    if not message:
-        raise ConflictError("container process died before its program was started")
-    if message[:1] != b"0":
-        raise SystemFailureError(message[1:].decode(errors="backslashreplace"))
+    # both may come at once
+    if message[:1] == b"1" or message[:2] == b"01":
+        raise SystemFailureError(message.lstrip(b"0")[1:].decode(errors="backslashreplace"))
+    return message
 
 
 def is_alive(state: State) -> bool:

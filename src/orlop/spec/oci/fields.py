@@ -97,9 +97,11 @@ class Fields:
         return value
 
     def choice(self, name: str, choices: frozenset[str], default: str | None = None) -> str:
-        """Return a string property out of a closed set."""
-        value = self.string(name) or (default or "")
-        if value not in choices and value != default:
+        """Return a string property out of a closed set; ``default`` only where it is missing."""
+        if default is not None and self._value.get(name) is None:
+            return default
+        value = self.string(name)
+        if value not in choices:
             raise InvalidParameterError(f"{self.at(name)}: unknown value: {value!r:.80}")
         return value
 
