@@ -71,6 +71,7 @@ _VOLUME = {
     "rm": Entry("volumes", "RM", "Remove volumes"),
 }
 _SYSTEM = {
+    "check": Entry("checking", "CHECK", "Find space that nothing refers to, and give it back"),
     "df": Entry("usage", "DF", "Show what images, containers and volumes take on disk"),
     "dial-stdio": Entry("dialling", "DIAL_STDIO", "Connect standard input and output to the engine's socket"),
     "events": Entry("events", "EVENTS", "Show what happens in the engine, as it happens"),

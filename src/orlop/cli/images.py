@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NONE = "<none>"
-_HEADERS = {
+HEADERS = {
     "ID": "IMAGE ID",
     "Repository": "REPOSITORY",
     "Tag": "TAG",
@@ -57,7 +57,7 @@ def _images(invocation: Invocation) -> int:
     columns = ["Repository", "Tag", "ID", "CreatedSince", "Size"]
     if options.on("digests"):
         columns.insert(2, "Digest")
-    listing = Listing("*formatter.imageContext", _HEADERS, columns)
+    listing = Listing("*formatter.imageContext", HEADERS, columns)
     listing.write(rows, form, quiet="ID" if options.on("quiet") else None)
     return 0
 

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_HEADERS = {
+HEADERS = {
     "ID": "CONTAINER ID",
     "Image": "IMAGE",
     "Command": "COMMAND",
@@ -49,14 +49,15 @@ def _run(invocation: Invocation) -> int:
         filters=parse_filters(options.texts("filter")),
     )
     now = time.time()
-    rows = [_row(container, now, truncate=not options.on("no-trunc")) for container in containers]
+    rows = [container_row(container, now, truncate=not options.on("no-trunc")) for container in containers]
     columns = (*_COLUMNS, "Size") if options.on("size") else _COLUMNS
-    listing = Listing("*formatter.ContainerContext", _HEADERS, columns)
+    listing = Listing("*formatter.ContainerContext", HEADERS, columns)
     listing.write(rows, form, quiet="ID" if options.on("quiet") else None)
     return 0
 
 
-def _row(container: Mapping[str, object], now: float, *, truncate: bool) -> dict[str, object]:
+def container_row(container: Mapping[str, object], now: float, *, truncate: bool) -> dict[str, object]:
+    """Return the columns of one container."""
     created = container.get("Created")
     created = created if isinstance(created, int) else 0
     labels = member(container, "Labels")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+import time
+
 from orlop.cli.documents import member, members, number, text
 from orlop.cli.flags import Command, Flag
 from orlop.cli.formatting import FORMAT, Listing
-from orlop.cli.invocation import CommandError, Invocation
+from orlop.cli.images import HEADERS as IMAGE_HEADERS
+from orlop.cli.images import image_rows
+from orlop.cli.invocation import CommandError, Invocation, write_out
+from orlop.cli.listing import HEADERS as CONTAINER_HEADERS
+from orlop.cli.listing import container_row
 from orlop.cli.units import human_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _HEADERS = {
     "Type": "TYPE",
@@ -22,12 +29,54 @@ _HEADERS = {
 
 
 def _df(invocation: Invocation) -> int:
-    if invocation.options.on("verbose"):
-        raise CommandError("not supported yet: system df --verbose")
     answer = invocation.client.system.disk_usage()
+    if invocation.options.on("verbose"):
+        if invocation.options.text("format"):
+            raise CommandError("the verbose and format options cannot be combined")
+        _write_all(answer)
+        return 0
     rows = [_images(answer), _containers(answer), _volumes(answer), _cache(answer)]
     Listing("*formatter.diskUsageContext", _HEADERS, tuple(_HEADERS)).write(rows, invocation.options.text("format"))
     return 0
+
+
+def _write_all(answer: Mapping[str, object]) -> None:
+    """Write a table of each kind, as docker does."""
+    now = time.time()
+    images = []
+    for image in members(answer, "Images"):
+        shared = max(number(image, "SharedSize"), 0)
+        sizes = {
+            "SharedSize": human_size(shared, digits=4),
+            "UniqueSize": human_size(number(image, "Size") - shared, digits=4),
+        }
+        images += [{**row, **sizes} for row in image_rows(image, now, truncate=True)]
+    columns = ("Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers")
+    _write("Images space usage:", IMAGE_HEADERS, columns, images)
+    containers = [
+        {**container_row(one, now, truncate=True), "Size": human_size(number(one, "SizeRw"))}
+        for one in members(answer, "Containers")
+    ]
+    columns = ("ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names")
+    _write("\nContainers space usage:", CONTAINER_HEADERS, columns, containers)
+    volumes = []
+    for volume in members(answer, "Volumes"):
+        usage = member(volume, "UsageData")
+        links, size = str(number(usage, "RefCount")), human_size(number(usage, "Size"), digits=4)
+        volumes.append({"Name": text(volume, "Name"), "Links": links, "Size": size})
+    headers = {"Name": "VOLUME NAME", "Links": "LINKS", "Size": "SIZE"}
+    _write("\nLocal Volumes space usage:", headers, tuple(headers), volumes)
+    labels = ("CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED")
+    names = {label.title().replace(" ", ""): label for label in labels}
+    _write(f"\nBuild cache usage: {_cache(answer)['Size']}", names, tuple(names), [])
+
+
+def _write(
+    title: str, headers: Mapping[str, str], columns: Sequence[str], rows: Sequence[Mapping[str, object]]
+) -> None:
+    write_out(f"{title}\n")
+    sys.stdout.flush()
+    Listing("*formatter.diskUsageContext", dict(headers), list(columns)).write(list(rows), "")
 
 
 def _row(kind: str, total: int, active: int, size: int, free: int, *, share: bool = True) -> dict[str, object]:
@@ -83,5 +132,5 @@ DF = Command(
     "[OPTIONS]",
     "Show what images, containers and volumes take on disk",
     _df,
-    flags=(FORMAT, Flag("verbose", "Refused: not supported yet", short="v")),
+    flags=(FORMAT, Flag("verbose", "Show every image, container and volume", short="v")),
 )

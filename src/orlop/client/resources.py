@@ -102,6 +102,12 @@ class System:
         """Return Images, Containers, Volumes, BuildCache and LayersSize."""
         return self._transport.get("/system/df")
 
+    def check(self, *, repair: bool = False) -> JsonObject:
+        """Compare disk and records (orlop only). Returns Findings (Kind, Name, Size, Repairable, Repaired)."""
+        if repair:
+            return self._transport.post("/system/check")
+        return self._transport.get("/system/check")
+
     def events(self, *, since: str = "", until: str = "", filters: Filters | None = None) -> Iterator[JsonObject]:
         """Yield events as they happen."""
         query = {"since": since or None, "until": until or None, "filters": encode_filters(filters)}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import orlop
 from orlop.api.app import Application
 from orlop.api.routes import archives as archive_routes
+from orlop.api.routes import check as check_routes
 from orlop.api.routes import containers as container_routes
 from orlop.api.routes import exec as exec_routes
 from orlop.api.routes import image_archives as image_archive_routes
@@ -19,11 +20,12 @@ from orlop.api.routes import networks as network_routes
 from orlop.api.routes import registry as registry_routes
 from orlop.api.routes import system as system_routes
 from orlop.api.routes import volumes as volume_routes
-from orlop.daemon.driver_records import open_records, records_home, volume_users_of_others
+from orlop.daemon.driver_records import definitions_of_others, open_records, records_home, volume_users
 from orlop.daemon.paths import engine_id, make_directory
 from orlop.daemon.registries import ImageParts, compose_registries
 from orlop.daemon.subordinate_ids import read_remapping
 from orlop.engine import containers as container_engine
+from orlop.engine.checking import Checker, Roots
 from orlop.engine.commits import CommitService
 from orlop.engine.containers import ContainerService, Settings, container_chains
 from orlop.engine.containers.log_target import check_log_config
@@ -115,7 +117,7 @@ class Engine:
         image_store = ImageStore(records, kept.content, self.layers, kept)
         volume_store = VolumeStore(self.database.connection, f"{root}/volumes")
         self._tombstones = self._load(image_store, volume_store)
-        self._unpacker = LayerUnpacker(self.layers, spawner, recipes=kept.recipes)
+        self._unpacker = LayerUnpacker(self.layers, spawner, recipes=kept.recipes, limits=options.layer_limits)
         self.images = ImageService(
             image_store,
             Importer(image_store, self.layers, spawner, unpacker=self._unpacker, version=orlop.__version__),
@@ -130,7 +132,8 @@ class Engine:
             removals=self._removals,
             events=self.events,
         )
-        hidden = volume_users_of_others(root, self._driver.name)
+        others = definitions_of_others(root, self._driver.name)
+        hidden = volume_users(others)
         self.volumes = VolumeService(
             volume_store,
             removals=self._removals,
@@ -160,6 +163,16 @@ class Engine:
             events=self.events,
             address_pools=options.default_address_pools,
             firewall=lambda: self.network.firewall_name,
+        )
+        self._checker = Checker(
+            Roots(root, options.exec_root),
+            layers=self.layers,
+            images=image_store,
+            kept=kept,
+            volumes=volume_store,
+            containers=self.containers,
+            removals=self._removals,
+            others=frozenset(definition.id for definition in others),
         )
         self._app = Application(self._routes())
 
@@ -216,6 +229,7 @@ class Engine:
             *volume_routes.routes(self.volumes),
             *network_routes.routes(catalogue),
             *container_routes.routes(self.containers),
+            *check_routes.routes(self._checker),
             *archive_routes.routes(self.containers, self._commits()),
             *exec_routes.routes(ExecService(self.containers)),
         ]

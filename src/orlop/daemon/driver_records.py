@@ -24,6 +24,8 @@ from orlop.engine.database import Database
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from orlop.engine.containers.records import Definition
+
 DEFAULT = "overlay2"
 
 
@@ -43,20 +45,27 @@ def open_records(data_root: str, driver: str, schemas: Sequence[str], *, shared:
     return Database(f"{records_home(data_root, driver)}/state.db", schemas)
 
 
-def volume_users_of_others(data_root: str, driver: str) -> Mapping[str, Sequence[str]]:
-    """Return who uses volumes among the containers that this driver's engine does not see, so that no volume goes."""
+def definitions_of_others(data_root: str, driver: str) -> list[Definition]:
+    """Return the containers that this driver's engine does not see: what they use is in use."""
     homes = {DEFAULT: data_root}
     with contextlib.suppress(FileNotFoundError):
         homes.update({name: f"{data_root}/images/{name}" for name in os.listdir(f"{data_root}/images")})
-    users: dict[str, list[str]] = {}
+    found: list[Definition] = []
     for name, home in homes.items():
         path = f"{home}/state.db"
         if name == driver or not os.path.isfile(path):
             continue
         with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(sqlite3.connect(path)) as database:
-            for (data,) in database.execute("SELECT definition FROM container"):
-                definition = decode_definition(data)
-                for point in definition.mounts:
-                    if point.kind == "volume":
-                        users.setdefault(point.name, []).append(definition.id)
+            rows = database.execute("SELECT definition FROM container").fetchall()
+            found.extend(decode_definition(data) for (data,) in rows)
+    return found
+
+
+def volume_users(definitions: Sequence[Definition]) -> Mapping[str, Sequence[str]]:
+    """Return the ids of the containers that use each volume."""
+    users: dict[str, list[str]] = {}
+    for definition in definitions:
+        for point in definition.mounts:
+            if point.kind == "volume":
+                users.setdefault(point.name, []).append(definition.id)
     return users

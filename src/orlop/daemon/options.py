@@ -18,10 +18,12 @@ from orlop.daemon.settings import (
     SETTINGS,
     UNSUPPORTED,
     Setting,
+    parse_layer_limit,
     parse_pool,
     parse_ulimit,
 )
 from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.primitives.tar import Limits
 from orlop.runtime.cgroups.systemd.scope import SLICE_EXPECTED, is_slice
 from orlop.storage.choice import check_driver
 
@@ -67,6 +69,7 @@ class Options:
     cgroup_parent: str
     storage_driver: str
     storage_opts: tuple[str, ...]
+    layer_limits: Limits
     default_ulimits: dict[str, tuple[int, int]]
     default_shm_size: int
     init: bool
@@ -261,6 +264,8 @@ def _checked(values: Mapping[str, object]) -> Options:
     fields["default_ulimits"] = dict(
         _ulimit(*item) for item in cast("dict[str, object]", fields["default_ulimits"]).items()
     )
+    limits = cast("dict[str, object]", fields["layer_limits"])
+    fields["layer_limits"] = Limits(**{name: parse_layer_limit(name, value) for name, value in limits.items()})
     fields["log_opts"] = {key: str(value) for key, value in cast("dict[str, object]", fields["log_opts"]).items()}
     fields["default_shm_size"] = parse_size(str(fields["default_shm_size"]))
     fields["hosts"] = fields["hosts"] or (f"unix://{fields['exec_root']}/orlop.sock",)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TEXT, BOOLEAN, NUMBER, LIST, MAP = "text", "boolean", "number", "list", "map"
+_LAYER_LIMITS = frozenset({"size", "entries", "metadata", "path", "depth"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,21 @@ def _check_host(text: str) -> None:
         raise InvalidParameterError(f"invalid bind address ({text}): not an absolute path")
     if protocol == "tcp" and re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:/\[\]]+):[0-9]{1,5}", rest) is None:
         raise InvalidParameterError(f"invalid bind address ({text}): host:port expected")
+
+
+def _check_layer_limit(text: str) -> None:
+    name, _, value = text.partition("=")
+    parse_layer_limit(name, value)
+
+
+def parse_layer_limit(name: str, value: object) -> int:
+    """Read one limit; 0 is none. Raises InvalidParameterError."""
+    number = str(value)
+    if name not in _LAYER_LIMITS or isinstance(value, bool):
+        raise InvalidParameterError(f"unknown limit of layers: {name}")
+    if not (number.isascii() and number.isdigit() and len(number) < 19):
+        raise InvalidParameterError(f"invalid limit of layers: {name}={number:.40}")
+    return int(number)
 
 
 def _check_ulimit(text: str) -> None:
@@ -152,6 +168,14 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("cgroup-parent", TEXT, "", "cgroup that containers' cgroups are made in"),
     Setting("storage-driver", TEXT, "", "overlay2", short="s"),
+    Setting(
+        "layer-limits",
+        MAP,
+        {},
+        "size, entries, metadata, path or depth=number: what a layer's archive may ask for",
+        flag="layer-limit",
+        check=_check_layer_limit,
+    ),
     Setting("storage-opts", LIST, (), "option of the storage driver", flag="storage-opt"),
     Setting(
         "default-ulimits", MAP, {}, "name=soft[:hard] limit of containers", flag="default-ulimit", check=_check_ulimit

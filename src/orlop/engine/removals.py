@@ -32,7 +32,13 @@ class Removals:
         self._remover = remover
         self._waiting: list[str] = []
         self._failures: dict[str, int] = {}
+        self._current: tuple[str, ...] = ()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def pending(self) -> frozenset[str]:
+        """What is being removed or waits for it."""
+        return frozenset((*self._waiting, *self._current))
 
     def bury(self, paths: Iterable[str]) -> None:
         """Remove these soon. What a crash leaves is found by its owner at the next start."""
@@ -43,6 +49,7 @@ class Removals:
     async def _work(self) -> None:
         while self._waiting:
             path = self._waiting.pop(0)
+            self._current = (path,)
             try:
                 await self._remover.remove_tree(path)
             except UnavailableError as error:
@@ -51,6 +58,7 @@ class Removals:
                 _log.warning("cannot remove %s: %s", path, error)
             else:
                 self._failures.pop(path, None)
+            self._current = ()
 
     async def _try_again(self, path: str, error: UnavailableError) -> None:
         failures = self._failures.pop(path, 0)

@@ -138,6 +138,10 @@ class RecipeStore:
         except FileNotFoundError:
             return
 
+    def path(self, diff_id: Digest) -> str:
+        """Return where the recipe is or would be."""
+        return os.path.join(self._root, diff_id.hex)
+
     def names(self) -> list[str]:
         """Return the hex of every diff id that has a recipe."""
         return [name for name in os.listdir(self._root) if not name.startswith(_NEW)]

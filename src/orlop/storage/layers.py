@@ -80,6 +80,7 @@ class LayerStore:
         self._references: dict[Digest, int] = {}
         self._containers: dict[str, Digest | None] = {}
         self._inits: set[str] = set()
+        self._begun: set[str] = set()
         self._failed: dict[str, str | None] = {}  # tombstones of begun layers that could not be finished
 
     @property
@@ -229,6 +230,24 @@ class LayerStore:
                 self._references[current] -= 1
         return [path for path in tombstones if path is not None]
 
+    # Checking.
+
+    def lost(self) -> list[str]:
+        """Return the snapshots that no record knows and nobody is making."""
+        return [key for key in self._snapshotter.keys() if not self._is_known(key) and key not in self._begun]  # noqa: SIM118
+
+    def is_container(self, key: str) -> bool:
+        """Tell whether a lost snapshot holds somebody's container, whose record is what was lost."""
+        return _CONTAINER.fullmatch(key) is not None and self._snapshotter.is_active(key)
+
+    def drop_lost(self, key: str) -> list[str]:
+        """Remove a lost snapshot; returns tombstones, none if another one stands on it."""
+        try:
+            path = self._snapshotter.remove(key)
+        except ConflictError:
+            return []
+        return [] if path is None else [path]
+
     # Making layers.
 
     def begin(self, parent: Digest | None) -> tuple[str, str]:
@@ -237,6 +256,7 @@ class LayerStore:
             self.get(parent)
         key = _NEW + secrets.token_hex(16)
         self._snapshotter.prepare(key, None if parent is None else parent.hex)
+        self._begun.add(key)
         return key, self._snapshotter.directory(key)
 
     def finish(self, key: str, diff_id: Digest, parent: Digest | None, *, size: int) -> tuple[Digest, list[str]]:
@@ -267,10 +287,12 @@ class LayerStore:
             if parent is not None:
                 self._add_reference(parent)
         self._add_reference(chain)
+        self._begun.discard(key)
         return chain, tombstones
 
     def abandon(self, key: str) -> list[str]:
         """Drop a begun layer, also one whose :meth:`finish` failed; return tombstones."""
+        self._begun.discard(key)
         path = self._snapshotter.remove(key) or self._failed.pop(key, None)
         return [] if path is None else [path]
 

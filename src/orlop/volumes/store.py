@@ -228,6 +228,15 @@ class VolumeStore:
             self._database.execute("DELETE FROM volumes WHERE name = ?", (name,))
         return [grave] if grave else []
 
+    def tombstones(self) -> list[str]:
+        """Return what is left of removed volumes."""
+        return [os.path.join(self._root, name) for name in os.listdir(self._root) if name.startswith(_REMOVED)]
+
+    def unknown(self) -> list[str]:
+        """Return the directories without a record: nobody's that is known, but data all the same."""
+        names = os.listdir(self._root)
+        return [os.path.join(self._root, name) for name in names if name not in self._volumes and name[0] != "."]
+
     def prune(self, candidates: Iterable[Volume], users: Mapping[str, Sequence[str]]) -> tuple[list[Volume], list[str]]:
         """Remove those of ``candidates`` that no container uses; return them and the tombstones."""
         removed = []

@@ -7,7 +7,7 @@ import pytest
 from orlop.cli import tables
 from orlop.cli.flags import HelpRequestedError, UsageError, parse
 from orlop.cli.formatting import Listing
-from orlop.cli.listing import _row, ports
+from orlop.cli.listing import container_row, ports
 from orlop.cli.refusals import start_status
 from orlop.cli.run_flags import RUN_FLAGS
 from orlop.cli.terminal import DetachScanner, parse_detach_keys
@@ -52,7 +52,7 @@ CONTAINER = {
 def test_ps_table(capsys) -> None:
     headers = {"ID": "CONTAINER ID", "Command": "COMMAND", "RunningFor": "CREATED", "Names": "NAMES"}
     listing = Listing("*formatter.ContainerContext", headers, tuple(headers))
-    rows = [_row(CONTAINER, 1000 + 7200, truncate=True)]
+    rows = [container_row(CONTAINER, 1000 + 7200, truncate=True)]
     listing.write(rows, "")
     assert capsys.readouterr().out == (
         "CONTAINER ID   COMMAND                  CREATED       NAMES\n"

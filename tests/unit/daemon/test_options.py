@@ -141,6 +141,8 @@ def test_bad_flags(arguments, message):
     ("arguments", "message"),
     [
         (["--host", "tcp://0.0.0.0:2375"], "refusing to listen on TCP without TLS"),
+        (["--layer-limit", "colour=3"], "unknown limit of layers: colour"),
+        (["--layer-limit", "size=-1"], "invalid limit of layers: size=-1"),
         (["--storage-driver", "aufs"], "storage driver is not supported: aufs"),
         (["--storage-opt", "overlay2.size=1g"], "overlay2: unknown option"),
         (["--log-driver", "syslog"], "logger: no log driver named 'syslog' is registered"),

@@ -19,7 +19,7 @@ import stat
 from orlop.primitives.removal import remove_entry
 from orlop.primitives.tar.directories import Directories
 from orlop.primitives.tar.entry import Entry, Kind, Limits, TarError, shown
-from orlop.primitives.tar.reader import Signal, TarReader
+from orlop.primitives.tar.reader import Event, Signal, TarReader
 from orlop.primitives.tar.recipe import RecipeWriter
 from orlop.primitives.tar.rules import Rules, is_kept_xattr, named
 from orlop.primitives.tar.whiteouts import Whiteouts
@@ -119,6 +119,7 @@ class _Unpacker:
         self._directory_times: dict[bytes, int] = {}
         self._size = 0
         self._entries = 0
+        self._last: Entry | None = None  # for messages
         self._entry: Entry | None = None
         self._fd = -1  # the file whose payload is coming
         self._missing = 0  # bytes of it
@@ -147,9 +148,8 @@ class _Unpacker:
             self._fd = -1
 
     def _run(self) -> None:
-        next_event = self._reader.next_event
         while True:
-            event = next_event()
+            event = self._next()
             if isinstance(event, Signal):
                 return
             if isinstance(event, Entry):
@@ -160,7 +160,17 @@ class _Unpacker:
                 with named(self._entry, "write"):
                     self._write(self._entry, event)
 
+    def _next(self) -> Event:
+        try:
+            return self._reader.next_event()
+        except TarError as error:
+            name = "" if self._last is None else shown(self._last.name)
+            if not name or name in str(error):
+                raise
+            raise TarError(f"{error}: {'in' if self._missing else 'after'} {name}") from None
+
     def _begin(self, entry: Entry) -> None:
+        self._last = entry
         if entry.size:
             self._size += entry.size
             if self._limits.size and self._size > self._limits.size:
