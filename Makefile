@@ -37,7 +37,7 @@ conformance: setup
 	@CALLERS=required $(PY) -m pytest -q tests/conformance $(ARGS)
 
 bench: setup
-	@$(PY) benchmarks/main.py $(ARGS)
+	@$(PY) benchmarks/$(or $(BENCH),main).py $(ARGS)
 
 clean:
 	rm -rf .venv .make .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

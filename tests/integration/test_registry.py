@@ -223,6 +223,8 @@ def test_many_layers_there_and_back(lab, layers, oci):
     engine.docker("tag", "source:1", names[0])
     engine.docker("push", names[0])
     digest = engine.inspect(names[0])["RepoDigests"][0].partition("@")[2]
+    pushed = json.loads(registry.manifest(names[0].partition("/")[2].partition(":")[0], "1"))
+    assert {("oci" in kind["mediaType"]) for kind in (pushed, pushed["config"], *pushed["layers"])} == {oci}
     engine.docker("rmi", "-f", image.id)
     out = engine.docker("pull", names[0]).stdout
     assert f"Digest: {digest}\n" in out

@@ -125,7 +125,7 @@ class Engine:
             events=self.events,
             users=lambda: self.containers.image_users(),  # noqa: PLW0108 - made after this
         )
-        self.registry, self.archives = compose_registries(
+        self.registry, self.archives, self.images.sweeper = compose_registries(
             options,
             ImageParts(image_store, kept, self.layers, self._unpacker),
             spawner=spawner,

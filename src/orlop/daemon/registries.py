@@ -18,6 +18,7 @@ from orlop.image.layer_tar import LayerTars
 from orlop.image.loading import Loader
 from orlop.image.partial import PartialStore
 from orlop.image.saving import Saver
+from orlop.image.sweeping import BlobSweeper
 from orlop.registry.certificates import DIRECTORIES, Certificates
 from orlop.registry.endpoints import Endpoints, RegistryOptions
 from orlop.registry.http import Http
@@ -45,14 +46,15 @@ class ImageParts:
 
 def compose_registries(
     options: Options, parts: ImageParts, *, spawner: Spawner, removals: Removals, events: Events
-) -> tuple[RegistryService, ArchiveService]:
+) -> tuple[RegistryService, ArchiveService, BlobSweeper]:
     """Build the use cases of registries, and of archives, which are read and written in the same ways."""
     endpoints = Endpoints(RegistryOptions(options.registry_mirrors, options.insecure_registries), _resolve)
     certificates = Certificates((options.certs_dir,) if options.certs_dir else DIRECTORIES)
     http = Http(certificates, endpoints.is_insecure, agent=f"orlop/{orlop.__version__}")
     registries = Registries(http, endpoints)
     partials = PartialStore(f"{options.data_root}/blobs", parts.kept.content)
-    partials.sweep()
+    sweeper = BlobSweeper(parts.images, parts.kept, partials)
+    sweeper.sweep()
     fetcher = LayerFetcher(
         parts.layers,
         parts.kept,
@@ -67,8 +69,9 @@ def compose_registries(
     tars = LayerTars(parts.kept, spawner, parts.layers.layer_view)
     pusher = Pusher(registries, parts.images, parts.kept, tars, concurrent=options.max_concurrent_uploads)
     loader = Loader(parts.images, parts.layers, parts.kept, partials, parts.unpacker, removals.bury)
-    archives = ArchiveService(Saver(parts.images, parts.kept, tars), loader, events)
-    return RegistryService(registries, puller, pusher, events), archives
+    archives = ArchiveService(Saver(parts.images, parts.kept, tars), loader, sweeper=sweeper, events=events)
+    service = RegistryService(registries, puller, pusher, sweeper=sweeper, events=events)
+    return service, archives, sweeper
 
 
 def _resolve(host: str) -> list[str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from orlop.image.loading import Loader
     from orlop.image.saving import Saver
     from orlop.image.store import Image
+    from orlop.image.sweeping import BlobSweeper
     from orlop.spec.digest import Digest
     from orlop.spec.reference import Reference
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 class ArchiveService:
     """The use cases of archives of images."""
 
-    def __init__(self, saver: Saver, loader: Loader, events: Events) -> None:
+    def __init__(self, saver: Saver, loader: Loader, *, sweeper: BlobSweeper, events: Events) -> None:
+        self._sweeper = sweeper
         self._saver = saver
         self._loader = loader
         self._events = events
@@ -37,7 +39,8 @@ class ArchiveService:
 
     async def load(self, stream: AsyncIterator[bytes], output: Output, *, quiet: bool) -> None:
         """Load an archive. Raises InvalidParameterError and others."""
-        await self._loader.run(stream, _Told(self, output, quiet=quiet))
+        with self._sweeper.held():
+            await self._loader.run(stream, _Told(self, output, quiet=quiet))
 
     def _tell(self, action: str, image: Image) -> None:
         labels = image.config.config.labels or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from orlop.engine.removals import Removals
     from orlop.image.importer import Importer
     from orlop.image.store import HistoryEntry, Image, ImageStore, ImageUser, Removal
+    from orlop.image.sweeping import BlobSweeper
 
 
 class ImageService:
@@ -27,6 +29,9 @@ class ImageService:
         removals: gets the trees of deleted layers.
         events: is told what happened.
         users: returns all containers with their image.
+
+    Attributes:
+        sweeper: removes blobs without images; None keeps them.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class ImageService:
         self._removals = removals
         self._events = events
         self._users = users
+        self.sweeper: BlobSweeper | None = None
 
     def resolve(self, name: str) -> Image:
         """Return the image of this name. Raises NotFoundError ("No such image: x:latest")."""
@@ -100,6 +106,9 @@ class ImageService:
             and (until is None or image.config.created < until)
         ]
         removal = prune_images(self.store, chosen, self._users())
+        if self.sweeper is not None and not set(filters) - {"dangling"}:
+            # What interrupted pulls left is of no image either.
+            removal = replace(removal, reclaimed=removal.reclaimed + self.sweeper.sweep(0.0))
         self._finish(removal, None)
         self._events.publish("image", "prune", "", {"reclaimed": str(removal.reclaimed)})
         return removal

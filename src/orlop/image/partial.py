@@ -75,7 +75,7 @@ class PartialStore:
         """Return a file for a member of an archive; its user removes it."""
         return GrowingFile(os.path.join(self._root, _NEW + secrets.token_hex(16)), "archive")
 
-    def sweep(self, *, seconds: float = KEPT_SECONDS, busy: frozenset[Digest] = frozenset()) -> int:
+    def sweep(self, *, seconds: float = KEPT_SECONDS) -> int:
         """Remove what nobody continued for ``seconds``; returns the bytes given back."""
         freed, now = 0, time.time()
         for name in os.listdir(self._root):
@@ -83,7 +83,7 @@ class PartialStore:
                 continue
             path = os.path.join(self._root, name)
             status = os.stat(path)
-            if now - status.st_mtime >= seconds and name not in {digest.hex for digest in busy}:
+            if now - status.st_mtime >= seconds:
                 os.unlink(path)
                 freed += status.st_size
         return freed

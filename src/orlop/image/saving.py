@@ -38,6 +38,7 @@ from orlop.spec.manifest import (
     Manifest,
     parse_document,
     render_manifest,
+    retyped,
 )
 from orlop.spec.reference import parse_reference
 
@@ -175,14 +176,8 @@ class Saver:
     async def _layer(self, diff_id: Digest, chain: Digest) -> Descriptor:
         for blob in self._kept.layers(diff_id):
             if self._kept.content.has(blob.digest):
-                return Descriptor(_oci(blob.media_type), blob.digest, blob.size)
+                return retyped(blob, oci=True)
         return Descriptor(OCI_LAYER, diff_id, await self._tars.size(diff_id, chain))
-
-
-def _oci(media_type: str) -> str:
-    if media_type.endswith(("gzip", "zstd")):
-        return f"{OCI_LAYER}+{media_type[-4:]}"
-    return OCI_LAYER
 
 
 def _header(name: str, size: int) -> bytes:

@@ -8,7 +8,7 @@ are never followed (E9).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, NotFoundError
@@ -195,6 +195,15 @@ def choose(index: Index, wanted: Platform) -> Descriptor:
     if best is None:
         raise NotFoundError(f"no matching manifest for {wanted} in the manifest list entries")
     return best[1]
+
+
+def retyped(layer: Descriptor, *, oci: bool) -> Descriptor:
+    """Return a layer under the name that its compression has in OCI's or in Docker's manifests."""
+    compression = next((name for name in ("gzip", "zstd") if layer.media_type.endswith(name)), "")
+    if oci:
+        return replace(layer, media_type=f"{OCI_LAYER}+{compression}" if compression else OCI_LAYER)
+    plain = DOCKER_LAYER.removesuffix(".gzip")
+    return replace(layer, media_type=f"{plain}.{compression}" if compression else plain)
 
 
 def render_manifest(media_type: str, config: Descriptor, layers: Sequence[Descriptor]) -> bytes:

@@ -102,10 +102,6 @@ class LayerFetcher:
         self.slots = asyncio.Semaphore(concurrent)
         self._growing: dict[Digest, asyncio.Future[PartialBlob]] = {}
 
-    def busy(self) -> frozenset[Digest]:
-        """Return the digests of the blobs that are being downloaded."""
-        return frozenset(self._growing)
-
     async def fetch(self, plan: LayerPlan, tell: Callable[[str], Report]) -> Digest | None:
         """Fetch all layers; returns the top one's chain id, retained for the caller, or None for no layers.
 

@@ -25,11 +25,21 @@ from orlop.registry.credentials import ANONYMOUS, Credentials
 from orlop.registry.failures import RegistryError
 from orlop.registry.upload import upload
 from orlop.spec.image import SIZE_LIMIT
-from orlop.spec.manifest import DOCKER_CONFIG, DOCKER_MANIFEST, Descriptor, Manifest, parse_document, render_manifest
+from orlop.spec.manifest import (
+    DOCKER_CONFIG,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_MANIFEST,
+    Descriptor,
+    Manifest,
+    parse_document,
+    render_manifest,
+    retyped,
+)
 from orlop.spec.manifest import SIZE_LIMIT as MANIFEST_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from orlop.engine.registry.output import Output
     from orlop.engine.registry.registries import Registries
@@ -155,13 +165,15 @@ class _Push:
         ]
         layers = await gather_all(pushes)
         data = self._images.config_bytes(image.id)
-        if manifest is not None and received is not None and tuple(layers) == manifest.layers:
+        if manifest is not None and received is not None and _same_blobs(layers, manifest.layers):
             media_type, document = manifest.media_type, received
             descriptor = manifest.config
         else:
-            media_type = DOCKER_MANIFEST
-            descriptor = Descriptor(DOCKER_CONFIG, image.id, len(data))
-            document = render_manifest(media_type, descriptor, layers)
+            # Docker's manifests have no name for zstd.
+            oci = any(layer.media_type.endswith("zstd") for layer in layers)
+            media_type = OCI_MANIFEST if oci else DOCKER_MANIFEST
+            descriptor = Descriptor(OCI_CONFIG if oci else DOCKER_CONFIG, image.id, len(data))
+            document = render_manifest(media_type, descriptor, [retyped(layer, oci=oci) for layer in layers])
         await self._config(descriptor, data)
         tag = self._reference.tag or ""
         await self._repository.put_manifest(tag, document, media_type)
@@ -262,6 +274,10 @@ class _Push:
             self._kept.content.remove(blob.digest)
             raise InvalidParameterError(f"blob {blob.digest} of layer {name} is damaged and was given up; push again")
         await upload(self._repository, blob, _File(self._kept.content.path(blob.digest)), pushing, url=url)
+
+
+def _same_blobs(pushed: Sequence[Descriptor], named: Sequence[Descriptor]) -> bool:
+    return [layer.digest for layer in pushed] == [layer.digest for layer in named]
 
 
 class _Memory:

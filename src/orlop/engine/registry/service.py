@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orlop.engine.registry.pull import Puller, PullRequest
     from orlop.engine.registry.push import Pusher, PushRequest
     from orlop.engine.registry.registries import Registries
+    from orlop.image.sweeping import BlobSweeper
     from orlop.registry.credentials import Credentials
     from orlop.registry.endpoints import RegistryOptions
     from orlop.registry.repository import Repository
@@ -39,7 +40,10 @@ class Distribution:
 class RegistryService:
     """The use cases of registries."""
 
-    def __init__(self, registries: Registries, puller: Puller, pusher: Pusher, events: Events) -> None:
+    def __init__(
+        self, registries: Registries, puller: Puller, pusher: Pusher, *, sweeper: BlobSweeper, events: Events
+    ) -> None:
+        self._sweeper = sweeper
         self._registries = registries
         self._puller = puller
         self._pusher = pusher
@@ -56,7 +60,8 @@ class RegistryService:
 
     async def pull(self, request: PullRequest, output: Output) -> None:
         """Pull an image. Raises NotFoundError and others in Docker's words."""
-        images = await self._puller.run(request, output)
+        with self._sweeper.held():
+            images = await self._puller.run(request, output)
         for image in images[:1]:
             labels = image.config.config.labels or {}
             name = request.reference.familiar
@@ -64,7 +69,8 @@ class RegistryService:
 
     async def push(self, request: PushRequest, output: Output) -> None:
         """Push an image. Raises NotFoundError and others in Docker's words."""
-        await self._pusher.run(request, output)
+        with self._sweeper.held():
+            await self._pusher.run(request, output)
         name = request.reference.familiar
         self._events.publish("image", "push", name, {"name": request.reference.familiar_name})
 
