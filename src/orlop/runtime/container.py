@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 
-from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, UnsupportedError, from_kind
+from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, from_kind
 from orlop.kernel import process as k
 from orlop.kernel.plain import signal
 from orlop.primitives.channel import Channel
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime import init
-from orlop.runtime.cgroups import create_cgroup, normalise_path
+from orlop.runtime.cgroups import create_cgroup, create_cgroup_if_permitted, normalise_path
+from orlop.runtime.namespaces import choose_namespaces
 from orlop.runtime.operations import Bind
 from orlop.runtime.rootfs import plan, private_proc
 from orlop.runtime.security import apply
@@ -27,18 +28,9 @@ if TYPE_CHECKING:
     from orlop.runtime.cgroups import CgroupSet, Hierarchies
     from orlop.runtime.operations import Operation
     from orlop.runtime.parent import Handler, Parent
+    from orlop.runtime.security.apply import PreparedPrivileges
     from orlop.spec.launch import OverlayRoot
     from orlop.spec.oci import Config, Process
-
-_CLONED = {
-    "mount": k.CLONE_NEWNS,
-    "pid": k.CLONE_NEWPID,
-    "network": k.CLONE_NEWNET,
-    "ipc": k.CLONE_NEWIPC,
-    "uts": k.CLONE_NEWUTS,
-    "user": k.CLONE_NEWUSER,
-    "time": k.CLONE_NEWTIME,
-}
 
 
 _BATCH = 16  # descriptors in one message
@@ -65,6 +57,8 @@ class Creation:
         die_with_parent: see InitTask.
         for_parent: init becomes the child of the caller's parent (CLONE_PARENT), for which the caller works.
         bundle: where the configuration came from, for hooks; empty when it came from the engine.
+        rootless: an ordinary user makes it, in a user namespace.
+        needs_cgroup: else it may run without one, where this user may not make any.
     """
 
     id: str
@@ -81,6 +75,8 @@ class Creation:
     die_with_parent: bool = True
     for_parent: bool = False
     bundle: str = ""
+    rootless: bool = False
+    needs_cgroup: bool = True
 
 
 @dataclass(slots=True)
@@ -117,17 +113,12 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
             creation = with_its_mappings(creation, userns)
             config = creation.config
         parent = _parent(creation, always, on_failure)
-        prepared = apply.prepare(process, config.linux.seccomp)
-        cgroup_path = normalise_path(config.linux.cgroups_path, container_id=creation.id)
-        mask = os.umask(0o022)  # users other than root read their limits there
-        try:
-            cgroup = create_cgroup(hierarchies, cgroup_path, config.linux.resources)
-        finally:
-            os.umask(mask)
+        prepared = _prepare(creation, process)
+        cgroup = _make_cgroup(creation, hierarchies)
         on_failure.callback(_remove_cgroup, cgroup)
         always.callback(cgroup.close)
         donor = _donor(config, always)
-        flags, joins, unshare = _namespaces(creation, always, donor)
+        flags, joins, unshare = choose_namespaces(creation, always, donor)
         user_namespace = bool(flags & k.CLONE_NEWUSER) or userns is not None
         operations = plan(config, cgroup.directories(), user_namespace=user_namespace)
         trees = {} if donor is None else _shared_memory(operations, donor, always)
@@ -136,7 +127,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
 
             trees.update(open_mapped(operations, always))
         sysctls: Mapping[str, str] = config.linux.sysctl
-        if user_namespace:
+        if user_namespace and not creation.rootless:
             sysctls = _before_user_namespace(creation, joins)
             joins = ()
         ours, theirs = Channel.pair()
@@ -165,6 +156,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
             sysctls=sysctls,
             trees=trees,
             pauses=parent is not None and parent.pauses,
+            rootless=creation.rootless,
             hook_state=None if parent is None or config.hooks is None else parent.state,
         )
         if creation.for_parent:
@@ -176,8 +168,9 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         theirs.close()
         if user_namespace:
             if userns is None:
-                _map_ids(pid, config)
-            _send_trees(ours, pid, creation, operations, frozenset(trees))
+                _map_ids(pid, creation)
+            if not creation.rootless:
+                _send_trees(ours, pid, creation, operations, frozenset(trees))
             _schedule(task.process, pid)
             ours.send({"go": True})
         handlers = None if parent is None else parent.handlers(ours, pid)
@@ -328,7 +321,33 @@ def _before_user_namespace(creation: Creation, joins: Sequence[tuple[int, int]])
     return {name: value for name, value in config.linux.sysctl.items() if name not in network}
 
 
-def _map_ids(pid: int, config: Config) -> None:
+def _prepare(creation: Creation, process: Process) -> PreparedPrivileges:
+    if not creation.rootless:
+        return apply.prepare(process, creation.config.linux.seccomp)
+    from orlop.runtime import rootless
+
+    rootless.require_possible(creation.config)
+    return rootless.prepare(process, creation.config)
+
+
+def _make_cgroup(creation: Creation, hierarchies: Hierarchies) -> CgroupSet:
+    linux = creation.config.linux
+    path = normalise_path(linux.cgroups_path, container_id=creation.id)
+    make = create_cgroup if creation.needs_cgroup else create_cgroup_if_permitted
+    mask = os.umask(0o022)  # users other than root read their limits there
+    try:
+        return make(hierarchies, path, linux.resources)
+    finally:
+        os.umask(mask)
+
+
+def _map_ids(pid: int, creation: Creation) -> None:
+    config = creation.config
+    if creation.rootless:
+        from orlop.runtime import rootless
+
+        rootless.map_ids(pid, config)
+        return
     from orlop.runtime.id_mapping import write_map
 
     write_map(pid, "uid_map", config.linux.uid_mappings)
@@ -354,39 +373,3 @@ def _send_trees(
         for start in range(0, len(trees), _BATCH):
             batch = trees[start : start + _BATCH]
             sync.send({"trees": [place for place, _ in batch]}, [tree.fileno() for _, tree in batch])
-
-
-def _namespaces(creation: Creation, stack: Cleanup, donor: int | None) -> tuple[int, Sequence[tuple[int, int]], int]:
-    """Return clone3's flags, namespaces for init to join, and flags to unshare after the cgroup was joined."""
-    flags, unshare = 0, 0
-    joins: list[tuple[int, int]] = []
-    config = creation.config
-    for namespace in config.linux.namespaces:
-        kind, path = namespace.type, namespace.path
-        if kind == "network" and creation.netns is not None:
-            continue
-        if kind == "cgroup" and not path:
-            unshare |= k.CLONE_NEWCGROUP
-        elif kind == "time" and config.linux.time_offsets:
-            from orlop.runtime.time_namespace import enter_for_children
-
-            enter_for_children(config.linux.time_offsets)
-        elif not path:
-            flags |= _CLONED[kind]
-        elif kind == "user":
-            continue  # the whole creation goes another way then
-        elif kind == "mount":
-            raise UnsupportedError(f"{kind} namespace by path is not supported: {path}")
-        else:
-            fd = stack.enter_context(OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))).fileno()
-            if kind == "ipc" and donor is not None:
-                joins.append((donor, k.CLONE_NEWIPC))
-            elif kind == "pid":
-                k.setns(fd, k.CLONE_NEWPID)  # for children only: the caller stays where it is
-            else:
-                joins.append((fd, k.CLONE_NEWCGROUP if kind == "cgroup" else _CLONED[kind]))
-    if creation.netns is not None:
-        joins.append((creation.netns, k.CLONE_NEWNET))
-    if not flags & k.CLONE_NEWNS:
-        raise UnsupportedError("a container without a mount namespace of its own is not supported")
-    return flags, joins, unshare

@@ -67,6 +67,8 @@ class Execution:
         preserve: how many descriptors from 3 on are inherited.
         die_with_parent: end when the parent does; not where the parent is a command that returns (``exec -d``).
         bundle: of the container, for seccomp agents.
+        rootless: an ordinary user's.
+        without_cgroup: the container has none.
     """
 
     container_id: str
@@ -78,6 +80,8 @@ class Execution:
     preserve: int = 0
     die_with_parent: bool = True
     bundle: str = ""
+    rootless: bool = False
+    without_cgroup: bool = False
 
 
 def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
@@ -89,12 +93,12 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
     """
     config = execution.config
     with Cleanup() as always, Cleanup() as on_failure:
-        prepared = apply.prepare(execution.process, config.linux.seccomp)
+        prepared = _prepare(execution)
         path = normalise_path(config.linux.cgroups_path, container_id=execution.container_id)
-        cgroup = open_cgroup(hierarchies, path)
+        cgroup = open_cgroup(hierarchies, "" if execution.without_cgroup else path)
         always.callback(cgroup.close)
         joined = _open_cgroup_files(cgroup, always)
-        if execution.stdio is not None and config.linux.uid_mappings:
+        if execution.stdio is not None and config.linux.uid_mappings and not execution.rootless:
             from orlop.runtime.remapping import give_streams, host_owner
 
             give_streams(execution.stdio, host_owner(config))
@@ -116,6 +120,14 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
         on_failure.dismiss()
         ours.close()
         return RunningProcess(pid, pidfd, master, cgroup)
+
+
+def _prepare(execution: Execution) -> PreparedPrivileges:
+    if not execution.rootless:
+        return apply.prepare(execution.process, execution.config.linux.seccomp)
+    from orlop.runtime import rootless
+
+    return rootless.prepare(execution.process, execution.config)
 
 
 def _handlers(execution: Execution, pid: int) -> Mapping[str, Handler] | None:

@@ -84,6 +84,7 @@ class InitTask:
         trees: detached mounts that were made for operations, by their places; more of them may come with "go".
         pauses: tell the parent when the root is built and wait for its "go" before pivot_root.
         hook_state: what hooks are told, where the configuration has some.
+        rootless: our parent is an ordinary user, and we are dumpable until he mapped our ids: else he could not.
     """
 
     config: Config
@@ -109,6 +110,7 @@ class InitTask:
     trees: dict[int, list[OwnedFd]] = field(default_factory=dict)
     pauses: bool = False
     hook_state: ContainerState | None = None
+    rootless: bool = False
 
     def descriptors(self) -> list[int]:
         """Return what must survive the first close_range."""
@@ -151,7 +153,8 @@ def os_error_text(error: OSError) -> str:
 
 def _run(task: InitTask) -> None:
     # 1, 2: imports were blocked when the shim was forked
-    set_dumpable(0)
+    if not task.rootless:
+        set_dumpable(0)
     k.close_all_but(task.descriptors())
     refuse_loading()
     # 3
@@ -165,6 +168,8 @@ def _run(task: InitTask) -> None:
     set_name(b"orlop-init")
     if task.user_namespace:
         task.trees.update(_await_go(task.sync))
+    if task.rootless:
+        set_dumpable(0)
     _process_limits(task.process)
     # 4
     task.cgroup.join(cloned=task.cloned)

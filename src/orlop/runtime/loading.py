@@ -8,6 +8,8 @@ ask for is imported where it is used. The spawner loads all of it once; ``orlop-
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.oci import Config, Process
@@ -53,6 +55,10 @@ def load_for(config: Config, process: Process, *, cgroup_version: int) -> None:
         import orlop.runtime.id_mapping
         import orlop.runtime.joined_userns
         import orlop.runtime.remapping
+    if os.geteuid() != 0:  # never in the spawner, which is root
+        import orlop.primitives.commands
+        import orlop.runtime.cgroups.absent
+        import orlop.runtime.rootless
     if "orlop.shm-of" in config.annotations:
         import orlop.runtime.shared_memory
     if config.linux.sysctl or process.oom_score_adj is not None:

@@ -5,7 +5,13 @@
 
 from __future__ import annotations
 
-from orlop.runtime.cgroups.cgroup_set import CgroupSet, OomEvents, create_cgroup, open_cgroup
+from orlop.runtime.cgroups.cgroup_set import (
+    CgroupSet,
+    OomEvents,
+    create_cgroup,
+    create_cgroup_if_permitted,
+    open_cgroup,
+)
 from orlop.runtime.cgroups.hierarchy import Hierarchies, Hierarchy, detect, require_systemd
 from orlop.runtime.cgroups.path import normalise_path
 
@@ -15,6 +21,7 @@ __all__ = [
     "Hierarchy",
     "OomEvents",
     "create_cgroup",
+    "create_cgroup_if_permitted",
     "detect",
     "normalise_path",
     "open_cgroup",

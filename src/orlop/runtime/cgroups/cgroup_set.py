@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+
+from orlop.errors import SystemFailureError
 from orlop.runtime.cgroups.path import is_scope
 from orlop.runtime.cgroups.v1 import CgroupV1
 
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from orlop.spec.oci import Resources
 else:
     Protocol = object
+
+
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class OomEvents(Protocol):
@@ -134,8 +140,28 @@ def create_cgroup(hierarchies: Hierarchies, path: str, resources: Resources) -> 
     return _v2().create(hierarchies, path, resources)
 
 
+def create_cgroup_if_permitted(hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupSet:
+    """Make the cgroup like :func:`create_cgroup`, or none where this user may not."""
+    try:
+        return create_cgroup(hierarchies, path, resources)
+    except (SystemFailureError, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in _FORBIDDEN:
+            raise
+    from orlop.runtime.cgroups.absent import AbsentCgroup
+
+    return AbsentCgroup()
+
+
 def open_cgroup(hierarchies: Hierarchies, path: str) -> CgroupSet:
-    """Return an existing cgroup, to join, watch, change or remove it; nothing is opened before it is needed."""
+    """Return an existing cgroup, to join, watch, change or remove it; nothing is opened before it is needed.
+
+    The empty path is that of a container without a cgroup.
+    """
+    if not path:
+        from orlop.runtime.cgroups.absent import AbsentCgroup
+
+        return AbsentCgroup()
     if is_scope(path):
         return _scopes()(hierarchies, path)
     if hierarchies.version == 1:

@@ -26,7 +26,7 @@ def kill(invocation: Invocation) -> int:
     identity, *rest = invocation.arguments
     state = invocation.store.load(identity)
     number = parse_signal(rest[0] if rest else "SIGTERM")
-    if invocation.options.switch("all"):
+    if invocation.options.switch("all") and state.cgroup:  # without one, what there is ends with init
         _signal_all(open_cgroup(invocation.hierarchies, state.cgroup), number)
         return 0
     signal_init(state, number)

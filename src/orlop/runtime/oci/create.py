@@ -104,6 +104,7 @@ class _Creation:
         intend(self._invocation, bundle, self._cgroup)
         fifo = store.make_gate(identity) if self._waits else None
         readonly = bundle.config.root is not None and bundle.config.root.readonly
+        rootless = os.geteuid() != 0
         config = replace(bundle.config, root=Root(bundle.rootfs, readonly), process=_process(bundle))
         creation = container.Creation(
             id=identity,
@@ -115,6 +116,8 @@ class _Creation:
             new_keyring=not self._invocation.options.switch("no-new-keyring"),
             die_with_parent=not self._detached,
             bundle=bundle.directory,
+            rootless=rootless,
+            needs_cgroup=not rootless or _needs_cgroup(bundle),
         )
         try:
             hierarchies = self._invocation.hierarchies
@@ -141,7 +144,8 @@ class _Creation:
         """Write the state and the pid file."""
         if self._running is None:
             raise ConflictError("container does not exist")
-        self.state = record(self._invocation, self._bundle, self._cgroup, self._running.pid, self._pid_file)
+        cgroup = self._running.cgroup.reference
+        self.state = record(self._invocation, self._bundle, cgroup, self._running.pid, self._pid_file)
 
 
 def intend(invocation: Invocation, bundle: Bundle, cgroup: str) -> None:
@@ -194,6 +198,13 @@ def cgroup_reference(invocation: Invocation, bundle: Bundle) -> str:
         require_systemd(invocation.hierarchies)
     path = bundle.config.linux.cgroups_path
     return normalise_path(path, container_id=invocation.arguments[0], systemd=systemd)
+
+
+def _needs_cgroup(bundle: Bundle) -> bool:
+    """Whether an ordinary user asked for a cgroup."""
+    from orlop.runtime.rootless import wants_no_cgroup
+
+    return not wants_no_cgroup(bundle.config)
 
 
 def _is_looked_for(bundle: Bundle) -> bool:

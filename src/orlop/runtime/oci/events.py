@@ -37,6 +37,8 @@ def events(invocation: Invocation) -> int:
     if invocation.store.status(state, invocation.hierarchies) in ("stopped", "creating"):
         raise ConflictError(f"container with id {state.id} is not running")
     cgroup = open_cgroup(invocation.hierarchies, state.cgroup)
+    if not state.cgroup:
+        cgroup.stats()  # refuses
     if invocation.options.switch("stats"):
         _write(state.id, "stats", statistics(invocation.hierarchies, cgroup))
         return 0

@@ -60,6 +60,8 @@ def execute(invocation: Invocation) -> int:
             preserve=len(preserved),
             die_with_parent=not detached,
             bundle=state.bundle,
+            rootless=os.geteuid() != 0,
+            without_cgroup=not state.cgroup,
         )
         if not detached:
             set_child_subreaper(True)
@@ -110,6 +112,8 @@ def _cgroup(invocation: Invocation, state: State) -> str:
     below = invocation.options.texts("cgroup")
     if not below:
         return state.cgroup
+    if not state.cgroup:
+        raise UnsupportedError("container without a cgroup has none below it")
     if len(below) > 1 or ":" in below[0]:
         raise UnsupportedError(f"a sub-cgroup for single controllers is not supported: {', '.join(below)}")
     own = open_cgroup(invocation.hierarchies, state.cgroup).path

@@ -38,6 +38,7 @@ class PreparedPrivileges:
         umask: file mode creation mask.
         listens: the filter has a listener, see :mod:`orlop.runtime.seccomp_listener`.
         apparmor: the profile to enter at execve; empty for none.
+        keeps_groups: setgroups(2) is denied in this user namespace, and not called for the primary group alone.
     """
 
     dropped: tuple[int, ...]
@@ -48,6 +49,7 @@ class PreparedPrivileges:
     umask: int
     listens: bool = False
     apparmor: str = ""
+    keeps_groups: bool = False
 
 
 def preload() -> None:
@@ -63,10 +65,11 @@ def preload() -> None:
         compile_filter(profile)
 
 
-def prepare(process: Process, seccomp: Seccomp | None = None) -> PreparedPrivileges:
+def prepare(process: Process, seccomp: Seccomp | None = None, *, rootless: bool = False) -> PreparedPrivileges:
     """Work out the sets and compile the filter; call it before entering the container's root.
 
     Capabilities that the runtime itself does not have cannot be granted and are left out (runtime-spec, capabilities).
+    An ordinary user has none, and all of them in the user namespace that he makes (``rootless``).
 
     Raises:
         InvalidParameterError: a capability or a seccomp action that does not exist, a label without its kernel module.
@@ -79,7 +82,8 @@ def prepare(process: Process, seccomp: Seccomp | None = None) -> PreparedPrivile
         apparmor = check_apparmor(process.apparmor_profile)
         check_selinux(process.selinux_label)
     asked = process.capabilities
-    held = capability.capget().permitted
+    numbers = range(capability.last_cap() + 1)
+    held = (1 << len(numbers)) - 1 if rootless else capability.capget().permitted
     masks: dict[str, int] = {}
     for kind in ("bounding", "effective", "permitted", "inheritable", "ambient"):
         names = getattr(asked, kind) if asked is not None else ()
@@ -87,7 +91,6 @@ def prepare(process: Process, seccomp: Seccomp | None = None) -> PreparedPrivile
             masks[kind] = capability.mask(names) & held
         except KeyError as error:
             raise InvalidParameterError(f"unknown capability: {error.args[0]}") from None
-    numbers = range(capability.last_cap() + 1)
     return PreparedPrivileges(
         dropped=tuple(number for number in numbers if not masks["bounding"] >> number & 1),
         sets=capability.CapabilitySets(masks["effective"], masks["permitted"], masks["inheritable"]),
@@ -129,7 +132,8 @@ def apply_privileges(prepared: PreparedPrivileges, identity: Identity, cwd: byte
         prctl.capbset_drop(number)
     prctl.set_keepcaps(True)
     entered = _enter(cwd)
-    os.setgroups(identity.groups)
+    if not prepared.keeps_groups or {*identity.groups} - {identity.gid}:
+        os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
     # a change of ids has set it to fs.suid_dumpable: the heap of this interpreter is not for the container to read

@@ -16,7 +16,7 @@ SOURCE = Path(orlop.__file__).parents[1]
 HEAVY = {"collections", "contextlib", "ctypes", "dataclasses", "enum", "inspect", "json", "re", "selectors", "typing"}
 
 # of the engine: see loading.py
-NEVER_ASKED_FOR = {"orlop.runtime.net_devices"}
+NEVER_ASKED_FOR = {"orlop.runtime.net_devices", "orlop.runtime.rootless", "orlop.runtime.cgroups.absent"}
 
 
 def loaded(statements: str) -> set[str]:

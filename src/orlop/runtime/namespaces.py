@@ -1,0 +1,64 @@
+"""Which namespaces a container's init is cloned into, joins, or unshares later."""
+
+from __future__ import annotations
+
+import os
+
+from orlop.errors import UnsupportedError
+from orlop.kernel import process as k
+from orlop.primitives.owned_fd import OwnedFd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orlop.primitives.scope import Cleanup
+    from orlop.runtime.container import Creation
+
+_CLONED = {
+    "mount": k.CLONE_NEWNS,
+    "pid": k.CLONE_NEWPID,
+    "network": k.CLONE_NEWNET,
+    "ipc": k.CLONE_NEWIPC,
+    "uts": k.CLONE_NEWUTS,
+    "user": k.CLONE_NEWUSER,
+    "time": k.CLONE_NEWTIME,
+}
+
+
+def choose_namespaces(
+    creation: Creation, stack: Cleanup, donor: int | None
+) -> tuple[int, Sequence[tuple[int, int]], int]:
+    """Return clone3's flags, namespaces for init to join, and flags to unshare after the cgroup was joined."""
+    flags, unshare = 0, 0
+    joins: list[tuple[int, int]] = []
+    config = creation.config
+    for namespace in config.linux.namespaces:
+        kind, path = namespace.type, namespace.path
+        if kind == "network" and creation.netns is not None:
+            continue
+        if kind == "cgroup" and not path:
+            unshare |= k.CLONE_NEWCGROUP
+        elif kind == "time" and config.linux.time_offsets:
+            from orlop.runtime.time_namespace import enter_for_children
+
+            enter_for_children(config.linux.time_offsets)
+        elif not path:
+            flags |= _CLONED[kind]
+        elif kind == "user":
+            continue  # the whole creation goes another way then
+        elif kind == "mount":
+            raise UnsupportedError(f"{kind} namespace by path is not supported: {path}")
+        else:
+            fd = stack.enter_context(OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))).fileno()
+            if kind == "ipc" and donor is not None:
+                joins.append((donor, k.CLONE_NEWIPC))
+            elif kind == "pid":
+                k.setns(fd, k.CLONE_NEWPID)  # for children only: the caller stays where it is
+            else:
+                joins.append((fd, k.CLONE_NEWCGROUP if kind == "cgroup" else _CLONED[kind]))
+    if creation.netns is not None:
+        joins.append((creation.netns, k.CLONE_NEWNET))
+    if not flags & k.CLONE_NEWNS:
+        raise UnsupportedError("a container without a mount namespace of its own is not supported")
+    return flags, joins, unshare

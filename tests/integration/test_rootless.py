@@ -1,0 +1,164 @@
+"""orlop-runtime as an ordinary user: threats I1 and I4, and the same commands as root has."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness import BIN, busybox_tree, wait_for
+
+pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox")]
+
+USER, FIRST, COUNT = 34567, 400000, 65536
+RUNTIME = BIN / "orlop-runtime"
+
+
+class Account:
+    """A user who is in no file of the machine but in a mount namespace's, with ids of his own and a bundle."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.bundle = home / "bundle"
+        busybox_tree(self.bundle / "rootfs")
+        (home / "run").mkdir()
+        files = {
+            "passwd": f"root:x:0:0::/:/bin/sh\nsomeone:x:{USER}:{USER}::/:/bin/sh\n",
+            "group": f"someone:x:{USER}:\n",
+        }
+        files |= {"subuid": f"someone:{FIRST}:{COUNT}\n", "subgid": f"someone:{FIRST}:{COUNT}\n"}
+        for name, text in files.items():
+            (home / name).write_text(text)
+        subprocess.run(["chown", "-R", f"{USER}:{USER}", self.bundle, home / "run"], check=True)
+        (home / "run").chmod(0o700)
+        binds = "".join(f"mount --bind {shlex.quote(str(home / name))} /etc/{name} && " for name in files)
+        become = f"exec setpriv --reuid {USER} --regid {USER} --clear-groups -- env XDG_RUNTIME_DIR={home}/run HOME=/ "
+        self._prefix = ["unshare", "-m", "--propagation", "private", "sh", "-ec", f'{binds}{become}"$@"', "sh"]
+
+    def run(self, *arguments: str | Path, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*self._prefix, *map(str, (RUNTIME, *arguments))],
+            cwd=self.bundle, capture_output=True, text=True, check=False, timeout=30, stdin=subprocess.DEVNULL, **options,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, done
+        return done
+
+    def detached(self, *arguments: str) -> None:
+        """Run a command whose process keeps its standard streams, and would keep ours."""
+        null = subprocess.DEVNULL
+        command = [*self._prefix, str(RUNTIME), *arguments]
+        subprocess.run(command, cwd=self.bundle, check=True, timeout=30, stdin=null, stdout=null, stderr=null)
+
+    def configure(self, *command: str, **changes: object) -> dict:
+        config = json.loads((self.bundle / "config.json").read_text())
+        config["process"] |= {"terminal": False, "args": list(command)}
+        config["linux"] |= changes
+        (self.bundle / "config.json").write_text(json.dumps(config))
+        return config
+
+
+@pytest.fixture
+def account(tmp_path_factory):
+    home = tmp_path_factory.mktemp("rootless")
+    for parent in (home, *home.parents[:2]):
+        parent.chmod(0o755)
+    made = Account(home)
+    reachable = subprocess.run(
+        ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", RUNTIME, "--version"],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if reachable.returncode:
+        pytest.skip(f"an ordinary user cannot reach {RUNTIME}")
+    made.run("spec", "--rootless")
+    yield made
+    assert not list((home / "run").glob("*/*"))
+    shutil.rmtree(home)
+
+
+def test_run_with_ones_own_id(account: Account) -> None:
+    shown = "id; cat /proc/self/uid_map /proc/self/setgroups; grep Cap /proc/self/status; ls /sys/fs/cgroup; echo $$"
+    account.configure("sh", "-c", shown)
+    lines = account.run("run", "one").stdout.splitlines()
+    assert lines[0].startswith("uid=0(root) gid=0(root)")
+    assert lines[1].split() == ["0", str(USER), "1"]  # I1: no id that was not granted
+    assert lines[2] == "deny"
+    assert "CapInh:\t0000000000000000" in lines
+    assert "CapBnd:\t0000000020000420" in lines
+    assert lines[-1] == "1"
+    assert len(lines) == 9  # C3: nothing of the host's cgroups is shown
+
+
+def test_every_verb(account: Account) -> None:
+    account.configure("sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.05; done")
+    account.detached("create", "two")
+    state = json.loads(account.run("state", "two").stdout)
+    assert (state["status"], state["id"]) == ("created", "two")
+    assert os.stat(f"/proc/{state['pid']}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino
+    account.run("start", "two")
+    assert account.run("exec", "two", "id", "-u").stdout == "0\n"
+    assert account.run("exec", "two", "sh", "-c", "exit 9", check=False).returncode == 9
+    account.detached("exec", "-d", "two", "sleep", "100")
+    assert "two" in account.run("list").stdout
+    for verb in (
+        ["pause", "two"],
+        ["ps", "two"],
+        ["update", "--memory", "9999999", "two"],
+        ["events", "--stats", "two"],
+    ):
+        refused = account.run(*verb, check=False)
+        assert refused.returncode == 1
+        assert "container without a cgroup cannot" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    account.run("kill", "two", "TERM")
+    wait_for(lambda: json.loads(account.run("state", "two").stdout)["status"] == "stopped")
+    account.run("delete", "two")
+    account.detached("create", "two")
+    account.run("kill", "--all", "two", "KILL")
+    account.run("delete", "--force", "two")
+
+
+def test_ranges_are_mapped_as_far_as_they_were_granted(account: Account) -> None:
+    maps = [{"containerID": 0, "hostID": USER, "size": 1}, {"containerID": 1, "hostID": FIRST, "size": 1000}]
+    account.configure("sh", "-c", "cat /proc/self/uid_map; id -u; id -G", uidMappings=maps, gidMappings=maps)
+    config = json.loads((account.bundle / "config.json").read_text())
+    config["process"]["user"] = {"uid": 33, "gid": 44, "additionalGids": [55]}
+    (account.bundle / "config.json").write_text(json.dumps(config))
+    lines = account.run("run", "three").stdout.splitlines()
+    assert lines[1].split() == ["1", str(FIRST), "1000"]
+    assert lines[2:] == ["33", "44 55"]
+    maps[1]["size"] = COUNT + 1
+    account.configure("true", uidMappings=maps)
+    refused = account.run("run", "four", check=False)  # I1
+    assert refused.returncode == 1
+    assert "unable to map ids" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"namespaces": [{"type": "mount"}, {"type": "uts"}], "uidMappings": [], "gidMappings": []},
+            "rootless container requires user namespaces",
+        ),
+        ({"gidMappings": []}, "no gid mappings found"),
+        ({"resources": {"memory": {"limit": 99999999}}}, "unable to create cgroup"),
+        ({"cgroupsPath": "/mine"}, "unable to create cgroup"),
+        ({"uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]}, "unable to map ids"),
+    ],
+)
+def test_what_an_ordinary_user_cannot_have_is_refused(account: Account, changes: dict, words: str) -> None:
+    account.configure("true", **changes)
+    refused = account.run("run", "five", check=False)
+    assert refused.returncode == 1
+    assert words in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_groups_cannot_be_asked_for_where_they_cannot_be_set(account: Account) -> None:
+    config = account.configure("true")
+    config["process"]["user"]["additionalGids"] = [0, 7]
+    (account.bundle / "config.json").write_text(json.dumps(config))
+    assert account.run("run", "six", check=False).returncode == 1
