@@ -38,13 +38,19 @@ PROBES = {
     "cgroup2": lambda: "memory" in _read("/sys/fs/cgroup/cgroup.controllers"),
     "iptables": lambda: _runs("unshare", "-n", "iptables", "-w", "-L"),
     "nftables": lambda: _runs("unshare", "-n", "nft", "list", "ruleset"),
+    "ipvlan": lambda: _runs(
+        "unshare", "-n", "sh", "-c", "ip link add va type veth peer name vb && ip link add vc link va type ipvlan"
+    ),
+    "macvlan": lambda: _runs(
+        "unshare", "-n", "sh", "-c", "ip link add va type veth peer name vb && ip link add vc link va type macvlan"
+    ),
     "docker-client": lambda: _runs(DOCKER, "--version"),
     "docker-registry": lambda: os.access(REGISTRY, os.X_OK),
     "busybox": lambda: shutil.which("busybox") is not None,
     "peers": lambda: "ORLOP_PEERS" in os.environ,
 }
 # what CI's machine is known not to have; anything else missing there is a failure
-MAY_MISS = {"cgroup2", "cgroup1", "peers"}
+MAY_MISS = {"cgroup2", "cgroup1", "peers", "macvlan", "ipvlan"}
 
 
 def _read(path: str) -> str:

@@ -306,3 +306,31 @@ def test_ipv6_and_the_firewall_backend(backend):
         assert "inet6" not in within(engine, "plain", "ip", "addr", "show", "eth0")
     finally:
         engine.destroy()
+
+
+@pytest.mark.requires("macvlan")
+def test_macvlan_puts_containers_on_the_parents_network(networks):
+    networks.in_network("ip", "link", "add", "parent0", "type", "veth", "peer", "name", "far0")
+    try:
+        networks.in_network("ip", "link", "set", "parent0", "up")
+        networks.in_network("ip", "link", "set", "far0", "up")
+        bad = networks.docker("network", "create", "-d", "macvlan", "-o", "parent=nosuch", "lan", check=False)
+        assert "parent interface was not found on the host: nosuch" in bad.stderr
+        networks.docker("network", "create", "-d", "macvlan", "-o", "parent=parent0", "--subnet", "10.76.0.0/24", "lan")
+        bad = networks.docker("network", "create", "-d", "macvlan", "-o", "parent=parent0", "lan2", check=False)
+        assert "network lan is already using parent interface parent0" in bad.stderr
+        sleeper(networks, "one", "--network", "lan", "--ip", "10.76.0.20")
+        sleeper(networks, "two", "--network", "lan")
+        assert within(networks, "one", "ping", "-c", "1", "-W", "2", "two")
+        assert routes(networks, "two")[0] == "default via 10.76.0.1 dev eth0 "
+        assert "macvlan" not in networks.in_network("ip", "-br", "link").stdout
+        networks.docker("network", "disconnect", "lan", "two")
+        assert "eth0" not in within(networks, "two", "ip", "link")
+        networks.docker("network", "connect", "lan", "two")
+        assert within(networks, "two", "ping", "-c", "1", "-W", "2", "10.76.0.20")
+        networks.docker("network", "connect", "bridge", "two")
+        assert "dev eth1" in routes(networks, "two")[0]  # "bridge" comes before "lan"
+        networks.remove_containers()
+        networks.docker("network", "rm", "lan")
+    finally:
+        networks.in_network("ip", "link", "del", "parent0", check=False)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import ForbiddenError, SystemFailureError, UnavailableError
-from orlop.kernel.rtnetlink import Rtnetlink
+from orlop.kernel.netlink import NetlinkError
+from orlop.kernel.rtnetlink import Rtnetlink, delete_link
 from orlop.network.bridge import BridgeDriver
 from orlop.network.driver import Spot
 from orlop.network.host import HostDriver
@@ -157,7 +159,7 @@ class Attachments:
                 endpoint = await driver.join(container_id, wish, spot)
                 failed = contextlib.AsyncExitStack()
                 async with failed:
-                    failed.push_async_callback(self._leave, driver, endpoint)
+                    failed.push_async_callback(self._leave, driver, endpoint, inside)
                     changed = replace(sandbox, endpoints=(*sandbox.endpoints, endpoint))
                     changed = await self._rearrange(container_id, changed, inside, request)
                     failed.pop_all()
@@ -172,11 +174,11 @@ class Attachments:
         """Take a running container off a network; returns its sandbox. Raises OrlopError."""
         driver = self._joinable(endpoint.network_id)
         self._resolvers.names.remove(endpoint)
-        await self._leave(driver, endpoint)
         rest = tuple(other for other in sandbox.endpoints if other.id != endpoint.id)
         changed = replace(sandbox, endpoints=rest)
         try:
             async with self._inside(sandbox) as inside:
+                await self._leave(driver, endpoint, inside)
                 return await self._rearrange(container_id, changed, inside, request)
         except (OSError, sqlite3.Error) as error:
             raise SystemFailureError(f"failed to set up container networking: {error}") from error
@@ -272,10 +274,17 @@ class Attachments:
         with Rtnetlink(sock) as inside:
             yield inside
 
-    async def _leave(self, driver: Driver, endpoint: Endpoint) -> None:
+    async def _leave(self, driver: Driver, endpoint: Endpoint, inside: Rtnetlink) -> None:
         """Take an endpoint away for good: the container goes on and must not keep the link."""
         await driver.leave(endpoint)
-        await run_to_end(asyncio.to_thread(driver.delete_link, endpoint))
+        if endpoint.host_interface:
+            await run_to_end(asyncio.to_thread(driver.delete_link, endpoint))
+            return
+        try:
+            inside.execute(delete_link(name=endpoint.interface))
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
 
     def _driver(self, network_id: str) -> Driver | HostDriver | NoneDriver:
         driver = self._drivers.get(network_id)

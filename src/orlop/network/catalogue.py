@@ -121,7 +121,7 @@ class Catalogue:
         network = Network(
             id=generate_id(),
             name=request.name,
-            driver="bridge",
+            driver=request.driver,
             created_at=time.time_ns(),
             subnet=str(four.subnet) if four else "",
             gateway=str(four.gateway) if four else "",
@@ -136,6 +136,10 @@ class Catalogue:
             auxiliary={**(four.auxiliary if four else {}), **(six.auxiliary if six else {})},
             chosen=bool(chosen),
         )
+        parent = request.options.get(networks.OPTION_PARENT)
+        using = [other for other in self if parent and other.options.get(networks.OPTION_PARENT) == parent]
+        if using:
+            raise ForbiddenError(f"network {using[0].name} is already using parent interface {parent}")
         name = check_interface_name(network.bridge_name)
         if any(name == other.bridge_name for other in self if other.driver == "bridge"):
             raise ForbiddenError(f"bridge name {name} is in use by another network")

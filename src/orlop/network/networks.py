@@ -14,6 +14,9 @@ OPTION_ICC = "com.docker.network.bridge.enable_icc"
 OPTION_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 OPTION_HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 OPTION_DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
+OPTION_PARENT = "parent"
+OPTION_MACVLAN_MODE = "macvlan_mode"
+OPTION_IPVLAN_MODE, OPTION_IPVLAN_FLAG = "ipvlan_mode", "ipvlan_flag"
 OPTION_MTU = "com.docker.network.driver.mtu"
 
 

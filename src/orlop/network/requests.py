@@ -12,8 +12,12 @@ from orlop.network.networks import (
     OPTION_BRIDGE_NAME,
     OPTION_HOST_BINDING,
     OPTION_ICC,
+    OPTION_IPVLAN_FLAG,
+    OPTION_IPVLAN_MODE,
+    OPTION_MACVLAN_MODE,
     OPTION_MASQUERADE,
     OPTION_MTU,
+    OPTION_PARENT,
     IpAddress,
     IpNetwork,
 )
@@ -22,7 +26,11 @@ from orlop.spec.ports import check_host_ip
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _LONGEST_NAME = 255
-_OPTIONS = (OPTION_BRIDGE_NAME, OPTION_ICC, OPTION_MASQUERADE, OPTION_HOST_BINDING, OPTION_MTU)
+_OPTIONS = {
+    "bridge": (OPTION_BRIDGE_NAME, OPTION_ICC, OPTION_MASQUERADE, OPTION_HOST_BINDING, OPTION_MTU),
+    "macvlan": (OPTION_PARENT, OPTION_MACVLAN_MODE),
+    "ipvlan": (OPTION_PARENT, OPTION_IPVLAN_MODE, OPTION_IPVLAN_FLAG),
+}
 _TRUTH = ("true", "false", "1", "0", "t", "f")
 
 
@@ -77,11 +85,16 @@ def check_request(request: NetworkRequest) -> None:
         )
     if request.name in BUILTIN or request.name in ("default", "container"):
         raise ForbiddenError(f"operation is not permitted on predefined {request.name} network ")
-    if request.driver not in ("", "bridge"):
+    if not request.ipv4 and not request.ipv6:
+        raise InvalidParameterError("IPv4 or IPv6 must be enabled")
+    if request.driver not in _OPTIONS:
         _refuse_driver(request.driver)
-    unknown = sorted(request.options.keys() - set(_OPTIONS))
+    unknown = sorted(request.options.keys() - set(_OPTIONS[request.driver]))
     if unknown:
-        raise InvalidParameterError(f"unknown option of the bridge driver: {unknown[0]!r}")
+        raise InvalidParameterError(f"unknown option of the {request.driver} driver: {unknown[0]!r}")
+    if request.driver != "bridge":
+        _check_sublink(request)
+        return
     if OPTION_BRIDGE_NAME in request.options:
         check_interface_name(request.options[OPTION_BRIDGE_NAME])
     for option in (OPTION_ICC, OPTION_MASQUERADE):
@@ -101,8 +114,27 @@ def check_request(request: NetworkRequest) -> None:
         raise InvalidParameterError(f"invalid value of {OPTION_MTU}: {mtu!r}")
     if request.ipv6 and int(mtu) < 1280:
         raise InvalidParameterError(f"invalid value of {OPTION_MTU}: {mtu!r}: IPv6 needs at least 1280")
-    if not request.ipv4 and not request.ipv6:
-        raise InvalidParameterError("IPv4 or IPv6 must be enabled")
+
+
+def _check_sublink(request: NetworkRequest) -> None:
+    """Check the options of macvlan and ipvlan."""
+    parent = request.options.get(OPTION_PARENT, "")
+    if not parent:
+        raise UnsupportedError(f"the {request.driver} driver needs a parent interface: -o parent=eth0")
+    try:
+        check_interface_name(parent)
+    except InvalidParameterError:
+        raise InvalidParameterError(f"invalid parent interface: {parent!r}") from None
+    for option, known in (
+        (OPTION_MACVLAN_MODE, ("bridge", "private", "vepa", "passthru")),
+        (OPTION_IPVLAN_MODE, ("l2", "l3", "l3s")),
+        (OPTION_IPVLAN_FLAG, ("bridge", "private", "vepa")),
+    ):
+        value = request.options.get(option, known[0])
+        if value not in known:
+            raise InvalidParameterError(f"requested {option.replace('_', ' ')} '{value}' is not valid")
+    if request.options.get(OPTION_IPVLAN_MODE, "l2") != "l2":
+        raise UnsupportedError(f"ipvlan mode is not supported yet: {request.options[OPTION_IPVLAN_MODE]}")
 
 
 def _refuse_driver(name: str) -> None:
@@ -134,7 +166,7 @@ def check_pools(request: NetworkRequest) -> dict[int, ChosenPool]:
             continue
         chosen = _check_pool(pool, internal=request.internal)
         if chosen.subnet.version in found:
-            raise ForbiddenError("bridge driver doesn't support multiple subnets")
+            raise ForbiddenError(f"{request.driver} driver doesn't support multiple subnets")
         if chosen.subnet.version == 6 and not request.ipv6:
             continue  # as Docker: without --ipv6 the subnet is left aside
         if chosen.subnet.version == 4 and not request.ipv4:

@@ -16,14 +16,14 @@ from orlop.errors import (
     SystemFailureError,
     UnavailableError,
 )
-from orlop.kernel.netlink import NetlinkError
-from orlop.kernel.rtnetlink import LinkStatistics, Rtnetlink
+from orlop.kernel.rtnetlink import Rtnetlink
 from orlop.network import networks, sysctl
 from orlop.network.attachments import Attachments
 from orlop.network.bridge import BridgeDriver
 from orlop.network.bridge_device import Surroundings
 from orlop.network.catalogue import Catalogue
 from orlop.network.container import ContainerDriver
+from orlop.network.drivers import make_driver
 from orlop.network.firewall.choice import choose_firewall
 from orlop.network.firewall.iptables import is_nf_tables
 from orlop.network.firewall.watch import RulesWatch
@@ -34,12 +34,15 @@ from orlop.network.ports import PortAllocator, local_port_range
 from orlop.network.records import Records
 from orlop.network.resolvers import Resolvers
 from orlop.network.sandbox import EndpointWish
+from orlop.network.statistics import interface_statistics
+from orlop.network.sublink import SublinkDriver
 from orlop.network.uninterrupted import run_to_end
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Coroutine, Mapping, Sequence
 
+    from orlop.kernel.rtnetlink import LinkStatistics
     from orlop.network.driver import Driver
     from orlop.network.firewall.contract import PortRule
     from orlop.network.networks import Network
@@ -116,7 +119,7 @@ class NetworkService:
             host.close()
             raise
         for network in self._catalogue:
-            self._drivers[network.id] = self._driver(network, self._around)
+            self._drivers[network.id] = make_driver(network, self._around)
         self._attached = Attachments(self._around, self._drivers, self._resolvers)
 
     async def _set_up(self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int]) -> None:
@@ -319,26 +322,7 @@ class NetworkService:
 
     def statistics(self, container_id: str) -> dict[str, LinkStatistics]:
         """Return the counters of each interface of a container, as the container sees them."""
-        sandbox = self._sandboxes.get(container_id)
-        found: dict[str, LinkStatistics] = {}
-        for endpoint in sandbox.endpoints if sandbox is not None else ():
-            if not endpoint.host_interface:
-                continue
-            try:
-                outer = self._surroundings.host.link(endpoint.host_interface).statistics
-            except NetlinkError:
-                continue
-            found[endpoint.interface] = LinkStatistics(
-                rx_packets=outer.tx_packets,
-                tx_packets=outer.rx_packets,
-                rx_bytes=outer.tx_bytes,
-                tx_bytes=outer.rx_bytes,
-                rx_errors=outer.tx_errors,
-                tx_errors=outer.rx_errors,
-                rx_dropped=outer.tx_dropped,
-                tx_dropped=outer.rx_dropped,
-            )
-        return found
+        return interface_statistics(self._surroundings.host, self._sandboxes.get(container_id))
 
     # --- networks ---
 
@@ -370,15 +354,20 @@ class NetworkService:
         }
 
     async def create_network(self, request: NetworkRequest) -> Network:
-        """Make a user-defined bridge network.
+        """Make a user-defined network.
 
         Raises:
             OrlopError: in Docker's words; nothing is left behind.
         """
         around = self._surroundings
         network = self._catalogue.plan(request, around.host)
-        driver = BridgeDriver(network, around)
+        driver = make_driver(network, around)
+        if isinstance(driver, SublinkDriver):
+            driver.check()
         self._catalogue.add(network)
+        if not isinstance(driver, BridgeDriver):
+            self._drivers[network.id] = driver
+            return network
         try:
             driver.device.create()
             if around.firewall is not None:
@@ -429,13 +418,6 @@ class NetworkService:
             raise RuntimeError("the network service was not started")
         return self._attached
 
-    def _driver(self, network: Network, around: Surroundings) -> Driver | HostDriver | NoneDriver:
-        if network.driver == "host":
-            return HostDriver(network, self._records)
-        if network.driver == "null":
-            return NoneDriver(network, records=self._records, pool=around.pool, namespaces=self._namespaces)
-        return BridgeDriver(network, around)
-
     def _claim(
         self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int]
     ) -> dict[str, tuple[PortRule, ...]]:
@@ -443,7 +425,7 @@ class NetworkService:
         rules: dict[str, tuple[PortRule, ...]] = {}
         for container_id, endpoint in endpoints:
             driver = self._drivers.get(endpoint.network_id)
-            if container_id in running and isinstance(driver, BridgeDriver):
+            if container_id in running and isinstance(driver, BridgeDriver | SublinkDriver):
                 found = driver.restore_endpoint(endpoint)
                 if found:
                     rules[endpoint.id] = found

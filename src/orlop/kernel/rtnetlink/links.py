@@ -33,6 +33,7 @@ IFLA_PROTINFO, IFLA_BRPORT_MODE = 12, 4
 IFLA_INET6_CONF, IFLA_INET6_ADDR_GEN_MODE = 2, 8
 IN6_ADDR_GEN_MODE_NONE = 1
 VETH_INFO_PEER = 1
+IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS = 1, 1, 2
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 DEVCONF_ACCEPT_RA, DEVCONF_DISABLE_IPV6 = 3, 26
 
@@ -121,6 +122,24 @@ def add_veth(name: str, peer: str, *, peer_netns: int = -1, mtu: int = 0) -> Req
     )
     body = link_body(0, name=name, mtu=mtu) + info
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add veth {name}")
+
+
+def add_macvlan(name: str, parent: int, *, netns: int, mode: int) -> Request:
+    """Ask for a macvlan link of ``parent`` (an index) in another namespace, down; ``mode`` is of enum macvlan_mode."""
+    return _add_sublink("macvlan", name, (parent, netns), attribute_u32(IFLA_MACVLAN_MODE, mode))
+
+
+def add_ipvlan(name: str, parent: int, *, netns: int, mode: int, flags: int) -> Request:
+    """Ask for an ipvlan link of ``parent`` (an index) in another namespace, down."""
+    data = attribute(IFLA_IPVLAN_MODE, struct.pack("=H", mode)) + attribute(IFLA_IPVLAN_FLAGS, struct.pack("=H", flags))
+    return _add_sublink("ipvlan", name, (parent, netns), data)
+
+
+def _add_sublink(kind: str, name: str, where: tuple[int, int], data: bytes) -> Request:
+    parent, netns = where
+    info = nested(IFLA_LINKINFO, attribute_text(IFLA_INFO_KIND, kind), nested(IFLA_INFO_DATA, data))
+    body = link_body(0, name=name) + attribute_u32(IFLA_LINK, parent) + attribute_u32(IFLA_NET_NS_FD, netns) + info
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add {kind} {name}")
 
 
 def refuse_link_local(name: str) -> Request:
