@@ -25,6 +25,7 @@ from orlop.network.options import check_interface_name
 from orlop.spec.ports import check_host_ip
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_CIDR = re.compile(r"[0-9A-Fa-f:.]+/[0-9]{1,3}", re.ASCII)
 _LONGEST_NAME = 255
 _OPTIONS = {
     "bridge": (OPTION_BRIDGE_NAME, OPTION_ICC, OPTION_MASQUERADE, OPTION_HOST_BINDING, OPTION_MTU),
@@ -178,17 +179,14 @@ def check_pools(request: NetworkRequest) -> dict[int, ChosenPool]:
 def _check_pool(pool: PoolRequest, *, internal: bool) -> ChosenPool:
     del internal
     head = "invalid network config:\n"
-    try:
-        loose = ipaddress.ip_network(pool.subnet, strict=False) if "/" in pool.subnet else None
-    except ValueError:
-        loose = None
+    loose = _parse_cidr(pool.subnet)
     if loose is None:
         raise InvalidParameterError(f"{head}invalid subnet {pool.subnet}: invalid CIDR block notation")
     if str(loose.network_address) != str(ipaddress.ip_address(pool.subnet.partition("/")[0])):
         raise InvalidParameterError(f"{head}invalid subnet {pool.subnet}: it should be {loose}")
     if loose.max_prefixlen - loose.prefixlen < 2:
         raise InvalidParameterError(f"{head}invalid subnet {pool.subnet}: no room for containers")
-    if loose.is_multicast or loose.is_loopback or loose.is_unspecified:
+    if loose.is_multicast or loose.is_loopback or int(loose.network_address) >> (loose.max_prefixlen - 8) == 0:
         raise InvalidParameterError(f"{head}invalid subnet {pool.subnet}: not for hosts")
     return ChosenPool(
         loose,
@@ -196,6 +194,16 @@ def _check_pool(pool: PoolRequest, *, internal: bool) -> ChosenPool:
         _check_range(pool.ip_range, loose) if pool.ip_range else None,
         {_aux_name(name): str(_inside(text, loose, "auxiliary address")) for name, text in pool.auxiliary.items()},
     )
+
+
+def _parse_cidr(text: str) -> IpNetwork | None:
+    """Return the network of an address with a prefix length behind it, None for all else (a netmask, say)."""
+    if _CIDR.fullmatch(text) is None:
+        return None
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
 
 
 def _inside(text: str, subnet: IpNetwork, what: str) -> IpAddress:
@@ -219,10 +227,9 @@ def _aux_name(name: str) -> str:
 
 def _check_range(text: str, subnet: IpNetwork) -> IpNetwork:
     head = f"invalid network config:\ninvalid ip-range {text}: "
-    try:
-        found = ipaddress.ip_network(text)
-    except ValueError:
-        raise InvalidParameterError(f"{head}invalid CIDR block notation") from None
+    found = _parse_cidr(text)
+    if found is None or str(found.network_address) != text.partition("/")[0].lower():
+        raise InvalidParameterError(f"{head}invalid CIDR block notation")
     if (
         isinstance(found, ipaddress.IPv4Network)
         and isinstance(subnet, ipaddress.IPv4Network)
