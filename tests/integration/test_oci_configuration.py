@@ -16,10 +16,19 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
-from configuration import NAMESPACES, answer, log_directory, log_mount, mounted_with, recording_hooks, shell
+from configuration import (
+    NAMESPACES,
+    answer,
+    log_directory,
+    log_mount,
+    mounted_with,
+    recording_hooks,
+    shell,
+    tree_of_mounts,
+)
 from runtime import CONFIG, make_runtime
 
-from harness import BIN
+from harness import BIN, wait_for
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox", "cgroup1")]
 
@@ -206,6 +215,69 @@ def test_a_hook_that_leaves_something_running_is_not_waited_for(runtime):
     began = time.monotonic()
     runtime.expect("run", "--bundle", bundle, identity)
     assert time.monotonic() - began < 2.5
+
+
+def test_all_of_a_slow_hook_is_killed(runtime):
+    """Not only the shell: what it started as well, which would hold its output open."""
+    log = log_directory(runtime)
+    script = f"sleep 47 & echo $! > {log}/pid; wait"
+    identity, bundle = runtime.bundle("true", hooks={"createRuntime": [shell(script, timeout=1)]})
+    runtime.refuses("create", "--bundle", bundle, identity, words="took longer than 1 s")
+    pid = (log / "pid").read_text().strip()
+    wait_for(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
+
+
+def test_hooks_of_the_host_are_in_its_namespaces(runtime):
+    """Also where the parent has joined others on init's behalf."""
+    log = log_directory(runtime)
+    names = ("net", "ipc", "pid", "time", "mnt")
+    script = f"for n in {' '.join(names)}; do readlink /proc/self/ns/$n; done > {log}/spaces"
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    for path in (runtime.home.parent, runtime.home, runtime.home / "rootfs"):
+        path.chmod(0o755)
+    with runtime.running("sleep", "60") as other:
+        pid = runtime.state(other)["pid"]
+        joined = [
+            {"type": kind, "path": f"/proc/{pid}/ns/{name}"} for kind, name in (("network", "net"), ("ipc", "ipc"))
+        ]
+        done = runtime.run(
+            "true",
+            linux__namespaces=[*joined, *({"type": kind} for kind in ("pid", "uts", "mount", "user", "time"))],
+            linux__timeOffsets={"boottime": {"secs": 5}},
+            linux__uidMappings=mapping,
+            linux__gidMappings=mapping,
+            hooks={"createRuntime": [shell(script)]},
+        )
+        assert done.returncode == 0, done
+    assert (log / "spaces").read_text().split() == [os.readlink(f"/proc/self/ns/{name}") for name in names]
+
+
+def test_hooks_of_the_container_are_waited_for_without_its_filter(runtime):
+    """With no_new_privs: a program that may not fork can have hooks."""
+    rules = [{"names": ["clone", "clone3", "fork", "vfork"], "action": "SCMP_ACT_ERRNO"}]
+    identity, bundle = runtime.bundle(
+        "true",
+        hooks={"startContainer": [{"path": "/bin/true"}]},
+        linux__seccomp={"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules},
+    )
+    runtime.expect("run", "--bundle", bundle, identity)
+
+
+def test_mapped_ids_of_a_whole_tree(runtime):
+    (runtime.home / "rootfs/m").mkdir(exist_ok=True)
+    mapping = [{"containerID": 0, "hostID": 5000, "size": 2000}]
+    with tree_of_mounts(runtime) as seen:
+        (Path(seen) / "inner/f").write_text("")
+        for option, expected in (("ridmap", ["5000"]), ("idmap", ["0"])):
+            mount = {
+                "destination": "/m",
+                "type": "bind",
+                "source": seen,
+                "options": ["rbind", option],
+                "uidMappings": mapping,
+                "gidMappings": mapping,
+            }
+            assert mounted_with(runtime, "stat -c %u /m/inner/f", mount).split() == expected
 
 
 def test_an_exec_hands_its_listener_over(runtime):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 
 import pytest
 
-from orlop.errors import ConflictError, DataLossError, InvalidParameterError, NotFoundError
+from orlop.errors import ConflictError, DataLossError, InvalidParameterError, NotFoundError, SystemFailureError
 from orlop.runtime.oci.state import State, StateStore, is_alive, process_stat, state_document
 
 
@@ -110,3 +112,64 @@ def test_document():
         "owner",
     ]
     assert state_document(state(pid=7), "stopped")["pid"] == 0
+
+
+class Writer:
+    """What init does at its end of the fifo, in a thread: words, each after a pause; then it closes."""
+
+    def __init__(self, store: StateStore, *words: bytes) -> None:
+        os.close(store.make_gate("box"))
+        self._path = f"{store.root}/box/exec.fifo"
+        self._opened = f"{self._path}.starting"
+        self._words = words
+        self.closed = False
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        deadline = time.monotonic() + 5
+        while not os.path.exists(self._opened) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        fd = os.open(self._opened, os.O_WRONLY)
+        for word in self._words:
+            os.write(fd, word)
+            time.sleep(0.2)
+        self.closed = True
+        os.close(fd)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+
+
+@pytest.fixture
+def running(store):
+    """A state of a process that is alive: this one."""
+    store.claim("box")
+    found = process_stat(os.getpid())
+    assert found is not None
+    return state(pid=os.getpid(), start_time=found[1])
+
+
+def test_start_waits_for_a_word_and_if_told_so_for_execve(store, running):
+    with Writer(store, b"0") as writer:
+        store.open_gate(running)
+        assert not writer.closed
+    with Writer(store, b"0") as writer:
+        store.open_gate(running, until_executed=True)
+        assert writer.closed
+    with pytest.raises(ConflictError, match="already running"):
+        store.open_gate(running)
+
+
+@pytest.mark.parametrize("words", [[b"1a hook failed"], [b"0", b"1a hook failed"], [b"01a hook failed"]])
+def test_start_is_told_of_failures(store, running, words):
+    with Writer(store, *words), pytest.raises(SystemFailureError, match=r"^a hook failed$"):
+        store.open_gate(running, until_executed=True)
+
+
+def test_start_notices_a_death(store, running):
+    with Writer(store), pytest.raises(ConflictError, match="died before"):
+        store.open_gate(running)
