@@ -335,6 +335,26 @@ def test_mappings_of_a_mount_within_a_user_namespace(runtime):
     assert mounted_with(runtime, "stat -c '%u %g' /m/f", mount, **changes).split() == ["107", "108"]
 
 
+def test_a_joined_user_namespace_has_its_own_mappings(runtime):
+    for path in (runtime.home.parent, runtime.home, runtime.home / "rootfs"):
+        path.chmod(0o755)
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    others = [{"containerID": 0, "hostID": 200000, "size": 65536}]
+    own = {"linux__uidMappings": mapping, "linux__gidMappings": mapping}
+    with runtime.running("sleep", "60", linux__namespaces=[*NAMESPACES, {"type": "user"}], **own) as identity:
+        joined = [*NAMESPACES, {"type": "user", "path": f"/proc/{runtime.state(identity)['pid']}/ns/user"}]
+        assert runtime.run("true", linux__namespaces=joined, **own).returncode == 0
+        identity, bundle = runtime.bundle(
+            "true", linux__namespaces=joined, linux__uidMappings=others, linux__gidMappings=others
+        )
+        runtime.refuses("create", "-b", bundle, identity, words="are not those of the user namespace")
+    identity, bundle = runtime.bundle(
+        "true", linux__namespaces=[*NAMESPACES, {"type": "user", "path": "/proc/self/ns/net"}]
+    )
+    runtime.refuses("create", "-b", bundle, identity, words="unable to join the user namespace: invalid argument")
+    runtime.refuses("state", identity)
+
+
 def test_annotations_of_the_engine_mean_nothing_in_a_bundle(runtime):
     """threats.md E2: whoever may annotate a container would be in another one's memory, and in its groups."""
     with runtime.running("sleep", "60") as other:
