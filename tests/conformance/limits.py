@@ -1,0 +1,164 @@
+"""Checks of update, events, checkpoint and restore."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from runtime import Runtime
+
+from harness import wait_for
+
+
+def update(runtime: Runtime) -> None:
+    with runtime.running() as identity:
+        runtime.expect("update", "--cpu-share", "300", "--pids-limit", "20", identity)
+        runtime.expect("update", "--cpu-period", "50000", "--cpu-quota", "20000", "--cpuset-cpus", "0", identity)
+        runtime.expect("update", "--memory", str(64 << 20), "--memory-reservation", str(32 << 20), identity)
+        found = {
+            name: limit(runtime, identity, name)
+            for name in (
+                *("cpu.shares", "pids.max", "cpu.cfs_period_us", "cpu.cfs_quota_us", "cpuset.cpus"),
+                *("memory.limit_in_bytes", "memory.soft_limit_in_bytes"),
+            )
+        }
+        assert found == {
+            "cpu.shares": "300",
+            "pids.max": "20",
+            "cpu.cfs_period_us": "50000",
+            "cpu.cfs_quota_us": "20000",
+            "cpuset.cpus": "0",
+            "memory.limit_in_bytes": str(64 << 20),
+            "memory.soft_limit_in_bytes": str(32 << 20),
+        }
+        runtime.expect("update", "--memory", str(96 << 20), identity)
+        assert limit(runtime, identity, "memory.limit_in_bytes") == str(96 << 20)
+        runtime.refuses("update", "--memory", "many", identity)
+        runtime.refuses("update", "--cpuset-cpus", "4096", identity)
+        assert limit(runtime, identity, "cpuset.cpus") == "0"
+        runtime.expect("kill", identity, "KILL")
+        runtime.wait(identity, "stopped")
+
+
+def limit(runtime: Runtime, identity: str, name: str) -> str:
+    """Return what the kernel has."""
+    return next(Path("/sys/fs/cgroup").glob(f"*{runtime.parent}/{identity}/{name}")).read_text().strip()
+
+
+def update_from_file(runtime: Runtime) -> None:
+    resources = {"memory": {"limit": 80 << 20}, "cpu": {"shares": 500}, "pids": {"limit": 33}}
+    (runtime.home / "resources.json").write_text(json.dumps(resources))
+    with runtime.running() as identity:
+        runtime.expect("update", "--resources", f"{runtime.seen}/resources.json", identity)
+        assert limit(runtime, identity, "memory.limit_in_bytes") == str(80 << 20)
+        assert limit(runtime, identity, "cpu.shares") == "500"
+        assert limit(runtime, identity, "pids.max") == "33"
+        runtime.refuses("update", "--resources", f"{runtime.seen}/missing.json", identity)
+
+
+def update_from_stdin(runtime: Runtime) -> None:
+    (runtime.home / "resources.json").write_text('{"cpu": {"shares": 700}}')
+    with runtime.running() as identity, (runtime.home / "resources.json").open() as stdin:
+        runtime.expect("update", "-r", "-", identity, stdin=stdin)
+        assert limit(runtime, identity, "cpu.shares") == "700"
+
+
+def events(runtime: Runtime) -> None:
+    with runtime.running("sh", "-c", "while :; do sleep 0.01; done") as identity:
+        event = json.loads(runtime.expect("events", "--stats", identity))
+        assert (event["type"], event["id"]) == ("stats", identity)
+        data = event["data"]
+        assert set(data) >= {"cpu", "cpuset", "memory", "pids", "blkio", "hugetlb"}
+        assert data["cpu"]["usage"]["total"] > 0
+        assert set(data["memory"]) >= {"usage", "swap", "raw"}
+        assert data["memory"]["usage"]["usage"] > 0
+        assert data["pids"]["current"] >= 1
+        with (runtime.home / "events").open("w") as output:
+            follow = subprocess.Popen(
+                runtime.line("events", "--interval", "100ms", identity), stdin=subprocess.DEVNULL, stdout=output
+            )
+        wait_for(lambda: (runtime.home / "events").read_text().count("\n") >= 3, what="three events")
+        runtime.expect("delete", "--force", identity)
+        follow.wait(10)
+        lines = (runtime.home / "events").read_text().splitlines()
+        assert {json.loads(line)["type"] for line in lines[:3]} == {"stats"}
+    runtime.refuses("events", "--stats", identity)
+    runtime.refuses("events", "--interval", "0s", identity)
+
+
+def out_of_memory_event(runtime: Runtime) -> None:
+    resources = {"memory": {"limit": 32 << 20, "swap": 32 << 20}}
+    identity, bundle = runtime.bundle("sh", "-c", "sleep 0.7; tail /dev/zero", linux__resources=resources)
+    runtime.expect("create", "--bundle", bundle, identity)
+    with (runtime.home / "events").open("w") as output:
+        follow = subprocess.Popen(
+            runtime.line("events", "--interval", "1m", identity), stdin=subprocess.DEVNULL, stdout=output
+        )
+    time.sleep(0.3)
+    runtime.expect("start", identity)
+    try:
+        wait_for(lambda: '"oom"' in (runtime.home / "events").read_text(), what="the event")
+    finally:
+        runtime("delete", "--force", identity)
+        follow.wait(10)
+
+
+def checkpoint_restore(runtime: Runtime) -> None:
+    """The restored program goes on where it was: with its memory and its tmpfs."""
+    program = "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.01; done"
+    identity, bundle = runtime.bundle("sh", "-c", program)
+    reader, writer = os.pipe()  # runc's containers cannot be written down with a file of the host open
+    create = runtime.line("create", "--bundle", bundle, identity)
+    assert subprocess.run(create, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, check=False).returncode == 0
+    runtime.expect("start", identity)
+    wait_for(lambda: count(runtime, identity) > 60, what="the program at work")
+    before = count(runtime, identity)
+    runtime.expect("checkpoint", "--leave-running", "--image-path", f"{runtime.seen}/first", identity, timeout=60)
+    assert runtime.state(identity)["status"] == "running"
+    runtime.expect("checkpoint", "--image-path", f"{runtime.seen}/images", identity, timeout=60)
+    assert not runtime.state(identity)["pid"] if runtime("state", identity).returncode == 0 else True
+    runtime("delete", "--force", identity)
+    flags = ("--detach", "--image-path", f"{runtime.seen}/images", "--pid-file", f"{runtime.seen}/restored.pid")
+    restore = runtime.line("restore", *flags, "--bundle", bundle, identity)
+    assert subprocess.run(restore, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, check=False).returncode == 0
+    os.close(writer)
+    try:
+        state = runtime.state(identity)
+        assert state["status"] == "running"
+        assert state["pid"] == int((runtime.home / "restored.pid").read_text())
+        after = count(runtime, identity)
+        assert after >= before
+        wait_for(lambda: count(runtime, identity) > after, what="the restored program at work")
+        top = Path("/sys/fs/cgroup/memory")
+        procs = (top if top.is_dir() else top.parent) / runtime.parent.strip("/") / identity / "cgroup.procs"
+        assert str(state["pid"]) in procs.read_text().split()
+    finally:
+        runtime("delete", "--force", identity)
+    os.close(reader)
+    runtime.refuses("state", identity)
+
+
+def count(runtime: Runtime, identity: str) -> int:
+    """Return how far the program is."""
+    return int(runtime("exec", identity, "cat", "/tmp/count").stdout or 0)
+
+
+def checkpoint_refusals(runtime: Runtime) -> None:
+    runtime.refuses("checkpoint", "none")
+    identity, bundle = runtime.bundle()
+    runtime.refuses("restore", "--image-path", f"{runtime.seen}/nonexistent", "--bundle", bundle, identity)
+    runtime.refuses("state", identity)
+    runtime.expect("create", "--bundle", bundle, identity)
+    runtime.refuses("restore", "--image-path", runtime.seen, "--bundle", bundle, identity)
+    runtime.refuses("checkpoint", "--image-path", f"{runtime.seen}/refused", identity)
+    runtime.expect("delete", "--force", identity)
+    assert not list(Path("/sys/fs/cgroup").glob(f"*{runtime.parent}/{identity}"))
+
+
+LIMITS = (
+    *(update, update_from_file, update_from_stdin, events, out_of_memory_event),
+    *(checkpoint_restore, checkpoint_refusals),
+)

@@ -1,0 +1,61 @@
+"""orlop-runtime's command line on the unified hierarchy, and checkpoints with Debian's criu on Debian's kernel."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conformance"))
+
+from limits import checkpoint_restore, events, out_of_memory_event
+from runtime import make_runtime
+
+from harness import BIN
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    with tempfile.TemporaryDirectory(prefix="orlop-t-") as directory:
+        made = make_runtime([str(BIN / "orlop-runtime")], Path(directory), directory)
+        yield made
+        made.destroy()
+
+
+def files(runtime, identity: str, *names: str) -> list[str]:
+    directory = Path("/sys/fs/cgroup", runtime.parent.strip("/"), identity)
+    return [(directory / name).read_text().strip() for name in names]
+
+
+def test_update_is_effective_and_kept(runtime):
+    with runtime.running() as identity:
+        flags = ("--memory", "64m", "--memory-swap", "96m", "--cpu-quota", "20000", "--cpu-period", "50000")
+        runtime.expect("update", *flags, "--pids-limit", "20", "--cpuset-cpus", "0", identity)
+        expected = [str(64 << 20), str(32 << 20), "20000 50000", "20", "0"]
+        names = ("memory.max", "memory.swap.max", "cpu.max", "pids.max", "cpuset.cpus")
+        assert files(runtime, identity, *names) == expected
+        runtime.expect("update", "--memory", "80m", "--memory-swap", "-1", identity)
+        assert files(runtime, identity, *names) == [str(80 << 20), "max", *expected[2:]]
+        kept = json.loads((runtime.home / "state" / identity / "config.json").read_text())["linux"]["resources"]
+        assert kept["memory"] == {"limit": 80 << 20, "swap": -1}
+        assert kept["cpu"] == {"quota": 20000, "period": 50000, "cpus": "0"}
+
+
+def test_events(runtime):
+    events(runtime)
+
+
+def test_out_of_memory_event(runtime):
+    out_of_memory_event(runtime)
+
+
+def test_checkpoint_and_restore(runtime):
+    checked = subprocess.run(["criu", "check"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    checkpoint_restore(runtime)
