@@ -152,6 +152,25 @@ def test_a_host_directory_that_was_handed_over_is_no_working_directory(runtime, 
     assert "outside of container mount namespace root" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "change", ["", "rm /dev/null", "rm /dev/null; mkfifo /dev/null", "ln -sf /etc/passwd /dev/null"]
+)
+def test_the_null_device_of_the_standard_streams_is_not_the_hosts(engine, change) -> None:  # A2
+    """What is done to a descriptor is done to its inode: fchmod(0, 0) would take the null device from the host."""
+    show = "import os; s = os.fstat(0); print(s.st_dev, s.st_rdev, oct(s.st_mode), os.read(0, 1), os.write(0, b'x'), flush=True)"
+    engine.docker(
+        "run", "-d", "--name", "null", *python_volumes(), "busybox", *python(show + "; os.system('sleep 100')")
+    )
+    first = wait_for(lambda: engine.docker("logs", "null").stdout, what="output")
+    engine.docker("exec", "null", "sh", "-c", change or "true")
+    second = engine.docker("exec", "null", *python(show)).stdout
+    for text in (first, second):
+        device, number, rest = text.split(" ", 2)
+        assert int(device) != os.stat("/dev/null").st_dev
+        assert int(number) == os.makedev(1, 3)
+        assert rest == "0o20666 b'' 1\n"
+
+
 # Looks for a process whose root, or one of whose descriptors, is not the container's own.
 WATCH = """
 import os, sys, time

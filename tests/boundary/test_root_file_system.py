@@ -220,7 +220,8 @@ def test_raw_devices_cannot_be_opened(own_engine) -> None:  # B13
 
 def test_device_nodes_are_the_usual_ones(engine) -> None:
     names = engine.docker("run", "--rm", "busybox", "ls", "/dev").stdout.split()
-    links = {"core", "fd", "ptmx", "stderr", "stdin", "stdout"}
+    core = {"core"} if os.path.exists("/proc/kcore") else set()
+    links = core | {"fd", "ptmx", "stderr", "stdin", "stdout"}
     assert {*names} == links | {"full", "mqueue", "null", "pts", "random", "shm", "tty", "urandom", "zero"}
     types = engine.docker(
         "run", "--rm", "busybox", "stat", "-c", "%F %t,%T %a", "/dev/null", "/dev/zero", "/dev/urandom"

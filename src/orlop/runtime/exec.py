@@ -25,7 +25,7 @@ from orlop.kernel.rlimit import set_rlimits
 from orlop.primitives.channel import Channel
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup
-from orlop.runtime import init
+from orlop.runtime import init, rootfs
 from orlop.runtime.cgroups import normalise_path, open_cgroup
 from orlop.runtime.container import RunningProcess, await_running, kill_and_reap
 from orlop.runtime.importing import refuse_loading
@@ -270,6 +270,7 @@ def _run(execution: Execution, prepared: PreparedPrivileges, sync: Channel, join
                 terminal.become_standard_streams(identity.uid)
         elif execution.stdio is not None:
             init.standard_streams(execution.stdio, identity.uid)
+            rootfs.reopen_null(root.fileno())
     os.close(execution.pidfd)
     becoming = init.Becoming(sync, prepared, preserve=execution.preserve, die_with_parent=execution.die_with_parent)
     init.become(process, identity, becoming)

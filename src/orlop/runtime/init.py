@@ -236,6 +236,7 @@ def _build_root(task: InitTask) -> tuple[OwnedFd, Identity]:
             terminal.become_standard_streams(identity.uid)
     elif task.stdio is not None:
         standard_streams(task.stdio, identity.uid)
+        rootfs.reopen_null(root.fileno())
     return root, identity
 
 

@@ -363,7 +363,12 @@ class MakeLink:
         return f"link {self.path} -> {self.target}"
 
     def apply(self, root: Root) -> None:
-        """Make it."""
+        """Make it, unless it is to a file of procfs that this kernel does not have."""
+        if self.target == "/proc/kcore":
+            kernel = root.open_kernel_path(self.target)
+            if kernel is None:
+                return
+            kernel.close()
         names = components(self.path)
         with open_ordinary_directory(root.fd, os.fsdecode(b"/".join(names[:-1]))) as parent:
             try:

@@ -11,7 +11,7 @@ import stat
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.kernel import mount as k
 from orlop.primitives.owned_fd import OwnedFd
-from orlop.primitives.rootpath import is_char_device, is_proc
+from orlop.primitives.rootpath import is_char_device, is_proc, open_in_root
 from orlop.runtime.mount_options import PROPAGATION, MountOptions, parse_options
 from orlop.runtime.mount_targets import check_below_proc
 from orlop.runtime.operations import (
@@ -231,6 +231,41 @@ def open_null() -> OwnedFd:
         null.close()
         raise InvalidParameterError("not the null device: /dev/null")
     return null
+
+
+def reopen_null(root_fd: int, numbers: Sequence[int] = (0, 1, 2)) -> None:
+    """Put the container's own null device in the place of the host's, as runc does.
+
+    What is done to a descriptor is done to the inode: by fchmod(0, 0) root in the container would take the null device
+    away from the whole host. A container without one gets a node that is nobody else's.
+    """
+    for number in numbers:
+        if is_char_device(number, 1, 3):
+            null = _null_inside(root_fd)
+            if null is not None:
+                with null:
+                    os.dup2(null.fileno(), number, inheritable=True)
+
+
+def _null_inside(root_fd: int) -> OwnedFd | None:
+    """Return a null device that is not the host's, or None where a user namespace keeps us from having one."""
+    flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW  # whatever it is, wait for nobody
+    try:
+        found = open_in_root(root_fd, "/dev/null", flags)
+        if is_char_device(found.fileno(), 1, 3):
+            os.set_blocking(found.fileno(), True)
+            return found
+        found.close()
+    except OSError:
+        pass
+    try:
+        with make_filesystem("tmpfs", "tmpfs", ("mode=755", "nr_inodes=2"), k.MOUNT_ATTR_NOSUID) as place:
+            os.mknod("null", stat.S_IFCHR | 0o666, os.makedev(1, 3), dir_fd=place.fileno())
+            null = OwnedFd(os.open("null", os.O_RDWR | os.O_CLOEXEC, dir_fd=place.fileno()))
+            os.fchmod(null.fileno(), 0o666)
+            return null
+    except OSError:
+        return None  # there the host's is of a user who is not mapped, and not to be changed
 
 
 def build(
