@@ -216,7 +216,7 @@ class Creator:
     ) -> ContainerConfig:
         hostname = config.hostname
         if not hostname:
-            hostname = os.uname().nodename if "host" in (host.uts_mode, host.network_mode) else container_id[:12]
+            hostname = os.uname().nodename if host.network_mode == "host" else container_id[:12]
         elif _HOSTNAME.fullmatch(hostname) is None:
             raise InvalidParameterError(f"invalid hostname format: {hostname}")
         merged = merge_image(msgspec.structs.replace(config, hostname=hostname), defaults)

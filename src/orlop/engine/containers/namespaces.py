@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from orlop.spec.docker.containers import HostConfig
     from orlop.spec.json import JsonObject
 
-_HOST_DEVICES_SKIPPED = frozenset({"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"})
+# a kernel before 5.6, or one without them
+_TIME_NAMESPACES = os.path.exists("/proc/self/ns/time")
+_HOST_DEVICES_SKIPPED = frozenset({"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console", "ptmx"})
 
 
 def shared_namespaces(host: HostConfig, directory: Directory, *, network_mode: str) -> dict[str, str]:
@@ -31,6 +33,8 @@ def shared_namespaces(host: HostConfig, directory: Directory, *, network_mode: s
         shared["uts"] = ""
     if host.cgroupns_mode == "host":
         shared["cgroup"] = ""
+    if not _TIME_NAMESPACES:
+        shared["time"] = ""
     for kind, mode in (("pid", host.pid_mode), ("ipc", host.ipc_mode)):
         if mode == "host":
             shared[kind] = ""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOFILE = (1024, 524288)
 _IDS = 2**32 - 1
-_NAMESPACES = ("mount", "network", "uts", "pid", "ipc", "cgroup")
+_NAMESPACES = ("mount", "network", "uts", "pid", "ipc", "cgroup", "time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

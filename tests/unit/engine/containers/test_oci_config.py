@@ -31,7 +31,7 @@ def make(config=None, host=None, mounts=(), **around):
 
 def test_every_namespace_is_private_by_default():
     kinds = {item["type"] for item in make()["linux"]["namespaces"]}
-    assert kinds == {"mount", "network", "uts", "pid", "ipc", "cgroup"}
+    assert kinds == {"mount", "network", "uts", "pid", "ipc", "cgroup", "time"}
 
 
 def test_shared_namespaces_are_left_out_or_joined():
