@@ -42,7 +42,6 @@ class _Writer:
     def finish(self, _: None) -> Descriptor:
         self._put(self._compressor.flush())
         digest = Digest(self._hash.hexdigest())
-        os.fsync(self._fd)
         os.rename(self.path, self._content.path(digest))
         return Descriptor(DOCKER_LAYER, digest, self._size)
 

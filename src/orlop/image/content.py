@@ -5,7 +5,9 @@
     <data-root>/blobs/sha256/<hex>        0600, exactly as received or made
     <data-root>/blobs/sha256/.new-<random>    being written
 
-A blob appears by one rename, complete and synced. Reading checks the digest again: a damaged blob is never used.
+A blob appears by one rename, complete. Configurations and manifests are synced before. Layers are not: a sync of
+hundreds of megabytes would be most of a pull, and what a power cut takes of them can be fetched or made again. Whoever
+uses a blob checks its digest, so that a damaged one is noticed.
 """
 
 from __future__ import annotations
@@ -81,6 +83,13 @@ class ContentStore:
     def has(self, digest: Digest) -> bool:
         """Tell whether the blob is there."""
         return os.path.exists(self.path(digest))
+
+    def is_sized(self, digest: Digest, size: int) -> bool:
+        """Tell whether the blob is there with all its bytes, as far as their number goes."""
+        try:
+            return os.stat(self.path(digest)).st_size == size
+        except OSError:
+            return False
 
     def is_intact(self, digest: Digest) -> bool:
         """Tell whether the blob is there and is what its name says. Reads it all: call it from a thread."""

@@ -89,24 +89,16 @@ class GrowingFile:
         self._generation += 1
         self._notify()
 
-    async def keep_as(self, path: str) -> None:
-        """Sync it and give it another name. Raises SystemFailureError."""
-        await in_thread(self._keep, path)
+    def keep_as(self, path: str) -> None:
+        """Give it another name. It is not synced (``image.content``). Raises SystemFailureError."""
+        try:
+            os.rename(self.path, path)
+        except OSError as error:
+            raise self._failed(error) from error
         self.path = path
 
     def _descriptor(self) -> int:
         return os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC) if self._closed else os.dup(self._fd)
-
-    def _keep(self, path: str) -> None:
-        try:
-            fd = self._descriptor()
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            os.rename(self.path, path)
-        except OSError as error:
-            raise self._failed(error) from error
 
     def end(self) -> None:
         """Tell readers that they have all when they have read all."""

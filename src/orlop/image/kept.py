@@ -85,7 +85,7 @@ class KeptBlobs:
             "SELECT media_type, digest, size FROM layer_blobs WHERE diff_id = ? ORDER BY rowid DESC", (diff_id.hex,)
         )
         found = [Descriptor(media_type, Digest(digest), size) for media_type, digest, size in rows]
-        return sorted(found, key=lambda blob: not self.content.has(blob.digest))
+        return sorted(found, key=lambda blob: not self.content.is_sized(blob.digest, blob.size))
 
     def sources(self, digest: Digest) -> list[str]:
         """Return the repositories, with their domains, that were seen to have a blob."""

@@ -52,7 +52,9 @@ class LayerTars:
         Raises:
             DataLossError: neither way gives the right bytes; told at the end if not before.
         """
-        blob = next((blob for blob in self._kept.layers(diff_id) if self._kept.content.has(blob.digest)), None)
+        blob = next(
+            (blob for blob in self._kept.layers(diff_id) if self._kept.content.is_sized(blob.digest, blob.size)), None
+        )
         source = self._rebuilt(diff_id, chain) if blob is None else self._decompressed(blob.digest)
         digest = hashlib.sha256()
         async with contextlib.aclosing(source):

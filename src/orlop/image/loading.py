@@ -223,15 +223,15 @@ class Loader:
         plain = compression is Compression.NONE
         await self._unpacker.run(file.read(consumed), parent=below, expected=diff_id, record=plain)
         if not plain:
-            await self._keep(file, diff_id, compression)
+            self._keep(file, diff_id, compression)
 
-    async def _keep(self, file: GrowingFile, diff_id: Digest, compression: Compression) -> None:
+    def _keep(self, file: GrowingFile, diff_id: Digest, compression: Compression) -> None:
         digest = file.digest_so_far
         kind = {Compression.GZIP: "+gzip", Compression.ZSTD: "+zstd"}.get(compression)
         if kind is None:
             return  # no registry takes it: it will be made anew
         if not self._kept.content.has(digest):
-            await file.keep_as(self._kept.content.path(digest))
+            file.keep_as(self._kept.content.path(digest))
         self._kept.add_layer(diff_id, Descriptor(f"application/vnd.oci.image.layer.v1.tar{kind}", digest, file.size))
 
     async def _described(self, members: Members, image: Image, archived: ArchivedImage) -> _Manifested | None:

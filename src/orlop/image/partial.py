@@ -5,7 +5,7 @@
     <data-root>/blobs/partial/<hex of the digest it should have>    0600, the first bytes of the blob
     <data-root>/blobs/partial/.new-<random>                         a member of an archive that is being loaded
 
-A partial blob becomes a blob by a rename, synced and verified. Others may read it while it grows; they are told when
+A partial blob becomes a blob by a rename, verified. Others may read it while it grows; they are told when
 it starts again from nothing, and that it ended only after its digest was verified. Members of archives end with the
 client's request and are removed at the next start if a crash left them.
 """
@@ -41,11 +41,11 @@ class PartialBlob(GrowingFile):
         """Tell whether what was received has the digest."""
         return self.digest_so_far == self.digest
 
-    async def finish(self) -> None:
+    def finish(self) -> None:
         """Make it a blob. Raises InvalidParameterError if it is not whole; SystemFailureError."""
         if not self.is_whole():
             raise InvalidParameterError(f"filesystem layer verification failed for digest {self.digest}")
-        await self.keep_as(self._content.path(self.digest))
+        self.keep_as(self._content.path(self.digest))
         self.end()
 
     def close(self) -> None:

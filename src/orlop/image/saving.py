@@ -168,14 +168,14 @@ class Saver:
             if (
                 isinstance(document, Manifest)
                 and len(document.layers) == len(image.config.diff_ids)
-                and all(self._kept.content.has(layer.digest) for layer in document.layers)
+                and all(self._kept.content.is_sized(layer.digest, layer.size) for layer in document.layers)
             ):
                 return data, document
         return b"", None
 
     async def _layer(self, diff_id: Digest, chain: Digest) -> Descriptor:
         for blob in self._kept.layers(diff_id):
-            if self._kept.content.has(blob.digest):
+            if self._kept.content.is_sized(blob.digest, blob.size):
                 return retyped(blob, oci=True)
         return Descriptor(OCI_LAYER, diff_id, await self._tars.size(diff_id, chain))
 

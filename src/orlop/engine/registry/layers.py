@@ -183,7 +183,7 @@ class LayerFetcher:
                 self._opened(blob.digest).set_result(partial)
                 await download(work.plan.repository, blob, partial, _Told(report), attempts=self.attempts)
                 report("Verifying Checksum")
-                await partial.finish()
+                partial.finish()
             except BaseException as error:
                 partial.fail(error)
                 raise

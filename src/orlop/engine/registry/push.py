@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.engine.registry.layers import gather_all
-from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
+from orlop.errors import NotFoundError, OrlopError
 from orlop.image.compressing import compress
 from orlop.image.feed import in_thread
 from orlop.registry.credentials import ANONYMOUS, Credentials
@@ -252,7 +252,12 @@ class _Push:
 
     async def _here(self, diff_id: Digest, chain: Digest, wanted: Descriptor | None) -> Descriptor:
         """Return a blob of the layer whose bytes are in the content store."""
-        kept = [blob for blob in self._kept.layers(diff_id) if self._kept.content.has(blob.digest)]
+        kept = []
+        for blob in self._kept.layers(diff_id):
+            if await in_thread(self._kept.content.is_intact, blob.digest):
+                kept.append(blob)
+            else:
+                self._kept.content.remove(blob.digest)
         if wanted in kept:
             return wanted
         if kept:
@@ -270,9 +275,6 @@ class _Push:
         def pushing(current: int, total: int) -> None:
             self._output.update(name, "Pushing", current, total)
 
-        if not await in_thread(self._kept.content.is_intact, blob.digest):
-            self._kept.content.remove(blob.digest)
-            raise InvalidParameterError(f"blob {blob.digest} of layer {name} is damaged and was given up; push again")
         await upload(self._repository, blob, _File(self._kept.content.path(blob.digest)), pushing, url=url)
 
 
