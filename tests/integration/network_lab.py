@@ -22,7 +22,7 @@ from orlop.network.options import NetworkOptions
 from orlop.network.sandbox import Sandbox
 from orlop.network.service import NetworkService
 from orlop.primitives.owned_fd import OwnedFd
-from orlop.runtime.network_namespace import open_sockets, write_settings
+from orlop.runtime.network_namespace import open_sockets, raise_loopback, write_settings
 
 CLONE_NEWNET = 0x40000000
 PYTHON = os.path.realpath(sys.executable)
@@ -68,16 +68,19 @@ class ThreadFactory:
         self.ipv6_off = ipv6_off
         self.made = 0
 
-    def _make(self) -> tuple[OwnedFd, socket.socket]:
+    def _make(self, sockets: Any) -> tuple[OwnedFd, list[socket.socket]]:
         if self.ipv6_off:
             for name, value in (("disable_ipv6", "1"), ("accept_ra", "0")):
                 with open(f"/proc/sys/net/ipv6/conf/default/{name}", "w") as file:
                     file.write(value)
-        return _open_namespace()
+        raise_loopback()
+        netns, route = _open_namespace()
+        route.close()
+        return netns, [socket.socket(fileno=made.detach()) for made in open_sockets(sockets)]
 
-    async def create_network_namespace(self) -> tuple[OwnedFd, socket.socket]:
+    async def create_network_namespace(self, *sockets: str) -> tuple[OwnedFd, list[socket.socket]]:
         self.made += 1
-        return in_thread(self._make)
+        return in_thread(lambda: self._make(sockets))
 
     async def open_inside(self, namespace: int, *, sockets: Any = (), settings: Any = None) -> list[socket.socket]:
         def join() -> list[socket.socket]:

@@ -367,9 +367,11 @@ def test_a_cancelled_start_leaves_nothing():
 def test_missing_iptables_is_named(monkeypatch: pytest.MonkeyPatch):
     async def body(lab: Lab) -> None:
         monkeypatch.setattr("orlop.primitives.commands.DIRECTORIES", ("/nowhere",))
+        monkeypatch.setattr("orlop.network.firewall.nftables.is_available", lambda: False)
         service = lab.service(pool_size=0)
         with pytest.raises(
-            UnavailableError, match="iptables-save: executable file not found in /nowhere; install iptables"
+            UnavailableError,
+            match="iptables-restore: executable file not found in /nowhere; install iptables or nftables",
         ):
             await service.start({})
         service = lab.service(pool_size=0, iptables=False)

@@ -65,9 +65,10 @@ class Spawner:
         if self._first is not None:
             self._first.close()
 
-    async def create_network_namespace(self) -> tuple[OwnedFd, socket.socket]:
-        """Make a fresh network namespace; returns it and a NETLINK_ROUTE socket inside it."""
-        return _namespace_and_socket(await self.request({"op": "netns", "sockets": ["route"]}))
+    async def create_network_namespace(self, *sockets: str) -> tuple[OwnedFd, list[socket.socket]]:
+        """Make a fresh network namespace; returns it and sockets inside it, of runtime.network_namespace's kinds."""
+        _, (namespace, *fds) = await self.request({"op": "netns", "sockets": list[JsonValue](sockets)})
+        return namespace, [socket.socket(fileno=fd.release()) for fd in fds]
 
     async def network_namespace_of(self, pidfd: int) -> tuple[OwnedFd, socket.socket]:
         """Return the network namespace of a running process and a NETLINK_ROUTE socket inside it."""

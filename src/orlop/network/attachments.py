@@ -95,11 +95,13 @@ class Attachments:
                 self._keep(container_id, SandboxRow(sandbox.id, request.ports, request.name_servers))
                 undo.callback(self._forget, container_id)
             if named:
-                await self._resolvers.serve(container_id, sandbox, request.name_servers)
+                sockets = ready.take_resolver()
+                await self._resolvers.serve(container_id, sandbox, request.name_servers, sockets=sockets)
+                undo.callback(self._resolvers.stop, container_id)
             for endpoint in endpoints:
                 self._resolvers.names.add(endpoint)
             undo.pop_all()
-        ready.inside.close()
+        ready.close_sockets()
         return sandbox
 
     def _spot(self, ready: ReadyNamespace, number: int, container_name: str) -> Spot:

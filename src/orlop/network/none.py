@@ -27,7 +27,7 @@ class NoneDriver:
     async def attach(self, container_id: str) -> Sandbox:
         """Return a sandbox with loopback up."""
         ready = await self._pool.take_plain()
-        ready.inside.close()
+        ready.close_sockets()
         endpoint = Endpoint(
             id=generate_id(), network_id=self._network.id, network_name=self._network.name, driver="null"
         )

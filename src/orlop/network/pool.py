@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from orlop.kernel import rtnetlink
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from orlop.primitives.owned_fd import OwnedFd
 
 INTERFACE = "eth0"
-_LOOPBACK_INDEX = 1  # LOOPBACK_IFINDEX
+RESOLVER_SOCKETS = ("resolver-udp", "resolver-tcp", "netfilter")  # as runtime.network_namespace names them
 _REFILL_DELAY = 0.004  # seconds: leaves the processors to the container that is just being started
 _PLAIN_SIZE = 1
 _log = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 class NamespaceFactory(Protocol):
     """Makes and finds network namespaces; the engine's spawner client."""
 
-    async def create_network_namespace(self) -> tuple[OwnedFd, socket.socket]:
-        """Return a fresh namespace and a NETLINK_ROUTE socket opened inside it; the caller owns both."""
+    async def create_network_namespace(self, *sockets: str) -> tuple[OwnedFd, list[socket.socket]]:
+        """Return a fresh namespace and sockets opened inside it; the caller owns them all."""
         ...
 
     async def network_namespace_of(self, pidfd: int) -> tuple[OwnedFd, socket.socket]:
@@ -75,15 +75,28 @@ class ReadyNamespace:
         netns: the namespace.
         inside: rtnetlink in it.
         pair: the links, the inner one called eth0; None in a plain one.
+        resolver: sockets for a name server (:data:`RESOLVER_SOCKETS`), until somebody takes them; none in a plain one.
     """
 
     netns: OwnedFd
     inside: Rtnetlink
     pair: LinkPair | None = None
+    resolver: list[socket.socket] = field(default_factory=list)
+
+    def take_resolver(self) -> list[socket.socket]:
+        """Give the resolver's sockets away."""
+        taken, self.resolver = self.resolver, []
+        return taken
+
+    def close_sockets(self) -> None:
+        """Close what is open inside; the namespace goes on."""
+        self.inside.close()
+        for sock in self.take_resolver():
+            sock.close()
 
     def close(self) -> None:
         """Drop it; the kernel removes the links with the namespace."""
-        self.inside.close()
+        self.close_sockets()
         self.netns.close()
 
 
@@ -162,17 +175,11 @@ class NamespacePool:
             _log.warning("cannot keep network namespaces ready: %s", error)
 
     async def _make(self) -> ReadyNamespace:
-        return await self._prepare(await self._make_plain())
+        return await self._prepare(await self._make_plain(*RESOLVER_SOCKETS))
 
-    async def _make_plain(self) -> ReadyNamespace:
-        netns, sock = await self._factory.create_network_namespace()
-        ready = ReadyNamespace(netns, Rtnetlink(sock))
-        try:
-            ready.inside.execute(rtnetlink.set_link(_LOOPBACK_INDEX, up=True))
-        except BaseException:
-            ready.close()
-            raise
-        return ready
+    async def _make_plain(self, *more: str) -> ReadyNamespace:
+        netns, (route, *resolver) = await self._factory.create_network_namespace("route", *more)
+        return ReadyNamespace(netns, Rtnetlink(route), resolver=resolver)
 
     async def _prepare(self, ready: ReadyNamespace) -> ReadyNamespace:
         try:

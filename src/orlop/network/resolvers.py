@@ -12,12 +12,13 @@ from orlop.kernel.nftables import redirect_output
 from orlop.network.dns.names import Names, View
 from orlop.network.dns.server import NameServer
 from orlop.network.dns.upstream import InFlight, Server, Upstream
+from orlop.network.pool import RESOLVER_SOCKETS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orlop.network.pool import NamespaceFactory
-    from orlop.network.sandbox import Endpoint, NameServerWish, Sandbox
+    from orlop.network.sandbox import NameServerWish, Sandbox
     from orlop.primitives.owned_fd import OwnedFd
 
 ADDRESS = "127.0.0.11"
@@ -49,8 +50,16 @@ class Resolvers:
         self._servers: dict[str, NameServer] = {}  # by container id
         self.names = Names()
 
-    async def serve(self, container_id: str, sandbox: Sandbox, wish: NameServerWish) -> None:
+    async def serve(
+        self, container_id: str, sandbox: Sandbox, wish: NameServerWish, *, sockets: Sequence[socket.socket] = ()
+    ) -> None:
         """Begin to answer a container's questions, or take account of what changed in its networks.
+
+        Args:
+            container_id: whose.
+            sandbox: its networks.
+            wish: where other questions go.
+            sockets: made when the namespace was (:data:`RESOLVER_SOCKETS`), owned from now on; none: they are made now.
 
         Raises:
             OrlopError, OSError: the sockets can't be made.
@@ -61,7 +70,7 @@ class Resolvers:
         view = self._view(sandbox)
         server = self._servers.get(container_id)
         if server is None:
-            udp, tcp = await self._open(netns)
+            udp, tcp = await self._open(netns, sockets)
             self._servers[container_id] = NameServer(udp, tcp, view=view, upstream=self._upstream(sandbox, wish))
         else:
             server.view = view
@@ -93,14 +102,15 @@ class Resolvers:
         inside = _Inside(self._namespaces, sandbox.netns)
         return Upstream(servers, inside=inside, in_flight=self._in_flight)
 
-    async def _open(self, netns: OwnedFd) -> tuple[socket.socket, socket.socket]:
+    async def _open(self, netns: OwnedFd, sockets: Sequence[socket.socket]) -> tuple[socket.socket, socket.socket]:
         """Open the sockets and lead port 53 of the resolver's address to them.
 
         The sockets have ports of their own, so that a name server in the container can have port 53 of all addresses.
         Without nf_tables they take port 53 themselves.
         """
-        kinds = ("resolver-udp", "resolver-tcp", "netfilter")
-        udp, tcp, netfilter = await self._namespaces.open_inside(netns.fileno(), sockets=kinds)
+        if not sockets:
+            sockets = await self._namespaces.open_inside(netns.fileno(), sockets=RESOLVER_SOCKETS)
+        udp, tcp, netfilter = sockets
         try:
             with NetlinkSocket(netfilter) as rules:
                 redirects = [
@@ -120,8 +130,3 @@ class Resolvers:
         if len(made) != 2:
             raise SystemFailureError("failed to set up the container's name server")
         return made[0], made[1]
-
-
-def is_named(endpoint: Endpoint) -> bool:
-    """Tell whether others find the endpoint by name, and it them."""
-    return bool(endpoint.names)

@@ -8,7 +8,9 @@ A child also opens sockets inside and writes the namespace's settings, as the me
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 
 from orlop.errors import InvalidParameterError
 from orlop.kernel.plain import socket
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 RESOLVER_ADDRESS = "127.0.0.11"
-_IP_FREEBIND = 15
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1  # include/uapi/linux/sockios.h, if.h
 _BACKLOG = 16
 # What a new namespace starts with: IPv6 only where a network brings it (threats.md G1), and Docker's two
 # conveniences for programs without CAP_NET_BIND_SERVICE and CAP_NET_RAW.
@@ -43,6 +45,7 @@ def answer_new_namespace(reply: Channel, message: JsonObject, _fds: list[OwnedFd
     """Operation ``netns``: a fresh namespace and sockets inside it."""
     unshare(CLONE_NEWNET)
     write_settings(_SYSCTLS)
+    raise_loopback()
     _answer(reply, message)
 
 
@@ -55,6 +58,14 @@ def answer_namespace_of(reply: Channel, message: JsonObject, fds: list[OwnedFd],
     if isinstance(settings, dict):
         write_settings({name: str(value) for name, value in settings.items()})
     _answer(reply, message)
+
+
+def raise_loopback() -> None:
+    """Switch the calling thread's loopback on: a socket can only be bound to an address that is there."""
+    with_flags = struct.pack("16sh14x", b"lo", _IFF_UP)
+    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    fcntl.ioctl(probe.fileno(), _SIOCSIFFLAGS, with_flags)
+    probe.close()
 
 
 def write_settings(settings: Mapping[str, str]) -> None:
@@ -88,7 +99,6 @@ def _open_socket(kind: str) -> socket.socket:
     family = socket.AF_INET6 if kind.endswith("6") else socket.AF_INET
     made = socket.socket(family, (socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) | socket.SOCK_CLOEXEC)
     if kind.startswith("resolver-"):
-        made.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # loopback may be down yet
         made.bind((RESOLVER_ADDRESS, 53 if kind.endswith("-53") else 0))
         if not udp:
             made.listen(_BACKLOG)
