@@ -135,10 +135,10 @@ class Runtime:
         self.containers.append(identity)
         return identity, f"{self.seen}/{identity}"
 
-    def run(self, script: str, **changes: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, script: str, *, timeout: float = 20, **changes: Any) -> subprocess.CompletedProcess[str]:
         """Run a shell script in a container of its own."""
         identity, bundle = self.bundle("sh", "-c", script, **changes)
-        return self("run", "--bundle", bundle, identity)
+        return self("run", "--bundle", bundle, identity, timeout=timeout)
 
     def state(self, identity: str) -> dict[str, Any]:
         return json.loads(self.expect("state", identity))

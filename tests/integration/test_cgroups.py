@@ -104,6 +104,62 @@ def test_update_needs_no_order(hierarchies, parent):
 
 
 @pytest.mark.requires("cgroup1")
+def test_rarer_limits(hierarchies, parent):
+    disk = next(os.stat(f"/dev/{name}").st_rdev for name in os.listdir("/sys/block") if os.path.exists(f"/dev/{name}"))
+    device = {"major": os.major(disk), "minor": os.minor(disk)}
+    path = f"{parent}/r"
+    document = {
+        "memory": {"useHierarchy": True, "swappiness": 7, "kernelTCP": 1 << 20, "limit": 16 << 20},
+        "cpu": {"idle": 1, "quota": 20000, "burst": 5000},
+        "blockIO": {
+            "throttleReadBpsDevice": [{**device, "rate": 1 << 20}],
+            "throttleWriteIOPSDevice": [{**device, "rate": 100}],
+        },
+    }
+    cgroup = create_cgroup(hierarchies, path, parse_resources(document))
+    number = f"{os.major(disk)}:{os.minor(disk)}"
+    assert read(hierarchies, "blkio", path, "blkio.throttle.read_bps_device") == f"{number} {1 << 20}"
+    assert read(hierarchies, "blkio", path, "blkio.throttle.write_iops_device") == f"{number} 100"
+    assert read(hierarchies, "memory", path, "memory.swappiness") == "7"
+    assert read(hierarchies, "memory", path, "memory.kmem.tcp.limit_in_bytes") == str(1 << 20)
+    assert read(hierarchies, "cpu", path, "cpu.idle") == "1"
+    assert read(hierarchies, "cpu", path, "cpu.cfs_burst_us") == "5000"
+    cgroup.update(parse_resources({"memory": {"limit": -1}}))
+    assert int(read(hierarchies, "memory", path, "memory.memsw.limit_in_bytes")) > 1 << 60
+    cgroup.remove()
+
+
+@pytest.mark.requires("cgroup1")
+def test_what_kernels_have_given_up_is_not_ignored(hierarchies, parent):
+    with pytest.raises(SystemFailureError, match="use_hierarchy"):
+        create_cgroup(hierarchies, f"{parent}/k", parse_resources({"memory": {"useHierarchy": False}}))
+
+
+@pytest.mark.requires("cgroup1")
+def test_statistics_are_what_the_files_say(hierarchies, parent):
+    path = f"{parent}/st"
+    cgroup = create_cgroup(hierarchies, path, parse_resources({"memory": {"limit": 64 << 20}, "pids": {"limit": 9}}))
+    process = inside(path, "data = bytearray(8 << 20); print(1, flush=True); import time; time.sleep(60)")
+    try:
+        process.stdout.readline()
+        cgroup.freeze()
+        found = cgroup.stats()
+        assert found["memory_stats"]["usage"] == int(read(hierarchies, "memory", path, "memory.usage_in_bytes"))
+        assert found["memory_stats"]["limit"] == 64 << 20
+        fields = dict(line.split() for line in read(hierarchies, "memory", path, "memory.stat").splitlines())
+        assert found["memory_stats"]["stats"]["total_rss"] == int(fields["total_rss"]) > 8 << 20
+        usage = int(read(hierarchies, "cpuacct", path, "cpuacct.usage"))
+        assert found["cpu_stats"]["cpu_usage"]["total_usage"] == usage > 0
+        assert found["pids_stats"] == {"current": 1, "limit": 9}
+        if hierarchies.unified is not None and os.path.exists(f"{hierarchies.unified}{path}/cpu.pressure"):
+            assert cgroup.pressure()["cpu"]["some"]["total"] >= 0
+    finally:
+        cgroup.kill()
+        process.communicate()
+        cgroup.remove()
+
+
+@pytest.mark.requires("cgroup1")
 def test_failure_leaves_nothing(hierarchies, parent):
     with pytest.raises(SystemFailureError, match="failed to write '4096'"):
         create_cgroup(hierarchies, f"{parent}/x", parse_resources({"cpu": {"cpus": "4096"}}))

@@ -100,7 +100,7 @@ def test_wait_sees_each_condition(leak_free):
     ("fields", "status", "text"),
     [
         ({"Runtime": "kata"}, 400, "unknown or invalid runtime name: kata"),
-        ({"VolumesFrom": ["x"]}, 501, "volumes-from"),
+        ({"VolumesFrom": ["x"]}, 400, "No such container: x"),
         ({"UsernsMode": "private"}, 501, "user namespace mode"),
         ({"Memory": 10**30}, 400, "out of range"),
         ({"Memory": 1024}, 400, "Minimum memory limit allowed is 6MB"),

@@ -106,7 +106,7 @@ def test_idle(path):
         ({"unified": {"memory.max": "much"}}, SystemFailureError, "invalid argument"),
         ({"rdma": {"mlx5_9": {"hcaHandles": 3}}}, SystemFailureError, "rdma.max"),
         ({"network": {"classID": 1}}, UnsupportedError, "network"),
-        ({"memory": {"kernel": 4096}}, UnsupportedError, "memory.kernel"),
+        ({"memory": {"swappiness": 10}}, UnsupportedError, "memory.swappiness"),
         ({"cpu": {"realtimeRuntime": 1000}}, UnsupportedError, "realtime"),
     ],
 )

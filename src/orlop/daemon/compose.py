@@ -39,6 +39,7 @@ from orlop.engine.networks import NetworkCatalogue
 from orlop.engine.removals import Removals
 from orlop.engine.system import Facts, SystemService
 from orlop.engine.volumes import VolumeService
+from orlop.errors import OrlopError
 from orlop.image import SCHEMA as IMAGE_SCHEMA
 from orlop.image.content import ContentStore
 from orlop.image.importer import Importer
@@ -51,6 +52,7 @@ from orlop.network.options import DEFAULT_POOLS, AddressPool, NetworkOptions
 from orlop.network.service import NetworkService
 from orlop.runtime.cgroups import detect, require_systemd
 from orlop.runtime.cgroups.features import probe_features
+from orlop.runtime.security.apparmor import DEFAULT_PROFILE, default_profile, load_default_profile
 from orlop.spec.docker.containers import LogConfig
 from orlop.storage import SCHEMA as LAYER_SCHEMA
 from orlop.storage import LayerStore
@@ -197,6 +199,7 @@ class Engine:
             cgroup_driver="systemd" if self._options.systemd_cgroup else "cgroupfs",
             limits=probe_features(hierarchies),
             security_options=(
+                *(("name=apparmor",) if default_profile() else ()),
                 "name=seccomp,profile=builtin",
                 *(("name=userns",) if self._options.userns_remap else ()),
                 "name=cgroupns",
@@ -252,6 +255,7 @@ class Engine:
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Adopt what runs, bring the network up, apply restart policies and answer clients."""
         self._spawner.open()
+        await self._load_profile()
         # Nothing works without the spawner: better no engine than one that fails every start of a container.
         await asyncio.wait_for(self._spawner.remove_tree(f"{self._options.exec_root}/shims/.none"), _SPAWNER_SECONDS)
         running = await self.containers.adopt()
@@ -261,6 +265,17 @@ class Engine:
         self._removals.bury(self._tombstones)
         for sock in sockets:
             await self._app.listen(sock)
+
+    async def _load_profile(self) -> None:
+        """Load the AppArmor profile of containers that name none; a start that needs it tries again and says why."""
+        profile = self.containers.settings.apparmor
+        if profile == DEFAULT_PROFILE:
+            try:
+                await asyncio.to_thread(load_default_profile)
+            except OrlopError as error:
+                _log.error("%s", error)
+        elif profile:
+            _log.warning("AppArmor is enabled, but apparmor_parser is missing: containers are not confined by it")
 
     def reload(self, options: Options) -> None:
         """Apply the settings that can change while the engine runs: debug, labels and the log level."""
@@ -317,6 +332,7 @@ def _container_settings(options: Options) -> Settings:
         dns_options=options.dns_opts,
         default_shm_size=options.default_shm_size,
         no_new_privileges=options.no_new_privileges,
+        apparmor=default_profile(),
         shutdown_timeout=options.shutdown_timeout,
         remapping=read_remapping(options.userns_remap),
     )

@@ -235,8 +235,9 @@ class ExecService:
             "capabilities": capabilities.oci_sets(names),
             "noNewPrivileges": outer.get("noNewPrivileges", False),
             "rlimits": outer.get("rlimits", []),
-            "apparmorProfile": outer.get("apparmorProfile", ""),
             "oomScoreAdj": host.oom_score_adj,
+            # also of a privileged exec: the profile is the container's
+            "apparmorProfile": outer.get("apparmorProfile", ""),
         }
 
     async def _watch(self, session: Session) -> None:

@@ -291,6 +291,10 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
         environment.append(f"HOME={identity.home}")
     program = Program(process.args, environment)
     cwd = os.fsencode(process.cwd)
+    if process.apparmor_profile or process.selinux_label:
+        from orlop.runtime.security.lsm import confine
+
+        confine(process, _kernels_proc, now=task.reap)
     if task.fifo is not None:
         _check_as(identity, program, task.prepared)
     prepared = task.prepared
@@ -302,11 +306,6 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
     gate = -1
     if task.fifo is not None:
         gate = _await_start(task.fifo, hold=task.start_hooks is not None)
-    if prepared.apparmor:
-        from orlop.runtime.security.lsm import change_profile_on_exec
-
-        with rootfs.private_proc() as proc:
-            change_profile_on_exec(proc.fileno(), os.getpid(), prepared.apparmor)
     keep = [task.sync.fileno(), *range(3, 3 + task.preserve)]
     reaping = task.reap
     if task.start_hooks is None:
@@ -330,6 +329,14 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
 
         tell_starter(gate, failure)
     raise failure
+
+
+def _kernels_proc() -> OwnedFd:
+    """Return a procfs that is the kernel's own; in a user namespace that may only be the container's."""
+    try:
+        return rootfs.private_proc()
+    except OSError:
+        return rootfs.own_proc()
 
 
 def _check_as(identity: Identity, program: Program, prepared: apply.PreparedPrivileges) -> None:

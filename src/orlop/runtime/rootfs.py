@@ -46,6 +46,8 @@ _LINKS = (
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 # file systems without a device behind them
 _OF_THE_CONTAINER = frozenset({"tmpfs", "devpts", "mqueue", "ramfs"})
+# SELinux labels each of their files by itself and takes no context for all
+_UNLABELLED = frozenset({"proc", "sysfs"})
 _FILESYSTEM = LOWER | DIGITS | frozenset("._-")
 LEGACY_OPTIONS_LIMIT = 4095  # one page, with its final NUL
 
@@ -64,6 +66,9 @@ def plan(config: Config, cgroup_directories: Mapping[str, str], *, user_namespac
             # CVE-2023-25809: the host's cgroups are for nobody inside to write, whatever the bundle says
             options = replace(operation.options, attr_set=operation.options.attr_set | k.MOUNT_ATTR_RDONLY)
             operation = replace(operation, options=options)
+        if config.linux.mount_label and isinstance(operation, MountFilesystem) and operation.fstype not in _UNLABELLED:
+            label = (*operation.options.parameters, f"context={config.linux.mount_label}")
+            operation = replace(operation, options=replace(operation.options, parameters=label))
         operations.append(operation)
     if any(mount.destination.rstrip("/") == "/dev" and mount.type != "bind" for mount in config.mounts):
         operations += _devices(config, user_namespace=user_namespace)

@@ -60,6 +60,18 @@ def test_cgroups_of_the_host_are_read_only_in_a_user_namespace():
         assert described(mount, **settings) == [f"cgroups /sys/fs/cgroup  attr={k.MOUNT_ATTR_NOSUID:#x}"]
 
 
+def test_mount_label_is_for_file_systems_without_labels_of_their_own():
+    mounts = [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]},
+        {"destination": "/data", "type": "bind", "source": "/host"},
+    ]
+    lines = described(mounts, mountLabel="system_u:object_r:container_file_t:s0:c1,c2")
+    assert [line for line in lines if "context=" in line] == [
+        "mount tmpfs tmpfs /run attr=0x0 size=1m,context=system_u:object_r:container_file_t:s0:c1,c2"
+    ]
+
+
 @pytest.mark.parametrize("destination", ["/", "/.", "/a/.."])
 def test_nothing_is_mounted_on_the_root(destination):
     with pytest.raises(InvalidParameterError):

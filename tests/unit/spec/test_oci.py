@@ -75,6 +75,7 @@ def test_unknown_properties_and_annotations_are_ignored():
         ("linux.personality.flags", ["ADDR_NO_RANDOMIZE"]),
         ("process.scheduler.policy", "SCHED_ISO"),
         ("process.commandLine", "cmd /c"),
+        ("linux.resources", {"memory": {"kernel": 4096}}),
         ("windows", {"x": 1}),
     ],
 )

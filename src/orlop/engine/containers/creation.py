@@ -16,7 +16,13 @@ from orlop.engine.containers.limits import check_limits
 from orlop.engine.containers.links import check_links
 from orlop.engine.containers.log_target import check_log_config
 from orlop.engine.containers.mounts import resolve_mounts
-from orlop.engine.containers.oci_config import Surroundings, masked_paths, oci_config, readonly_paths
+from orlop.engine.containers.oci_config import (
+    Surroundings,
+    apparmor_profile,
+    masked_paths,
+    oci_config,
+    readonly_paths,
+)
 from orlop.engine.containers.platforms import require_platform
 from orlop.engine.containers.records import Definition
 from orlop.engine.containers.refusals import refuse_unsupported, require_host_modes_agree
@@ -25,6 +31,7 @@ from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
 from orlop.kernel.rlimit import NUMBERS as RLIMITS
 from orlop.runtime.cgroups import normalise_path
 from orlop.runtime.cgroups.systemd.scope import SLICE_EXPECTED, is_slice
+from orlop.runtime.security.apparmor import require_loaded
 from orlop.runtime.security.sysctl import check_sysctls
 from orlop.runtime.users import validate_user
 from orlop.spec.docker.containers import HealthConfig, LogConfig, RestartPolicy
@@ -138,6 +145,7 @@ class Creator:
             raise InvalidParameterError(SLICE_EXPECTED)
         normalise_path(path, container_id=container_id, systemd=self._settings.systemd_cgroup)
         oci_config(definition, Surroundings(cgroups_path=path))
+        require_loaded(apparmor_profile(host, self._settings.apparmor))
         definition = msgspec.structs.replace(definition, mounts=self._mounts(config, host))
         container = self._make(definition, image.chain)
         self._events.publish("container", "create", container_id, container.attributes())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from orlop.engine.containers.links import shown_links
 from orlop.engine.containers.log_target import log_path
+from orlop.engine.containers.oci_config import apparmor_profile
 from orlop.spec.docker.containers import document_of
 from orlop.spec.docker.times import rfc3339
 from orlop.spec.json import JsonValue
@@ -175,12 +176,6 @@ def network_document(container: Container, sandbox: Sandbox | None, network_ids:
     }
 
 
-def _apparmor_profile(container: Container) -> str:
-    process = container.config.get("process")
-    profile = process.get("apparmorProfile") if isinstance(process, dict) else None
-    return profile if isinstance(profile, str) else ""
-
-
 def inspect_document(
     container: Container,
     settings: Settings,
@@ -212,7 +207,7 @@ def inspect_document(
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": _apparmor_profile(container),
+        "AppArmorProfile": apparmor_profile(definition.host, settings.apparmor),
         "ExecIDs": list[JsonValue](container.execs) or None,
         "HostConfig": host_document(definition),
         "GraphDriver": {"Data": dict[str, JsonValue](data) or None, "Name": driver},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from dataclasses import replace
@@ -24,6 +25,7 @@ from orlop.engine.containers.state import Status
 from orlop.engine.containers.trees import remove_flat
 from orlop.errors import ConflictError, NotModifiedError, OrlopError, SystemFailureError, UnsupportedError
 from orlop.network.routing import outward
+from orlop.runtime.security.apparmor import DEFAULT_PROFILE, is_loaded, load_default_profile
 from orlop.spec.launch import ContainerLaunch
 
 if TYPE_CHECKING:
@@ -160,6 +162,7 @@ class Launcher:
         request = attach_request(self._settings, definition)
         request = replace(request, network=self._network_mode(request.network))
         sandbox = await self._network.attach(container.id, request)
+        await self._load_profile()
         container.config = self._config(container, sandbox, await self._owners(container))
         state_dir = self._settings.state_dir(container.id)
         remove_flat(state_dir)
@@ -198,6 +201,11 @@ class Launcher:
         if not mode.startswith("container:"):
             return mode
         return f"container:{self._directory.get(mode.removeprefix('container:')).id}"
+
+    async def _load_profile(self) -> None:
+        """Load the default AppArmor profile again when somebody has unloaded it, as a reload of AppArmor does."""
+        if self._settings.apparmor == DEFAULT_PROFILE and not is_loaded(DEFAULT_PROFILE):
+            await asyncio.to_thread(load_default_profile)
 
     async def _owners(self, container: Container) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
         """Return, for each ``:U`` mount, whose files are shown as the container's user's."""
@@ -266,6 +274,7 @@ class Launcher:
             ulimits=self._settings.default_ulimits,
             sysctls=sysctls,
             no_new_privileges=self._settings.no_new_privileges,
+            apparmor=self._settings.apparmor,
             shm_size=host.shm_size,
         )
 

@@ -42,6 +42,7 @@ class Surroundings:
         ulimits: the daemon's defaults.
         sysctls: what the network wants set.
         no_new_privileges: the daemon's default.
+        apparmor: see Settings.
         shm_size: bytes of /dev/shm.
         shm_donor: whose /dev/shm it is instead, for the runtime's annotation.
         remapping: ids in a user namespace of the container's own, or None.
@@ -57,6 +58,7 @@ class Surroundings:
     ulimits: dict[str, tuple[int, int]] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
     no_new_privileges: bool = False
+    apparmor: str = ""
     shm_size: int = 64 * 1024 * 1024
     shm_donor: str = ""
     remapping: Remapping | None = None
@@ -93,8 +95,9 @@ def oci_config(definition: Definition, surroundings: Surroundings) -> JsonObject
         linux["rootfsPropagation"] = propagation
     process = process_object(definition, names, no_new_privileges=_no_new_privileges(definition, surroundings))
     process["rlimits"] = rlimits(host, surroundings.ulimits)
-    if options.apparmor:
-        process["apparmorProfile"] = options.apparmor
+    profile = apparmor_profile(host, surroundings.apparmor)
+    if profile:
+        process["apparmorProfile"] = profile
     config: JsonObject = {
         "ociVersion": "1.2.0",
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
@@ -129,6 +132,13 @@ def readonly_paths(host: HostConfig) -> list[str]:
     if host.privileged:
         return []
     return list(paths.READONLY_PATHS) if host.readonly_paths is None else host.readonly_paths
+
+
+def apparmor_profile(host: HostConfig, default: str) -> str:
+    """Return the container's AppArmor profile; empty on a machine without AppArmor, where none can be named."""
+    if not default:
+        return ""
+    return parse_security_options(host.security_opt or [], privileged=host.privileged).apparmor or default
 
 
 def _no_new_privileges(definition: Definition, surroundings: Surroundings) -> bool:

@@ -30,6 +30,7 @@ class Settings:
         no_new_privileges: for every container.
         shutdown_timeout: seconds.
         systemd_cgroup: the systemd cgroup driver is used.
+        apparmor: profile of containers that name none; "" without AppArmor, "unconfined" without a way to load ours.
         remapping: ids of containers that do not say ``--userns=host``; None: all have the host's.
     """
 
@@ -47,6 +48,7 @@ class Settings:
     no_new_privileges: bool = False
     shutdown_timeout: int = 15
     systemd_cgroup: bool = False
+    apparmor: str = ""
     remapping: Remapping | None = None
 
     def container_dir(self, container_id: str) -> str:

@@ -154,7 +154,7 @@ def features() -> JsonObject:
                 "supportedFlags": [*sorted(FLAGS)],
             },
             "apparmor": {"enabled": True},
-            "selinux": {"enabled": False},
+            "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},

@@ -85,7 +85,17 @@ def _is_there(cgroup: CgroupSet) -> bool:
 
 
 def statistics(hierarchies: Hierarchies, cgroup: CgroupSet) -> JsonObject:
-    """Return what the cgroup's files say now."""
+    """Return what the cgroup's files say now; pressure where the kernel counts it, as runc does from 1.2 on."""
+    found = _counters(hierarchies, cgroup)
+    pressure = cgroup.pressure()
+    for section, resource in (("cpu", "cpu"), ("memory", "memory"), ("blkio", "io")):
+        counters = found[section]
+        if resource in pressure and isinstance(counters, dict):
+            counters["psi"] = pressure[resource]
+    return found
+
+
+def _counters(hierarchies: Hierarchies, cgroup: CgroupSet) -> JsonObject:
     if hierarchies.version == 2:
         return v2_statistics(f"{hierarchies.unified}{cgroup.path}")
     by_controller = {

@@ -37,7 +37,6 @@ class PreparedPrivileges:
         program: the seccomp filter, or None.
         umask: file mode creation mask.
         listens: the filter has a listener, see :mod:`orlop.runtime.seccomp_listener`.
-        apparmor: the profile to enter at execve; empty for none.
         keeps_groups: setgroups(2) is denied in this user namespace, and not called for the primary group alone.
     """
 
@@ -48,7 +47,6 @@ class PreparedPrivileges:
     program: FilterProgram | None
     umask: int
     listens: bool = False
-    apparmor: str = ""
     keeps_groups: bool = False
 
 
@@ -75,11 +73,10 @@ def prepare(process: Process, seccomp: Seccomp | None = None, *, rootless: bool 
         InvalidParameterError: a capability or a seccomp action that does not exist, a label without its kernel module.
         UnsupportedError: the filter cannot be made on this machine; a label.
     """
-    apparmor = ""
     if process.apparmor_profile or process.selinux_label:
         from orlop.runtime.security.lsm import check_apparmor, check_selinux
 
-        apparmor = check_apparmor(process.apparmor_profile)
+        check_apparmor(process.apparmor_profile)
         check_selinux(process.selinux_label)
     asked = process.capabilities
     numbers = range(capability.last_cap() + 1)
@@ -98,7 +95,6 @@ def prepare(process: Process, seccomp: Seccomp | None = None, *, rootless: bool 
         no_new_privileges=process.no_new_privileges,
         program=_compile(seccomp) if seccomp is not None else None,
         umask=DEFAULT_UMASK if process.user.umask is None else process.user.umask,
-        apparmor=apparmor,
         listens=seccomp is not None and seccomp.notifies,
     )
 

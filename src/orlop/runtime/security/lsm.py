@@ -1,6 +1,6 @@
-"""Linux security modules: what can be asked for on this kernel, and clear refusals of the rest.
+"""Linux security modules: which there are, and the label that a container's program is executed with.
 
-A profile that cannot be applied is refused, never ignored: Docker ignores ``apparmor=x`` on a kernel without
+A profile or label that cannot be applied is refused, never ignored: Docker ignores ``apparmor=x`` on a kernel without
 AppArmor, and the container then runs without the confinement that its owner named (threats.md C10).
 """
 
@@ -8,85 +8,115 @@ from __future__ import annotations
 
 import os
 
-from orlop.errors import InvalidParameterError, UnsupportedError
-from orlop.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from orlop.errors import InvalidParameterError
+from orlop.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, openat2
+from orlop.primitives.scope import suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orlop.primitives.owned_fd import OwnedFd
+    from orlop.spec.oci.process import Process
 
 UNCONFINED = "unconfined"
 _APPARMOR = "/sys/module/apparmor/parameters/enabled"
 _SELINUX = "/sys/fs/selinux/enforce"
+# attr/apparmor is from 5.1 on; attr/exec is of whichever module is first
+_APPARMOR_ATTRIBUTES = ("self/attr/apparmor/", "self/attr/")
+_SELINUX_ATTRIBUTES = ("self/attr/",)
+# "self" is a link of procfs itself; anything mounted over an attribute is another file system (CVE-2019-19921)
+_RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS
 
 
 def apparmor_enabled() -> bool:
     """Whether the running kernel has AppArmor switched on."""
-    try:
-        with open(_APPARMOR, "rb") as file:
-            return file.read(1) == b"Y"
-    except OSError:
-        return False
+    return _first_byte(_APPARMOR) == b"Y"
 
 
 def selinux_enabled() -> bool:
     """Whether the running kernel has SELinux switched on."""
+    return _first_byte(_SELINUX) != b""
+
+
+def _first_byte(path: str) -> bytes:
+    """Return nothing when there is no such file; without the text layer, which would be loaded."""
     try:
-        with open(_SELINUX, "rb"):
-            return True
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return False
-
-
-def check_apparmor(profile: str, *, enabled: bool | None = None) -> str:
-    """Return the profile to put into the configuration: empty for none.
-
-    Raises:
-        InvalidParameterError: the kernel has no AppArmor, or that is no profile's name.
-    """
-    if profile in {"", UNCONFINED}:
-        return ""
-    if not (apparmor_enabled() if enabled is None else enabled):
-        raise InvalidParameterError(f"AppArmor is not supported on this host, but the profile is set: {profile}")
-    if any(character.isspace() or not character.isprintable() for character in profile):
-        raise InvalidParameterError(f"invalid AppArmor profile: {profile!r:.80}")
-    return profile
-
-
-def change_profile_on_exec(proc_fd: int, pid: int, profile: str) -> None:
-    """Have the caller's next execve enter a loaded AppArmor profile (aa_change_onexec(2)).
-
-    Args:
-        proc_fd: a procfs that nothing of the container can stand in for (CVE-2019-16884, CVE-2025-52881).
-        pid: the caller's, in that procfs.
-        profile: its name.
-
-    Raises:
-        InvalidParameterError: there is no such profile, in runc's words.
-    """
+        return b""
     try:
-        fd = _open_attribute(proc_fd, f"{pid}/attr/apparmor/exec")
-    except FileNotFoundError:  # before Linux 5.8
-        fd = _open_attribute(proc_fd, f"{pid}/attr/exec")
-    try:
-        os.write(fd, f"exec {profile}".encode())
-    except OSError as error:
-        reason = (error.strerror or "").lower()
-        raise InvalidParameterError(f"unable to apply apparmor profile {profile}: {reason}") from None
+        return os.read(fd, 1)
     finally:
         os.close(fd)
 
 
-def _open_attribute(proc_fd: int, path: str) -> int:
-    resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
-    return openat2(proc_fd, path, os.O_WRONLY | os.O_CLOEXEC, resolve=resolve)
-
-
-def check_selinux(label: str, *, enabled: bool | None = None) -> str:
-    """Return the label to put into the configuration: empty for none.
+def check_apparmor(profile: str, *, enabled: bool | None = None) -> None:
+    """Check that a profile can be applied; whether it is loaded only the kernel knows.
 
     Raises:
-        InvalidParameterError: the kernel has no SELinux.
-        UnsupportedError: it has; orlop does not label processes yet.
+        InvalidParameterError: no name of a profile, or the kernel has no AppArmor.
     """
-    if label in {"", "disable"}:
-        return ""
+    if profile in {"", UNCONFINED}:
+        return
+    # the kernel takes "exec <name>" as words of a line
+    if not profile.isprintable() or " " in profile or len(profile) > 255:
+        raise InvalidParameterError(f"invalid AppArmor profile: {profile!r:.80}")
+    if not (apparmor_enabled() if enabled is None else enabled):
+        raise InvalidParameterError(f"AppArmor is not supported on this host, but the profile is set: {profile}")
+
+
+def check_selinux(label: str, *, enabled: bool | None = None) -> None:
+    """Check that a label can be applied; whether there is such a context only the kernel knows.
+
+    Raises:
+        InvalidParameterError: no label, or the kernel has no SELinux.
+    """
+    if not label:
+        return
+    if not label.isprintable() or len(label) > 4095:
+        raise InvalidParameterError(f"invalid SELinux label: {label!r:.80}")
     if not (selinux_enabled() if enabled is None else enabled):
         raise InvalidParameterError(f"SELinux is not supported on this host, but a label is set: {label}")
-    raise UnsupportedError(f"SELinux labels are not supported: {label}")
+
+
+def confine(process: Process, proc: Callable[[], OwnedFd], *, now: bool) -> None:
+    """Have the next execve(2) of this process, and those of its children, apply the process's labels.
+
+    Args:
+        process: whose labels; both were checked.
+        proc: opens a procfs that is the kernel's own.
+        now: change at once as well, for a process that stays.
+
+    Raises:
+        InvalidParameterError: the kernel does not know the profile or label, in runc's words.
+    """
+    profile, label = process.apparmor_profile, process.selinux_label
+    if profile and (profile != UNCONFINED or apparmor_enabled()):
+        what = f"unable to apply apparmor profile {profile}"
+        with proc() as root:
+            _write(root.fileno(), _APPARMOR_ATTRIBUTES, "exec", f"exec {profile}", what)
+            if now:
+                _write(root.fileno(), _APPARMOR_ATTRIBUTES, "current", f"changeprofile {profile}", what)
+    if label:
+        with proc() as root:
+            _write(root.fileno(), _SELINUX_ATTRIBUTES, "exec", label, "unable to set SELinux exec label")
+            if now:
+                _write(root.fileno(), _SELINUX_ATTRIBUTES, "current", label, "unable to set SELinux label")
+
+
+def _write(proc_fd: int, directories: tuple[str, ...], name: str, text: str, what: str) -> None:
+    """Write an attribute of this process, with one write(2), in the first directory that has it."""
+    for directory in directories:
+        with suppress(FileNotFoundError):
+            fd = openat2(proc_fd, directory + name, os.O_WRONLY | os.O_CLOEXEC, resolve=_RESOLVE)
+            break
+    else:
+        raise InvalidParameterError(f"{what}: this kernel has no attribute for it")
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise InvalidParameterError(f"{what}: write /proc/{directory}{name}: {reason}") from None
+    finally:
+        os.close(fd)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orlop.errors import InvalidParameterError
+from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.runtime.security.lsm import UNCONFINED, check_apparmor, check_selinux
 from orlop.spec.record import dataclass
 
@@ -23,15 +23,13 @@ class SecurityOptions:
         seccomp: empty for Docker's default profile, "unconfined", or a profile's JSON text.
         no_new_privileges: asked for; when nothing was said the daemon's default counts.
         system_paths_unconfined: no masked and no read-only paths.
-        apparmor: profile, which has to be loaded already; empty for none.
-        selinux: process label; always empty while there is no support.
+        apparmor: profile, "unconfined", or empty for the engine's own.
     """
 
     seccomp: str = ""
     no_new_privileges: bool = False
     system_paths_unconfined: bool = False
     apparmor: str = ""
-    selinux: str = ""
 
 
 def parse_security_options(given: Sequence[str], *, privileged: bool = False) -> SecurityOptions:
@@ -43,30 +41,37 @@ def parse_security_options(given: Sequence[str], *, privileged: bool = False) ->
         privileged: no filter unless one is asked for, and no hidden paths.
 
     Raises:
-        InvalidParameterError: an unknown option or value: 'invalid --security-opt 2: "x"'.
-        UnsupportedError: an LSM that orlop cannot drive.
+        InvalidParameterError: an unknown option or value: 'invalid --security-opt 2: "x"'; a profile without AppArmor.
+        UnsupportedError: a label of SELinux.
     """
     seccomp = UNCONFINED if privileged else ""
     no_new_privileges: bool = False
     unconfined_paths = privileged
-    apparmor = selinux = ""
+    apparmor = UNCONFINED if privileged else ""
     for option in given:
         key, value = _split(option)
         if key == "no-new-privileges":
             no_new_privileges = _boolean(value, option)
-        elif key == "disable":
-            selinux = ""
         elif key == "seccomp":
             seccomp = _seccomp(value, option)
         elif key == "systempaths" and value == UNCONFINED:
             unconfined_paths = True
         elif key == "apparmor" and value:
-            apparmor = check_apparmor(value)
+            check_apparmor(value)
+            apparmor = value
         elif key == "label" and value:
-            selinux = check_selinux(value)
-        else:
+            _refuse_label(value)
+        elif key != "disable":
             raise _invalid(option)
-    return SecurityOptions(seccomp, no_new_privileges, unconfined_paths, apparmor, selinux)
+    return SecurityOptions(seccomp, no_new_privileges, unconfined_paths, apparmor)
+
+
+def _refuse_label(value: str) -> None:
+    """Labels of the engine's containers would need those of their layers and volumes as well."""
+    if value == "disable":
+        return
+    check_selinux(value)
+    raise UnsupportedError(f"SELinux labels are not supported by the engine: {value}")
 
 
 def _split(option: str) -> tuple[str, str]:

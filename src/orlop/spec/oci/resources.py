@@ -46,7 +46,6 @@ class Memory:
     limit: int | None = None
     reservation: int | None = None
     swap: int | None = None
-    kernel: int | None = None
     kernel_tcp: int | None = None
     swappiness: int | None = None
     disable_oom_killer: bool = False
@@ -143,7 +142,6 @@ _MEMORY = frozenset(
         "limit",
         "reservation",
         "swap",
-        "kernel",
         "kernelTCP",
         "swappiness",
         "disableOOMKiller",
@@ -199,12 +197,12 @@ def _device_rule(value: JsonValue, path: str) -> DeviceRule:
 def _memory(value: JsonValue, path: str) -> Memory:
     if value is None:
         return Memory()
-    fields = Fields(value, path, known=_MEMORY)
+    # Kernels from 5.16 on accept a limit of kernel memory and do nothing with it.
+    fields = Fields(value, path, known=_MEMORY, refused=frozenset({"kernel"}))
     memory = Memory(
         limit=fields.integer("limit", -1),
         reservation=fields.integer("reservation", -1),
         swap=fields.integer("swap", -1),
-        kernel=fields.integer("kernel", -1),
         kernel_tcp=fields.integer("kernelTCP", -1),
         swappiness=fields.integer("swappiness", 0, 100),
         disable_oom_killer=fields.boolean("disableOOMKiller"),

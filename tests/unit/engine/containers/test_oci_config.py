@@ -50,6 +50,23 @@ def test_privileged_has_no_masks_no_filter_and_writable_sys():
     assert "ro" not in options["/sys"]
 
 
+@pytest.mark.parametrize(
+    ("default", "host", "profile"),
+    [
+        ("docker-default", {}, "docker-default"),
+        ("docker-default", {"privileged": True}, "unconfined"),
+        ("docker-default", {"security_opt": ["apparmor=unconfined"]}, "unconfined"),
+        ("docker-default", {"privileged": True, "security_opt": ["apparmor=unconfined"]}, "unconfined"),
+        ("unconfined", {}, "unconfined"),
+        ("", {}, None),
+        ("", {"privileged": True}, None),
+    ],
+)
+def test_apparmor_profile(default, host, profile):
+    process = make(host=HostConfig(ipc_mode="private", **host), apparmor=default)["process"]
+    assert process.get("apparmorProfile") == profile
+
+
 def test_default_is_confined():
     linux = make()["linux"]
     assert "/proc/kcore" in linux["maskedPaths"]

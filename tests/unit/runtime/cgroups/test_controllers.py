@@ -63,13 +63,10 @@ def test_memory_only_on_v1():
         ("memory.swappiness", "0"),
         ("memory.oom_control", "1"),
     ]
-    assert v1({"memory": {"kernel": 7, "useHierarchy": False}}) == [
-        ("memory.use_hierarchy", "0"),
-        ("memory.kmem.limit_in_bytes", "7"),
-    ]
+    assert v1({"memory": {"useHierarchy": False}}) == [("memory.use_hierarchy", "0")]
     assert v1_writes(parse_resources({"memory": {"useHierarchy": True}}))[0].optional
     assert v2({"memory": {"useHierarchy": True}}) == []
-    only_v1 = ({"swappiness": 0}, {"disableOOMKiller": True}, {"kernelTCP": 9}, {"kernel": 9}, {"useHierarchy": False})
+    only_v1 = ({"swappiness": 0}, {"disableOOMKiller": True}, {"kernelTCP": 9}, {"useHierarchy": False})
     for memory in only_v1:
         with pytest.raises(UnsupportedError, match="cgroup v2"):
             v2({"memory": memory})

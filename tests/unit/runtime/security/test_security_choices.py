@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.errors import InvalidParameterError
 from orlop.kernel.capability import NAMES
+from orlop.primitives.owned_fd import OwnedFd
 from orlop.runtime.security.capabilities import DEFAULT, oci_sets, resolve
-from orlop.runtime.security.lsm import check_apparmor, check_selinux
+from orlop.runtime.security.lsm import check_apparmor, check_selinux, confine
 from orlop.runtime.security.options import SecurityOptions, parse_security_options
 from orlop.runtime.security.paths import MASKED_PATHS, masked_paths, thermal_throttle_paths
 from orlop.runtime.security.sysctl import check_sysctls
@@ -82,11 +85,11 @@ def test_security_options():
         "label=disable",
         "apparmor:unconfined",
     ]
-    assert parse_security_options(given) == SecurityOptions("unconfined", True, True)
+    assert parse_security_options(given) == SecurityOptions("unconfined", True, True, "unconfined")
     assert parse_security_options(["no-new-privileges", "no-new-privileges:false"]).no_new_privileges is False
     assert parse_security_options(["no-new-privileges=true"]).no_new_privileges is True
     assert parse_security_options(["seccomp=unconfined", "seccomp=builtin"]).seccomp == ""
-    assert parse_security_options([], privileged=True) == SecurityOptions("unconfined", False, True)
+    assert parse_security_options([], privileged=True) == SecurityOptions("unconfined", False, True, "unconfined")
     assert parse_security_options(['seccomp={"a":"b=c"}'], privileged=True).seccomp == '{"a":"b=c"}'
 
 
@@ -105,17 +108,59 @@ def test_security_option_without_value():
 
 
 def test_lsm_profiles_are_never_ignored():
-    assert check_apparmor("unconfined", enabled=False) == ""
-    assert check_selinux("disable", enabled=False) == ""
+    check_apparmor("unconfined", enabled=False)
+    check_selinux("", enabled=False)
+    check_apparmor("docker-default", enabled=True)
+    check_selinux("system_u:system_r:container_t:s0:c1,c2", enabled=True)
     with pytest.raises(InvalidParameterError, match="AppArmor is not supported on this host"):
         check_apparmor("docker-default", enabled=False)
-    assert check_apparmor("docker-default", enabled=True) == "docker-default"
-    with pytest.raises(InvalidParameterError, match="invalid AppArmor profile"):
-        check_apparmor("two words", enabled=True)
     with pytest.raises(InvalidParameterError, match="SELinux is not supported on this host"):
         check_selinux("type:svirt_t", enabled=False)
-    with pytest.raises(UnsupportedError, match="svirt"):
-        check_selinux("type:svirt_t", enabled=True)
+
+
+@pytest.mark.parametrize("name", ["a b", "a\nexec b", "a\0", "x" * 300])
+def test_names_that_are_more_than_a_name(name):
+    with pytest.raises(InvalidParameterError, match="invalid AppArmor profile"):
+        check_apparmor(name, enabled=True)
+    if " " not in name:
+        with pytest.raises(InvalidParameterError, match="invalid SELinux label"):
+            check_selinux(name * 20, enabled=True)
+
+
+class Labels:
+    """What ``confine`` takes of a process."""
+
+    def __init__(self, apparmor: str = "", selinux: str = "") -> None:
+        self.apparmor_profile, self.selinux_label = apparmor, selinux
+
+
+def proc_of(tmp_path, *directories: str):
+    for directory in directories:
+        (tmp_path / directory).mkdir(parents=True, exist_ok=True)
+        for name in ("exec", "current"):
+            (tmp_path / directory / name).write_text("")
+    return lambda: OwnedFd(os.open(tmp_path, os.O_PATH | os.O_DIRECTORY))
+
+
+def test_labels_are_written_to_the_module_they_are_for(tmp_path):
+    proc = proc_of(tmp_path, "self/attr", "self/attr/apparmor")
+    confine(Labels("prof", "a:b:c"), proc, now=False)
+    assert (tmp_path / "self/attr/apparmor/exec").read_text() == "exec prof"
+    assert (tmp_path / "self/attr/exec").read_text() == "a:b:c"
+    assert (tmp_path / "self/attr/apparmor/current").read_text() == ""
+    confine(Labels("prof"), proc, now=True)
+    assert (tmp_path / "self/attr/apparmor/current").read_text() == "changeprofile prof"
+
+
+def test_old_kernels_have_one_directory(tmp_path):
+    confine(Labels("prof"), proc_of(tmp_path, "self/attr"), now=False)
+    assert (tmp_path / "self/attr/exec").read_text() == "exec prof"
+
+
+def test_label_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "self").mkdir()
+    with pytest.raises(InvalidParameterError, match="unable to apply apparmor profile prof"):
+        confine(Labels("prof"), lambda: OwnedFd(os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)), now=False)
 
 
 def test_masked_paths_hide_each_processors_counters():

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 def v1(resources: Resources) -> list[Write]:
     """Return the writes. The limit goes first: a new cgroup's memory+swap limit is unlimited.
 
-    Kernels from 5.16 on refuse a limit of kernel memory, and those from 5.11 on accounting that is not hierarchical;
-    what they say is what is told.
+    Kernels from 5.11 on refuse accounting that is not hierarchical; what they say is what is told.
     """
     memory = resources.memory
     writes = []
@@ -27,7 +26,6 @@ def v1(resources: Resources) -> list[Write]:
         # unlimited memory within a limit of memory and swap would be a contradiction
         ("memory.memsw.limit_in_bytes", memory.swap or (-1 if memory.limit == -1 else None)),
         ("memory.soft_limit_in_bytes", memory.reservation),
-        ("memory.kmem.limit_in_bytes", memory.kernel),
         ("memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp),
     )
     for file, value in limits:
@@ -46,7 +44,6 @@ def v2(resources: Resources) -> list[Write]:
     """Return the writes. v2 limits swap alone, so the memory limit is subtracted."""
     memory = resources.memory
     for name, asked in (
-        ("kernel", memory.kernel),
         ("kernelTCP", memory.kernel_tcp),
         ("swappiness", memory.swappiness is not None),
         ("disableOOMKiller", memory.disable_oom_killer),
