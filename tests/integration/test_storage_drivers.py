@@ -66,6 +66,12 @@ def test_containers_are_apart_and_info_names_the_driver(engine):
     assert json.loads(engine.docker("inspect", "-s", "one").stdout)[0]["SizeRw"] == 2
 
 
+def test_a_size_is_refused_where_nothing_could_hold_it(engine):
+    refused = engine.docker("create", "--storage-opt", "size=1G", "busybox", check=False)
+    assert "--storage-opt is supported only for overlay over xfs or ext4 with project quotas" in refused.stderr
+    assert engine.docker("ps", "-aq").stdout == ""
+
+
 def test_commit_makes_whiteouts_and_the_layer_is_applied(engine):
     engine.docker("run", "--name", "one", "busybox", "sh", "-c", CHANGES)
     engine.docker("commit", "one", "made")

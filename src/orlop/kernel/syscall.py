@@ -56,6 +56,7 @@ _COMMON = {
     "openat2": 437,
     "pidfd_getfd": 438,
     "mount_setattr": 442,
+    "quotactl_fd": 443,
     "statmount": 457,
     "listmount": 458,
 }

@@ -26,6 +26,7 @@ def load_all() -> None:
     import orlop.runtime.container_state
     import orlop.runtime.hooks
     import orlop.runtime.id_mapping
+    import orlop.runtime.image_mount
     import orlop.runtime.joined_userns
     import orlop.runtime.parent
     import orlop.runtime.reaper
@@ -89,6 +90,8 @@ def _load_rare(config: Config, process: Process) -> None:
     for mount in config.mounts:
         if mount.uid_mappings:
             import orlop.runtime.id_mapping
+        if mount.type == "overlay":
+            import orlop.runtime.image_mount
         if "tmpcopyup" in mount.options:
             import orlop.runtime.tmpfs_copy
         if "remount" in mount.options:

@@ -110,6 +110,10 @@ def mount_operation(mount: Mount, cgroup_directories: Mapping[str, str], *, user
     check_below_proc(destination)
     if kind in {"cgroup", "cgroup2"}:
         return MountCgroups(destination, tuple(cgroup_directories.items()), options)
+    if kind == "overlay" and options.parameters and all(word.startswith("lowerdir+=") for word in options.parameters):
+        from orlop.runtime.image_mount import LAYER_OPTION, MountLayers
+
+        return MountLayers(tuple([word[len(LAYER_OPTION) :] for word in options.parameters]), destination)
     if not consists_of(kind, _FILESYSTEM, 1, 32):
         raise InvalidParameterError(f"invalid mount type: {kind or 'none'!r}: {destination}")
     if options.attr_set & k.MOUNT_ATTR_RDONLY and kind not in _OF_THE_CONTAINER:

@@ -85,13 +85,19 @@ class Snapshotter(Protocol):
         """Return ``docker info``'s DriverStatus: pairs of label and value, in order."""
         ...
 
-    def prepare(self, key: str, parent: str | None) -> None:
+    def prepare(self, key: str, parent: str | None, *, size: int = 0) -> None:
         """Make an active snapshot, empty or with the content of the committed snapshot ``parent``.
 
         The new root directory has the owner of the parent's root, or root without a parent, and mode 0755 like Docker:
         an archive made of a private directory would else lock every user out of its containers.
 
+        Args:
+            key: the new snapshot's.
+            parent: see above.
+            size: bytes that its own files may take; 0 for no limit.
+
         Raises:
+            InvalidParameterError: no limit is possible here, in dockerd's words.
             ConflictError: the key exists.
             NotFoundError: the parent does not exist, or is not committed.
             SystemFailureError: no space left on device and the like; nothing is left behind.

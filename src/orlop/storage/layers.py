@@ -333,8 +333,8 @@ class LayerStore:
             for fd in fds:
                 os.close(fd)
 
-    def create_container(self, container_id: str, chain: Digest | None) -> None:
-        """Make a container's writable layer.
+    def create_container(self, container_id: str, chain: Digest | None, *, size: int = 0) -> None:
+        """Make a container's writable layer, of at most ``size`` bytes if that is not 0.
 
         Raises:
             ConflictError: it exists.
@@ -343,7 +343,7 @@ class LayerStore:
         """
         if chain is not None:
             self.get(chain)
-        self._snapshotter.prepare(container_id, self.prepare_init(chain))
+        self._snapshotter.prepare(container_id, self.prepare_init(chain), size=size)
         self._containers[container_id] = chain
         if chain is not None:
             self._add_reference(chain)

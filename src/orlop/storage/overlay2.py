@@ -16,6 +16,7 @@ from orlop.errors import InvalidParameterError, SystemFailureError
 from orlop.spec.launch import OverlayRoot
 from orlop.storage import layered
 from orlop.storage.contract import Difference
+from orlop.storage.limits import Limits
 from orlop.storage.probe import FileSystem, probe_overlay
 from orlop.storage.snapshots import DIRECTORY, LAYER_LIMIT, Snapshots, make_root
 
@@ -47,10 +48,10 @@ class Overlay2:
     def __init__(self, root: str, file_system: FileSystem) -> None:
         self._file_system = file_system
         self._snapshots = Snapshots(NAME, root, marker="work")
+        self._limits = Limits(self._snapshots.root_fd)
         self.keys = self._snapshots.keys
         self.is_active = self._snapshots.is_active
         self.commit = self._snapshots.commit
-        self.remove = self._snapshots.remove
         self.tombstones = self._snapshots.tombstones
         self.close = self._snapshots.close
 
@@ -69,9 +70,24 @@ class Overlay2:
             ("userxattr", "false"),
         )
 
-    def prepare(self, key: str, parent: str | None) -> None:
+    def prepare(self, key: str, parent: str | None, *, size: int = 0) -> None:
         """Make an active snapshot."""
-        self._snapshots.prepare(key, parent, self._make)
+        if not size:
+            self._snapshots.prepare(key, parent, self._make)
+            return
+        self._limits.require()
+
+        def make(draft: str, parent: str | None) -> None:
+            self._make(draft, parent)
+            self._limits.limit((f"{draft}/diff", f"{draft}/work"), size)
+
+        self._snapshots.prepare(key, parent, make)
+
+    def remove(self, key: str) -> str | None:
+        """Make the snapshot disappear; return what is left of it."""
+        if self._limits.offered and self.is_active(key):
+            self._limits.release(f"{key}/diff")
+        return self._snapshots.remove(key)
 
     def _make(self, draft: str, parent: str | None) -> None:
         root = self._snapshots.root_fd

@@ -18,13 +18,14 @@ import os
 import stat
 from typing import TYPE_CHECKING, TypeVar
 
-from orlop.errors import UnsupportedError
+from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.kernel import btrfs
 from orlop.kernel.statfs import file_system_type
 from orlop.primitives.copy_up import copy_tree
 from orlop.primitives.difference import ADDED, DELETED, Entry, differences
 from orlop.spec.launch import OverlayRoot
 from orlop.storage.contract import Change, ChangeKind, Difference, Usage
+from orlop.storage.limits import UNSUPPORTED
 from orlop.storage.snapshots import DIRECTORY, Snapshots, make_root
 
 if TYPE_CHECKING:
@@ -157,8 +158,10 @@ class Trees:
         """Return the pairs that dockerd shows."""
         return self._trees.status
 
-    def prepare(self, key: str, parent: str | None) -> None:
+    def prepare(self, key: str, parent: str | None, *, size: int = 0) -> None:
         """Make an active snapshot."""
+        if size:
+            raise InvalidParameterError(UNSUPPORTED)
         self._snapshots.prepare(key, parent, self._make)
 
     def _make(self, draft: str, parent: str | None) -> None:

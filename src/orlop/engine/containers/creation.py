@@ -37,6 +37,7 @@ from orlop.runtime.users import validate_user
 from orlop.spec.docker.containers import HealthConfig, LogConfig, RestartPolicy
 from orlop.spec.ids import generate_id
 from orlop.spec.ports import exposed_requests, parse_bindings, parse_port
+from orlop.storage.limits import parse_storage_options
 
 if TYPE_CHECKING:
     from orlop.engine.containers.container import Container
@@ -68,8 +69,8 @@ class Images(Protocol):
 class ContainerLayers(Protocol):
     """Where the writable layer is made."""
 
-    def create_container(self, container_id: str, chain: Digest | None) -> None:
-        """Make the layer."""
+    def create_container(self, container_id: str, chain: Digest | None, *, size: int = 0) -> None:
+        """Make the layer, of at most ``size`` bytes if that is not 0."""
 
     def remove_container(self, container_id: str) -> list[str]:
         """Take it away; returns tombstones."""
@@ -167,7 +168,8 @@ class Creator:
             path = self._settings.container_dir(definition.id)
             os.makedirs(path, mode=0o710)
             undo.callback(os.rmdir, path)
-            self._layers.create_container(definition.id, chain)
+            size = parse_storage_options(definition.host.storage_opt)
+            self._layers.create_container(definition.id, chain, size=size)
             undo.callback(self._layers.remove_container, definition.id)
             self._directory.set_ready(container)
             undo.pop_all()

@@ -27,7 +27,6 @@ def refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
         raise UnsupportedError(f"user namespace mode is not supported: {host.userns_mode}")
     refused: dict[str, object] = {
         "device requests (--gpus)": host.device_requests,
-        "storage options (--storage-opt)": host.storage_opt,
         "cpu realtime period": host.cpu_realtime_period,
         "cpu realtime runtime": host.cpu_realtime_runtime,
         "cpu count": host.cpu_count,
