@@ -230,7 +230,7 @@ def test_all_of_a_slow_hook_is_killed(runtime):
 def test_hooks_of_the_host_are_in_its_namespaces(runtime):
     """Also where the parent has joined others on init's behalf."""
     log = log_directory(runtime)
-    names = ("net", "ipc", "pid", "time", "mnt")
+    names = ("net", "ipc", "uts", "pid", "time", "mnt")
     script = f"for n in {' '.join(names)}; do readlink /proc/self/ns/$n; done > {log}/spaces"
     mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
     for path in (runtime.home.parent, runtime.home, runtime.home / "rootfs"):
@@ -238,14 +238,16 @@ def test_hooks_of_the_host_are_in_its_namespaces(runtime):
     with runtime.running("sleep", "60") as other:
         pid = runtime.state(other)["pid"]
         joined = [
-            {"type": kind, "path": f"/proc/{pid}/ns/{name}"} for kind, name in (("network", "net"), ("ipc", "ipc"))
+            {"type": kind, "path": f"/proc/{pid}/ns/{name}"}
+            for kind, name in (("network", "net"), ("ipc", "ipc"), ("uts", "uts"))
         ]
         done = runtime.run(
             "true",
-            linux__namespaces=[*joined, *({"type": kind} for kind in ("pid", "uts", "mount", "user", "time"))],
+            linux__namespaces=[*joined, *({"type": kind} for kind in ("pid", "mount", "user", "time"))],
             linux__timeOffsets={"boottime": {"secs": 5}},
             linux__uidMappings=mapping,
             linux__gidMappings=mapping,
+            hostname="",
             hooks={"createRuntime": [shell(script)]},
         )
         assert done.returncode == 0, done

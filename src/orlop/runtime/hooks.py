@@ -50,6 +50,15 @@ _KEPT = 4096
 _SHOWN = 400
 # without pidfd_open, which a seccomp profile may refuse: how often to look whether the hook has ended
 _LOOK_MS = 10
+# namespaces that init's parent may have entered, or what its children are in: file, flag, where its children's is seen
+_ENTERED = (
+    ("pid", k.CLONE_NEWPID, "pid_for_children"),
+    ("net", k.CLONE_NEWNET, "net"),
+    ("ipc", k.CLONE_NEWIPC, "ipc"),
+    ("uts", k.CLONE_NEWUTS, "uts"),
+    ("cgroup", k.CLONE_NEWCGROUP, "cgroup"),
+    ("time", k.CLONE_NEWTIME, "time_for_children"),
+)
 # what init writes to whoever started it: the program is next, or why not
 STARTED = b"0"
 FAILED = b"1"
@@ -62,16 +71,18 @@ class HostHooks:
         self._hooks = hooks
         self._state = state
         self._begun = False
-        self._home: list[tuple[int, int]] = []
-        for name, flag in (("pid", k.CLONE_NEWPID), ("net", k.CLONE_NEWNET), ("ipc", k.CLONE_NEWIPC)):
-            self._remember(name, flag, stack)
-        if os.path.exists("/proc/self/ns/time"):
-            self._remember("time", k.CLONE_NEWTIME, stack)
+        self._home: list[tuple[int, int, str]] = []
+        for name, flag, children in _ENTERED:
+            with suppress(FileNotFoundError):  # no time namespaces before Linux 5.6
+                fd = os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+                self._home.append((fd, flag, children))
 
-    def _remember(self, name: str, flag: int, stack: Cleanup) -> None:
-        fd = os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        stack.callback(os.close, fd)
-        self._home.append((fd, flag))
+    def _go_home(self) -> None:
+        """Leave what the parent has entered for init's sake; who has entered nothing may have no right to."""
+        for fd, flag, name in self._home:
+            if os.fstat(fd).st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
+                k.setns(fd, flag)
 
     def before_pivot(self, pid: int) -> None:
         """Init has built the root: execute prestart and createRuntime.
@@ -80,8 +91,7 @@ class HostHooks:
             OrlopError: a hook failed; the container is to be undone.
         """
         self._begun = True
-        for fd, flag in self._home:  # the parent may have entered namespaces for init's sake
-            k.setns(fd, flag)
+        self._go_home()
         state, cwd = _render(self._state, pid, "creating"), self._state.bundle
         run_hooks(self._hooks.prestart, "prestart", state, cwd=cwd)
         run_hooks(self._hooks.create_runtime, "createRuntime", state, cwd=cwd)
