@@ -221,14 +221,15 @@ def _schedule(process: Process, pid: int) -> None:
 
 
 def await_running(
-    sync: Channel, *, started_by_fifo: bool = False, handlers: Mapping[str, Handler] | None = None
+    sync: Channel, *, started_by_fifo: bool = False, handlers: dict[str, Handler] | None = None
 ) -> tuple[OwnedFd | None, bool]:
     """Read the sync channel until the program runs; returns the terminal's master and whether init waits on its fifo.
 
     Args:
         sync: our end.
         started_by_fifo: the process waits on a fifo when it is ready.
-        handlers: what to do on further messages, by their key, with the descriptors that came with them.
+        handlers: what to do on further messages, by their key, with the descriptors that came with them; each once:
+            code of the container may run beside a process that holds its end of the channel.
 
     Raises:
         OrlopError: what the child reported, or that it died without a word.
@@ -249,7 +250,7 @@ def await_running(
         try:
             if handlers is not None:
                 for key in message.keys() & handlers.keys():
-                    handlers[key](fds)
+                    handlers.pop(key)(fds)
         except BaseException:
             if master is not None:
                 master.close()

@@ -34,7 +34,7 @@ from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import NoReturn
 
     from orlop.runtime.cgroups import CgroupSet, Hierarchies
@@ -130,7 +130,7 @@ def _prepare(execution: Execution) -> PreparedPrivileges:
     return rootless.prepare(execution.process, execution.config)
 
 
-def _handlers(execution: Execution, pid: int) -> Mapping[str, Handler] | None:
+def _handlers(execution: Execution, pid: int) -> dict[str, Handler] | None:
     """Return what hands the process's seccomp listener to its agent."""
     config = execution.config
     profile = config.linux.seccomp

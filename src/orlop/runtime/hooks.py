@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 # of what a hook writes, so much is kept for the error
 _KEPT = 4096
 _SHOWN = 400
+# what a pipe holds (pipe(7)), in pieces of that size
+_PIPE_CHUNKS = 16
 # without pidfd_open, which a seccomp profile may refuse: how often to look whether the hook has ended
 _LOOK_MS = 10
 # namespaces that init's parent may have entered, or what its children are in: file, flag, where its children's is seen
@@ -270,8 +272,9 @@ def _wait(pid: int, output: int, text: bytearray, timeout: int | None) -> bool:
             if output in ready and not _read(output, text):
                 poller.unregister(output)  # it has closed its output, and runs on
             if pidfd in ready or (pidfd < 0 and _has_ended(pid)):
-                while output in ready and _read(output, text):
-                    pass
+                for _ in range(_PIPE_CHUNKS):  # and no more: what it left running may write for ever
+                    if not _read(output, text):
+                        break
                 return True
             if deadline is not None and time.monotonic() >= deadline:
                 return False
