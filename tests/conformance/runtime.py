@@ -130,7 +130,8 @@ class Runtime:
             target[last] = value
         directory = self.home / identity
         directory.mkdir()
-        config["root"]["path"] = f"{self.seen}/rootfs"
+        if "root" not in changes:
+            config["root"]["path"] = f"{self.seen}/rootfs"
         (directory / "config.json").write_text(json.dumps(config))
         self.containers.append(identity)
         return identity, f"{self.seen}/{identity}"
@@ -263,6 +264,18 @@ def devices(runtime: Runtime) -> None:
     assert done.stdout.split() == ["3", "written", "/proc/self/fd", "pts/ptmx"], done.stderr
 
 
+def devices_without_a_mount(runtime: Runtime) -> None:
+    """The specification's default devices are there although the configuration mounts nothing on /dev."""
+    script = "for d in null zero full random urandom tty; do test -c /dev/$d || echo no $d; done; readlink /dev/fd"
+    mounts = [mount for mount in CONFIG["mounts"] if not mount["destination"].startswith("/dev")]
+    root = runtime.home / "bare"
+    busybox_tree(root)
+    done = runtime.run(script, mounts=mounts, root={"path": f"{runtime.seen}/bare", "readonly": True})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "/proc/self/fd\n"
+    shutil.rmtree(root)
+
+
 def protected_paths(runtime: Runtime) -> None:
     done = runtime.run("cat /proc/keys; ls /proc/scsi; echo 1 2>/dev/null >/proc/sys/kernel/shm_rmid_forced || echo ro")
     assert done.stdout == "ro\n", done.stdout
@@ -371,6 +384,7 @@ CHECKS: dict[str, Callable[[Runtime], None]] = {
         environment,
         user,
         devices,
+        devices_without_a_mount,
         protected_paths,
         namespaces,
         limits,

@@ -70,7 +70,8 @@ def plan(config: Config, cgroup_directories: Mapping[str, str], *, user_namespac
             label = (*operation.options.parameters, f"context={config.linux.mount_label}")
             operation = replace(operation, options=replace(operation.options, parameters=label))
         operations.append(operation)
-    if any(mount.destination.rstrip("/") == "/dev" and mount.type != "bind" for mount in config.mounts):
+    # the specification's default devices, also where nothing is mounted on /dev; a bound one has what it has
+    if not any(isinstance(operation, Bind) and operation.destination == "/dev" for operation in operations):
         operations += _devices(config, user_namespace=user_namespace)
     operations += [MakeReadOnly(path) for path in config.linux.readonly_paths]
     operations += [Mask(path) for path in config.linux.masked_paths]
