@@ -19,6 +19,7 @@ import dns.rrset
 import pytest
 from network_lab import CLONE_NEWNET, HOST, OUTSIDE, Lab, in_laboratory, run_in
 
+from orlop.errors import OrlopError
 from orlop.kernel.syscall import libc
 from orlop.network.dns import upstream
 from orlop.network.requests import NetworkRequest
@@ -272,5 +273,35 @@ def test_port_53_stays_free():
                     sock.bind(("0.0.0.0", 53))
 
         await within(web.netns, serve)
+
+    in_laboratory(body)
+
+
+def test_a_container_that_ends_while_it_joins_leaves_nothing():
+    async def body(lab: Lab) -> None:
+        service = lab.service(pool_size=0)
+        await service.start({})
+        await service.create_network(NetworkRequest("n1"))
+        n2 = await service.create_network(NetworkRequest("n2"))
+        links = lab.links()
+        for _ in range(3):
+            web = await service.attach(A, wish("n1", "web"))
+            joining = asyncio.ensure_future(
+                service.connect(A, EndpointWish("n2", names=("web",)), request=AttachRequest(container_name="web"))
+            )
+            await asyncio.sleep(0)
+            service.release(A)
+            with pytest.raises(OrlopError):
+                await joining
+            await service.settle()
+            assert service.sandbox(A) is None
+            assert lab.database.execute("SELECT count(*) FROM endpoint").fetchone() == (0,)
+            assert lab.database.execute("SELECT count(*) FROM sandbox").fetchone() == (0,)
+            await lab.wait_links(links)
+        other = await service.attach(B, wish("n2", "other"))
+        assert other.endpoints[0].address.endswith(".0.2")
+        assert service.endpoints_of(n2.id).keys() == {B}
+        assert addresses(await ask(other.netns, "other")) == [other.endpoints[0].address]
+        assert web.endpoints[0].address not in str(lab.database.execute("SELECT * FROM endpoint").fetchall())
 
     in_laboratory(body)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orlop.errors import ForbiddenError, SystemFailureError, UnavailableError
+from orlop.errors import ForbiddenError, OrlopError, SystemFailureError, UnavailableError
 from orlop.kernel.netlink import NetlinkError
 from orlop.kernel.rtnetlink import Rtnetlink, delete_link
 from orlop.network.bridge import BridgeDriver
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from orlop.network.resolvers import Resolvers
     from orlop.network.sandbox import AttachRequest, Endpoint, EndpointWish
     from orlop.spec.ports import PortRequest
+
+_log = logging.getLogger(__name__)
 
 
 class Attachments:
@@ -181,7 +184,12 @@ class Attachments:
         try:
             async with self._inside(sandbox) as inside:
                 await self._leave(driver, endpoint, inside)
-                return await self._rearrange(container_id, changed, inside, request)
+                try:
+                    return await self._rearrange(container_id, changed, inside, request)
+                except OrlopError as error:
+                    # it is off the network; what else leads out has its ports taken, say
+                    _log.warning("container %.12s: %s", container_id, error)
+                    return changed
         except (OSError, sqlite3.Error) as error:
             raise SystemFailureError(f"failed to set up container networking: {error}") from error
 
@@ -203,6 +211,16 @@ class Attachments:
             if sandbox.netns is not None:
                 sandbox.netns.close()
         return links
+
+    async def drop(self, container_id: str, before: Sandbox, changed: Sandbox) -> None:
+        """Undo what a change made of a container that ended meanwhile, whose sandbox was released as it was before."""
+        self._resolvers.stop(container_id)
+        known = {endpoint.id for endpoint in before.endpoints}
+        for endpoint in changed.endpoints:
+            if endpoint.id not in known:
+                self._resolvers.names.remove(endpoint)
+                await self._joinable(endpoint.network_id).leave(endpoint)
+        self._forget(container_id)
 
     def rename(self, container_id: str, sandbox: Sandbox, old: str, new: str) -> Sandbox:
         """Call a container by another name; returns its sandbox."""

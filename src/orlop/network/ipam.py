@@ -102,6 +102,7 @@ class NetworkAddresses:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._spaces: dict[int, AddressSpace] = {}
+        self._owners: dict[IpAddress, str] = {}  # address -> endpoint id
         auxiliary = [ipaddress.ip_address(text) for text in network.auxiliary.values()]
         for version, subnet, gateway, ip_range in (
             (4, network.subnet, network.gateway, network.ip_range),
@@ -145,6 +146,7 @@ class NetworkAddresses:
             for version, address in taken.items():
                 self._spaces[version].release(address)
             raise
+        self._owners.update(dict.fromkeys(taken.values(), endpoint_id))
         has6 = 6 in taken
         return Endpoint(
             id=endpoint_id,
@@ -169,11 +171,13 @@ class NetworkAddresses:
         for address in _addresses(endpoint):
             if address.version in self._spaces:
                 self._spaces[address.version].claim(address)
+                self._owners[address] = endpoint.id
 
     def release(self, endpoint: Endpoint) -> None:
-        """Give an endpoint's addresses back."""
+        """Give an endpoint's addresses back; what another has by now is left to it."""
         for address in _addresses(endpoint):
-            if address.version in self._spaces:
+            if self._owners.get(address) == endpoint.id:
+                del self._owners[address]
                 self._spaces[address.version].release(address)
 
 

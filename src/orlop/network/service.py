@@ -69,6 +69,7 @@ class NetworkService:
         self._drivers: dict[str, Driver | HostDriver | NoneDriver] = {}  # by network id
         self._sandboxes: dict[str, Sandbox] = {}  # by container id
         self._releases: dict[str, asyncio.Task[None]] = {}  # by container id
+        self._changes: dict[str, asyncio.Task[object]] = {}  # connects and disconnects under way, by container id
         self._chores: set[asyncio.Task[None]] = set()
         self._shared = ContainerDriver(self.sandbox)
         self._around: Surroundings | None = None
@@ -269,7 +270,7 @@ class NetworkService:
                 f"endpoint with name {request.container_name} already exists in network {network.name}"
             )
         work = self._attachments.connect(container_id, sandbox, network, wish, request=request)
-        return await run_to_end(self._keep_changed(container_id, work))
+        return await run_to_end(self._keep_changed(container_id, sandbox, work))
 
     async def disconnect(self, container_id: str, network: Network, *, request: AttachRequest) -> Endpoint:
         """Take a running container off a network; returns the endpoint that it had. Raises OrlopError."""
@@ -278,13 +279,24 @@ class NetworkService:
         if endpoint is None:
             raise ForbiddenError(f"container {container_id} is not connected to network {network.name}")
         work = self._attachments.disconnect(container_id, sandbox, endpoint, request=request)
-        await run_to_end(self._keep_changed(container_id, work))
+        await run_to_end(self._keep_changed(container_id, sandbox, work))
         return endpoint
 
-    async def _keep_changed(self, container_id: str, work: Coroutine[object, object, Sandbox]) -> Sandbox:
-        changed = await work
-        self._sandboxes[container_id] = changed
-        return changed
+    async def _keep_changed(
+        self, container_id: str, before: Sandbox, work: Coroutine[object, object, Sandbox]
+    ) -> Sandbox:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is a coroutine
+        self._changes[container_id] = task
+        try:
+            changed = await work
+            if self._sandboxes.get(container_id) is before:
+                self._sandboxes[container_id] = changed
+                return changed
+            await self._attachments.drop(container_id, before, changed)
+        finally:
+            del self._changes[container_id]
+        raise ConflictError(f"container {container_id} is not running")
 
     def _running(self, container_id: str) -> Sandbox:
         sandbox = self._sandboxes.get(container_id)
@@ -460,6 +472,9 @@ class NetworkService:
         if sandbox.mode == "container":
             self._shared.release(sandbox)
             return
+        change = self._changes.get(container_id)
+        if change is not None:
+            await asyncio.wait([change])  # it uses the namespace
         try:
             for driver, endpoint in await self._attachments.release(container_id, sandbox):
                 self._chore(self._remove_link_later(driver, endpoint))
