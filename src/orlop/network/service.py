@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import (
@@ -17,7 +16,7 @@ from orlop.errors import (
     UnavailableError,
 )
 from orlop.kernel.rtnetlink import Rtnetlink
-from orlop.network import networks, sysctl
+from orlop.network import networks, restoring, sysctl
 from orlop.network.attachments import Attachments
 from orlop.network.bridge import BridgeDriver
 from orlop.network.bridge_device import Surroundings
@@ -27,8 +26,6 @@ from orlop.network.drivers import make_driver
 from orlop.network.firewall.choice import choose_firewall
 from orlop.network.firewall.iptables import is_nf_tables
 from orlop.network.firewall.watch import RulesWatch
-from orlop.network.host import HostDriver
-from orlop.network.none import NoneDriver
 from orlop.network.pool import NamespaceFactory, NamespacePool
 from orlop.network.ports import PortAllocator, local_port_range
 from orlop.network.records import Records
@@ -44,8 +41,9 @@ if TYPE_CHECKING:
 
     from orlop.kernel.rtnetlink import LinkStatistics
     from orlop.network.driver import Driver
-    from orlop.network.firewall.contract import PortRule
+    from orlop.network.host import HostDriver
     from orlop.network.networks import Network
+    from orlop.network.none import NoneDriver
     from orlop.network.options import NetworkOptions
     from orlop.network.requests import NetworkRequest
     from orlop.network.sandbox import AttachRequest, Endpoint, Sandbox
@@ -127,7 +125,7 @@ class NetworkService:
         """Make bridges, then rules, then take up containers; forwarding is switched on under the rules only."""
         around = self._surroundings
         bridges = self._make_bridges()
-        rules = self._claim(endpoints, running)
+        rules = restoring.claim(self._drivers, endpoints, running)
         kept = self._attachments.load(running)
         if around.firewall is not None:
             await around.firewall.start([bridge.rules for bridge in bridges], rules)
@@ -135,7 +133,14 @@ class NetworkService:
             sysctl.enable_forwarding()
             if any(network.subnet6 for network in self._catalogue):
                 sysctl.enable_forwarding6()
-        await self._reconcile(endpoints, running, kept=kept)
+        alive = await restoring.clean_up(self._drivers, self._catalogue, self._records, endpoints, running=running)
+        for container_id in kept:
+            alive.setdefault(container_id, [])
+        for container_id, own in alive.items():
+            try:
+                self._sandboxes[container_id] = await self._attachments.adopt(container_id, own, running[container_id])
+            except (OrlopError, OSError) as error:
+                _log.warning("cannot take up the network of container %.12s: %s", container_id, error)
         for bridge in bridges:
             bridge.device.route_loopback()
             bridge.remove_strays()
@@ -429,44 +434,6 @@ class NetworkService:
         if self._attached is None:
             raise RuntimeError("the network service was not started")
         return self._attached
-
-    def _claim(
-        self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int]
-    ) -> dict[str, tuple[PortRule, ...]]:
-        """Take addresses and host ports of running containers again; return their rules by endpoint."""
-        rules: dict[str, tuple[PortRule, ...]] = {}
-        for container_id, endpoint in endpoints:
-            driver = self._drivers.get(endpoint.network_id)
-            if container_id in running and isinstance(driver, BridgeDriver | SublinkDriver):
-                found = driver.restore_endpoint(endpoint)
-                if found:
-                    rules[endpoint.id] = found
-        return rules
-
-    async def _reconcile(
-        self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int], *, kept: Sequence[str]
-    ) -> None:
-        """Take up the running containers; remove what rows of all others stand for."""
-        alive: dict[str, list[Endpoint]] = {container_id: [] for container_id in kept}
-        for container_id, row in endpoints:
-            driver, network = self._drivers.get(row.network_id), self._catalogue.get(row.network_id)
-            if network is not None and driver is None:
-                continue  # its bridge could not be made this time
-            if driver is None or network is None:
-                self._records.delete_endpoint(row.id)
-                continue
-            endpoint = replace(row, network_name=network.name)
-            if container_id in running:
-                alive.setdefault(container_id, []).append(endpoint)
-                continue
-            await driver.leave(endpoint)
-            if not isinstance(driver, HostDriver | NoneDriver):
-                await asyncio.to_thread(driver.delete_link, endpoint)
-        for container_id, own in alive.items():
-            try:
-                self._sandboxes[container_id] = await self._attachments.adopt(container_id, own, running[container_id])
-            except (OrlopError, OSError) as error:
-                _log.warning("cannot take up the network of container %.12s: %s", container_id, error)
 
     async def _release(self, container_id: str, sandbox: Sandbox) -> None:
         if sandbox.mode == "container":

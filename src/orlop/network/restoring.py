@@ -1,0 +1,64 @@
+"""After a restart of the engine: what rows stand for is taken again, or removed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orlop.network.bridge import BridgeDriver
+from orlop.network.host import HostDriver
+from orlop.network.none import NoneDriver
+from orlop.network.sublink import SublinkDriver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from orlop.network.catalogue import Catalogue
+    from orlop.network.driver import Driver
+    from orlop.network.firewall.contract import PortRule
+    from orlop.network.records import Records
+    from orlop.network.sandbox import Endpoint
+
+
+def claim(
+    drivers: Mapping[str, Driver | HostDriver | NoneDriver],
+    endpoints: Sequence[tuple[str, Endpoint]],
+    running: Mapping[str, int],
+) -> dict[str, tuple[PortRule, ...]]:
+    """Take addresses and host ports of running containers again; return their rules by endpoint."""
+    rules: dict[str, tuple[PortRule, ...]] = {}
+    for container_id, endpoint in endpoints:
+        driver = drivers.get(endpoint.network_id)
+        if container_id in running and isinstance(driver, BridgeDriver | SublinkDriver):
+            found = driver.restore_endpoint(endpoint)
+            if found:
+                rules[endpoint.id] = found
+    return rules
+
+
+async def clean_up(
+    drivers: Mapping[str, Driver | HostDriver | NoneDriver],
+    catalogue: Catalogue,
+    records: Records,
+    endpoints: Sequence[tuple[str, Endpoint]],
+    *,
+    running: Mapping[str, int],
+) -> dict[str, list[Endpoint]]:
+    """Remove what rows of containers that do not run stand for; return the endpoints of all others."""
+    alive: dict[str, list[Endpoint]] = {}
+    for container_id, row in endpoints:
+        driver, network = drivers.get(row.network_id), catalogue.get(row.network_id)
+        if network is not None and driver is None:
+            continue  # its bridge could not be made this time
+        if driver is None or network is None:
+            records.delete_endpoint(row.id)
+            continue
+        endpoint = replace(row, network_name=network.name)
+        if container_id in running:
+            alive.setdefault(container_id, []).append(endpoint)
+            continue
+        await driver.leave(endpoint)
+        if not isinstance(driver, HostDriver | NoneDriver):
+            await asyncio.to_thread(driver.delete_link, endpoint)
+    return alive
