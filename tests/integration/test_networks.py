@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,8 @@ pytestmark = [
     pytest.mark.privileged,
     pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
 ]
+
+SHAPES = json.loads((Path(__file__).parents[1] / "golden/api/dockerd-26.1-network-shapes-1.45.json").read_text())
 
 
 @pytest.fixture
@@ -207,6 +210,28 @@ def test_names_are_there_again_after_the_engine(own_engine):
     assert after == before
     engine.docker("network", "disconnect", "net", "client")
     assert lookup(engine, "web", "client") == []
+
+
+def shape(value):
+    """Return a document's members and their types; full ids as members are called ID."""
+    if isinstance(value, dict):
+        return {("ID" if len(key) == 64 else key): shape(item) for key, item in sorted(value.items())}
+    if isinstance(value, list):
+        return [shape(item) for item in value]
+    return type(value).__name__
+
+
+def test_documents_have_dockerds_members(networks):
+    networks.docker("network", "create", "--subnet", "10.55.0.0/16", "n1x")
+    networks.docker("network", "create", "--ipv6", "--subnet", "fd00:55::/64", "n6x")
+    sleeper(networks, "c1x", "--network", "n1x", "--network-alias", "al", "-p", "8099:80")
+    networks.docker("network", "connect", "--ip6", "fd00:55::99", "n6x", "c1x")
+    container = json.loads(networks.http("GET", "/v1.45/containers/c1x/json")[1])["NetworkSettings"]
+    network = json.loads(networks.http("GET", "/v1.45/networks/n6x")[1])
+    for pool in network["IPAM"]["Config"]:
+        assert pool.pop("Gateway")  # dockerd 26 leaves out what the user did not choose, later ones do not
+    assert shape(container) == SHAPES["container NetworkSettings"]
+    assert shape(network) == SHAPES["network"]
 
 
 def measure(engine, name, *, send):
