@@ -76,7 +76,11 @@ def test_system_prune(engine):
     assert engine.docker("ps", "-aq").stdout == ""
     assert dangling not in engine.docker("images", "-aq", "--no-trunc").stdout
     assert len(engine.docker("volume", "ls", "-q").stdout.split()) == 2
+    engine.docker("network", "create", "young")
+    engine.docker("system", "prune", "-f", "--filter", "until=1h")
+    assert engine.docker("network", "ls", "-q", "--filter", "name=young").stdout
     engine.docker("system", "prune", "-af", "--volumes")
+    assert not engine.docker("network", "ls", "-q", "--filter", "name=young").stdout
     assert engine.docker("volume", "ls", "-q").stdout == "named\n"
     assert engine.docker("images", "-q").stdout == ""
 

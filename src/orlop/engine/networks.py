@@ -91,8 +91,8 @@ class NetworkCatalogue:
         network = await self._service.remove_network(name)
         self._events.publish("network", "destroy", network.id, _attributes(network))
 
-    async def prune(self, filters: Mapping[str, Sequence[str]]) -> list[str]:
-        """Remove all user-defined networks that no running container is on; return their names."""
+    async def prune(self, filters: Mapping[str, Sequence[str]], *, until: int | None = None) -> list[str]:
+        """Remove all user-defined networks, made before ``until``, that no running container is on; return names."""
         unknown = filters.keys() - {"label", "label!"}
         if unknown:
             raise InvalidParameterError(f"invalid filter '{min(unknown)}'")
@@ -100,6 +100,7 @@ class NetworkCatalogue:
         for network in self._service.networks():
             if (
                 self._is_dangling(network)
+                and (until is None or network.created_at < until)
                 and all(_has_label(network.labels, label) for label in filters.get("label", ()))
                 and not any(_has_label(network.labels, label) for label in filters.get("label!", ()))
             ):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from orlop.api.call import Call, Route
+from orlop.api.moments import parse_moment
 from orlop.api.responses import empty, json_response
 from orlop.errors import InvalidParameterError, NotFoundError, UnsupportedError
 from orlop.network.requests import NetworkRequest, PoolRequest
@@ -125,7 +126,12 @@ def routes(networks: NetworkCatalogue) -> list[Route]:
         return empty()
 
     async def prune(call: Call) -> web.Response:
-        return json_response({"NetworksDeleted": await networks.prune(call.filters()) or None})
+        filters = call.filters()
+        moments = filters.pop("until", [])
+        if len(moments) > 1:
+            raise InvalidParameterError("more than one until filter specified")
+        until = parse_moment(moments[0]) if moments else None
+        return json_response({"NetworksDeleted": await networks.prune(filters, until=until) or None})
 
     async def connect(call: Call) -> web.Response:
         body = decode(await call.body_object(), NetworkConnect)
