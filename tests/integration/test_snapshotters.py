@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -183,6 +184,32 @@ s = os.stat('hard'); r = os.stat('.')
 print(s.st_uid, s.st_gid, oct(s.st_mode), s.st_nlink, os.getxattr('suid','user.mine'), r.st_uid, r.st_gid, oct(r.st_mode))
 """
         assert inside(driver, "c", tmp_path, code) == "12 34 0o104755 2 b'1' 5 6 0o40755\n"
+
+    def test_file_capabilities_go_through_layers_and_containers(self, driver, tmp_path):
+        capability = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service+ep
+
+        def fill(top):
+            write(f"{top}/bin/server", mode=0o755)
+            os.setxattr(f"{top}/bin/server", "security.capability", capability)
+
+        layer(driver, "bottom", None, fill)
+        driver.prepare("draft", "bottom")
+        inside(driver, "draft", tmp_path, "open('other','w').close(); os.chmod('bin', 0o711)")
+        driver.commit("draft", "middle")
+        driver.prepare("c", "middle")
+        code = "print(os.getxattr('bin/server','security.capability').hex(), oct(os.stat('bin').st_mode))"
+        assert inside(driver, "c", tmp_path, code) == f"{capability.hex()} 0o40711\n"
+
+    def test_hard_links_over_layers(self, driver, tmp_path):
+        """A link to a file of a lower layer is the same file, and stays it in the next layer."""
+        layer(driver, "bottom", None, lambda top: write(f"{top}/a", "old"))
+        driver.prepare("draft", "bottom")
+        inside(driver, "draft", tmp_path, "os.link('a','b'); open('b','a').write(' and new')")
+        driver.commit("draft", "middle")
+        driver.prepare("c", "middle")
+        code = "print(open('a').read(), open('b').read(), os.stat('a').st_nlink, os.path.samefile('a','b'))"
+        assert inside(driver, "c", tmp_path, code) == "old and new old and new 2 True\n"
+        assert inside(driver, "bottom", tmp_path, "print(open('a').read(), os.listdir('.'))") == "old ['a']\n"
 
     def test_root_without_parent_is_root_0755_whatever_the_umask(self, driver):
         old = os.umask(0o077)
