@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -223,6 +224,41 @@ def test_kill_in_the_middle_of_a_pull(lab):
     assert continued
     assert sum(int(entry[3].removeprefix("bytes=").rstrip("-")) for entry in continued) >= 100_000
     assert lab.engine.inspect(f"{HOST}/good/x:1")["Id"] == image.id
+
+
+def test_a_lost_layer_is_made_again_from_its_blob(lab):  # R24
+    image = build_image(3, size=50_000, seed=14)
+    put_image(lab.directory, image)
+    assert lab.pull("good").returncode == 0
+    chain = f"sha256:{sha256(image.tars[0])}"
+    for tar in image.tars[1:]:
+        chain = f"sha256:{sha256(f'{chain} sha256:{sha256(tar)}'.encode())}"
+    lab.engine.stop()
+    for name in ("", "-init"):
+        shutil.rmtree(lab.engine.data_root / "layers/overlay2" / (chain.removeprefix("sha256:") + name))
+    lab.engine.start()
+    assert lab.engine.docker("images", "-aq").stdout == ""
+    before = len(lab.log())
+    assert lab.pull("good").returncode == 0
+    assert lab.engine.inspect(f"{HOST}/good/x:1")["Id"] == image.id
+    asked = [entry[1].rpartition(":")[2] for entry in blobs_asked(lab.log()[before:])]
+    assert not {sha256(blob) for blob in image.blobs} & set(asked)
+
+
+def test_a_damaged_blob_is_fetched_again(lab):  # R24
+    image = build_image(2, size=50_000, seed=15)
+    put_image(lab.directory, image)
+    first = lab.start_pull("slow")
+    blobs = lab.engine.data_root / "blobs/sha256"
+    wait_for(lambda: (blobs / sha256(image.blobs[0])).exists(), what="first blob")
+    lab.engine.kill()
+    first.communicate()
+    path = blobs / sha256(image.blobs[0])
+    path.write_bytes(path.read_bytes()[:1000] + bytes(20) + path.read_bytes()[1020:])
+    lab.engine.start()
+    assert lab.pull("good").returncode == 0
+    assert lab.engine.inspect(f"{HOST}/good/x:1")["Id"] == image.id
+    assert sha256(path.read_bytes()) == sha256(image.blobs[0])
 
 
 @pytest.mark.parametrize("after", [0.05, 0.2, 0.5])

@@ -129,7 +129,7 @@ class Engine:
         )
         self.registry, self.archives, self.images.sweeper = compose_registries(
             options,
-            ImageParts(image_store, kept, self.layers, self._unpacker),
+            ImageParts(blobs, image_store, kept, self.layers, self._unpacker),
             spawner=spawner,
             removals=self._removals,
             events=self.events,

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ImageParts:
-    """What images are made of, and in."""
+    """What images are made of, and in; ``blobs`` is the directory that holds their bytes."""
 
+    blobs: str
     images: ImageStore
     kept: KeptBlobs
     layers: LayerStore
@@ -52,7 +53,7 @@ def compose_registries(
     certificates = Certificates((options.certs_dir,) if options.certs_dir else DIRECTORIES)
     http = Http(certificates, endpoints.is_insecure, agent=f"orlop/{orlop.__version__}")
     registries = Registries(http, endpoints)
-    partials = PartialStore(f"{options.data_root}/blobs", parts.kept.content)
+    partials = PartialStore(parts.blobs, parts.kept.content)
     sweeper = BlobSweeper(parts.images, parts.kept, partials)
     sweeper.sweep()
     fetcher = LayerFetcher(
