@@ -37,6 +37,7 @@ PROBES = {
     "cgroup1": lambda: Path("/sys/fs/cgroup/memory/tasks").exists(),
     "cgroup2": lambda: "memory" in _read("/sys/fs/cgroup/cgroup.controllers"),
     "iptables": lambda: _runs("unshare", "-n", "iptables", "-w", "-L"),
+    "cni-plugins": lambda: os.access("/usr/lib/cni/host-local", os.X_OK),
     "nftables": lambda: _runs("unshare", "-n", "nft", "list", "ruleset"),
     "ipvlan": lambda: _runs(
         "unshare", "-n", "sh", "-c", "ip link add va type veth peer name vb && ip link add vc link va type ipvlan"
@@ -50,7 +51,7 @@ PROBES = {
     "peers": lambda: "ORLOP_PEERS" in os.environ,
 }
 # what CI's machine is known not to have; anything else missing there is a failure
-MAY_MISS = {"cgroup2", "cgroup1", "peers", "macvlan", "ipvlan"}
+MAY_MISS = {"cgroup2", "cgroup1", "peers", "macvlan", "ipvlan", "cni-plugins"}
 
 
 def _read(path: str) -> str:

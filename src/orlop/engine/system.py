@@ -154,7 +154,7 @@ class SystemService:
             "DriverStatus": [list(pair) for pair in facts.driver_status],
             "Plugins": {
                 "Volume": ["local"],
-                "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
+                "Network": ["bridge", "cni", "host", "ipvlan", "macvlan", "null"],
                 "Authorization": None,
                 "Log": ["json-file"],
             },

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, ForbiddenError, InvalidParameterError, NotFoundError
-from orlop.network import ipam, networks, placement
+from orlop.network import cni, ipam, networks, placement
 from orlop.network.networks import Network
 from orlop.network.options import AddressPool, check_interface_name
 from orlop.network.requests import ChosenPool, check_pools, check_request
@@ -116,7 +116,9 @@ class Catalogue:
         if any(network.name == request.name for network in self):
             raise ConflictError(f"network with name {request.name} already exists")
         chosen = check_pools(request)
-        four = self._pool(4, chosen.get(4), host) if request.ipv4 else None
+        own = request.driver == "cni"  # its plugins give addresses out
+        document = cni.read_configuration(request.options[networks.OPTION_CONF]) if own else ""
+        four = self._pool(4, chosen.get(4), host) if request.ipv4 and not own else None
         six = self._pool(6, chosen.get(6), host) if request.ipv6 else None
         network = Network(
             id=generate_id(),
@@ -135,6 +137,7 @@ class Catalogue:
             ip_range6=str(six.ip_range or "") if six else "",
             auxiliary={**(four.auxiliary if four else {}), **(six.auxiliary if six else {})},
             chosen=bool(chosen),
+            document=document,
         )
         parent = request.options.get(networks.OPTION_PARENT)
         using = [other for other in self if parent and other.options.get(networks.OPTION_PARENT) == parent]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orlop.network.bridge import BridgeDriver
+from orlop.network.cni import CniDriver
 from orlop.network.host import HostDriver
 from orlop.network.ipvlan import ipvlan_driver
 from orlop.network.macvlan import macvlan_driver
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
     from orlop.network.sublink import SublinkDriver
 
 
-def make_driver(network: Network, around: Surroundings) -> BridgeDriver | SublinkDriver | HostDriver | NoneDriver:
+def make_driver(
+    network: Network, around: Surroundings
+) -> BridgeDriver | CniDriver | SublinkDriver | HostDriver | NoneDriver:
     """Return the driver of a network."""
     if network.driver == "host":
         return HostDriver(network, around.records)
     if network.driver == "null":
         return NoneDriver(network, records=around.records, pool=around.pool, namespaces=around.namespaces)
+    if network.driver == "cni":
+        return CniDriver(network, around)
     if network.driver == "macvlan":
         return macvlan_driver(network, around)
     if network.driver == "ipvlan":

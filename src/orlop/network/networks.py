@@ -14,6 +14,7 @@ OPTION_ICC = "com.docker.network.bridge.enable_icc"
 OPTION_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 OPTION_HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 OPTION_DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
+OPTION_CONF = "conf"
 OPTION_PARENT = "parent"
 OPTION_MACVLAN_MODE = "macvlan_mode"
 OPTION_IPVLAN_MODE, OPTION_IPVLAN_FLAG = "ipvlan_mode", "ipvlan_flag"
@@ -37,6 +38,7 @@ class Network:
         gateway6: the bridge's own IPv6 address, or "".
         ip_range6: part of the IPv6 subnet that addresses are given out from, or "".
         auxiliary: name -> address of either subnet that is never given out.
+        document: what the cni driver's plugins are told, as JSON.
         chosen: the user chose the subnets, so that containers may choose their addresses.
     """
 
@@ -56,6 +58,7 @@ class Network:
     ip_range6: str = ""
     auxiliary: dict[str, str] = field(default_factory=dict)
     chosen: bool = False
+    document: str = ""
 
     @property
     def user_defined(self) -> bool:

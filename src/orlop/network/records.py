@@ -178,6 +178,11 @@ class Records:
                 values,
             )
 
+    def replace_endpoint(self, container_id: str, endpoint: Endpoint) -> None:
+        """Write an endpoint in place of the row of the same id."""
+        self.delete_endpoint(endpoint.id)
+        self.put_endpoint(container_id, endpoint)
+
     def update_endpoint(self, endpoint: Endpoint) -> None:
         """Replace the ports, names and options of an endpoint that is written; one that is not is left alone."""
         with self._database:
@@ -215,7 +220,7 @@ class Records:
 
 
 _NETWORK_MORE: dict[str, type] = {
-    **dict.fromkeys(("subnet6", "gateway6", "ip_range6"), str),
+    **dict.fromkeys(("subnet6", "gateway6", "ip_range6", "document"), str),
     "auxiliary": dict,
     "chosen": bool,
 }

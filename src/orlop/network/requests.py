@@ -10,6 +10,7 @@ from orlop.errors import ForbiddenError, InvalidParameterError, NotFoundError, U
 from orlop.network.networks import (
     BUILTIN,
     OPTION_BRIDGE_NAME,
+    OPTION_CONF,
     OPTION_HOST_BINDING,
     OPTION_ICC,
     OPTION_IPVLAN_FLAG,
@@ -30,6 +31,7 @@ _LONGEST_NAME = 255
 _OPTIONS = {
     "bridge": (OPTION_BRIDGE_NAME, OPTION_ICC, OPTION_MASQUERADE, OPTION_HOST_BINDING, OPTION_MTU),
     "macvlan": (OPTION_PARENT, OPTION_MACVLAN_MODE),
+    "cni": (OPTION_CONF,),
     "ipvlan": (OPTION_PARENT, OPTION_IPVLAN_MODE, OPTION_IPVLAN_FLAG),
 }
 _TRUTH = ("true", "false", "1", "0", "t", "f")
@@ -93,9 +95,22 @@ def check_request(request: NetworkRequest) -> None:
     unknown = sorted(request.options.keys() - set(_OPTIONS[request.driver]))
     if unknown:
         raise InvalidParameterError(f"unknown option of the {request.driver} driver: {unknown[0]!r}")
-    if request.driver != "bridge":
+    if request.driver == "cni":
+        _check_cni(request)
+    elif request.driver == "bridge":
+        _check_bridge(request)
+    else:
         _check_sublink(request)
-        return
+
+
+def _check_cni(request: NetworkRequest) -> None:
+    if not request.options.get(OPTION_CONF):
+        raise UnsupportedError("the cni driver needs a list of plugins: -o conf=/etc/cni/net.d/10-net.conflist")
+    if request.pools or request.ipv6 or request.internal:
+        raise InvalidParameterError("addresses of a cni network are its plugins' affair")
+
+
+def _check_bridge(request: NetworkRequest) -> None:
     if OPTION_BRIDGE_NAME in request.options:
         check_interface_name(request.options[OPTION_BRIDGE_NAME])
     for option in (OPTION_ICC, OPTION_MASQUERADE):

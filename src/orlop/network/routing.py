@@ -52,6 +52,8 @@ def set_default_routes(inside: Rtnetlink, endpoints: Sequence[Endpoint], *, fres
             if not fresh:
                 _remove_default(inside, version)
             continue
+        if chosen.driver == "cni":
+            continue  # its plugins have set the route
         gateway = ipaddress.ip_address(chosen.gateway if version == 4 else chosen.gateway6)
         index = inside.link(chosen.interface).index
         if not fresh:
