@@ -126,7 +126,10 @@ class Attachments:
         named = any(endpoint.names for endpoint in ordered)
         sandbox = Sandbox(row.id or generate_id(), "bridge", netns, tuple(ordered), name_server=named)
         if named:
-            await self._resolvers.serve(container_id, sandbox, row.name_servers)
+            try:
+                await self._resolvers.serve(container_id, sandbox, row.name_servers)
+            except (OrlopError, OSError) as error:  # the rest of its network is well
+                _log.warning("container %.12s has no name server: %s", container_id, error)
         return sandbox
 
     def load(self, running: Iterable[str]) -> list[str]:
