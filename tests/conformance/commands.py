@@ -26,7 +26,7 @@ DIFFERS = {
         # a frozen container stays so, and resuming a running one is no error
         *("kill_paused", "pause_refusals"),
         # needs libcriu, which Debian's peers do not have; a failed restore keeps the name
-        *("checkpoint_restore", "checkpoint_refusals"),
+        *("checkpoint_restore", "checkpoint_paused", "checkpoint_refusals"),
         # create does not look whether the program can be executed by the container's user
         "forbidden_program",
     },
@@ -201,7 +201,7 @@ def forbidden_program(runtime: Runtime) -> None:
     program.unlink()
 
 
-NEED_CRIU = {"checkpoint_restore"}
+NEED_CRIU = {"checkpoint_restore", "checkpoint_paused"}
 COMMANDS: dict[str, Callable[[Runtime], None]] = {
     check.__name__: check
     for check in (

@@ -141,6 +141,21 @@ def checkpoint_restore(runtime: Runtime) -> None:
     runtime.refuses("state", identity)
 
 
+def checkpoint_paused(runtime: Runtime) -> None:
+    """A frozen container can be written down, and stays frozen."""
+    identity, bundle = runtime.bundle()
+    reader, writer = os.pipe()
+    create = runtime.line("create", "--bundle", bundle, identity)
+    assert subprocess.run(create, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, check=False).returncode == 0
+    os.close(writer)
+    os.close(reader)
+    runtime.expect("start", identity)
+    runtime.expect("pause", identity)
+    runtime.expect("checkpoint", "--leave-running", "--image-path", f"{runtime.seen}/paused", identity, timeout=60)
+    assert runtime.state(identity)["status"] == "paused"
+    runtime.expect("delete", "--force", identity)
+
+
 def count(runtime: Runtime, identity: str) -> int:
     """Return how far the program is."""
     return int(runtime("exec", identity, "cat", "/tmp/count").stdout or 0)
@@ -160,5 +175,5 @@ def checkpoint_refusals(runtime: Runtime) -> None:
 
 LIMITS = (
     *(update, update_from_file, update_from_stdin, events, out_of_memory_event),
-    *(checkpoint_restore, checkpoint_refusals),
+    *(checkpoint_restore, checkpoint_paused, checkpoint_refusals),
 )

@@ -58,6 +58,7 @@ def checkpoint(invocation: Invocation) -> int:
         images_fd, work_fd = (stack.enter_context(open_directory(place)).fileno() for place in (images, work))
         wanted = common_options(options, images_fd, work_fd, "dump.log")
         wanted += _dump_options(options, state)
+        wanted += _freezer(invocation, state, paused=status == "paused")
         if not options.switch("pre-dump"):
             wanted += _outside(invocation, state, images)
         kind = criu.PRE_DUMP if options.switch("pre-dump") else criu.DUMP
@@ -92,6 +93,15 @@ def _dump_options(options: Parsed, state: State) -> list[tuple[int, Value]]:
             raise InvalidParameterError(f"use --page-server ADDRESS:PORT to specify page server: {server}")
         wanted.append((criu.PAGE_SERVER, [(1, address), (2, int(port))]))
     return wanted
+
+
+def _freezer(invocation: Invocation, state: State, *, paused: bool) -> list[tuple[int, Value]]:
+    """Name the cgroup that criu freezes or finds frozen: it can seize nothing that is paused otherwise."""
+    hierarchies = invocation.hierarchies
+    top = hierarchies.directory("freezer") if hierarchies.v1 else hierarchies.unified if paused else None
+    if top is None:
+        return []
+    return [(criu.FREEZE_CGROUP, top + open_cgroup(hierarchies, state.cgroup).path)]
 
 
 def _outside(invocation: Invocation, state: State, images: str) -> list[tuple[int, Value]]:

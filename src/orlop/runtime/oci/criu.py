@@ -41,7 +41,7 @@ LSM_MOUNT_CONTEXT = 63
 CGROUP_MODES = {"ignore": 0, "soft": 3, "full": 4, "strict": 5}
 # criu_req and criu_resp
 _TYPE, _OPTS, _NOTIFY_SUCCESS = 1, 2, 3
-_SUCCESS, _RESTORED, _NOTIFY, _ERRNO, _MESSAGE = 2, 4, 5, 7, 9
+_SUCCESS, _RESTORED, _NOTIFY, _ERRNO = 2, 4, 5, 7
 SOCKET_FD = 3
 _LARGEST = 1 << 20
 
@@ -104,11 +104,8 @@ class Criu:
                 self._notified(answer, _descriptors(ancillary), notified)
                 continue
             if not answer.get(_SUCCESS):
-                words = answer.get(_MESSAGE, b"")
-                text = words.decode("utf-8", "replace").strip() if isinstance(words, bytes) else ""
                 errno = _signed(answer.get(_ERRNO, 0))
-                why = f"{text}: {log}" if text and log else text or log
-                raise SystemFailureError(f"criu failed: type {NAMES[kind]} errno {errno}: {why}")
+                raise SystemFailureError(f"criu failed: type {NAMES[kind]} errno {errno}: see {log}")
             restored = answer.get(_RESTORED, b"")
             pid = decode(restored).get(1, 0) if isinstance(restored, bytes) else 0
             return pid if isinstance(pid, int) else 0

@@ -110,8 +110,8 @@ s.send(bytes.fromhex("0802 1001 2202 082a"))
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ('s.send(bytes.fromhex("0801 1000 3810"))', "criu failed: type DUMP errno 16: /w/dump.log"),
-        ('s.send(bytes.fromhex("0801 1000 4a02") + b"no")', "criu failed: type DUMP errno 0: no: /w/dump.log"),
+        ('s.send(bytes.fromhex("0801 1000 3810"))', "criu failed: type DUMP errno 16: see /w/dump.log"),
+        ('s.send(bytes.fromhex("0801 1000 4a02") + b"no")', "criu failed: type DUMP errno 0: see /w/dump.log"),
         ("", "criu failed: type DUMP: it ended without an answer"),
     ],
 )
