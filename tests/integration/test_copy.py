@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import socket
 import stat
 import subprocess
 import tarfile
@@ -286,3 +287,25 @@ def test_head_describes(engine, box):
     found = json.loads(base64.b64decode(header.split(": ")[1]))
     assert (found["name"], found["size"], found["linkTarget"]) == ("fl", 4, "/srv/file")
     assert found["mode"] == (1 << 27) | stat.S_IMODE(0o777)
+
+
+def test_a_stalled_copy_does_not_keep_a_container_from_starting(engine):
+    """Its mounts must not meet those of the next run: the copy is broken off, and its process ends."""
+    engine.docker(
+        "run", "-d", "--name", "slow", "busybox", "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=30; sleep 1000"
+    )
+    wait_for(lambda: sh(engine, "stat -c %s /big", "slow") == str(30 << 20))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(engine.socket))
+        client.sendall(f"GET {archive_path('slow', '/big')} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert client.recv(100)
+        engine.docker("kill", "slow")
+        engine.docker("start", "slow", timeout=10)
+        # the rest of what was on its way, and then the end
+        client.settimeout(10)
+        received = 0
+        while data := client.recv(1 << 20):
+            received += len(data)
+        assert received < 30 << 20
+    assert engine.inspect("slow")["State"]["Running"]
+    engine.docker("rm", "-f", "slow")
