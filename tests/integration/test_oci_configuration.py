@@ -165,6 +165,20 @@ def test_a_failing_creation_executes_poststop(runtime):
         assert json.loads((log / "poststop").read_text())["status"] == "stopped"
 
 
+def test_a_failing_poststop_is_told_of(runtime):
+    hooks = {"createRuntime": [shell("exit 1")], "poststop": [shell("exit 5")]}
+    identity, bundle = runtime.bundle("true", hooks=hooks)
+    done = runtime("create", "--bundle", bundle, identity)
+    warning, error = done.stderr.splitlines()
+    assert "level=warning" in warning
+    assert "error running poststop hook #0: exit status 5" in warning
+    assert "error running createRuntime hook #0: exit status 1" in error
+    del hooks["createRuntime"]
+    identity, bundle = runtime.bundle("true", hooks=hooks)
+    done = runtime("run", "--bundle", bundle, identity)
+    assert (done.returncode, "level=warning" in done.stderr) == (0, True)
+
+
 def test_hooks_hold_nothing_and_know_nothing(runtime):
     """No descriptor of the caller, of the host or of the container, no environment but their own, no shell's umask."""
     log = log_directory(runtime)

@@ -23,7 +23,7 @@ from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from orlop.runtime.cgroups import CgroupSet, Hierarchies
     from orlop.runtime.operations import Operation
@@ -59,6 +59,7 @@ class Creation:
         bundle: where the configuration came from, for hooks; empty when it came from the engine.
         rootless: an ordinary user makes it, in a user namespace.
         needs_cgroup: else it may run without one, where this user may not make any.
+        warn: told of failures that change nothing.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Creation:
     bundle: str = ""
     rootless: bool = False
     needs_cgroup: bool = True
+    warn: Callable[[str], None] | None = None
 
 
 @dataclass(slots=True)

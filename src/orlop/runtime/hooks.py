@@ -37,7 +37,7 @@ from orlop.spec.record import dataclass, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from orlop.kernel.seccomp import FilterProgram
     from orlop.runtime.container_state import ContainerState
@@ -98,10 +98,11 @@ class HostHooks:
         run_hooks(self._hooks.prestart, "prestart", state, cwd=cwd)
         run_hooks(self._hooks.create_runtime, "createRuntime", state, cwd=cwd)
 
-    def undone(self) -> None:
+    def undone(self, warn: Callable[[str], None] | None) -> None:
         """Everything of a container that failed is gone: execute poststop, if any hook was executed before."""
-        if self._begun:
-            run_poststop(self._hooks.poststop, self._state)
+        for failure in run_poststop(self._hooks.poststop, self._state) if self._begun else ():
+            if warn is not None:
+                warn(failure)
 
 
 def _render(state: ContainerState, pid: int, status: str) -> bytes:

@@ -43,7 +43,7 @@ class Parent:
             from orlop.runtime.hooks import HostHooks
 
             self._hooks = HostHooks(config.hooks, self.state, always)
-            on_failure.callback(self._hooks.undone)
+            on_failure.callback(self._hooks.undone, creation.warn)
         self._seccomp = config.linux.seccomp
 
     @property

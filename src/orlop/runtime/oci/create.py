@@ -116,6 +116,7 @@ class _Creation:
             new_keyring=not self._invocation.options.switch("no-new-keyring"),
             die_with_parent=not self._detached,
             bundle=bundle.directory,
+            warn=self._invocation.log.warning,
             rootless=rootless,
             needs_cgroup=not rootless or _needs_cgroup(bundle),
         )
