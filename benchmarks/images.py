@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layers", type=int, default=1)
+    parser.add_argument("--only", choices=("pull", "load"))
     options = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix=f"{_NAME}-", dir="/var/tmp"))
     engine = Engine(scratch / "engine", f"{_NAME}-{os.getpid()}")
@@ -176,8 +177,10 @@ def main() -> None:
                 )
                 loads["docker"] = (pulls["docker"][0], lambda: known.docker("load", "-q", "-i", archive))
                 loads["podman"] = (pulls["podman"][0], lambda: known.podman("load", "-q", "-i", inside))
-            report("pull and unpack", rounds_of(pulls, options.rounds))
-            report("load", rounds_of(loads, options.rounds))
+            if options.only != "load":
+                report("pull and unpack", rounds_of(pulls, options.rounds))
+            if options.only != "pull":
+                report("load", rounds_of(loads, options.rounds))
     finally:
         if peers is not None:
             peers.close()

@@ -267,3 +267,36 @@ def test_skopeo_copies_both_ways(lab, tmp_path):
         seen = engine.in_network("skopeo", "inspect", "--config", f"{form}:{tmp_path}/save.tar")
         assert json.loads(seen.stdout)["rootfs"] == json.loads(image.config)["rootfs"]
     engine.docker("rmi", "-f", loaded)
+
+
+def test_the_wrong_platform_is_told(lab):
+    engine, registry = lab
+    name = f"{registry.host}/platform/box:1"
+    engine.docker("tag", "busybox", name)
+    engine.docker("push", name)
+    done = engine.docker("pull", "--platform", "linux/arm64/v8", name, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith(
+        f"image with reference {name} was found but does not match the specified platform:"
+        " wanted linux/arm64/v8, actual: linux/amd64"
+    )
+    remove_images(engine)
+
+
+def test_mirrors(lab):
+    engine, registry = lab
+    engine.docker("tag", "busybox", f"{registry.host}/library/mirrored:1")
+    engine.docker("push", f"{registry.host}/library/mirrored:1")
+    other = make_engine("--registry-mirror", "http://127.0.0.1:1", "--registry-mirror", f"http://{registry.host}")
+    try:
+        with Registry(other, port=5000) as copy:
+            shutil.rmtree(copy.home / "data", ignore_errors=True)
+            shutil.copytree(registry.home / "data", copy.home / "data")
+            out = other.docker("pull", "mirrored:1").stdout
+            assert "1: Pulling from library/mirrored" in out
+            assert "Status: Downloaded newer image for mirrored:1" in out
+            refused = other.docker("pull", "not-mirrored:1", check=False)
+            assert 'Get "https://registry-1.docker.io/v2/"' in refused.stderr
+    finally:
+        other.destroy()
+    remove_images(engine)

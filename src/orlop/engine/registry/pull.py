@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orlop.engine.containers.platforms import require_platform
 from orlop.engine.registry.layers import LayerPlan
 from orlop.errors import InvalidParameterError, NotFoundError
 from orlop.registry.credentials import ANONYMOUS, Credentials
@@ -94,6 +95,9 @@ class Puller:
         shown = reference.familiar
         state = "Downloaded newer image for" if work.changed else "Image is up to date for"
         output.message(f"Status: {state} {shown}")
+        for image in images:
+            # A manifest that is not in a list is taken as it is; the user is told all the same, as by dockerd.
+            require_platform(request.platform, shown, image.config)
         return images
 
     async def _pull_one(self, repository: Repository, reference: Reference, work: _Pull) -> Image:
