@@ -37,6 +37,8 @@ def show(documents: Iterable[Mapping[str, object]], *, quiet: bool = False, stre
                 continue
             if bars is not None and bars.update(document):
                 continue
+            if bars is not None and not text(document, "id"):
+                bars.close()  # what follows is written below them
             _write_line(document, stream)
     finally:
         if bars is not None:
@@ -88,6 +90,7 @@ class _Bars:
         """Take the bars away from the terminal's care."""
         if self._progress is not None:
             self._progress.stop()
+            self._progress, self._tasks = None, {}
 
 
 def read_with_bar(file: BinaryIO, *, size: int, label: str) -> Iterator[bytes]:
