@@ -128,7 +128,7 @@ class Cluster:
         """Run a step in containers."""
         flags = ("--container", f"{self.home}/bundle")
         out = self.machine.run("srun", *flags, *arguments, status=status, timeout=60, **self.env)
-        wait_for(lambda: self._sinfo().count("idle") == 2, seconds=30, what="two idle nodes again")
+        self._settle()
         return out
 
     def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -142,7 +142,12 @@ class Cluster:
         """Cancel all jobs and wait until nothing of them runs."""
         self.machine.run("scancel", "--user", "root", **self.env)
         step.wait(40)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Wait until nothing runs; a node may be idle before it has cleaned up."""
         wait_for(lambda: self._sinfo().count("idle") == 2, seconds=40, what="two idle nodes again")
+        wait_for(lambda: not self.states(), seconds=40, what="the end of all containers")
 
     def states(self) -> list[str]:
         """Return the states of all containers, as the runtime tells them."""
@@ -161,7 +166,7 @@ def checks(machine: Machine) -> None:
     run(cluster)
     cluster.configure(CREATE)
     create(cluster)
-    left = list((machine.home / "runtime").glob("*"))
+    left = list((machine.home / "runtime").glob("*"))  # what list does not show, too
     check(not left, "the runtime has no container", left)
 
 
