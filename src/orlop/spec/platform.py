@@ -49,7 +49,7 @@ class Platform:
         if (name, variant) in (("arm64", "v8"), ("arm64", "8"), ("amd64", "v1")):
             variant = ""
         elif name == "arm":
-            variant = f"v{variant}" if variant.isdigit() else variant or "v7"
+            variant = f"v{variant}" if variant.isascii() and variant.isdigit() else variant or "v7"
         return cls(system.lower(), name, variant)
 
     @classmethod
@@ -81,7 +81,7 @@ class Platform:
     def candidates(self) -> tuple[Platform, ...]:
         """Return what a machine of this platform runs, best first."""
         if self.architecture == "amd64":
-            level = int(self.variant[1:]) if self.variant[1:].isdigit() else 1
+            level = int(self.variant[1:3]) if self.variant.isascii() and self.variant[1:].isdigit() else 1
             lower = (Platform(self.os, "amd64", f"v{number}" if number > 1 else "") for number in range(level, 0, -1))
             return (*lower, Platform(self.os, "386"))
         if self.architecture == "arm64" and not self.variant:

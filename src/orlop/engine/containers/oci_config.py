@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOFILE = (1024, 524288)
 _IDS = 2**32 - 1
+_ID_DIGITS = 10
 _NAMESPACES = ("mount", "network", "uts", "pid", "ipc", "cgroup", "time")
 
 
@@ -110,7 +111,7 @@ def oci_config(definition: Definition, surroundings: Surroundings) -> JsonObject
         if definition.config.domainname:
             config["domainname"] = definition.config.domainname
     notes = {name: value for name, value in (host.annotations or {}).items() if not name.startswith("orlop.")}
-    groups = [name for name in host.group_add or [] if not name.isdigit()]
+    groups = [name for name in host.group_add or [] if not _is_number(name)]
     if groups:
         notes["orlop.group-add"] = ",".join(groups)
     if surroundings.shm_donor:
@@ -169,12 +170,17 @@ def process_object(definition: Definition, names: Sequence[str], *, no_new_privi
 
 def user_object(user: str, host: HostConfig) -> JsonObject:
     """Return ``process.user``; init resolves the name against the image's own passwd and group files."""
-    numbers = [int(name) for name in host.group_add or [] if name.isdigit()]
+    numbers = [int(name) for name in host.group_add or [] if _is_number(name)]
     # root by number: its groups are looked up in the image as for any other user
     result: JsonObject = {"uid": 0, "gid": 0, "username": user or "0"}
     if numbers:
         result["additionalGids"] = list[JsonValue](numbers)
     return result
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is a number that can be an id; what is too long for one is refused where names are looked up."""
+    return text.isascii() and text.isdigit() and len(text) <= _ID_DIGITS
 
 
 def environment(wanted: Sequence[str], hostname: str, *, tty: bool) -> list[str]:
