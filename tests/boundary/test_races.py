@@ -17,7 +17,7 @@ from spawned import Runtime
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "overlay", "busybox")]
 
-ROUNDS = 80
+ROUNDS = 60
 
 
 @pytest.fixture
