@@ -27,7 +27,7 @@ test: setup
 	@$(PY) -m pytest -q $(ARGS)
 
 test-vm: setup
-	@$(PY) -m pytest -q -m vm $(ARGS)
+	@ORLOP_VM=1 $(PY) -m pytest -q -m vm $(ARGS)
 
 check: setup
 	@$(PY) -m pytest -q tests/lint

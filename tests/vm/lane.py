@@ -8,7 +8,8 @@ report to a file which the host reads while it grows:
      │  ◀── report of a (setup, call, teardown) ──  one JSON line each in /ctl/reports
      │  test b: ◀── report of b
 
-Nothing of a marked test, fixtures included, runs on the host. Set ``ORLOP_VM=0`` to skip them all.
+Nothing of a marked test, fixtures included, runs on the host. ``ORLOP_VM=0`` skips them all; those marked
+``vm(long=True)`` run with ``ORLOP_VM=1`` only, which is what ``make test-vm`` sets.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Lane:
         self._config = session.config
         self._reports: dict[str, list[Any]] = {}
         self._read = 0
-        wanted = [item.nodeid for item in session.items if item.get_closest_marker("vm")]
+        wanted = [item.nodeid for item in session.items if item.get_closest_marker("vm") and not _reason(item)]
         options = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-o", f"timeout={_SECONDS_PER_TEST}"]
         environment = ["ORLOP_VM=inside", "PYTHONDONTWRITEBYTECODE=1", *_continuous_integration()]
         python = os.path.abspath(".venv/bin/python")
@@ -101,13 +102,22 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
 
 
 def _reports_of(item: pytest.Item) -> list[Any]:
-    reason = "ORLOP_VM=0" if os.environ.get("ORLOP_VM") == "0" else obstacle()
+    reason = _reason(item)
     if reason:
         return [_report(item, "skipped", f"no virtual machine: {reason}")]
     stash = item.session.stash
     if _LANE not in stash:
         stash[_LANE] = Lane(item.session)
     return stash[_LANE].reports(item)
+
+
+def _reason(item: pytest.Item) -> str:
+    """Why a test is skipped; empty if it runs."""
+    asked = os.environ.get("ORLOP_VM", "")
+    marker = item.get_closest_marker("vm")
+    if marker is not None and marker.kwargs.get("long") and asked != "1":
+        return "it takes long: make test-vm"
+    return "ORLOP_VM=0" if asked == "0" else obstacle()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

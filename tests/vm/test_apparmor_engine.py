@@ -36,7 +36,7 @@ def own_profile():
 def run(engine, *arguments: str) -> str:
     """Return what a container prints, its errors too."""
     *options, script = arguments
-    done = engine.docker("run", "--rm", *options, "busybox", "sh", "-c", f"{script} 2>&1", check=False)
+    done = engine.docker("run", "--rm", *options, "busybox", "sh", "-c", f"exec 2>&1; {script}", check=False)
     return done.stdout.strip() or done.stderr.strip()
 
 
@@ -77,6 +77,7 @@ def test_what_the_default_profile_denies(engine):
     assert {"mounted", "drop", "shm", "file"} <= set(lines)
 
 
+@pytest.mark.vm(long=True)
 def test_own_profile_is_kept(own_engine, own_profile):
     engine = own_engine
     options = ["--security-opt", f"apparmor={own_profile}"]
@@ -115,6 +116,7 @@ def test_default_profile_is_loaded_again(engine):
     assert run(engine, CURRENT) == DEFAULT
 
 
+@pytest.mark.vm(long=True)
 def test_runtime_applies_a_profile(tmp_path, own_profile):
     runtime = make_runtime([str(BIN / "orlop-runtime")], tmp_path, str(tmp_path))
     try:

@@ -14,7 +14,7 @@ import pytest
 
 from harness import remove_cgroups, wait_for
 from orlop.errors import ConflictError, InvalidParameterError, SystemFailureError, UnsupportedError
-from orlop.runtime.cgroups import create_cgroup, detect, open_cgroup
+from orlop.runtime.cgroups import Hierarchies, Hierarchy, create_cgroup, detect, open_cgroup
 from orlop.spec.oci import default_device_rules, parse_resources
 
 pytestmark = pytest.mark.vm
@@ -201,6 +201,31 @@ def test_fork_bomb_freezes_and_dies(path):
         assert process.wait() == -9
     cgroup.remove()
     assert not (ROOT / path.strip("/")).exists()
+
+
+def test_network_classes_and_devices_on_v1_hierarchies(tmp_path):
+    """Two controllers that v2 never had; the host of the other tests has no network classes."""
+    mounted = []
+    for controllers in ("net_cls,net_prio", "devices"):
+        directory = tmp_path / controllers
+        directory.mkdir()
+        subprocess.run(["mount", "-t", "cgroup", "-o", controllers, "none", directory], check=True)
+        mounted.append(Hierarchy(str(directory), tuple(controllers.split(","))))
+    names = frozenset(name for hierarchy in mounted for name in hierarchy.controllers)
+    try:
+        network = {"classID": 0x100001, "priorities": [{"name": "lo", "priority": 3}]}
+        document = {"network": network, "devices": default_device_rules()}
+        cgroup = create_cgroup(Hierarchies(tuple(mounted), None, names), "/one", parse_resources(document))
+        directory = tmp_path / "net_cls,net_prio/one"
+        assert (directory / "net_cls.classid").read_text() == f"{0x100001}\n"
+        assert "lo 3\n" in (directory / "net_prio.ifpriomap").read_text()
+        allowed = (tmp_path / "devices/one/devices.list").read_text().splitlines()
+        assert "c 1:3 rwm" in allowed
+        assert "a *:* rwm" not in allowed
+        cgroup.remove()
+    finally:
+        for hierarchy in mounted:
+            subprocess.run(["umount", hierarchy.directory], check=True)
 
 
 def test_parent_without_controllers_is_given_them(path):

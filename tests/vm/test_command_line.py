@@ -17,7 +17,7 @@ from runtime import make_runtime
 
 from harness import BIN
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.vm(long=True)
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,7 @@ def test_limits_are_the_containers(engine):
     assert "Read-only file system" in refused.stderr
 
 
+@pytest.mark.vm(long=True)
 def test_update_is_kept(own_engine):
     engine = own_engine
     engine.docker("run", "-d", "--name", "box", "-m", "64m", "--pids-limit", "40", "busybox", "sleep", "600")

@@ -98,6 +98,7 @@ def test_names_that_are_no_slices_are_refused(engine):
         assert 'should be a valid slice named as "xxx.slice"' in refused.stderr
 
 
+@pytest.mark.vm(long=True)
 def test_runtime_makes_scopes(tmp_path):
     runtime = make_runtime([str(BIN / "orlop-runtime")], tmp_path, str(tmp_path))
     limits = {"memory": {"limit": 64 * MIB}, "pids": {"limit": 40}, "unified": {"memory.high": str(48 * MIB)}}
@@ -124,6 +125,7 @@ def test_runtime_makes_scopes(tmp_path):
         runtime.destroy()
 
 
+@pytest.mark.vm(long=True)
 def test_another_driver_finds_what_runs(engine):
     """The last test of this engine: it ends with the other driver."""
     engine.docker("run", "-d", "--name", "box", "-m", "64m", "busybox", "sleep", "600")

@@ -2,8 +2,7 @@
 
 systemd makes a scope around processes that exist; a *holder*, which does nothing, is what it is made around. The
 container's init is then born in the cgroup like with the other driver, and the holder ends when the cgroup is closed.
-``Delegate=yes`` leaves what is in the cgroup to us. The unit goes away with its last process: nothing has to be said at
-the end.
+``Delegate=yes`` leaves what is in the cgroup to us.
 """
 
 from __future__ import annotations
@@ -102,15 +101,17 @@ class ScopeCgroup(CgroupV2):
         super().update(resources)
 
     def remove(self) -> None:
-        """Remove what the container made; systemd may have been first."""
-        with suppress(OrlopError):
-            super().remove()
-            return
-        manager = Manager(Bus())
-        try:
-            manager.stop(self._scope.unit)
-        finally:
-            manager.close()
+        """Have systemd forget the unit, then remove what is left.
+
+        The other way round it may never notice: the file that tells that the cgroup is empty goes with the directory.
+        """
+        self.close()
+        with suppress(OrlopError):  # without systemd there is only the directory
+            manager = Manager(Bus())
+            try:
+                manager.stop(self._scope.unit)
+            finally:
+                manager.close()
         super().remove()
 
 
