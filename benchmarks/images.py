@@ -13,6 +13,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--only", choices=("pull", "load"))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that timeout(1) leaves nothing behind
     scratch = Path(tempfile.mkdtemp(prefix=f"{_NAME}-", dir="/var/tmp"))
     engine = Engine(scratch / "engine", f"{_NAME}-{os.getpid()}")
     peers: Peers | None = None
