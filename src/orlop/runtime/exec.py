@@ -105,7 +105,7 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
         ours, theirs = Channel.pair()
         on_failure.callback(ours.close)
         always.callback(theirs.close)
-        pid, pidfd = _enter(execution, prepared, theirs, joined)
+        pid, pidfd = _enter(execution, prepared, theirs, joined, always)
         on_failure.callback(pidfd.close)
         on_failure.callback(kill_and_reap, pidfd)
         theirs.close()
@@ -155,20 +155,20 @@ def _open_cgroup_files(cgroup: CgroupSet, stack: Cleanup) -> list[int]:
 
 
 def _enter(
-    execution: Execution, prepared: PreparedPrivileges, sync: Channel, joined: Sequence[int]
+    execution: Execution, prepared: PreparedPrivileges, sync: Channel, joined: Sequence[int], stack: Cleanup
 ) -> tuple[int, OwnedFd]:
-    """Make the process through the door; returns its pid and pidfd. It is our child."""
+    """Make the process through the door; returns its pid and pidfd. It is our child; ``stack`` collects the door."""
     ours, theirs = Channel.pair()
     number, door_number = k.clone3(0)
     if number == 0:
         _run_door(execution, prepared, theirs, sync, joined)
-    with OwnedFd(door_number) as door:
-        theirs.close()
-        try:
-            got = ours.receive()
-        finally:
-            ours.close()
-            os.waitid(os.P_PIDFD, door.fileno(), os.WEXITED)
+    stack.enter_context(OwnedFd(door_number))
+    stack.callback(os.waitid, os.P_PIDFD, door_number, os.WEXITED)
+    theirs.close()
+    try:
+        got = ours.receive()
+    finally:
+        ours.close()
     if got is None:
         raise SystemFailureError("process died before it entered the container")
     message, fds = got
