@@ -67,12 +67,14 @@ def test_what_the_default_profile_denies(engine):
     script = (
         "mkdir /tmp/m; mount -t tmpfs none /tmp/m && echo mounted; echo h > /proc/sysrq-trigger && echo sysrq;"
         "echo 1 > /proc/sys/vm/drop_caches && echo drop; echo 4000 > /proc/sys/kernel/shmmni && echo shm;"
-        "ls /sys/firmware/acpi >/dev/null && echo firmware; ls /sys/kernel/security/apparmor > /dev/null && echo policy;"
+        "for name in /sys/firmware/*; do ls $name >/dev/null && echo firmware; done;"
         "echo x > /tmp/plain && echo file; kill -0 1 && echo signal"
     )
     lines = run(engine, *open_up, script).splitlines()
     assert [line for line in lines if ":" not in line] == ["shm", "file", "signal"]
-    assert sum("ermission denied" in line for line in lines) == 5
+    denied = [line for line in lines if "ermission denied" in line]
+    for name in ("mount", "sysrq-trigger", "drop_caches", "/sys/firmware/"):
+        assert any(name in line for line in denied), lines
     lines = run(engine, *open_up, "--security-opt", "apparmor=unconfined", script).splitlines()
     assert {"mounted", "drop", "shm", "file"} <= set(lines)
 
