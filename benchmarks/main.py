@@ -205,6 +205,51 @@ def loop(prefix: list[str], command: list[str | Path], rounds: int) -> list[floa
     return [int(line) / 1000 for line in done.stdout.split()]
 
 
+def through_the_spawner(scratch: Path, rounds: int) -> list[float]:
+    """Time a container of the same bundle from the engine's request to the spawner to its exit record."""
+    from orlop.primitives.channel import Channel
+    from orlop.runtime.sealed import start_spawner
+    from orlop.spec.launch import ContainerLaunch, to_message
+
+    bundle(scratch / "requested", f"/{scratch.name}/requested")
+    config = json.loads((scratch / "requested/config.json").read_text())
+    config["root"]["path"] = str(scratch / "requested/rootfs")
+    spawner = start_spawner()
+    channel = Channel(spawner.socket)
+
+    def start(number: int) -> float:
+        directory = scratch / f"requested/{number}"
+        directory.mkdir()
+        launch = ContainerLaunch(id=f"{number:064x}", state_dir=str(directory), config=config)
+        ours, theirs = Channel.pair()
+        begun = time.perf_counter()
+        channel.send({"op": "container", "launch": to_message(launch)}, [theirs.fileno()])
+        theirs.close()
+        event: object = None
+        while event not in ("exit", "failed"):
+            got = ours.receive()
+            if got is None:
+                raise RuntimeError("the shim died")
+            event = got[0].get("event")
+            for fd in got[1]:
+                fd.close()
+        elapsed = (time.perf_counter() - begun) * 1000
+        ours.close()
+        if event != "exit" or got[0].get("exit_code") != 0:
+            raise RuntimeError(f"the container failed: {got[0]}")
+        return elapsed
+
+    try:
+        for number in range(3):
+            start(number)
+        return [start(number) for number in range(3, 3 + rounds)]
+    finally:
+        channel.close()
+        os.waitpid(spawner.pid, 0)
+        spawner.pidfd.close()
+        remove_cgroups(scratch.name)
+
+
 def pss(pid: int) -> float:
     """Proportional set size of a process in MB."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -282,9 +327,11 @@ def measure(hosts: dict[str, str], scratch: Path, exchange: Path | None, options
         medians[f"api {network}"] = report(title, interleaved(actions, options.rounds))
         for connection in connections.values():
             connection.close()
-    medians["runtime"] = report(
-        "RUNTIME run of one bundle, process start included", runtimes(scratch, options.rounds, exchange)
-    )
+    started = runtimes(scratch, options.rounds, exchange)
+    medians["runtime"] = report("RUNTIME run of one bundle, process start included", started)
+    others = {name: values for name, values in started.items() if name != "orlop"}
+    requested = {"orlop": through_the_spawner(scratch, options.rounds), **others}
+    medians["spawner"] = report("the same bundle through the engine's spawner, beside RUNTIME run", requested)
     medians["idle"] = report("PSS of the shim of an idle container", idle(hosts, 8), "MB")
     if options.json:
         options.json.write_text(json.dumps(medians, indent=2))
