@@ -15,6 +15,7 @@ from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime import init
 from orlop.runtime.cgroups import create_cgroup, create_cgroup_if_permitted, normalise_path
+from orlop.runtime.init_task import MADE_ROOT, InitTask
 from orlop.runtime.namespaces import choose_namespaces
 from orlop.runtime.operations import Bind
 from orlop.runtime.rootfs import plan, private_proc
@@ -135,7 +136,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         ours, theirs = Channel.pair()
         on_failure.callback(ours.close)
         always.callback(theirs.close)
-        task = init.InitTask(
+        task = InitTask(
             config=config,
             process=process,
             sync=theirs,
@@ -183,7 +184,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         return RunningProcess(pid, pidfd, master, cgroup, ours if waiting else None)
 
 
-def _clone(flags: int, userns: int | None, task: init.InitTask) -> tuple[int, int]:
+def _clone(flags: int, userns: int | None, task: InitTask) -> tuple[int, int]:
     """Make init, which does its task; returns its pid and pidfd."""
     if userns is not None:
         from orlop.runtime.joined_userns import clone_inside
@@ -372,7 +373,7 @@ def _send_trees(
             always.callback(tree.close)
         if creation.overlay is not None:
             root = remapping.mount_mapped_overlay(creation.overlay, userns, remapping.host_owner(config))
-            trees.append((init.MADE_ROOT, always.enter_context(root)))
+            trees.append((MADE_ROOT, always.enter_context(root)))
         for start in range(0, len(trees), _BATCH):
             batch = trees[start : start + _BATCH]
             sync.send({"trees": [place for place, _ in batch]}, [tree.fileno() for _, tree in batch])

@@ -17,7 +17,7 @@ from orlop.engine.containers.ending import Endings
 from orlop.engine.containers.inspection import inspect_document
 from orlop.engine.containers.launching import Launcher
 from orlop.engine.containers.listing import Selection, now, shown_image, summary
-from orlop.engine.containers.log_target import log_path
+from orlop.engine.containers.logs import container_log
 from orlop.engine.containers.processes import known_columns, top_document
 from orlop.engine.containers.pruning import prunable
 from orlop.engine.containers.ps import run_ps
@@ -25,14 +25,12 @@ from orlop.engine.containers.records import ContainerRecords
 from orlop.engine.containers.removal import Remover
 from orlop.engine.containers.restore import Restorer
 from orlop.engine.containers.roots import ContainerRoots
-from orlop.engine.containers.state import Status
 from orlop.engine.containers.statistics import idle_document, stats_document
 from orlop.engine.containers.stopping import Stopper
 from orlop.engine.containers.updating import redefine
+from orlop.engine.containers.users import count_states, image_users, volume_users
 from orlop.engine.containers.waiting import wait
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, NotModifiedError, OrlopError
-from orlop.image.store import ImageUser
-from orlop.logs.reader import LogQuery, read_log
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -45,13 +43,15 @@ if TYPE_CHECKING:
     from orlop.engine.removals import Removals
     from orlop.engine.spawner import Spawner
     from orlop.engine.volumes import VolumeService
+    from orlop.image.store import ImageUser
     from orlop.logs.entry import LogEntry
+    from orlop.logs.reader import LogQuery
     from orlop.network.sandbox import Sandbox
     from orlop.network.service import NetworkService
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.spec.docker.containers import ContainerCreate, ContainerUpdate
     from orlop.spec.json import JsonObject
-    from orlop.spec.launch import AttachTarget, OverlayRoot
+    from orlop.spec.launch import AttachTarget
     from orlop.storage.layers import LayerStore
 
 
@@ -366,20 +366,7 @@ class ContainerService:
 
     def logs(self, container: Container, query: LogQuery, *, follow: bool) -> AsyncIterator[LogEntry]:
         """Yield log entries. Raises InvalidParameterError: the container writes no log."""
-        if container.definition.host.log_config.type == "none":
-            raise InvalidParameterError("configured logging driver does not support reading")
-        path = log_path(self.settings.container_dir(container.id), container.id)
-        return read_log(path, query, follow=self._end_of(container) if follow else None)
-
-    @staticmethod
-    def _end_of(container: Container) -> asyncio.Event:
-        """An event that is set when the program has ended."""
-        ended = asyncio.Event()
-        if container.alive:
-            container.next_exit().add_done_callback(lambda _: ended.set())
-        else:
-            ended.set()
-        return ended
+        return container_log(container, self.settings.container_dir(container.id), query, follow=follow)
 
     async def export(self, name: str, out_fd: int) -> None:
         """Write the root file system as tar."""
@@ -413,34 +400,15 @@ class ContainerService:
 
     def image_users(self) -> list[ImageUser]:
         """Return which containers were made from, or mount, which image."""
-        return [
-            ImageUser(container.id, container.state.running, image_id, name)
-            for container in self.directory
-            for image_id, name in container.definition.images
-        ]
+        return image_users(self.directory)
 
     def volume_users(self) -> dict[str, list[str]]:
         """Return volume name to ids of containers."""
-        users: dict[str, list[str]] = {}
-        for container in self.directory:
-            for point in container.definition.mounts:
-                if point.kind == "volume":
-                    users.setdefault(point.name, []).append(container.id)
-        return users
-
-    def network_users(self) -> dict[str, list[str]]:
-        """Return network name to ids of containers."""
-        users: dict[str, list[str]] = {}
-        for container in self.directory:
-            for name in container.definition.networks:
-                users.setdefault(name, []).append(container.id)
-        return users
+        return volume_users(self.directory)
 
     def counts(self) -> tuple[int, int, int]:
         """Return how many run, are paused, are stopped."""
-        running = sum(c.state.status in {Status.RUNNING, Status.RESTARTING} for c in self.directory)
-        paused = sum(c.state.status is Status.PAUSED for c in self.directory)
-        return running, paused, len(self.directory) - running - paused
+        return count_states(self.directory)
 
     def name_of(self, container_id: str) -> str:
         """Return a container's name, its id if it is gone."""
@@ -450,10 +418,6 @@ class ContainerService:
     async def disk_usage(self) -> list[JsonObject]:
         """Return all summaries with sizes."""
         return await self.summaries({}, every=True, size=True)
-
-    def root_of(self, name: str) -> OverlayRoot:
-        """Return how to mount a container's root read-only beside it."""
-        return self._layers.view(self.get(name).id)
 
 
 def _no_listener(container: Container) -> None:
