@@ -83,6 +83,18 @@ def make_engine(*options: str, within: tuple[str, ...] = (), parent: str = "") -
         raise
 
 
+@pytest.fixture(autouse=True)
+def host_device():
+    """Whose the machine's null device is: a container whose standard input it is must not change that for everybody."""
+    before = os.stat("/dev/null")
+    yield
+    after = os.stat("/dev/null")
+    if (after.st_uid, after.st_gid, after.st_mode) != (before.st_uid, before.st_gid, before.st_mode):
+        os.chown("/dev/null", before.st_uid, before.st_gid)
+        os.chmod("/dev/null", before.st_mode & 0o7777)
+        pytest.fail(f"the owner of /dev/null became {after.st_uid}:{after.st_gid}, its mode {after.st_mode:o}")
+
+
 def end_engine(engine: Engine) -> None:
     """Destroy the engine; fail if it imported anything while it served (threats.md J12)."""
     late = [line for line in engine.log_text().splitlines() if "imported after the start" in line]
