@@ -228,11 +228,12 @@ def _resources(options: Options) -> dict[str, object]:
         "NanoCpus": options.number("cpus"),
         "OomKillDisable": options.on("oom-kill-disable"),
         "PidsLimit": options.number("pids-limit"),
-        "Ulimits": _ulimits(options),
+        "Ulimits": ulimit_documents(options),
     }
 
 
-def _ulimits(options: Options) -> list[dict[str, object]]:
+def ulimit_documents(options: Options) -> list[dict[str, object]]:
+    """Return ``Ulimits`` of ``--ulimit``."""
     values = {str(value[0]): value for value in options.values("ulimit") if isinstance(value, tuple)}
     return [{"Name": name, "Soft": values[name][1], "Hard": values[name][2]} for name in sorted(values)]
 

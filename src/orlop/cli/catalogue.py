@@ -41,7 +41,12 @@ _CONTAINER = {
     "update": Entry("updating", "UPDATE", "Change the limits of containers"),
     "wait": Entry("lifecycle", "WAIT", "Wait until containers stop, then print their exit codes"),
 }
+_BUILDER = {
+    "build": Entry("building", "BUILD", "Build an image from a Dockerfile"),
+    "prune": Entry("building", "PRUNE", "Forget the build cache"),
+}
 _IMAGE = {
+    "build": Entry("building", "BUILD", "Build an image from a Dockerfile"),
     "history": Entry("images", "HISTORY", "Show how an image was made"),
     "import": Entry("archives", "IMPORT", "Make an image of a tar archive"),
     "inspect": Entry("inspecting", "IMAGE", "Show everything known about images"),
@@ -79,6 +84,7 @@ _SYSTEM = {
     "prune": Entry("pruning", "SYSTEM", "Remove unused data"),
 }
 GROUPS: dict[str, tuple[str, dict[str, Entry]]] = {
+    "builder": ("Manage builds", _BUILDER),
     "container": ("Manage containers", _CONTAINER),
     "image": ("Manage images", _IMAGE),
     "network": ("Manage networks", _NETWORK),
@@ -91,7 +97,7 @@ _SAME = (
 )
 COMMANDS: dict[str, Entry] = {
     **{name: _CONTAINER[name] for name in _SAME},
-    **{name: _IMAGE[name] for name in ("history", "import", "load", "pull", "push", "save", "tag")},
+    **{name: _IMAGE[name] for name in ("build", "history", "import", "load", "pull", "push", "save", "tag")},
     "completion": Entry("completion", "COMPLETION", "Print a completion script for a shell"),
     "daemon": Entry("", "", "Run the engine in the foreground"),
     "events": _SYSTEM["events"],

@@ -11,6 +11,7 @@ import stat
 
 from orlop.cli.flags import Command, Flag
 from orlop.cli.invocation import CommandError, Invocation, write_error
+from orlop.cli.streaming import tar_pieces
 from orlop.cli.units import human_size
 from orlop.errors import NotFoundError, OrlopError
 from orlop.spec.record import dataclass
@@ -210,35 +211,15 @@ def _container_target(invocation: Invocation, container: str, path: str) -> Info
 
 
 def _pack(path: str, member: bytes, owner: tuple[int, int] | None) -> Iterator[bytes]:
-    """Yield the tar of a file or directory, made by a thread."""
-    import threading
-
+    """Yield the tar of a file or directory."""
     from orlop.primitives.tar import pack_member
 
-    failures: list[Exception] = []
     parent = os.open(os.path.dirname(path), _DIRECTORY)
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-
-    def work() -> None:
-        try:
-            name = os.fsencode(os.path.basename(path)) or b"."
-            pack_member(parent, name, writing, member=member.rstrip(b"/"), owner=owner)
-        except (OSError, OrlopError) as error:
-            failures.append(error)
-        finally:
-            os.close(writing)
-            os.close(parent)
-
-    thread = threading.Thread(target=work)
-    thread.start()
+    name = os.fsencode(os.path.basename(path)) or b"."
     try:
-        while data := os.read(reading, _PIECE):
-            yield data
+        yield from tar_pieces(lambda out: pack_member(parent, name, out, member=member.rstrip(b"/"), owner=owner))
     finally:
-        os.close(reading)
-        thread.join()
-    if failures:
-        raise CommandError(str(failures[0]))
+        os.close(parent)
 
 
 class _Counted:

@@ -16,12 +16,13 @@ from orlop.client.stdcopy import STDERR, Demultiplexer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from orlop.client.connection import HijackedStream
 
 _CHUNK = 32768
+_PIECE = 1 << 18
 _NOT_PROXIED = {signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, signal.SIGWINCH, signal.SIGKILL, signal.SIGSTOP}
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
 
@@ -216,3 +217,37 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 def _nothing(number: int, frame: FrameType | None) -> None:
     """Handle a signal by the wake-up pipe alone."""
+
+
+def tar_pieces(pack: Callable[[int], object]) -> Iterator[bytes]:
+    """Yield what a thread writes to the descriptor that it is given.
+
+    Raises:
+        CommandError: it failed; raised when all that it wrote was taken.
+    """
+    import threading
+
+    from orlop.cli.invocation import CommandError
+    from orlop.errors import OrlopError
+
+    failures: list[Exception] = []
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+
+    def work() -> None:
+        try:
+            pack(writing)
+        except (OSError, OrlopError) as error:
+            failures.append(error)
+        finally:
+            os.close(writing)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        while data := os.read(reading, _PIECE):
+            yield data
+    finally:
+        os.close(reading)
+        thread.join()
+    if failures:
+        raise CommandError(str(failures[0]))

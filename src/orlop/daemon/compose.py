@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import orlop
 from orlop.api.app import Application
 from orlop.api.routes import archives as archive_routes
+from orlop.api.routes import builds as build_routes
 from orlop.api.routes import check as check_routes
 from orlop.api.routes import containers as container_routes
 from orlop.api.routes import exec as exec_routes
@@ -24,6 +25,7 @@ from orlop.daemon.driver_records import definitions_of_others, open_records, rec
 from orlop.daemon.paths import engine_id, make_directory
 from orlop.daemon.registries import ImageParts, compose_registries
 from orlop.daemon.subordinate_ids import read_remapping
+from orlop.engine import builds as build_engine
 from orlop.engine import containers as container_engine
 from orlop.engine.checking import Checker, Roots
 from orlop.engine.commits import CommitService
@@ -54,6 +56,7 @@ from orlop.runtime.cgroups import detect, require_systemd
 from orlop.runtime.cgroups.features import probe_features
 from orlop.runtime.security.apparmor import DEFAULT_PROFILE, default_profile, load_default_profile
 from orlop.spec.docker.containers import LogConfig
+from orlop.spec.platform import Platform
 from orlop.storage import SCHEMA as LAYER_SCHEMA
 from orlop.storage import LayerStore
 from orlop.storage.choice import open_chosen
@@ -109,7 +112,7 @@ class Engine:
         self.events = Events()
         self._removals = Removals(spawner)
         root = options.data_root
-        schemas = [LAYER_SCHEMA, IMAGE_SCHEMA, KEPT_SCHEMA, container_engine.SCHEMA]
+        schemas = [LAYER_SCHEMA, IMAGE_SCHEMA, KEPT_SCHEMA, container_engine.SCHEMA, build_engine.SCHEMA]
         self.database = Database(f"{root}/state.db", [*schemas, VOLUME_SCHEMA])
         self._driver = open_chosen(f"{root}/layers", options.storage_driver)
         self._records = open_records(root, self._driver.name, schemas, shared=self.database)
@@ -176,6 +179,8 @@ class Engine:
             removals=self._removals,
             others=frozenset(definition.id for definition in others),
         )
+        self._commits = self._compose_commits()
+        self.builds = self._compose_builds()
         self._app = Application(self._routes())
 
     def _load(self, images: ImageStore, volumes: VolumeStore) -> list[str]:
@@ -233,11 +238,31 @@ class Engine:
             *network_routes.routes(catalogue),
             *container_routes.routes(self.containers),
             *check_routes.routes(self._checker),
-            *archive_routes.routes(self.containers, self._commits()),
+            *archive_routes.routes(self.containers, self._commits),
+            *build_routes.routes(self.builds),
             *exec_routes.routes(ExecService(self.containers)),
         ]
 
-    def _commits(self) -> CommitService:
+    def _compose_builds(self) -> build_engine.BuildService:
+        tools = build_engine.Tools(
+            images=self.images,
+            layers=self.layers,
+            commits=self._commits,
+            spawner=self._spawner,
+            registry=self.registry,
+            records=build_engine.BuildRecords(self._records),
+            removals=self._removals,
+        )
+        return build_engine.BuildService(
+            tools,
+            self.containers,
+            events=self.events,
+            directory=f"{self._options.data_root}/builds",
+            platform=Platform.host(),
+            version=orlop.__version__,
+        )
+
+    def _compose_commits(self) -> CommitService:
         return CommitService(
             containers=self.containers,
             images=self.images.store,
@@ -262,6 +287,7 @@ class Engine:
         for warning in await self.network.start(running):
             _log.warning("%s", warning)
         await self.containers.resume()
+        await self.builds.clean()
         self._removals.bury(self._tombstones)
         for sock in sockets:
             await self._app.listen(sock)

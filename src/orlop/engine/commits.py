@@ -25,7 +25,7 @@ from orlop.spec.digest import Digest
 from orlop.spec.image import ContainerDefaults, Healthcheck, History, ImageConfig
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from orlop.engine.containers import ContainerService
     from orlop.engine.containers.container import Container
@@ -157,16 +157,36 @@ class CommitService:
     async def _layer(self, container: Container, *, pause: bool) -> tuple[Digest | None, Digest | None]:
         """Make a layer of the changes; return the new top, retained for the caller, and its diff id, None if empty."""
         below = self._layers.chain_of(container.id)
+        async with self._frozen(container, pause=pause):
+            changes = self._layers.driver.difference(container.id)
+            return await self.layer_of(
+                below, lambda out: self._packer.pack_layer(changes.directory, out, below=changes.below)
+            )
+
+    async def layer_of_changes(self, container: Container) -> tuple[Digest | None, Digest | None]:
+        """Make a layer of what a container that ended has changed, as :meth:`layer_of`."""
+        return await self._layer(container, pause=False)
+
+    async def layer_of(
+        self, below: Digest | None, pack: Callable[[int], Coroutine[None, None, object]]
+    ) -> tuple[Digest | None, Digest | None]:
+        """Make a layer of a tar.
+
+        Args:
+            below: the layer that it stands on.
+            pack: writes the tar to a descriptor, which stays this function's.
+
+        Returns:
+            The new top, retained for the caller, and its diff id; ``below`` and None when the tar is empty.
+        """
         if below is not None:
-            self._layers.retain(below)  # container and image may go while this works
+            self._layers.retain(below)  # what stands on it may go while this works
         try:
-            async with self._frozen(container, pause=pause), open_pipe() as (pieces, writer):
-                changes = self._layers.driver.difference(container.id)
-                packing = asyncio.ensure_future(self._packer.pack_layer(changes.directory, writer, below=changes.below))
+            async with open_pipe() as (pieces, writer):
+                packing = asyncio.ensure_future(pack(writer))
                 packing.add_done_callback(lambda _: os.close(writer))
                 try:
-                    chain, diff_id = await self._unpacker.run(pieces, parent=below, compressed=False)
-                    await packing
+                    chain, diff_id = await self._unpacker.run(_whole(pieces, packing), parent=below, compressed=False)
                 except BaseException:
                     packing.cancel()
                     raise
@@ -192,6 +212,13 @@ class CommitService:
         finally:
             with contextlib.suppress(OrlopError):  # it was removed or unpaused meanwhile
                 await self._containers.unpause(container.id)
+
+
+async def _whole(pieces: AsyncIterator[bytes], packing: asyncio.Future[object]) -> AsyncIterator[bytes]:
+    """Give the tar; its packer's error comes before the end of a stream that is not whole."""
+    async for piece in pieces:
+        yield piece
+    await packing
 
 
 def _defaults(config: ContainerConfig) -> ContainerDefaults:

@@ -85,7 +85,14 @@ class Spawner:
         return [socket.socket(fileno=fd.release()) for fd in fds]
 
     async def unpack(
-        self, root: str, stream_fd: int, limits: Limits, *, apply: bool = False, recipe_fd: int | None = None
+        self,
+        root: str,
+        stream_fd: int,
+        limits: Limits,
+        *,
+        apply: bool = False,
+        recipe_fd: int | None = None,
+        plain: bool = False,
     ) -> Unpacked:
         """Unpack an uncompressed layer tar into the directory ``root``; the stream is read to its end.
 
@@ -95,11 +102,17 @@ class Spawner:
             limits: what it may ask for.
             apply: the directory holds the lower layers' files, too: whiteouts remove them.
             recipe_fd: a file for the tar's recipe.
+            plain: it is no layer: a name that begins with ``.wh.`` is a name.
         """
         fds = [stream_fd] if recipe_fd is None else [stream_fd, recipe_fd]
         message: JsonObject = {"op": "unpack", "root": root, "limits": to_message(limits), "apply": apply}
+        message["plain"] = plain
         answer = await self._plain(message, fds)
         return Unpacked(_number(answer, "size"), _number(answer, "entries"), answer.get("recipe") is True)
+
+    async def gather(self, request: JsonObject, out_fd: int) -> JsonObject:
+        """Find files for a build and write them as ``runtime.gathering`` says; returns what was found."""
+        return await self._plain({"op": "gather", **request}, [out_fd])
 
     async def rebuild(self, overlay: OverlayRoot, recipe_fd: int, *, out_fd: int) -> int:
         """Write the tar that the top layer of ``overlay`` was unpacked from; returns the bytes written."""

@@ -17,6 +17,7 @@ from orlop.primitives.channel import Channel, ProtocolError, decode
 from orlop.runtime import reaper, session
 from orlop.runtime.archive import answer_archive
 from orlop.runtime.cgroups import detect
+from orlop.runtime.gathering import answer_gather
 from orlop.runtime.importing import Blocker, refuse_loading
 from orlop.runtime.init import report
 from orlop.runtime.interpreter import is_sealed
@@ -55,6 +56,7 @@ WORK: dict[str, Operation] = {
     "copy-up": answer_copy_up,
     "identify": answer_identify,
     "archive": answer_archive,
+    "gather": answer_gather,
     "remove-tree": answer_remove,
 }
 

@@ -31,7 +31,7 @@ _EINVAL = 22
 
 
 def answer_unpack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
-    """Operation ``unpack``: a layer's tar stream into a private directory; a second descriptor takes its recipe."""
+    """Operation ``unpack``: a tar, a layer's or ``plain``, into a private directory; a second fd takes its recipe."""
     if len(fds) not in (1, 2):
         raise InvalidParameterError("unpack takes one stream, and a file for its recipe")
     limits = message.get("limits")
@@ -44,7 +44,7 @@ def answer_unpack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hi
     with OwnedFd(os.open(_text(message, "root"), _READ | os.O_NOFOLLOW)) as root:
         _leave_host(root)
         recipe_fd = fds[1].fileno() if len(fds) > 1 else None
-        rules = Rules(apply=message.get("apply") is True)
+        rules = Rules(layer=message.get("plain") is not True, apply=message.get("apply") is True)
         done = unpack(root.fileno(), fds[0].fileno(), Limits(**numbers), rules=rules, recipe_fd=recipe_fd)
     reply.send({"ok": True, "size": done.size, "entries": done.entries, "recipe": done.recipe})
 
@@ -56,7 +56,7 @@ def answer_rebuild(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: H
         raise InvalidParameterError("rebuild takes an overlay, a recipe and a stream")
     recipe, out = fds
     with (
-        _open_view(from_message(OverlayRoot, overlay)) as root,
+        open_view(from_message(OverlayRoot, overlay)) as root,
         OwnedFd(os.open(".", _READ, dir_fd=root.fileno())) as top,
     ):
         size = rebuild(top.fileno(), recipe.fileno(), out.fileno())
@@ -68,10 +68,10 @@ def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hier
     """Operation ``pack``: a container's root file system, running or not, or a layer's changes, as a tar stream."""
     overlay = message.get("overlay")
     if "layer" in message and len(fds) == 1:
-        root = _open_layer(_text(message, "layer"))
+        root = open_layer(_text(message, "layer"))
         out = fds[0]
     elif isinstance(overlay, dict) and len(fds) == 1:
-        root = _open_view(from_message(OverlayRoot, overlay))
+        root = open_view(from_message(OverlayRoot, overlay))
         out = fds[0]
     elif "pid" in message and len(fds) == 2:
         # The mount itself, without what is mounted in it: the container's /proc, /dev, volumes are not its files.
@@ -86,7 +86,7 @@ def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hier
     with root, OwnedFd(os.open(".", _READ, dir_fd=root.fileno())) as top:
         if message.get("below"):
             with (
-                _open_layer(_text(message, "below")) as tree,
+                open_layer(_text(message, "below")) as tree,
                 OwnedFd(os.open(".", _READ, dir_fd=tree.fileno())) as below,
             ):
                 done = pack_difference(top.fileno(), below.fileno(), out.fileno())
@@ -102,7 +102,7 @@ def answer_copy_up(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _: 
     if not isinstance(overlay, dict):
         raise InvalidParameterError("copy-up takes an overlay")
     with (
-        _open_view(from_message(OverlayRoot, overlay)) as root,
+        open_view(from_message(OverlayRoot, overlay)) as root,
         OwnedFd(os.open(_text(message, "target"), _READ | os.O_NOFOLLOW)) as target,
     ):
         resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
@@ -121,7 +121,7 @@ def answer_identify(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _:
     overlay, user = message.get("overlay"), message.get("user")
     if not isinstance(overlay, dict) or not isinstance(user, str):
         raise InvalidParameterError("identify takes an overlay and a user")
-    with _open_view(from_message(OverlayRoot, overlay)) as root:
+    with open_view(from_message(OverlayRoot, overlay)) as root:
         identity = resolve_identity(root.fileno(), user)
     reply.send({"ok": True, "uid": identity.uid, "gid": identity.gid})
 
@@ -132,14 +132,14 @@ def answer_remove(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _: H
     reply.send({"ok": True})
 
 
-def _open_layer(path: str) -> OwnedFd:
+def open_layer(path: str) -> OwnedFd:
     """Return a layer's directory, which a container may be changing: on a mount where no device can be opened."""
     tree = OwnedFd(k.open_tree(k.AT_FDCWD, path, k.OPEN_TREE_CLONE))
     k.mount_setattr(tree.fileno(), "", attr_set=k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC)
     return tree
 
 
-def _open_view(view: OverlayRoot) -> OwnedFd:
+def open_view(view: OverlayRoot) -> OwnedFd:
     """Return a read-only view of layers; overlay itself wants two."""
     if len(view.lower) == 1:
         return OwnedFd(os.open(view.lower[0], _READ | os.O_NOFOLLOW))

@@ -85,9 +85,9 @@ def routes(system: SystemService, *, events: Events, disk: DiskUsage) -> list[Ro
         Route("GET", "/system/df", disk_usage),
         Route("POST", "/session", _no_session),
         Route("POST", "/grpc", _no_session),
-        Route("POST", "/build", _refuse("building images is not supported yet")),
-        Route("POST", "/build/prune", _prune_nothing),
-        Route("POST", "/build/cancel", _refuse("building images is not supported yet")),
+        Route(
+            "POST", "/build/cancel", _refuse("builds of BuildKit are not supported; a classic one ends with its client")
+        ),
         Route("GET", "/plugins", _no_plugins),
         Route("GET", "/plugins/{name:.*}", _refuse("plugins are not supported")),
         Route("POST", "/plugins/{name:.*}", _refuse("plugins are not supported")),
@@ -130,11 +130,6 @@ async def _not_a_manager(call: Call) -> web.Response:
     if call.request.rel_url.raw_path.rsplit("/", 1)[-1] in ("init", "join"):
         raise UnsupportedError("swarm mode is not supported")
     raise UnavailableError(_NOT_A_MANAGER)
-
-
-async def _prune_nothing(_call: Call) -> web.Response:
-    """``docker system prune`` asks for the build cache too: nothing is built, so nothing is kept for it."""
-    return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
 async def _no_session(call: Call) -> web.Response:

@@ -27,6 +27,7 @@ class Output:
         self._documents: dict[object, Document] = {}
         self._count = 0
         self._ready = asyncio.Event()
+        self._taken = asyncio.Event()
         self._closed = False
         self._last: dict[str, float] = {}
         self.began = False  # whether anything was ever put
@@ -65,6 +66,16 @@ class Output:
         }
         self._put(document, key=(name, status))
 
+    def put(self, document: Document) -> None:
+        """Put a document as it is."""
+        self._put(document)
+
+    async def wait_room(self, most: int) -> None:
+        """Wait while the client has more than so many documents still to be sent."""
+        while len(self._documents) > most and not self._closed:
+            self._taken.clear()
+            await self._taken.wait()
+
     def _put(self, document: Document, key: object | None = None) -> None:
         self.began = True
         if key is None:
@@ -84,6 +95,7 @@ class Output:
             await self._ready.wait()
             self._ready.clear()
             batch, self._documents = list(self._documents.values()), {}
+            self._taken.set()
             if batch:
                 yield batch
             elif self._closed:

@@ -123,6 +123,16 @@ class Packer:
 
     def pack(self) -> Packed:
         """Write everything there is."""
+        self.drain()
+        try:
+            self._put(END)
+            self._flush()
+        except OSError as error:
+            raise SystemFailureError(f"pack /{shown(self._path)}: {(error.strerror or '').lower()}") from error
+        return Packed(self.size, self.entries)
+
+    def drain(self) -> None:
+        """Write what was entered so far; more may come before :meth:`pack` ends the archive."""
         try:
             self._run()
         except OSError as error:
@@ -130,7 +140,7 @@ class Packer:
         finally:
             for fd, _, _ in self._levels:
                 os.close(fd)
-        return Packed(self.size, self.entries)
+            self._levels.clear()
 
     def _run(self) -> None:
         while self._levels:
@@ -147,8 +157,6 @@ class Packer:
                 if error.errno not in _REPLACED:
                     raise
                 continue  # removed or replaced meanwhile by the container
-        self._put(END)
-        self._flush()
 
     def add(self, fd: int, name: bytes, path: bytes, *, descend: bool = True) -> None:
         """Write what ``name`` is in a directory, as ``path``; with ``descend``, the content of a directory later."""
@@ -213,6 +221,11 @@ class Packer:
             entry = replace(entry, uid=self._owner[0], gid=self._owner[1])
         self.entries += 1
         self._put(render_entry(entry))
+
+    def put_file(self, path: bytes, data: bytes) -> None:
+        """Write a file that is in no tree."""
+        self.put_entry(Entry(path, Kind.FILE, 0o600, size=len(data), real_size=len(data)))
+        self._put(data + bytes(-len(data) % BLOCK))
 
     def _put_content(self, source: int, size: int) -> None:
         left = size

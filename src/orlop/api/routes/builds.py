@@ -1,0 +1,140 @@
+"""Routes of builds: ``POST /build`` as Docker's classic builder answers it, and the cache's prune."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, TypeVar
+
+from orlop.api.call import Call, Route, decode
+from orlop.api.progress import answer_with_progress
+from orlop.api.responses import json_response
+from orlop.build.steps import BuildOptions
+from orlop.engine.builds import BuildRequest, BuildService, RunLimits
+from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.registry.credentials import Credentials, parse_credentials
+from orlop.registry.endpoints import login_domain
+from orlop.spec.docker.containers import Ulimit
+from orlop.spec.platform import Platform
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from orlop.engine.registry.output import Output
+
+T = TypeVar("T")
+
+_TEXT_LIMIT = 64 << 10
+# Asked for and not done: refused, whatever it would have changed.
+_REFUSED = {
+    "cachefrom": "cache from other images is not supported yet: cachefrom",
+    "outputs": "outputs need BuildKit: outputs",
+    "securityopt": "security options of builds are not supported yet: securityopt",
+}
+
+
+def routes(builds: BuildService) -> list[Route]:
+    """Return the routes."""
+
+    async def build(call: Call) -> web.StreamResponse:
+        request = _request(call)
+
+        async def work(output: Output) -> None:
+            await builds.build(request, call.chunks(), output)
+
+        return await answer_with_progress(call, work)
+
+    async def prune(call: Call) -> web.Response:
+        filters = call.filters()
+        if filters:
+            raise UnsupportedError(f"filters of the build cache are not supported yet: {min(filters)}")
+        builds.prune()
+        # What is forgotten are the steps' keys: their images are images, and docker image prune removes them.
+        return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
+
+    return [Route("POST", "/build", build), Route("POST", "/build/prune", prune)]
+
+
+def _request(call: Call) -> BuildRequest:
+    if call.text("version", "1") == "2":
+        raise UnsupportedError(
+            "BuildKit is not supported: build with the classic builder (version=1, DOCKER_BUILDKIT=0)"
+        )
+    for name, message in _REFUSED.items():
+        if any(value not in ("", "null", "[]") for value in call.texts(name)):
+            raise UnsupportedError(message)
+    if call.boolean("squash"):
+        raise UnsupportedError("squash is not supported: images keep their layers")
+    if remote := call.text("remote"):
+        raise UnsupportedError(f"contexts from a URL are not supported yet: {remote}")
+    platform = call.text("platform").strip()
+    if platform:
+        Platform.parse(platform)
+    options = BuildOptions(
+        target=call.text("target"),
+        build_args={
+            name: value
+            for name, value in _object(call, "buildargs", dict[str, str | None]).items()
+            if value is not None
+        },
+        labels=_object(call, "labels", dict[str, str]),
+        no_cache=call.boolean("nocache"),
+        pull=call.boolean("pull"),
+        platform=platform,
+        remove=call.boolean("rm", default=True),
+        force_remove=call.boolean("forcerm"),
+    )
+    return BuildRequest(
+        options,
+        dockerfile=call.text("dockerfile") or "Dockerfile",
+        tags=tuple(call.texts("t")),
+        quiet=call.boolean("q"),
+        limits=_limits(call),
+        credentials=_credentials(call),
+    )
+
+
+def _object(call: Call, name: str, model: type[dict[str, T]]) -> dict[str, T]:
+    text = call.text(name)
+    if text in ("", "null"):
+        return {}
+    if len(text) > _TEXT_LIMIT:
+        raise InvalidParameterError(f"invalid {name}: too long")
+    return decode(text.encode("utf-8", "surrogateescape"), model)
+
+
+def _limits(call: Call) -> RunLimits:
+    text = call.text("ulimits")
+    ulimits = decode(text.encode(), list[Ulimit]) if text not in ("", "null") else None
+    return RunLimits(
+        network_mode=call.text("networkmode"),
+        extra_hosts=call.texts("extrahosts") or None,
+        shm_size=call.integer("shmsize") or 0,
+        memory=call.integer("memory") or 0,
+        memory_swap=call.integer("memswap") or 0,
+        cpu_shares=call.integer("cpushares") or 0,
+        cpu_period=call.integer("cpuperiod") or 0,
+        cpu_quota=call.integer("cpuquota") or 0,
+        cpuset_cpus=call.text("cpusetcpus"),
+        cpuset_mems=call.text("cpusetmems"),
+        cgroup_parent=call.text("cgroupparent"),
+        ulimits=ulimits,
+    )
+
+
+def _credentials(call: Call) -> dict[str, Credentials]:
+    """Read ``X-Registry-Config``: what the user is logged in to; a malformed one is none, as in dockerd."""
+    header = call.request.headers.get("X-Registry-Config", "")
+    if not header or len(header) > _TEXT_LIMIT:
+        return {}
+    try:
+        data = base64.b64decode(header.translate(str.maketrans("+/", "-_")) + "=" * (-len(header) % 4), altchars=b"-_")
+        document = json.loads(data)
+        if not isinstance(document, dict):
+            return {}
+        return {
+            login_domain(str(name)): parse_credentials(json.dumps(value).encode()) for name, value in document.items()
+        }
+    except (binascii.Error, ValueError, RecursionError, InvalidParameterError):
+        return {}

@@ -1,0 +1,196 @@
+"""What each instruction may say: flags, number of arguments, exec form or shell form, pairs. No I/O.
+
+Everything is checked before the first step runs; variables are put in later, when their values are known.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from orlop.build.expansion import split_words
+from orlop.build.parser import DockerfileError, parse_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orlop.build.parser import Dockerfile, Heredoc, Line
+
+_FLAGS: dict[str, frozenset[str]] = {
+    "FROM": frozenset(("platform",)),
+    "ADD": frozenset(("chown", "chmod", "checksum", "keep-git-dir", "link", "exclude")),
+    "COPY": frozenset(("from", "chown", "chmod", "link", "parents", "exclude")),
+    "HEALTHCHECK": frozenset(("interval", "timeout", "start-period", "start-interval", "retries")),
+    "RUN": frozenset(("mount", "network", "security")),
+}
+# Known, but what they ask for is not done: refused with the line, never ignored.
+_NOT_DONE = frozenset(
+    ("mount", "network", "security", "link", "parents", "exclude", "checksum", "keep-git-dir"),
+)
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_NO_TRIGGERS = frozenset(("ONBUILD", "MAINTAINER", "FROM"))
+_STAGE = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One checked instruction.
+
+    Attributes:
+        line: number of its first line.
+        name: upper case.
+        text: what follows the flags.
+        original: as written, continuations joined.
+        flags: values by name.
+        words: the exec form's words, or the words split but not expanded (ADD, COPY, FROM, VOLUME and the like).
+        is_json: the exec form was written.
+        pairs: of ENV, LABEL and ARG, not expanded; an ARG without a value has None.
+        heredocs: of RUN, COPY and ADD.
+        trigger: of ONBUILD.
+    """
+
+    line: int
+    name: str
+    text: str
+    original: str
+    flags: Mapping[str, str]
+    words: tuple[str, ...] = ()
+    is_json: bool = False
+    pairs: tuple[tuple[str, str | None], ...] = ()
+    heredocs: tuple[Heredoc, ...] = ()
+    trigger: Instruction | None = None
+
+
+def read_instructions(dockerfile: Dockerfile) -> tuple[Instruction, ...]:
+    """Check every line. Raises DockerfileError in Docker's words."""
+    return tuple(read_instruction(line, escape=dockerfile.escape) for line in dockerfile.lines)
+
+
+def read_trigger(text: str) -> Instruction:
+    """Read a trigger that an image carries (``OnBuild``). Raises DockerfileError."""
+    found = read_instruction(parse_line(text, number=1))
+    _check_trigger(found)
+    return found
+
+
+def read_instruction(line: Line, *, escape: str = "\\") -> Instruction:
+    """Check one line. Raises DockerfileError."""
+    name, text = line.name, line.text
+    trigger = None
+    if name == "ONBUILD":
+        if not text:
+            raise DockerfileError(line.number, "ONBUILD requires at least one argument")
+        heredocs = "".join(f"\n{item.content}{item.name}" for item in line.heredocs)
+        trigger = read_instruction(parse_line(text + heredocs, number=line.number, escape=escape), escape=escape)
+        _check_trigger(trigger)
+    flags = _read_flags(line)
+    words: tuple[str, ...] = ()
+    is_json = False
+    pairs: tuple[tuple[str, str | None], ...] = ()
+    if name in ("ENV", "LABEL", "ARG"):
+        pairs = tuple(_pairs(line, escape))
+    elif name != "ONBUILD":
+        exec_form = json_words(text)
+        is_json = exec_form is not None
+        words = exec_form if exec_form is not None else tuple(split_words(text, escape=escape))
+    made = Instruction(line.number, name, text, line.original, flags, words, is_json, pairs, line.heredocs, trigger)
+    _check_arguments(made)
+    return made
+
+
+def json_words(text: str) -> tuple[str, ...] | None:
+    """Return the words of the exec form; None for the shell form."""
+    if not text.startswith("["):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
+        return None
+    return tuple(_LONE_SURROGATE.sub("\ufffd", item) for item in value)
+
+
+def _read_flags(line: Line) -> dict[str, str]:
+    known = _FLAGS.get(line.name, frozenset())
+    found: dict[str, str] = {}
+    for flag in line.flags:
+        name, equals, value = flag[2:].partition("=")
+        if name not in known:
+            close = get_close_matches(name[:40], known, n=1, cutoff=0.6)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise DockerfileError(line.number, f"unknown flag: --{name[:80]}{hint}")
+        if name in _NOT_DONE:
+            raise DockerfileError(line.number, f"the --{name} option is not supported yet: {line.original[:80]}")
+        if name in found:
+            raise DockerfileError(line.number, f"duplicate flag specified: {name}")
+        if not equals or not value:
+            raise DockerfileError(line.number, f"missing a value on flag: {name}")
+        found[name] = value
+    return found
+
+
+def _check_trigger(trigger: Instruction) -> None:
+    if trigger.name == "ONBUILD":
+        raise DockerfileError(trigger.line, "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
+    if trigger.name in _NO_TRIGGERS:
+        raise DockerfileError(trigger.line, f"{trigger.name} isn't allowed as an ONBUILD trigger")
+
+
+def _pairs(line: Line, escape: str) -> list[tuple[str, str | None]]:
+    words = split_words(line.text, escape=escape)
+    if not words:
+        raise DockerfileError(line.number, f"{line.name} requires at least one argument")
+    if line.name != "ARG" and "=" not in words[0]:
+        rest = line.text[len(words[0]) :].strip()
+        if not rest:
+            raise DockerfileError(line.number, f"{line.name} must have two arguments")
+        return [(words[0], rest)]
+    found: list[tuple[str, str | None]] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals and line.name != "ARG":
+            raise DockerfileError(
+                line.number, f"Syntax error - can't find = in {json.dumps(word)}. Must be of the form: name=value"
+            )
+        if not name:
+            raise DockerfileError(line.number, f"{line.name} names can not be blank")
+        found.append((name, value if equals else None))
+    return found
+
+
+def _check_arguments(made: Instruction) -> None:
+    count = len(made.words)
+    if made.name == "FROM":
+        _check_from(made)
+    elif made.name in ("COPY", "ADD"):
+        if count < 2:
+            tail = "no arguments were provided" if count == 0 else "only one was provided"
+            message = f"{made.name} requires at least two arguments, but {tail}. Destination could not be determined"
+            raise DockerfileError(made.line, message)
+    elif made.name in ("WORKDIR", "USER", "STOPSIGNAL", "MAINTAINER"):
+        if not made.text or (made.name in ("USER", "STOPSIGNAL") and count != 1):
+            raise DockerfileError(made.line, f"{made.name} requires exactly one argument")
+    elif made.name == "SHELL":
+        if not made.is_json:
+            raise DockerfileError(made.line, f"SHELL requires the arguments to be in JSON form: {made.text[:80]}")
+        if not count:
+            raise DockerfileError(made.line, "SHELL requires at least one argument")
+    elif made.name == "RUN" and count == 1 and made.heredocs and made.heredocs[0].content.startswith("#!"):
+        raise DockerfileError(
+            made.line, f"a here-document that begins with #! is not supported yet: {made.original[:80]}"
+        )
+    elif made.name in ("RUN", "EXPOSE", "VOLUME", "HEALTHCHECK") and not count:
+        raise DockerfileError(made.line, f"{made.name} requires at least one argument")
+
+
+def _check_from(made: Instruction) -> None:
+    words = made.words
+    if len(words) not in (1, 3) or (len(words) == 3 and words[1].upper() != "AS"):
+        raise DockerfileError(made.line, "FROM requires either one or three arguments")
+    if len(words) == 3 and _STAGE.fullmatch(words[2].lower()) is None:
+        message = f'invalid name for build stage: "{words[2]}", name can\'t start with a number or contain symbols'
+        raise DockerfileError(made.line, message)

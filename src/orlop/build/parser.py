@@ -1,0 +1,231 @@
+"""A Dockerfile's text becomes lines: directives, comments, continuations, flags and here-documents. No I/O.
+
+Linear in the text: what looks ahead (continuation, here-documents) takes each line once. The words of errors are
+Docker's; each names the line.
+
+Source: https://docs.docker.com/reference/dockerfile/ (format, parser directives, here-documents).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from orlop.build.expansion import split_words
+from orlop.errors import InvalidParameterError
+
+SIZE_LIMIT = 4 << 20
+INSTRUCTIONS = frozenset(
+    (
+        *("ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER"),
+        *("ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"),
+    )
+)
+_DIRECTIVE = re.compile(r"#[ \t]*([A-Za-z][A-Za-z0-9]*)[ \t]*=(.*)", re.ASCII)
+_DIRECTIVES = frozenset(("syntax", "escape", "check"))
+_WITH_HEREDOCS = frozenset(("RUN", "COPY", "ADD"))
+_HEREDOC = re.compile(r"""[0-9]{0,9}<<(-?)("[^"<\s]+"|'[^'<\s]+'|[^"'<\s\\]+)""")
+_FLAG_NAME = re.compile(r"--[a-zA-Z][a-zA-Z-]*")
+
+
+class DockerfileError(InvalidParameterError):
+    """The text is no Dockerfile; the message names the line."""
+
+    def __init__(self, line: int, text: str) -> None:
+        super().__init__(f"dockerfile parse error on line {line}: {text}")
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Heredoc:
+    """One here-document: ``content`` with its last newline; ``expand`` unless its name was quoted."""
+
+    name: str
+    content: str
+    expand: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One instruction.
+
+    Attributes:
+        number: of its first line, from 1.
+        name: upper case.
+        flags: as written, in order: ``--from=x``.
+        text: what follows the flags, continuations joined.
+        original: the instruction as written, continuations joined.
+        heredocs: in the order of their marks.
+    """
+
+    number: int
+    name: str
+    flags: tuple[str, ...]
+    text: str
+    original: str
+    heredocs: tuple[Heredoc, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dockerfile:
+    """What a text says: its instructions, and the character that escapes."""
+
+    lines: tuple[Line, ...]
+    escape: str = "\\"
+
+
+def parse(data: bytes, *, name: str = "Dockerfile") -> Dockerfile:
+    """Read a Dockerfile.
+
+    Args:
+        data: UTF-8, with or without byte order mark; what is no UTF-8 is replaced.
+        name: of the file, for messages.
+
+    Raises:
+        DockerfileError: with Docker's words.
+        InvalidParameterError: empty, or larger than :data:`SIZE_LIMIT`.
+    """
+    if len(data) > SIZE_LIMIT:
+        raise InvalidParameterError(f"the Dockerfile ({name}) is larger than {SIZE_LIMIT} bytes")
+    rows = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").split("\n")
+    if not data.strip():
+        raise InvalidParameterError(f"the Dockerfile ({name}) cannot be empty")
+    rows = [row.removesuffix("\r") for row in rows]
+    reader = _Reader(rows, _directives(rows))
+    lines = tuple(reader.lines())
+    if not lines:
+        raise InvalidParameterError(f"dockerfile parse error: file with no instructions: {name}")
+    return Dockerfile(lines, reader.escape)
+
+
+def parse_line(text: str, *, number: int, escape: str = "\\") -> Line:
+    """Read one instruction that stands alone: an image's trigger, with its here-documents. Raises DockerfileError."""
+    lines = list(_Reader(text.split("\n"), escape, first=number).lines())
+    if len(lines) != 1:
+        raise DockerfileError(number, f"not one instruction: {text[:80]}")
+    return lines[0]
+
+
+def _directives(rows: list[str]) -> str:
+    """Return the escape character; the other directives say nothing to this builder, as to Docker's classic one."""
+    seen: set[str] = set()
+    escape = "\\"
+    for number, row in enumerate(rows, 1):
+        match = _DIRECTIVE.fullmatch(row.strip())
+        key = match[1].lower() if match else ""
+        if match is None or key not in _DIRECTIVES:
+            break
+        if key in seen:
+            raise DockerfileError(number, f"only one {key} parser directive can be used")
+        seen.add(key)
+        if key == "escape":
+            escape = match[2].strip()
+            if escape not in ("\\", "`"):
+                raise DockerfileError(number, f"invalid ESCAPE '{escape[:40]}' does not match ` or \\")
+    return escape
+
+
+class _Reader:
+    def __init__(self, rows: list[str], escape: str, *, first: int = 1) -> None:
+        self.escape = escape
+        self._rows = rows
+        self._next = 0
+        self._first = first
+
+    def lines(self) -> list[Line]:
+        found = []
+        while (joined := self._joined()) is not None:
+            number, text = joined
+            found.append(self._line(number, text))
+        return found
+
+    def _joined(self) -> tuple[int, str] | None:
+        """Return the next instruction with its continuations, without comments and empty lines."""
+        parts: list[str] = []
+        number = 0
+        while self._next < len(self._rows):
+            row = self._rows[self._next]
+            self._next += 1
+            bare = row.lstrip(" \t")
+            if not bare or bare.startswith("#"):
+                continue
+            number = number or self._next - 1 + self._first
+            piece, goes_on = self._continued(row if parts else bare)
+            parts.append(piece)
+            if not goes_on:
+                break
+        text = "".join(parts).strip()
+        if not number:
+            return None
+        return (number, text) if text else self._joined()
+
+    def _continued(self, row: str) -> tuple[str, bool]:
+        bare = row.rstrip(" \t")
+        if not bare.endswith(self.escape) or bare.endswith(self.escape * 2):
+            return row, False
+        return bare[:-1], True
+
+    def _line(self, number: int, text: str) -> Line:
+        name, rest = _head(text)
+        if name not in INSTRUCTIONS:
+            close = get_close_matches(name[:40], INSTRUCTIONS, n=1, cutoff=0.6)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise DockerfileError(number, f"unknown instruction: {name[:80]}{hint}")
+        inner, inner_rest = name, rest
+        if name == "ONBUILD":
+            inner, inner_rest = _head(rest)
+        heredocs = tuple(self._heredocs(number, inner_rest)) if inner in _WITH_HEREDOCS else ()
+        flags, rest = _flags(rest)
+        return Line(number, name, flags, rest, text, heredocs)
+
+    def _heredocs(self, number: int, text: str) -> list[Heredoc]:
+        if "<<" not in text or text.startswith("["):
+            return []
+        found = []
+        for match in map(_HEREDOC.fullmatch, split_words(text, escape=self.escape)):
+            if match is None:
+                continue
+            word = match[2]
+            quoted = word[0] in "'\""
+            name = word[1:-1] if quoted else word
+            found.append(Heredoc(name, self._body(number, name, tabs=bool(match[1])), expand=not quoted))
+        return found
+
+    def _body(self, number: int, name: str, *, tabs: bool) -> str:
+        rows: list[str] = []
+        while self._next < len(self._rows):
+            row = self._rows[self._next]
+            self._next += 1
+            row = row.lstrip("\t") if tabs else row
+            if row == name:
+                return "".join(f"{line}\n" for line in rows)
+            rows.append(row)
+        raise DockerfileError(number, f"unterminated heredoc: {name[:80]}")
+
+
+def _head(text: str) -> tuple[str, str]:
+    parts = text.split(None, 1)
+    return (parts[0].upper() if parts else ""), (parts[1].strip() if len(parts) > 1 else "")
+
+
+def _flags(text: str) -> tuple[tuple[str, ...], str]:
+    """Take the flags off: words that begin with ``--``; a bare ``--`` ends them. Quotes hold a value together."""
+    flags = []
+    at = 0
+    while _FLAG_NAME.match(text, at):
+        start, quote = at, ""
+        while at < len(text) and (quote or text[at] not in " \t"):
+            char = text[at]
+            if quote:
+                quote = "" if char == quote else quote
+            elif char in "'\"":
+                quote = char
+            at += 1
+        flags.append("".join(char for char in text[start:at] if char not in "'\""))
+        while at < len(text) and text[at] in " \t":
+            at += 1
+    rest = text[at:]
+    if rest == "--" or rest.startswith(("-- ", "--\t")):
+        rest = rest[2:].lstrip()
+    return tuple(flags), rest

@@ -1,0 +1,98 @@
+"""Stages: what FROM begins, and which of them an image needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orlop.build.parser import DockerfileError
+from orlop.errors import InvalidParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orlop.build.instructions import Instruction
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        index: from 0.
+        name: lower case; empty for none.
+        start: its FROM.
+        instructions: after it.
+    """
+
+    index: int
+    name: str
+    start: Instruction
+    instructions: tuple[Instruction, ...]
+
+    @property
+    def base(self) -> str:
+        """What FROM names, not expanded."""
+        return self.start.words[0]
+
+
+def split_stages(instructions: Sequence[Instruction]) -> tuple[tuple[Instruction, ...], tuple[Stage, ...]]:
+    """Return the ARGs before the first FROM, and the stages. Raises DockerfileError."""
+    meta: list[Instruction] = []
+    stages: list[tuple[Instruction, list[Instruction]]] = []
+    for item in instructions:
+        if item.name == "FROM":
+            stages.append((item, []))
+        elif stages:
+            stages[-1][1].append(item)
+        elif item.name == "ARG":
+            meta.append(item)
+        else:
+            raise DockerfileError(item.line, "no build stage in current context")
+    if not stages:
+        raise InvalidParameterError("no build stage in current context")
+    made = [
+        Stage(index, start.words[2].lower() if len(start.words) == 3 else "", start, tuple(body))
+        for index, (start, body) in enumerate(stages)
+    ]
+    return tuple(meta), tuple(made)
+
+
+def find_stage(stages: Sequence[Stage], name: str) -> Stage | None:
+    """Return the last stage of this name, or the one with this number; None for neither."""
+    for stage in reversed(stages):
+        if stage.name and stage.name == name.lower():
+            return stage
+    if name.isascii() and name.isdigit() and int(name[:9]) < len(stages):
+        return stages[int(name[:9])]
+    return None
+
+
+def needed_stages(stages: Sequence[Stage], target: str = "") -> tuple[Stage, ...]:
+    """Return the stages that the target (by default the last) is made of, in order; the target is the last of them.
+
+    Raises:
+        InvalidParameterError: ``target stage "x" could not be found``.
+    """
+    final: Stage | None = stages[-1]
+    if target:
+        final = find_stage(stages, target)
+    if final is None:
+        raise InvalidParameterError(f'target stage "{target}" could not be found')
+    needed: set[int] = set()
+    waiting = [final]
+    while waiting:
+        stage = waiting.pop()
+        if stage.index in needed:
+            continue
+        needed.add(stage.index)
+        before = stages[: stage.index]
+        names = [stage.base] if find_named(before, stage.base) else []
+        names += [item.flags["from"] for item in stage.instructions if item.name == "COPY" and "from" in item.flags]
+        waiting += [found for name in names if (found := find_stage(before, name)) is not None]
+    return tuple(stage for stage in stages if stage.index in needed)
+
+
+def find_named(stages: Sequence[Stage], name: str) -> Stage | None:
+    """Return the last stage of this name: FROM knows no numbers."""
+    return next((stage for stage in reversed(stages) if stage.name and stage.name == name.lower()), None)

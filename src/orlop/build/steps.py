@@ -1,0 +1,158 @@
+"""What a builder needs done outside of the text: the protocols that the engine fulfils, and their values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from orlop.errors import SystemFailureError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from orlop.build.parser import Heredoc
+    from orlop.image.store import Image
+    from orlop.spec.digest import Digest
+    from orlop.spec.image import ImageConfig
+
+
+class StepFailedError(SystemFailureError):
+    """A RUN ended with another code than 0, which is ``code``."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What the user asked for beside the Dockerfile.
+
+    Attributes:
+        target: the stage to build; empty for the last.
+        build_args: values of ARGs.
+        labels: of the image, over what the Dockerfile says.
+        no_cache: run every step.
+        pull: look for newer base images.
+        platform: ``os/architecture``; empty for this machine's.
+        remove: remove the containers of steps that succeeded.
+        force_remove: remove those of steps that failed as well.
+    """
+
+    target: str = ""
+    build_args: Mapping[str, str] | None = None
+    labels: Mapping[str, str] | None = None
+    no_cache: bool = False
+    pull: bool = False
+    platform: str = ""
+    remove: bool = True
+    force_remove: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Where files are copied from: a directory of the build, or an image (None: one without layers)."""
+
+    directory: str = ""
+    image: Image | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What patterns found: the digest of it all without times, how many things, whether one is a directory, files."""
+
+    digest: str
+    sources: int
+    directory: bool
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyStep:
+    """What is to be copied where.
+
+    Attributes:
+        source: where from.
+        patterns: below the source; none to make the destination only.
+        destination: absolute; a slash at its end says that it is a directory.
+        owner: ``user:group`` as written; empty for root.
+        keep_owner: owners stay as they are in the source, when ``owner`` is empty.
+        mode: permissions of everything; None for those of the source.
+    """
+
+    source: Tree
+    patterns: tuple[str, ...]
+    destination: str
+    owner: str = ""
+    keep_owner: bool = False
+    mode: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """A command: words, and variables beside those of the image."""
+
+    command: tuple[str, ...]
+    env: tuple[str, ...]
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The top of a stack of layers, retained for whoever gets it; ``diff_id`` is None when nothing changed."""
+
+    chain: Digest | None
+    diff_id: Digest | None
+    container: str = ""
+
+
+class Console(Protocol):
+    """Where the build is told of."""
+
+    def say(self, text: str) -> None:
+        """Put text as it is."""
+        ...
+
+
+class Workshop(Protocol):
+    """Does the steps of one build."""
+
+    async def base_image(self, name: str, *, pull: bool, platform: str) -> Image:
+        """Find an image, or pull it. Raises NotFoundError and others in Docker's words."""
+        ...
+
+    def find_cached(self, key: str) -> Image | None:
+        """Return the image that a step of this key gave, here, by a build."""
+        ...
+
+    def keep_cached(self, key: str, image: Image) -> None:
+        """Remember what a step gave."""
+        ...
+
+    async def examine(self, source: Tree, patterns: Sequence[str], *, keep_owner: bool) -> Gathered:
+        """Find files. Raises NotFoundError ``stat x: file does not exist``."""
+        ...
+
+    async def open_archive(self, source: Tree, path: str) -> Tree | None:
+        """Unpack a tar, compressed or not, into a tree; None when the file is none."""
+        ...
+
+    def write_files(self, files: Sequence[Heredoc]) -> Tree:
+        """Make a tree of these files."""
+        ...
+
+    async def copy(self, below: Image | None, step: CopyStep) -> Layer:
+        """Make a layer of files."""
+        ...
+
+    async def run(self, below: Image, step: RunStep) -> Layer:
+        """Run a command. Raises StepFailedError."""
+        ...
+
+    async def end_step(self) -> None:
+        """Remove what the last step needed, if the user wants that."""
+        ...
+
+    def commit(self, below: Image | None, config: ImageConfig, layer: Layer) -> Image:
+        """Make an image; the layer is taken over."""
+        ...

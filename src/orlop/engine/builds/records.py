@@ -1,0 +1,56 @@
+"""What is remembered of builds: which step gave which image, and the containers that a crash may leave."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orlop.engine.database import Database
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS build_steps (
+    key TEXT PRIMARY KEY,           -- of build.builder
+    image TEXT NOT NULL             -- hex; the image may be gone
+) STRICT;
+CREATE TABLE IF NOT EXISTS build_containers (
+    name TEXT PRIMARY KEY           -- of a step that is running: written before the container is made
+) STRICT;
+"""
+
+
+class BuildRecords:
+    """Owns the tables above."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def image_of(self, key: str) -> str | None:
+        """Return the id (hex) that a step gave."""
+        row = self._database.connection.execute("SELECT image FROM build_steps WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def keep(self, key: str, image: str) -> None:
+        """Remember what a step gave."""
+        with self._database.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO build_steps VALUES (?, ?)", (key, image))
+
+    def forget_steps(self) -> list[str]:
+        """Forget all steps; returns the ids of their images."""
+        images = [str(row[0]) for row in self._database.connection.execute("SELECT DISTINCT image FROM build_steps")]
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM build_steps")
+        return images
+
+    def begin_container(self, name: str) -> None:
+        """Say that a container of this name is about to be made."""
+        with self._database.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO build_containers VALUES (?)", (name,))
+
+    def end_container(self, name: str) -> None:
+        """Say that the container is gone, or somebody else's business."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM build_containers WHERE name = ?", (name,))
+
+    def containers(self) -> list[str]:
+        """Return the names of containers that a crash left."""
+        return [str(row[0]) for row in self._database.connection.execute("SELECT name FROM build_containers")]

@@ -1,0 +1,134 @@
+"""RUN: an ordinary container of the engine, whose output is the build's."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import secrets
+import socket
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from orlop.build.steps import RunStep, StepFailedError
+from orlop.errors import OrlopError
+from orlop.primitives.owned_fd import OwnedFd
+from orlop.spec.docker.containers import (
+    ContainerConfig,
+    ContainerCreate,
+    HealthConfig,
+    HostConfig,
+    LogConfig,
+    NetworkingConfig,
+)
+from orlop.spec.launch import AttachTarget
+
+if TYPE_CHECKING:
+    from orlop.engine.builds.output import BuildOutput
+    from orlop.engine.builds.records import BuildRecords
+    from orlop.engine.containers import ContainerService
+    from orlop.engine.containers.container import Container
+    from orlop.image.store import Image
+
+_STDERR = 2
+_HEADER = 8
+_PIECE = 1 << 16
+
+
+class Runner:
+    """Owns the containers of one build, from their making to :meth:`remove`."""
+
+    def __init__(
+        self, containers: ContainerService, records: BuildRecords, *, host: HostConfig, output: BuildOutput
+    ) -> None:
+        self._containers = containers
+        self._records = records
+        self._host = host
+        self._output = output
+        self._made: list[Container] = []
+
+    async def run(self, image: Image, step: RunStep) -> Container:
+        """Run a step's command to its end.
+
+        Raises:
+            StepFailedError: "The command '...' returned a non-zero code: 1".
+            OrlopError: the container could not be made or started.
+        """
+        name = f"build_{secrets.token_hex(8)}"
+        self._records.begin_container(name)
+        try:
+            container_id, _ = self._containers.create(self._request(image, step), name)
+        except BaseException:
+            self._records.end_container(name)
+            raise
+        container = self._containers.get(container_id)
+        self._made.append(container)
+        self._output.say(f" ---> Running in {container_id[:12]}\n")
+        code = await self._finish(container)
+        if code != 0:
+            raise StepFailedError(f"The command '{step.shown}' returned a non-zero code: {code}", code)
+        return container
+
+    def _request(self, image: Image, step: RunStep) -> ContainerCreate:
+        config = ContainerConfig(
+            image=str(image.id),
+            cmd=list(step.command),
+            entrypoint=[""],
+            env=list(step.env),
+            attach_stdout=True,
+            attach_stderr=True,
+            healthcheck=HealthConfig(test=["NONE"]),
+        )
+        return ContainerCreate(config=config, host_config=self._host, networking_config=NetworkingConfig())
+
+    async def _finish(self, container: Container) -> int:
+        ours, theirs = socket.socketpair()
+        with ours:
+            await self._containers.attach(container, AttachTarget(), OwnedFd(theirs.detach()))
+            ended = self._containers.wait(container.id, "next-exit")
+            try:
+                await self._containers.start(container.id)
+                await self._copy_output(ours)
+                code, _ = await ended
+            finally:
+                ended.cancel()
+        return code
+
+    async def _copy_output(self, ours: socket.socket) -> None:
+        """Tell the frames of Docker's stdcopy protocol, as they come, until the container has closed its streams."""
+        reader, writer = await asyncio.open_connection(sock=ours.dup())
+        decoders = {number: codecs.getincrementaldecoder("utf-8")("replace") for number in range(3)}
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while header := await reader.readexactly(_HEADER):
+                    left = int.from_bytes(header[4:], "big")
+                    while left:
+                        piece = await reader.readexactly(min(left, _PIECE))
+                        left -= len(piece)
+                        text = decoders[min(header[0], _STDERR)].decode(piece)
+                        # Docker's classic builder shows standard error in red.
+                        self._output.say(f"\x1b[91m{text}\x1b[0m" if header[0] == _STDERR and text else text)
+                        await self._output.wait_room()
+        finally:
+            writer.close()
+
+    async def remove(self, *, tell: bool = True) -> None:
+        """Remove the containers that were made so far."""
+        while self._made:
+            container = self._made.pop()
+            with contextlib.suppress(OrlopError):
+                await self._containers.remove(container.id, force=True, with_volumes=True)
+            self._records.end_container(container.name)
+            if tell:
+                self._output.say(f" ---> Removed intermediate container {container.id[:12]}\n")
+
+    def leave(self) -> None:
+        """Let the containers be the user's."""
+        while self._made:
+            self._records.end_container(self._made.pop().name)
+
+
+def host_config(limits: HostConfig) -> HostConfig:
+    """Return the limits of a build with what every step has: its log is the build's output."""
+    return structs.replace(limits, log_config=LogConfig(type="none"))

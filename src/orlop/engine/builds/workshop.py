@@ -1,0 +1,277 @@
+"""Does the steps of a build with the engine's own means: containers, layers, images, children of the spawner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from orlop.build.steps import CopyStep, Gathered, Layer, RunStep, Tree
+from orlop.engine.containers.platforms import require_platform
+from orlop.engine.pipes import open_pipe
+from orlop.engine.registry.pull import PullRequest
+from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
+from orlop.image.compression import Decompressor
+from orlop.image.feed import pour
+from orlop.primitives.tar import Limits
+from orlop.registry.credentials import ANONYMOUS
+from orlop.spec.json import JsonValue
+from orlop.spec.launch import to_message
+from orlop.spec.reference import parse_reference
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from orlop.build.parser import Heredoc
+    from orlop.engine.builds.output import BuildOutput
+    from orlop.engine.builds.records import BuildRecords
+    from orlop.engine.builds.running import Runner
+    from orlop.engine.commits import CommitService
+    from orlop.engine.images import ImageService
+    from orlop.engine.registry.service import RegistryService
+    from orlop.engine.removals import Removals
+    from orlop.engine.spawner import Spawner
+    from orlop.image.store import Image
+    from orlop.registry.credentials import Credentials
+    from orlop.spec.image import ImageConfig
+    from orlop.spec.json import JsonObject
+    from orlop.storage.layers import LayerStore
+
+_BLOCK = 512
+
+
+class Tools:
+    """The engine's parts that steps are done with."""
+
+    def __init__(
+        self,
+        *,
+        images: ImageService,
+        layers: LayerStore,
+        commits: CommitService,
+        spawner: Spawner,
+        registry: RegistryService,
+        records: BuildRecords,
+        removals: Removals,
+    ) -> None:
+        self.images = images
+        self.layers = layers
+        self.commits = commits
+        self.spawner = spawner
+        self.registry = registry
+        self.records = records
+        self.removals = removals
+
+
+class EngineWorkshop:
+    """Fulfils ``build.steps.Workshop`` for one build.
+
+    Args:
+        tools: the engine's parts.
+        directory: of this build, which goes with it.
+        runner: runs commands.
+        output: of this build.
+        credentials: of the user, by the registry's domain.
+        remove: remove containers after each step.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        directory: str,
+        *,
+        runner: Runner,
+        output: BuildOutput,
+        credentials: Mapping[str, Credentials],
+        remove: bool,
+    ) -> None:
+        self._tools = tools
+        self._directory = directory
+        self._runner = runner
+        self._output = output
+        self._credentials = credentials
+        self._remove = remove
+
+    async def base_image(self, name: str, *, pull: bool, platform: str) -> Image:
+        """Find an image, or pull it."""
+        if not pull:
+            with contextlib.suppress(NotFoundError):
+                image = self._tools.images.resolve(name)
+                require_platform(platform, name, image.config)
+                return image
+        reference = parse_reference(name).with_default_tag()
+        credentials = self._credentials.get(reference.domain, ANONYMOUS)
+        await self._tools.registry.pull(PullRequest(reference, platform, credentials), self._output.pulls)
+        return self._tools.images.resolve(name)
+
+    def find_cached(self, key: str) -> Image | None:
+        """Return the image that a step gave, if it is still there."""
+        found = self._tools.records.image_of(key)
+        if found is None:
+            return None
+        try:
+            return self._tools.images.store.get_by_id(found)
+        except NotFoundError:
+            return None
+
+    def keep_cached(self, key: str, image: Image) -> None:
+        """Remember what a step gave."""
+        self._tools.records.keep(key, image.id.hex)
+
+    def _source(self, tree: Tree) -> JsonObject:
+        if tree.directory:
+            return {"directory": tree.directory}
+        if tree.image is None or tree.image.chain is None:
+            return {"directory": self._empty()}
+        return {"source": to_message(self._tools.layers.layer_view(tree.image.chain))}
+
+    def _empty(self) -> str:
+        path = f"{self._directory}/empty"
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        return path
+
+    async def examine(self, source: Tree, patterns: Sequence[str], *, keep_owner: bool) -> Gathered:
+        """Find files."""
+        request: JsonObject = {
+            "action": "sum",
+            "patterns": list[JsonValue](patterns),
+            "keep_owner": keep_owner,
+            **self._source(source),
+        }
+        digest = hashlib.sha256()
+        async with open_pipe() as (pieces, writer):
+            task = asyncio.ensure_future(self._tools.spawner.gather(request, writer))
+            task.add_done_callback(lambda _: os.close(writer))
+            try:
+                async for piece in pieces:
+                    digest.update(piece)
+                told = await task
+            except BaseException:
+                task.cancel()
+                raise
+        sources, files = told.get("sources"), told.get("files")
+        return Gathered(
+            digest.hexdigest(),
+            sources if isinstance(sources, int) else 0,
+            told.get("directory") is True,
+            tuple(str(name) for name in files) if isinstance(files, list) else (),
+        )
+
+    async def open_archive(self, source: Tree, path: str) -> Tree | None:
+        """Unpack a tar, compressed or not."""
+        # The path is taken as it is, whatever characters it holds.
+        pattern = "".join(f"\\{char}" if char in "*?[\\" else char for char in path)
+        request: JsonObject = {"action": "fetch", "patterns": [pattern], **self._source(source)}
+        async with open_pipe() as (pieces, writer):
+            task = asyncio.ensure_future(self._tools.spawner.gather(request, writer))
+            task.add_done_callback(lambda _: os.close(writer))
+            try:
+                head, is_archive = await _peek(pieces)
+                if not is_archive:
+                    return None
+                target = self.make_directory("archive")
+                await self._unpack(target, _chain(head, pieces))
+                await task
+                return Tree(directory=target)
+            finally:
+                task.cancel()
+                task.add_done_callback(_forget)
+
+    async def _unpack(self, target: str, stream: AsyncIterator[bytes]) -> None:
+        await pour(stream, lambda fd: self._tools.spawner.unpack(target, fd, Limits(), plain=True))
+
+    def make_directory(self, kind: str) -> str:
+        """Make a private directory of this build."""
+        path = f"{self._directory}/{kind}-{secrets.token_hex(6)}"
+        os.mkdir(path, 0o700)
+        return path
+
+    def write_files(self, files: Sequence[Heredoc]) -> Tree:
+        """Make a tree of here-documents."""
+        target = self.make_directory("files")
+        for file in files:
+            if "/" in file.name or file.name in (".", ".."):
+                raise InvalidParameterError(f"invalid name of a here-document: {file.name}")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(f"{target}/{file.name}", flags, 0o644)
+            with open(fd, "wb") as out:
+                os.fchmod(fd, 0o644)
+                out.write(file.content.encode("utf-8", "surrogateescape"))
+        return Tree(directory=target)
+
+    async def copy(self, below: Image | None, step: CopyStep) -> Layer:
+        """Make a layer of files."""
+        chain = None if below is None else below.chain
+        source = self._source(step.source)
+        request: JsonObject = {
+            "action": "pack",
+            "patterns": list[JsonValue](step.patterns),
+            "destination": step.destination,
+            "owner": step.owner,
+            "keep_owner": step.keep_owner,
+            "mode": step.mode,
+            "target": None if chain is None else to_message(self._tools.layers.layer_view(chain)),
+            **source,
+        }
+        top, diff_id = await self._tools.commits.layer_of(chain, lambda fd: self._tools.spawner.gather(request, fd))
+        return Layer(top, diff_id)
+
+    async def run(self, below: Image, step: RunStep) -> Layer:
+        """Run a command and make a layer of what it changed."""
+        container = await self._runner.run(below, step)
+        top, diff_id = await self._tools.commits.layer_of_changes(container)
+        return Layer(top, diff_id, container.id)
+
+    async def end_step(self) -> None:
+        """Remove the step's container, or leave it to the user."""
+        if self._remove:
+            await self._runner.remove()
+        else:
+            self._runner.leave()
+
+    def commit(self, below: Image | None, config: ImageConfig, layer: Layer) -> Image:
+        """Make an image; without a layer of its own it stands on that of the image below."""
+        chain = layer.chain
+        if layer.diff_id is None and chain is None and below is not None and below.chain is not None:
+            chain = below.chain
+            self._tools.layers.retain(chain)
+        try:
+            image, tombstones = self._tools.images.store.create(
+                config.render(), chain, None, parent=None if below is None else below.id
+            )
+        except BaseException:
+            if chain is not None:
+                self._tools.removals.bury(self._tools.layers.release(chain))
+            raise
+        self._tools.removals.bury(tombstones)
+        return image
+
+
+async def _peek(pieces: AsyncIterator[bytes]) -> tuple[bytes, bool]:
+    """Read as much as tells whether it is a tar, and return that with the answer."""
+    head, plain = b"", b""
+    decompressor = Decompressor()
+    try:
+        async for piece in pieces:
+            head += piece
+            plain += b"".join(decompressor.feed(piece))
+            if len(plain) >= _BLOCK:
+                break
+    except OrlopError:
+        return head, False
+    return head, len(plain) >= _BLOCK and plain[257:262] == b"ustar"
+
+
+async def _chain(head: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield head
+    async for piece in pieces:
+        yield piece
+
+
+def _forget(task: asyncio.Future[JsonObject]) -> None:
+    """Look at the error of a child whose answer nobody needs."""
+    if not task.cancelled():
+        task.exception()
