@@ -356,3 +356,42 @@ def test_many_lines_do_not_wait_for_the_client(engine, images, tmp_path):
     assert code == 0, err
     assert out.count("\n") > 20000
     assert time.monotonic() - began < 60
+
+
+def test_hostile_context_and_image_reach_nothing_of_the_host(engine, images, tmp_path):
+    """Threats F6 and F8: names that lead out, in the context, in the stage, and in the destination."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("host")
+    script = f"""FROM busybox
+RUN ln -s {outside} /trap && ln -s ../../../../../..{outside} /up && ln -s {outside}/secret /file
+COPY a /trap/
+COPY a /up/deep/b
+WORKDIR /trap/made
+RUN cat {outside}/a {outside}/deep/b && test -d {outside}/made && test ! -e {outside}/secret
+FROM busybox
+COPY --from=0 /file /stolen
+"""
+    context = write(tmp_path / "c", script, a="1")
+    code, out, err = build(engine, context)
+    assert (code, "COPY failed: stat file: file does not exist" in err) == (1, True), out + err
+    assert os.listdir(outside) == ["secret"]
+
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, data in (("Dockerfile", b"FROM busybox\n"), ("../../escaped", b"x")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    code, _, err = build(engine, "-", input=archive.getvalue())
+    assert (code, "outside of the root" in err) == (1, True), err
+    assert os.listdir(outside) == ["secret"]
+    assert not any((engine.data_root / place / "escaped").exists() for place in (".", "builds"))
+
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo("Dockerfile")
+        member.type, member.linkname = tarfile.SYMTYPE, str(outside / "secret")
+        tar.addfile(member)
+    code, _, err = build(engine, "-", input=archive.getvalue())
+    assert (code, "Cannot locate specified Dockerfile: Dockerfile" in err) == (1, True), err

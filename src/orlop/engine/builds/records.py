@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
+
+from orlop.errors import SystemFailureError
+from orlop.primitives.sql import transaction
 
 if TYPE_CHECKING:
     from orlop.engine.database import Database
@@ -22,35 +26,36 @@ class BuildRecords:
     """Owns the tables above."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._connection = database.connection
 
     def image_of(self, key: str) -> str | None:
         """Return the id (hex) that a step gave."""
-        row = self._database.connection.execute("SELECT image FROM build_steps WHERE key = ?", (key,)).fetchone()
+        row = self._connection.execute("SELECT image FROM build_steps WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
     def keep(self, key: str, image: str) -> None:
         """Remember what a step gave."""
-        with self._database.transaction() as connection:
-            connection.execute("INSERT OR REPLACE INTO build_steps VALUES (?, ?)", (key, image))
+        # On a full disk the step is run once more, which is no reason to give up what it made.
+        with contextlib.suppress(SystemFailureError), transaction(self._connection, "keep build step"):
+            self._connection.execute("INSERT OR REPLACE INTO build_steps VALUES (?, ?)", (key, image))
 
     def forget_steps(self) -> list[str]:
         """Forget all steps; returns the ids of their images."""
-        images = [str(row[0]) for row in self._database.connection.execute("SELECT DISTINCT image FROM build_steps")]
-        with self._database.transaction() as connection:
-            connection.execute("DELETE FROM build_steps")
+        images = [str(row[0]) for row in self._connection.execute("SELECT DISTINCT image FROM build_steps")]
+        with transaction(self._connection, "forget build steps"):
+            self._connection.execute("DELETE FROM build_steps")
         return images
 
     def begin_container(self, name: str) -> None:
         """Say that a container of this name is about to be made."""
-        with self._database.transaction() as connection:
-            connection.execute("INSERT OR REPLACE INTO build_containers VALUES (?)", (name,))
+        with transaction(self._connection, "begin build step"):
+            self._connection.execute("INSERT OR REPLACE INTO build_containers VALUES (?)", (name,))
 
     def end_container(self, name: str) -> None:
         """Say that the container is gone, or somebody else's business."""
-        with self._database.transaction() as connection:
-            connection.execute("DELETE FROM build_containers WHERE name = ?", (name,))
+        with transaction(self._connection, "end build step"):
+            self._connection.execute("DELETE FROM build_containers WHERE name = ?", (name,))
 
     def containers(self) -> list[str]:
         """Return the names of containers that a crash left."""
-        return [str(row[0]) for row in self._database.connection.execute("SELECT name FROM build_containers")]
+        return [str(row[0]) for row in self._connection.execute("SELECT name FROM build_containers")]
