@@ -13,6 +13,7 @@ import pytest
 
 from harness import DOCKER, REGISTRY, Engine, HostState, wait_for
 from vm.lane import (  # noqa: F401 - hooks of tests marked vm
+    pytest_collection_finish,
     pytest_collection_modifyitems,
     pytest_runtest_logreport,
     pytest_runtest_protocol,

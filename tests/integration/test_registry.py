@@ -41,7 +41,8 @@ def test_push_and_pull_give_the_same_digest(lab):
     name = f"{registry.host}/first/box:1"
     engine.docker("tag", "busybox", name)
     pushed = engine.docker("push", name).stdout
-    assert "Pushed" in pushed
+    # another test's repository may have the layer already
+    assert "Pushed" in pushed or "Mounted from" in pushed
     digest = pushed.rpartition("digest: ")[2].split()[0]
     assert engine.inspect(name)["RepoDigests"] == [f"{registry.host}/first/box@{digest}"]
     again = engine.docker("push", name).stdout

@@ -1,7 +1,8 @@
 """Tests marked ``vm`` run inside a virtual machine; the host's pytest shows each as if it had run there.
 
-The first of them boots the machine, in which a second pytest runs all that were selected, once. That one writes each
-report to a file which the host reads while it grows:
+They come last, and the machine is booted before the first test of all: it has a processor to itself meanwhile. In it a
+second pytest runs all that were selected, once. That one writes each report to a file which the host reads while it
+grows:
 
     host's pytest                                machine's pytest (ORLOP_VM=inside)
      │  test a, marked vm: boot  ───────────────▶  run a, b, ...
@@ -89,6 +90,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(_BOOT_SECONDS + _SECONDS_PER_TEST), append=False)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Put the machine's tests behind the others and boot it, if there are any to run."""
+    if INSIDE or session.config.option.collectonly:
+        return
+    session.items.sort(key=lambda item: item.get_closest_marker("vm") is not None)
+    if any(item.get_closest_marker("vm") and not _reason(item) for item in session.items):
+        session.stash[_LANE] = Lane(session)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     """Show what the machine reports instead of running a test that is marked ``vm``."""
@@ -105,10 +116,7 @@ def _reports_of(item: pytest.Item) -> list[Any]:
     reason = _reason(item)
     if reason:
         return [_report(item, "skipped", f"no virtual machine: {reason}")]
-    stash = item.session.stash
-    if _LANE not in stash:
-        stash[_LANE] = Lane(item.session)
-    return stash[_LANE].reports(item)
+    return item.session.stash[_LANE].reports(item)
 
 
 def _reason(item: pytest.Item) -> str:
