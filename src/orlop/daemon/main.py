@@ -61,9 +61,11 @@ def _fail(message: str) -> int:
 
 
 def _run(line: CommandLine) -> int:
+    from orlop.daemon.installation import executed_paths, require_trusted
     from orlop.daemon.spawner_process import SpawnerStarter
     from orlop.engine.spawner import Spawner
 
+    owned = require_trusted(executed_paths())
     spawner = Spawner(SpawnerStarter())
     try:
         options = load_options(line)
@@ -71,6 +73,11 @@ def _run(line: CommandLine) -> int:
     except OrlopError as error:
         return _fail(str(error))
     _open_log(options)
+    if owned:
+        import logging
+
+        message = "%d files that are executed as root can be written by another user, for example %s"
+        logging.getLogger(__name__).warning(message, len(owned), owned[0])
 
     import asyncio
 
