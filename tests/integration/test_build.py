@@ -395,3 +395,15 @@ COPY --from=0 /file /stolen
         tar.addfile(member)
     code, _, err = build(engine, "-", input=archive.getvalue())
     assert (code, "Cannot locate specified Dockerfile: Dockerfile" in err) == (1, True), err
+
+
+def test_prune_forgets_what_is_older(engine, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo pruned >/p\n")
+    build = ("build", "-q", "-t", "pruned:1", tmp_path)
+    environment = {"DOCKER_BUILDKIT": "0"}
+    first = engine.docker(*build, env=environment).stdout
+    engine.docker("builder", "prune", "-f", "--filter", "until=1h", env=environment)
+    assert engine.docker(*build, env=environment).stdout == first
+    engine.docker("system", "prune", "-f", "--filter", "until=0s")
+    assert engine.docker(*build, env=environment).stdout != first
+    engine.docker("rmi", "-f", "pruned:1")

@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
+from orlop.spec.timestamps import rfc3339_nano
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _TIMESTAMP = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,9}))?", re.ASCII)
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|m|s|ms|us|ns)", re.ASCII)
@@ -31,3 +36,16 @@ def parse_moment(text: str) -> int | None:
     except ValueError:
         raise InvalidParameterError(f"invalid time: {text}") from None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)
+
+
+def until_of(filters: Mapping[str, list[str]]) -> str | None:
+    """Read the filter ``until`` (a time or a duration ago) as RFC 3339 with nanoseconds, as images have it.
+
+    Raises:
+        InvalidParameterError: no time, or more than one.
+    """
+    values = filters.get("until", [])
+    if len(values) > 1:
+        raise InvalidParameterError("more than one until filter specified")
+    moment = parse_moment(values[0]) if values else None
+    return None if moment is None else rfc3339_nano(moment)

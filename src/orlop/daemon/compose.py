@@ -82,6 +82,7 @@ def make_directories(options: Options) -> None:
     make_directory(options.data_root, 0o710)
     make_directory(options.exec_root, 0o711)
     make_directory(f"{options.data_root}/containers", 0o710)
+    make_directory(f"{options.data_root}/builds", 0o700)
     make_directory(f"{options.exec_root}/shims", 0o700)
 
 

@@ -8,6 +8,7 @@ import json
 from typing import TYPE_CHECKING, TypeVar
 
 from orlop.api.call import Call, Route, decode
+from orlop.api.moments import until_of
 from orlop.api.progress import answer_with_progress
 from orlop.api.responses import json_response
 from orlop.build.steps import BuildOptions
@@ -47,9 +48,9 @@ def routes(builds: BuildService) -> list[Route]:
 
     async def prune(call: Call) -> web.Response:
         filters = call.filters()
-        if filters:
-            raise UnsupportedError(f"filters of the build cache are not supported yet: {min(filters)}")
-        builds.prune()
+        if others := set(filters) - {"until"}:
+            raise UnsupportedError(f"filters of the build cache are not supported yet: {min(others)}")
+        builds.prune(until=until_of(filters))
         # What is forgotten are the steps' keys: their images are images, and docker image prune removes them.
         return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
 

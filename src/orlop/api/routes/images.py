@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orlop.api.call import Call, Handler, Route
-from orlop.api.moments import parse_moment
+from orlop.api.moments import until_of
 from orlop.api.responses import JsonStream, empty, json_response
-from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.errors import UnsupportedError
 from orlop.image.importer import ImportRequest
 from orlop.spec.image import render_defaults
 from orlop.spec.timestamps import rfc3339_nano, unix_seconds
@@ -48,7 +48,7 @@ def routes(images: ImageService, *, graph: Callable[[Digest | None], dict[str, o
         filters = call.filters()
         if call.has("filter"):
             filters.setdefault("reference", []).append(call.text("filter"))
-        found = images.select(filters, every=call.boolean("all"), until=_until(filters))
+        found = images.select(filters, every=call.boolean("all"), until=until_of(filters))
         return json_response([summary(image, version=call.version) for image in found])
 
     async def inspect(call: Call) -> web.Response:
@@ -92,7 +92,7 @@ def routes(images: ImageService, *, graph: Callable[[Digest | None], dict[str, o
 
     async def prune(call: Call) -> web.Response:
         filters = call.filters()
-        removal = images.prune(filters, until=_until(filters))
+        removal = images.prune(filters, until=until_of(filters))
         records = [{kind: text} for kind, text in removal.records]
         return json_response({"ImagesDeleted": records or None, "SpaceReclaimed": removal.reclaimed})
 
@@ -113,15 +113,6 @@ def _refuse(message: str) -> Handler:
         raise UnsupportedError(message)
 
     return handler
-
-
-def _until(filters: Mapping[str, list[str]]) -> str | None:
-    """Read the filter ``until``: a time or a duration ago."""
-    values = filters.get("until", [])
-    if len(values) > 1:
-        raise InvalidParameterError("more than one until filter specified")
-    moment = parse_moment(values[0]) if values else None
-    return None if moment is None else rfc3339_nano(moment)
 
 
 def summary(image: Image, *, version: tuple[int, int], containers: int = -1, shared: int = -1) -> dict[str, object]:

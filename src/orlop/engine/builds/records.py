@@ -9,6 +9,8 @@ from orlop.errors import SystemFailureError
 from orlop.primitives.sql import transaction
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orlop.engine.database import Database
 
 SCHEMA = """
@@ -39,12 +41,14 @@ class BuildRecords:
         with contextlib.suppress(SystemFailureError), transaction(self._connection, "keep build step"):
             self._connection.execute("INSERT OR REPLACE INTO build_steps VALUES (?, ?)", (key, image))
 
-    def forget_steps(self) -> list[str]:
-        """Forget all steps; returns the ids of their images."""
-        images = [str(row[0]) for row in self._connection.execute("SELECT DISTINCT image FROM build_steps")]
+    def images(self) -> list[str]:
+        """Return the ids of the images that steps gave."""
+        return [str(row[0]) for row in self._connection.execute("SELECT DISTINCT image FROM build_steps")]
+
+    def forget(self, images: Iterable[str]) -> None:
+        """Forget the steps that gave these images."""
         with transaction(self._connection, "forget build steps"):
-            self._connection.execute("DELETE FROM build_steps")
-        return images
+            self._connection.executemany("DELETE FROM build_steps WHERE image = ?", [(image,) for image in images])
 
     def begin_container(self, name: str) -> None:
         """Say that a container of this name is about to be made."""

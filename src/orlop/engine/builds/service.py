@@ -105,12 +105,17 @@ class BuildService:
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         self._tools.removals.bury(f"{self._directory}/{name}" for name in os.listdir(self._directory))
 
-    def prune(self) -> list[str]:
-        """Forget which step gave which image; the images stay. Returns the ids of images that still are there."""
-        known = {image.id.hex for image in self._tools.images.store.images()}
-        forgotten = [image for image in self._tools.records.forget_steps() if image in known]
+    def prune(self, *, until: str | None = None) -> list[str]:
+        """Forget which step gave which image, made before ``until``; the images stay.
+
+        Returns the ids of images that still are there.
+        """
+        made = {image.id.hex: image.config.created for image in self._tools.images.store.images()}
+        records = self._tools.records
+        chosen = [image for image in records.images() if until is None or made.get(image, "") < until]
+        records.forget(chosen)
         self._events.publish("builder", "prune", "", {"reclaimed": "0"})
-        return forgotten
+        return [image for image in chosen if image in made]
 
     async def build(self, request: BuildRequest, context: AsyncIterator[bytes], output: Output) -> None:
         """Build and name an image.
