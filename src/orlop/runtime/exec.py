@@ -29,6 +29,7 @@ from orlop.runtime import init, rootfs
 from orlop.runtime.cgroups import normalise_path, open_cgroup
 from orlop.runtime.container import RunningProcess, await_running, kill_and_reap
 from orlop.runtime.importing import refuse_loading
+from orlop.runtime.namespaces import CLONE_FLAGS
 from orlop.runtime.security import apply
 from orlop.spec.record import dataclass
 
@@ -41,16 +42,6 @@ if TYPE_CHECKING:
     from orlop.runtime.parent import Handler
     from orlop.runtime.security.apply import PreparedPrivileges
     from orlop.spec.oci import Config, Process
-
-_JOINED = {
-    "mount": k.CLONE_NEWNS,
-    "pid": k.CLONE_NEWPID,
-    "network": k.CLONE_NEWNET,
-    "ipc": k.CLONE_NEWIPC,
-    "uts": k.CLONE_NEWUTS,
-    "user": k.CLONE_NEWUSER,
-    "time": k.CLONE_NEWTIME,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +198,7 @@ def _open_door(
         write_proc("/proc/self/oom_score_adj", str(process.oom_score_adj))
     flags = 0
     for namespace in config.linux.namespaces:
-        flags |= _JOINED.get(namespace.type, 0)
+        flags |= CLONE_FLAGS.get(namespace.type, 0)
     try:
         k.setns(execution.pidfd, flags)
     except ProcessLookupError:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from orlop.primitives.scope import Cleanup
     from orlop.runtime.container import Creation
 
-_CLONED = {
+# of namespaces that a process is cloned into, or joins all at once by a pidfd; the cgroup's is another matter
+CLONE_FLAGS = {
     "mount": k.CLONE_NEWNS,
     "pid": k.CLONE_NEWPID,
     "network": k.CLONE_NEWNET,
@@ -44,7 +45,7 @@ def choose_namespaces(
 
             enter_for_children(config.linux.time_offsets)
         elif not path:
-            flags |= _CLONED[kind]
+            flags |= CLONE_FLAGS[kind]
         elif kind == "user":
             continue  # the whole creation goes another way then
         elif kind == "mount":
@@ -56,7 +57,7 @@ def choose_namespaces(
             elif kind == "pid":
                 k.setns(fd, k.CLONE_NEWPID)  # for children only: the caller stays where it is
             else:
-                joins.append((fd, k.CLONE_NEWCGROUP if kind == "cgroup" else _CLONED[kind]))
+                joins.append((fd, k.CLONE_NEWCGROUP if kind == "cgroup" else CLONE_FLAGS[kind]))
     if creation.netns is not None:
         joins.append((creation.netns, k.CLONE_NEWNET))
     if not flags & k.CLONE_NEWNS:
