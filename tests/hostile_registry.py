@@ -236,7 +236,7 @@ class HostileRegistry:
         if behaviour == "stall":
             await response.write(data[start : size // 2])
             await asyncio.sleep(3600)
-        if behaviour == "slow":
+        if behaviour == "slow" or (behaviour == "slowfirst" and self.is_first(request.path)):
             for position in range(start, size, size // 50 + 1):
                 await response.write(data[position : position + size // 50 + 1])
                 await asyncio.sleep(0.1)
@@ -246,6 +246,10 @@ class HostileRegistry:
             assert request.transport is not None
             request.transport.close()
         return response
+
+    def is_first(self, path: str) -> bool:
+        layers = json.loads((self.directory / "1").read_bytes())["layers"]
+        return path.endswith(layers[0]["digest"])
 
     async def upload(self, request: web.Request, behaviour: str, name: str) -> web.Response:
         port = request.url.port

@@ -69,8 +69,9 @@ class Transfers:
         """
         while True:
             transfer = self._running.get(key)
-            started = transfer is None
-            if transfer is None:
+            # One that has just ended is forgotten only in the loop's next round; to wait for it would not wait at all.
+            started = transfer is None or transfer.task.done()
+            if transfer is None or started:
                 transfer = self._start(key, work)
             try:
                 return await self._wait(key, cast("_Transfer[T]", transfer), listener, take, drop)
