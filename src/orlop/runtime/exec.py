@@ -31,6 +31,7 @@ from orlop.runtime.container import RunningProcess, await_running, kill_and_reap
 from orlop.runtime.importing import refuse_loading
 from orlop.runtime.namespaces import CLONE_FLAGS
 from orlop.runtime.security import apply
+from orlop.runtime.users import identify
 from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
@@ -252,7 +253,7 @@ def _run(execution: Execution, prepared: PreparedPrivileges, sync: Channel, join
         k.setns(execution.pidfd, k.CLONE_NEWCGROUP)
     init.join_keyring()
     with OwnedFd(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
-        identity = init.identify(root.fileno(), process, config)
+        identity = identify(root.fileno(), process, config)
         if process.terminal:
             from orlop.runtime.console import open_terminal
 

@@ -34,7 +34,7 @@ from orlop.runtime.init_task import MADE_ROOT
 from orlop.runtime.mount_targets import check_target
 from orlop.runtime.program import Program
 from orlop.runtime.security import apply
-from orlop.runtime.users import Identity, numeric_identity, resolve_identity
+from orlop.runtime.users import identify, wants_home
 from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from orlop.runtime.hooks import StartHooks
     from orlop.runtime.init_task import InitTask
     from orlop.runtime.security.apply import PreparedPrivileges
+    from orlop.runtime.users import Identity
     from orlop.spec.oci import Config, Linux, Process
 
 FAILED = 127
@@ -179,30 +180,6 @@ def become_root_inside() -> None:
     set_dumpable(0)
 
 
-def identify(root_fd: int, process: Process, config: Config) -> Identity:
-    """Look the process's user up in the root: Docker's string when there is one, else OCI's numbers.
-
-    Groups that were added by name travel in an annotation, as OCI has only numbers for them.
-    """
-    user = process.user
-    named = [name for name in config.annotations.get(GROUP_ADD, "").split(",") if name]
-    if user.username:
-        return resolve_identity(root_fd, user.username, [*map(str, user.additional_gids), *named])
-    if user.uid == 0 and user.gid == 0 and not user.additional_gids and not _wants_home(process):
-        return _ROOT
-    return numeric_identity(root_fd, user.uid, user.gid, additional=user.additional_gids)
-
-
-# set by the engine from --group-add, never from an image
-GROUP_ADD = "orlop.group-add"
-
-_ROOT = Identity(0, 0, (0,), "/root")
-
-
-def _wants_home(process: Process) -> bool:
-    return not any(item.startswith("HOME=") for item in process.env)
-
-
 @dataclass(frozen=True, slots=True)
 class Becoming:
     """What the last steps need; see :class:`InitTask` for the fields."""
@@ -219,7 +196,7 @@ class Becoming:
 def become(process: Process, identity: Identity, task: Becoming) -> None:
     """Steps 8 to 11: wait to be started, drop privileges, execute. Returns only by raising."""
     environment = list(process.env)
-    if _wants_home(process):
+    if wants_home(process):
         environment.append(f"HOME={identity.home}")
     program = Program(process.args, environment)
     cwd = os.fsencode(process.cwd)

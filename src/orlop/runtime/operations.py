@@ -14,13 +14,7 @@ import stat
 from orlop.errors import InvalidParameterError, SystemFailureError
 from orlop.kernel import mount as k
 from orlop.primitives.owned_fd import OwnedFd
-from orlop.primitives.rootpath import (
-    components,
-    create_file_in_root,
-    is_char_device,
-    mkdir_all_in_root,
-    open_in_root,
-)
+from orlop.primitives.rootpath import create_file_in_root, is_char_device, mkdir_all_in_root, open_in_root
 from orlop.runtime.mount_targets import check_target, open_ordinary_directory
 from orlop.spec.record import dataclass, field
 
@@ -305,76 +299,6 @@ class MountCgroups:
                         os.symlink(name, alias, dir_fd=top.fileno())
                 if self.options.attr_set & k.MOUNT_ATTR_RDONLY:
                     k.mount_setattr(top.fileno(), "", attr_set=k.MOUNT_ATTR_RDONLY)
-
-
-@dataclass(frozen=True, slots=True)
-class MakeNode:
-    """Make a device node or FIFO, with umask 0; in a user namespace the host's node is bound instead."""
-
-    path: str
-    mode: int
-    device: int
-    uid: int = 0
-    gid: int = 0
-    bind_from: str = ""
-
-    def describe(self) -> str:
-        """Return it as one line of text."""
-        if self.bind_from:
-            return f"node {self.path} bound from {self.bind_from}"
-        kind = {stat.S_IFBLK: "b", stat.S_IFIFO: "p"}.get(stat.S_IFMT(self.mode), "c")
-        return f"node {self.path} {kind} {os.major(self.device)}:{os.minor(self.device)} {stat.S_IMODE(self.mode):o}"
-
-    def apply(self, root: Root) -> None:
-        """Make it."""
-        if self.bind_from:
-            with (
-                OwnedFd(k.open_tree(k.AT_FDCWD, self.bind_from, k.OPEN_TREE_CLONE)) as tree,
-                create_file_in_root(root.fd, self.path) as target,
-            ):
-                if os.fstat(tree.fileno()).st_rdev != self.device:
-                    raise InvalidParameterError(f"the host has another device there: {self.bind_from}")
-                check_target(root.fd, target.fileno(), self.path)
-                k.move_mount(tree.fileno(), target.fileno())
-            return
-        names = components(self.path)
-        with open_ordinary_directory(root.fd, os.fsdecode(b"/".join(names[:-1]))) as parent:
-            try:
-                os.mknod(names[-1], self.mode, self.device, dir_fd=parent.fileno())
-            except FileExistsError:
-                self._check_existing(parent.fileno(), names[-1])
-            os.chown(names[-1], self.uid, self.gid, dir_fd=parent.fileno(), follow_symlinks=False)
-
-    def _check_existing(self, parent_fd: int, name: bytes) -> None:
-        found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
-        if stat.S_IFMT(found.st_mode) != stat.S_IFMT(self.mode) or found.st_rdev != self.device:
-            raise InvalidParameterError(f"device node exists and is another one: {self.path}")
-
-
-@dataclass(frozen=True, slots=True)
-class MakeLink:
-    """Make a symbolic link in a directory that is reached without links; one that exists is left."""
-
-    path: str
-    target: str
-
-    def describe(self) -> str:
-        """Return it as one line of text."""
-        return f"link {self.path} -> {self.target}"
-
-    def apply(self, root: Root) -> None:
-        """Make it, unless it is to a file of procfs that this kernel does not have."""
-        if self.target == "/proc/kcore":
-            kernel = root.open_kernel_path(self.target)
-            if kernel is None:
-                return
-            kernel.close()
-        names = components(self.path)
-        with open_ordinary_directory(root.fd, os.fsdecode(b"/".join(names[:-1]))) as parent:
-            try:
-                os.symlink(self.target, names[-1], dir_fd=parent.fileno())
-            except FileExistsError:
-                return
 
 
 @dataclass(frozen=True, slots=True)

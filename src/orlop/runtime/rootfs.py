@@ -14,10 +14,9 @@ from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.rootpath import is_char_device, is_proc, open_in_root
 from orlop.runtime.mount_options import PROPAGATION, MountOptions, parse_options
 from orlop.runtime.mount_targets import check_below_proc
+from orlop.runtime.nodes import default_nodes
 from orlop.runtime.operations import (
     Bind,
-    MakeLink,
-    MakeNode,
     MakeReadOnly,
     Mask,
     MountCgroups,
@@ -36,14 +35,6 @@ if TYPE_CHECKING:
     from orlop.spec.launch import OverlayRoot
     from orlop.spec.oci import Config, Mount
 
-_NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
-_LINKS = (
-    ("/dev/fd", "/proc/self/fd"),
-    ("/dev/stdin", "/proc/self/fd/0"),
-    ("/dev/stdout", "/proc/self/fd/1"),
-    ("/dev/stderr", "/proc/self/fd/2"),
-)
-_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 # file systems without a device behind them
 _OF_THE_CONTAINER = frozenset({"tmpfs", "devpts", "mqueue", "ramfs"})
 # SELinux labels each of their files by itself and takes no context for all
@@ -72,7 +63,7 @@ def plan(config: Config, cgroup_directories: Mapping[str, str], *, user_namespac
         operations.append(operation)
     # the specification's default devices, also where nothing is mounted on /dev; a bound one has what it has
     if not any(isinstance(operation, Bind) and operation.destination == "/dev" for operation in operations):
-        operations += _devices(config, user_namespace=user_namespace)
+        operations += default_nodes(config, user_namespace=user_namespace)
     operations += [MakeReadOnly(path) for path in config.linux.readonly_paths]
     operations += [Mask(path) for path in config.linux.masked_paths]
     return operations
@@ -122,22 +113,6 @@ def mount_operation(mount: Mount, cgroup_directories: Mapping[str, str], *, user
         options = replace(options, parameters=("ro", *options.parameters))
     source = mount.source or (kind if kind in _OF_THE_CONTAINER else "")
     return MountFilesystem(kind, source, destination, options, ordinary=destination.startswith("/dev"))
-
-
-def _devices(config: Config, *, user_namespace: bool) -> list[Operation]:
-    operations: list[Operation] = []
-    for name, major, minor in _NODES:
-        source = f"/dev/{name}" if user_namespace else ""
-        operations.append(MakeNode(f"/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor), bind_from=source))
-    for device in config.linux.devices:
-        mode = _KINDS[device.type] | (0o666 if device.mode is None else stat.S_IMODE(device.mode))
-        source = device.path if user_namespace and device.type != "p" else ""
-        number = os.makedev(device.major, device.minor)
-        operations.append(MakeNode(device.path, mode, number, device.uid or 0, device.gid or 0, bind_from=source))
-    operations += [MakeLink(path, target) for path, target in _LINKS]
-    operations.append(MakeLink("/dev/ptmx", "pts/ptmx"))
-    operations.append(MakeLink("/dev/core", "/proc/kcore"))
-    return operations
 
 
 def overlay_legacy_options(root: OverlayRoot, names: Sequence[str]) -> str:

@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from orlop.spec.oci import Config, Process
+
 # Docker's bound; above it uid_t arithmetic of other programs wraps (CVE-2024-40635)
 MAX_ID = 2**31 - 1
 
@@ -32,6 +34,9 @@ MAX_LINE_BYTES = 64 << 10
 _MAX_NAME_BYTES = 256
 
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+
+# set by the engine from --group-add, never from an image
+GROUP_ADD = "orlop.group-add"
 
 _DIGITS = frozenset(b"0123456789")
 
@@ -118,6 +123,28 @@ def numeric_identity(root_fd: int, uid: int, gid: int, *, additional: Sequence[i
             raise InvalidParameterError(_RANGE_MESSAGE)
     home = next((entry.home for entry in _accounts(root_fd) if entry.uid == uid), b"/")
     return Identity(uid, gid, tuple(sorted({gid, *additional})), os.fsdecode(home or b"/"))
+
+
+_ROOT = Identity(0, 0, (0,), "/root")
+
+
+def identify(root_fd: int, process: Process, config: Config) -> Identity:
+    """Look the process's user up in the root: Docker's string when there is one, else OCI's numbers.
+
+    Groups that were added by name travel in an annotation, as OCI has only numbers for them.
+    """
+    user = process.user
+    named = [name for name in config.annotations.get(GROUP_ADD, "").split(",") if name]
+    if user.username:
+        return resolve_identity(root_fd, user.username, [*map(str, user.additional_gids), *named])
+    if user.uid == 0 and user.gid == 0 and not user.additional_gids and not wants_home(process):
+        return _ROOT
+    return numeric_identity(root_fd, user.uid, user.gid, additional=user.additional_gids)
+
+
+def wants_home(process: Process) -> bool:
+    """Whether HOME is to be set: the configuration does not."""
+    return not any(item.startswith("HOME=") for item in process.env)
 
 
 def _split(user: str) -> tuple[bytes, bytes]:

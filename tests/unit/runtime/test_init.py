@@ -6,6 +6,7 @@ import stat
 import pytest
 
 from orlop.runtime import init
+from orlop.runtime.users import GROUP_ADD, identify
 from orlop.spec.oci import parse_config
 
 
@@ -33,20 +34,20 @@ def root(tmp_path):
 
 
 def test_groups_added_by_name_and_number(root):
-    config = configuration({init.GROUP_ADD: "more"}, username="foo", additionalGids=[7])
-    identity = init.identify(root, config.process, config)
+    config = configuration({GROUP_ADD: "more"}, username="foo", additionalGids=[7])
+    identity = identify(root, config.process, config)
     assert (identity.uid, identity.gid, identity.groups) == (5, 6, (6, 7, 20))
 
 
 def test_dockers_root_has_its_groups_of_the_image(root):
     """As in Docker: without --user the image's group file still counts for root."""
     config = configuration({}, username="0")
-    assert init.identify(root, config.process, config).groups == (0, 10)
+    assert identify(root, config.process, config).groups == (0, 10)
 
 
 def test_oci_numbers_are_taken_as_they_are(root):
     config = configuration({}, uid=0, gid=0, additionalGids=[3])
-    assert init.identify(root, config.process, config).groups == (0, 3)
+    assert identify(root, config.process, config).groups == (0, 3)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
