@@ -13,24 +13,35 @@ PREDEFINED = frozenset(
     for word in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
     for name in (word, word.upper())
 )
+# Of the platform: FROM knows them, a stage after an ARG of that name.
+PLATFORM = tuple(f"{side}{part}" for side in ("BUILD", "TARGET") for part in ("PLATFORM", "OS", "ARCH", "VARIANT"))
 
 
 class Arguments:
-    """The arguments of one build; :meth:`begin_stage` forgets those of the stage before."""
+    """The arguments of one build.
 
-    def __init__(self, given: Mapping[str, str], platform: str) -> None:
-        self._given = dict(given)
-        system, _, machine = platform.partition("/")
-        self._global: dict[str, str] = {}
-        for side in ("BUILD", "TARGET"):
-            self._global.update({f"{side}PLATFORM": platform, f"{side}OS": system, f"{side}ARCH": machine})
-        self._stage: dict[str, str] = {}
-        self._used: set[str] = set()
+    Args:
+        given: by the user.
+        build: the platform of this machine, ``linux/amd64``.
+        target: the platform that is built for.
+        stage: name of the stage that is built (``TARGETSTAGE``).
+    """
+
+    def __init__(self, given: Mapping[str, str], *, build: str, target: str, stage: str) -> None:
+        self.given = dict(given)
+        self._global: dict[str, str] = {"TARGETSTAGE": stage}
+        for side, platform in (("BUILD", build), ("TARGET", target)):
+            system, _, rest = platform.partition("/")
+            machine, _, variant = rest.partition("/")
+            values = (platform, system, machine, variant)
+            self._global.update(zip([name for name in PLATFORM if name.startswith(side)], values, strict=True))
+        self._global.update({name: value for name, value in self.given.items() if name in self._global})
+        self.used: set[str] = set()
 
     def declare_global(self, name: str, default: str | None) -> None:
         """An ARG before the first FROM."""
-        self._used.add(name)
-        value = self._given.get(name, default)
+        self.used.add(name)
+        value = self.given.get(name, default)
         if value is not None:
             self._global[name] = value
 
@@ -39,26 +50,33 @@ class Arguments:
         """What FROM knows."""
         return self._global
 
-    def begin_stage(self) -> None:
-        """Forget what the stage before declared."""
-        self._stage = {}
+    def unused(self) -> list[str]:
+        """Return what was given and never declared."""
+        known = PREDEFINED.union(PLATFORM)
+        return sorted(name for name in self.given if name not in self.used and name not in known)
+
+
+class StageArguments:
+    """What the instructions of one stage know; what one stage declares, another does not know."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        self._arguments = arguments
+        self._stage: dict[str, str] = {}
 
     def declare(self, name: str, default: str | None) -> None:
-        """An ARG in a stage; without a default it has the value of before the stages."""
-        self._used.add(name)
-        value = self._given.get(name, self._global.get(name) if default is None else default)
+        """An ARG in the stage; without a default it has the value of before the stages."""
+        arguments = self._arguments
+        arguments.used.add(name)
+        value = arguments.given.get(name, arguments.before_stages.get(name) if default is None else default)
         if value is not None:
             self._stage[name] = value
 
     @property
-    def in_stage(self) -> Mapping[str, str]:
-        """What the stage's instructions know."""
+    def known(self) -> Mapping[str, str]:
+        """What was declared so far and has a value."""
         return self._stage
 
     def hidden(self) -> dict[str, str]:
         """Return what RUN gets beside: predefined ones that no ARG names."""
-        return {name: value for name, value in self._given.items() if name in PREDEFINED and name not in self._stage}
-
-    def unused(self) -> list[str]:
-        """Return what was given and never declared."""
-        return sorted(name for name in self._given if name not in self._used and name not in PREDEFINED)
+        given = self._arguments.given
+        return {name: value for name, value in given.items() if name in PREDEFINED and name not in self._stage}

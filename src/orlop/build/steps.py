@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from orlop.errors import SystemFailureError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping, Sequence
 
     from orlop.build.parser import Heredoc
@@ -37,6 +38,7 @@ class BuildOptions:
         platform: ``os/architecture``; empty for this machine's.
         remove: remove the containers of steps that succeeded.
         force_remove: remove those of steps that failed as well.
+        allowed: entitlements: ``network.host`` and ``security.insecure``; what is not here is refused.
     """
 
     target: str = ""
@@ -47,6 +49,7 @@ class BuildOptions:
     platform: str = ""
     remove: bool = True
     force_remove: bool = False
+    allowed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +109,79 @@ class Layer:
     container: str = ""
 
 
-class Console(Protocol):
-    """Where the build is told of."""
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of a Dockerfile as users see it go by.
 
-    def say(self, text: str) -> None:
-        """Put text as it is."""
+    Attributes:
+        number: from 1, in the order of the text; what is not built has none.
+        total: how many there are.
+        stage: the stage's name, or its number from 0; empty for an ARG before the stages.
+        text: the instruction as written.
+    """
+
+    number: int
+    total: int
+    stage: str
+    text: str
+
+
+class Console(Protocol):
+    """Where the build is told of. Steps of different stages go on at the same time."""
+
+    def begin(self, step: Step) -> None:
+        """Tell that a step begins."""
+        ...
+
+    def say(self, step: Step | None, text: str) -> None:
+        """Put text of a step as it is: a container's output, with Docker's words around it; None: of the build."""
+        ...
+
+    def result(self, step: Step, image: str, *, cached: bool = False) -> None:
+        """Tell what a step gave: twelve digits of an image's id, or nothing. A FROM with triggers has several."""
+        ...
+
+    def end(self, step: Step) -> None:
+        """Tell that nothing more comes of a step, which did what it should."""
         ...
 
 
+class BuildSecrets(Protocol):
+    """What only the client of a build has, asked for when a step mounts it; never cached, logged or in an image."""
+
+    async def secret(self, name: str) -> bytes | None:
+        """Return a secret's bytes; None when the client has none of this name."""
+        ...
+
+    def has_agent(self, name: str) -> bool:
+        """Tell whether the client forwards an SSH agent of this name (``default``)."""
+        ...
+
+    async def connect_agent(self, name: str) -> socket.socket:
+        """Return a stream to the client's agent, which the caller owns. Raises OrlopError."""
+        ...
+
+
+class NoSecrets:
+    """A client without any."""
+
+    async def secret(self, name: str) -> bytes | None:
+        """There is none."""
+        del name
+        return None
+
+    def has_agent(self, name: str) -> bool:
+        """There is none."""
+        del name
+        return False
+
+    async def connect_agent(self, name: str) -> socket.socket:
+        """There is none."""
+        raise SystemFailureError(f"the client forwards no SSH agent: {name}")
+
+
 class Workshop(Protocol):
-    """Does the steps of one build."""
+    """Does the steps of one build, several at the same time."""
 
     async def base_image(self, name: str, *, pull: bool, platform: str) -> Image:
         """Find an image, or pull it. Raises NotFoundError and others in Docker's words."""
@@ -145,12 +211,12 @@ class Workshop(Protocol):
         """Make a layer of files."""
         ...
 
-    async def run(self, below: Image, step: RunStep) -> Layer:
+    async def run(self, below: Image, command: RunStep, step: Step) -> Layer:
         """Run a command. Raises StepFailedError."""
         ...
 
-    async def end_step(self) -> None:
-        """Remove what the last step needed, if the user wants that."""
+    async def end_step(self, step: Step) -> None:
+        """Remove what a step needed, if the user wants that."""
         ...
 
     def commit(self, below: Image | None, config: ImageConfig, layer: Layer) -> Image:

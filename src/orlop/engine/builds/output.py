@@ -1,4 +1,9 @@
-"""What the client of a build reads: Docker's stream of the classic builder."""
+"""What the client of a build reads: Docker's stream of the classic builder.
+
+Stages are built at the same time, and read one after the other: what a step says is kept until the steps before it have
+ended, up to :data:`_MOST_EARLY` characters a step. Nothing ever waits for its turn: the step whose turn it is may wait
+for another stage's same step, which the cache is to have from there.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,12 @@ from typing import TYPE_CHECKING
 from orlop.engine.registry.output import Output
 
 if TYPE_CHECKING:
-    from orlop.build.steps import StepFailedError
+    from orlop.build.steps import Step, StepFailedError
     from orlop.engine.registry.output import Document
 
 _MOST_WAITING = 512
+_MOST_EARLY = 2 << 20  # what BuildKit keeps of a step's output
+_CLIPPED = "\n[output clipped, log limit 2MiB reached]\n"
 
 
 class BuildOutput:
@@ -20,18 +27,57 @@ class BuildOutput:
         self._output = output
         self._quiet = quiet
         self._kept: list[str] = []
+        self._turn = 1  # of the step whose text goes out at once
+        self._early: dict[int, list[str]] = {}
+        self._sizes: dict[int, int] = {}
+        self._ended: set[int] = set()
 
     @property
     def pulls(self) -> Output:
         """Where the progress of pulls goes; nowhere when quiet."""
         return Output() if self._quiet else self._output
 
-    def say(self, text: str) -> None:
-        """Put text as it is."""
+    def begin(self, step: Step) -> None:
+        """Put a step's head."""
+        self.say(step, f"Step {step.number}/{step.total} : {step.text}")
+        self.say(step, "\n")
+
+    def say(self, step: Step | None, text: str) -> None:
+        """Put text as it is, when it is the step's turn."""
+        if step is None or step.number <= self._turn:
+            self._put(text)
+            return
+        size = self._sizes.get(step.number, 0)
+        if size <= _MOST_EARLY:
+            self._sizes[step.number] = size + len(text)
+            self._early.setdefault(step.number, []).append(text if size + len(text) <= _MOST_EARLY else _CLIPPED)
+
+    def result(self, step: Step, image: str, *, cached: bool = False) -> None:
+        """Put what a step gave."""
+        if cached:
+            self.say(step, " ---> Using cache\n")
+        self.say(step, f" ---> {image}\n")
+
+    def end(self, step: Step) -> None:
+        """Let the next step have its turn."""
+        self._ended.add(step.number)
+        while self._turn in self._ended:
+            self._ended.remove(self._turn)
+            self._turn += 1
+            for text in self._early.pop(self._turn, ()):
+                self._put(text)
+
+    def _put(self, text: str) -> None:
         if self._quiet:
             self._kept = [*self._kept[-_MOST_WAITING:], text]
         elif text:
             self._output.stream(text)
+
+    def flush(self) -> None:
+        """Put what steps said that never had their turn: one before them failed, or they did."""
+        for number in sorted(self._early):
+            for text in self._early.pop(number):
+                self._put(text)
 
     def finish(self, image: str) -> None:
         """Put the image's id where programs read it."""
@@ -39,15 +85,16 @@ class BuildOutput:
             self._output.stream(f"{image}\n")
         else:
             self._output.put({"aux": {"ID": image}})
-            self.say(f"Successfully built {image.removeprefix('sha256:')[:12]}\n")
+            self._put(f"Successfully built {image.removeprefix('sha256:')[:12]}\n")
 
     def tagged(self, name: str) -> None:
         """Put one of the image's new names."""
         if not self._quiet:
-            self.say(f"Successfully tagged {name}\n")
+            self._put(f"Successfully tagged {name}\n")
 
     def fail(self, error: StepFailedError) -> None:
         """Put the failure of a command with its code."""
+        self.flush()
         if self._quiet:
             for text in self._kept:
                 self._output.stream(text)

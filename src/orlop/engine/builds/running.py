@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from orlop.build.steps import RunStep, StepFailedError
+from orlop.build.steps import RunStep, Step, StepFailedError
 from orlop.errors import OrlopError
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.spec.docker.containers import (
@@ -46,9 +46,9 @@ class Runner:
         self._records = records
         self._host = host
         self._output = output
-        self._made: list[Container] = []
+        self._made: dict[int, list[Container]] = {}
 
-    async def run(self, image: Image, step: RunStep) -> Container:
+    async def run(self, image: Image, command: RunStep, step: Step) -> Container:
         """Run a step's command to its end.
 
         Raises:
@@ -58,44 +58,44 @@ class Runner:
         name = f"build_{secrets.token_hex(8)}"
         self._records.begin_container(name)
         try:
-            container_id, _ = self._containers.create(self._request(image, step), name)
+            container_id, _ = self._containers.create(self._request(image, command), name)
         except BaseException:
             self._records.end_container(name)
             raise
         container = self._containers.get(container_id)
-        self._made.append(container)
-        self._output.say(f" ---> Running in {container_id[:12]}\n")
-        code = await self._finish(container)
+        self._made.setdefault(step.number, []).append(container)
+        self._output.say(step, f" ---> Running in {container_id[:12]}\n")
+        code = await self._finish(container, step)
         if code != 0:
-            raise StepFailedError(f"The command '{step.shown}' returned a non-zero code: {code}", code)
+            raise StepFailedError(f"The command '{command.shown}' returned a non-zero code: {code}", code)
         return container
 
-    def _request(self, image: Image, step: RunStep) -> ContainerCreate:
+    def _request(self, image: Image, command: RunStep) -> ContainerCreate:
         config = ContainerConfig(
             image=str(image.id),
-            cmd=list(step.command),
+            cmd=list(command.command),
             entrypoint=[""],
-            env=list(step.env),
+            env=list(command.env),
             attach_stdout=True,
             attach_stderr=True,
             healthcheck=HealthConfig(test=["NONE"]),
         )
         return ContainerCreate(config=config, host_config=self._host, networking_config=NetworkingConfig())
 
-    async def _finish(self, container: Container) -> int:
+    async def _finish(self, container: Container, step: Step) -> int:
         ours, theirs = socket.socketpair()
         with ours:
             await self._containers.attach(container, AttachTarget(), OwnedFd(theirs.detach()))
             ended = self._containers.wait(container.id, "next-exit")
             try:
                 await self._containers.start(container.id)
-                await self._copy_output(ours)
+                await self._copy_output(ours, step)
                 code, _ = await ended
             finally:
                 ended.cancel()
         return code
 
-    async def _copy_output(self, ours: socket.socket) -> None:
+    async def _copy_output(self, ours: socket.socket, step: Step) -> None:
         """Tell the frames of Docker's stdcopy protocol, as they come, until the container has closed its streams."""
         reader, writer = await asyncio.open_connection(sock=ours.dup())
         decoders = {number: codecs.getincrementaldecoder("utf-8")("replace") for number in range(3)}
@@ -108,25 +108,40 @@ class Runner:
                         left -= len(piece)
                         text = decoders[min(header[0], _STDERR)].decode(piece)
                         # Docker's classic builder shows standard error in red.
-                        self._output.say(f"\x1b[91m{text}\x1b[0m" if header[0] == _STDERR and text else text)
+                        self._output.say(step, f"\x1b[91m{text}\x1b[0m" if header[0] == _STDERR and text else text)
                         await self._output.wait_room()
         finally:
             writer.close()
 
-    async def remove(self, *, tell: bool = True) -> None:
-        """Remove the containers that were made so far."""
-        while self._made:
-            container = self._made.pop()
-            with contextlib.suppress(OrlopError):
-                await self._containers.remove(container.id, force=True, with_volumes=True)
-            self._records.end_container(container.name)
-            if tell:
-                self._output.say(f" ---> Removed intermediate container {container.id[:12]}\n")
+    async def remove(self, step: Step) -> None:
+        """Remove the containers of a step."""
+        for container in self._made.pop(step.number, ()):
+            await self._remove(container)
+            self._output.say(step, f" ---> Removed intermediate container {container.id[:12]}\n")
 
-    def leave(self) -> None:
-        """Let the containers be the user's."""
+    async def remove_all(self) -> None:
+        """Remove the containers of all steps."""
         while self._made:
-            self._records.end_container(self._made.pop().name)
+            for container in self._made.popitem()[1]:
+                await self._remove(container)
+
+    async def _remove(self, container: Container) -> None:
+        with contextlib.suppress(OrlopError):
+            await self._containers.remove(container.id, force=True, with_volumes=True)
+        self._records.end_container(container.name)
+
+    def leave(self, step: Step) -> None:
+        """Let the containers of a step be the user's."""
+        for container in self._made.pop(step.number, ()):
+            self._records.end_container(container.name)
+
+    def leave_ended(self) -> None:
+        """Let the containers of all steps be the user's, but for those that run: nobody waits for these any more."""
+        for number, containers in self._made.items():
+            ended = [container for container in containers if not container.alive]
+            self._made[number] = [container for container in containers if container.alive]
+            for container in ended:
+                self._records.end_container(container.name)
 
 
 def host_config(limits: HostConfig) -> HostConfig:

@@ -133,12 +133,15 @@ class BuildService:
             image = await self._run(request, context, directory=directory, runner=runner, told=told)
         except StepFailedError as error:
             if not request.options.force_remove:
-                runner.leave()  # for the user to look at, as Docker does
+                runner.leave_ended()  # for the user to look at, as Docker does
             told.fail(error)
             return
+        except OrlopError:
+            told.flush()
+            raise
         finally:
             # Also when the client left, which cancels this task: the engine itself goes on.
-            await asyncio.shield(runner.remove(tell=False))
+            await asyncio.shield(runner.remove_all())
             self._tools.removals.bury([directory])
         told.finish(str(image.id))
         for tag in tags:

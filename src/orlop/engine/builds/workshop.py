@@ -9,7 +9,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
-from orlop.build.steps import CopyStep, Gathered, Layer, RunStep, Tree
+from orlop.build.steps import CopyStep, Gathered, Layer, RunStep, Step, Tree
 from orlop.engine.containers.platforms import require_platform
 from orlop.engine.pipes import open_pipe
 from orlop.engine.registry.pull import PullRequest
@@ -219,18 +219,18 @@ class EngineWorkshop:
         top, diff_id = await self._tools.commits.layer_of(chain, lambda fd: self._tools.spawner.gather(request, fd))
         return Layer(top, diff_id)
 
-    async def run(self, below: Image, step: RunStep) -> Layer:
+    async def run(self, below: Image, command: RunStep, step: Step) -> Layer:
         """Run a command and make a layer of what it changed."""
-        container = await self._runner.run(below, step)
+        container = await self._runner.run(below, command, step)
         top, diff_id = await self._tools.commits.layer_of_changes(container)
         return Layer(top, diff_id, container.id)
 
-    async def end_step(self) -> None:
+    async def end_step(self, step: Step) -> None:
         """Remove the step's container, or leave it to the user."""
         if self._remove:
-            await self._runner.remove()
+            await self._runner.remove(step)
         else:
-            self._runner.leave()
+            self._runner.leave(step)
 
     def commit(self, below: Image | None, config: ImageConfig, layer: Layer) -> Image:
         """Make an image; without a layer of its own it stands on that of the image below."""

@@ -1,0 +1,249 @@
+"""One stage of a build: steps in order, out of the cache or done, each an image on the one before.
+
+A step's key is the digest of its parent's id, its words after expansion, the digest of the files it copies or mounts,
+and the whole configuration that it leads to. Keys are only ever written here, so no pulled image is taken for one that
+was built (threats.md F5, CVE-2024-24557).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from orlop.build.arguments import StageArguments
+from orlop.build.configuring import DEFAULT_SHELL, Words, configure, working_directory
+from orlop.build.copying import CopyInstruction
+from orlop.build.executing import RunInstruction
+from orlop.build.instructions import read_trigger
+from orlop.build.parser import DockerfileError
+from orlop.build.stages import find_named, find_stage
+from orlop.build.steps import CopyStep, Layer, Tree
+from orlop.spec.image import ContainerDefaults, History, ImageConfig, render_defaults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from orlop.build.arguments import Arguments
+    from orlop.build.instructions import Instruction
+    from orlop.build.stages import Stage
+    from orlop.build.steps import BuildOptions, Console, Step, Workshop
+    from orlop.image.store import Image
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NOTHING = Layer(None, None)
+
+
+@dataclass(slots=True, eq=False)
+class Build:
+    """What the stages of one build share; the names are those of :class:`orlop.build.builder.Builder`.
+
+    Attributes:
+        flights: held over a step of this key while it is done: another stage's same step takes the result.
+        images: of the stages that are built.
+    """
+
+    options: BuildOptions
+    stages: Sequence[Stage]
+    context: Tree
+    contexts: Mapping[str, Tree]
+    escape: str
+    workshop: Workshop
+    console: Console
+    now: Callable[[], str]
+    platform: str
+    version: str
+    arguments: Arguments
+    flights: dict[str, asyncio.Lock] = field(default_factory=dict)
+    images: dict[int, asyncio.Future[Image | None]] = field(default_factory=dict)
+
+    def begin(self, stage: Stage) -> None:
+        """Say that a stage will be built."""
+        self.images[stage.index] = asyncio.get_running_loop().create_future()
+
+    def finish(self, stage: Stage, image: Image | None) -> None:
+        """Give a stage's image to those who wait for it."""
+        self.images[stage.index].set_result(image)
+
+    def give_up(self, stage: Stage) -> None:
+        """Say that there will be none."""
+        self.images[stage.index].cancel()
+
+    async def image_of(self, stage: Stage) -> Image | None:
+        """Wait until a stage is built; None: it is empty."""
+        return await asyncio.shield(self.images[stage.index])
+
+    async def tree(self, name: str, before: int) -> Tree:
+        """Return what ``--from`` names for the stage ``before``: a context, an earlier stage, or an image."""
+        if name in self.contexts:
+            return self.contexts[name]
+        stage = find_stage(self.stages[:before], name)
+        if stage is not None:
+            return Tree(image=await self.image_of(stage))
+        if name == "scratch":
+            return Tree()
+        return Tree(image=await self.workshop.base_image(name, pull=False, platform=self.options.platform))
+
+
+class StageBuilder:
+    """Builds one stage."""
+
+    def __init__(self, build: Build, stage: Stage) -> None:
+        self.build = build
+        self.stage = stage
+        self.arguments = StageArguments(build.arguments)
+        self.image: Image | None = None
+        self.config = ContainerDefaults()
+        self._base = ImageConfig("", "")
+        self._author = ""
+        self._cmd_set = False
+
+    async def run(self, items: Sequence[Instruction], steps: Sequence[Step]) -> Image | None:
+        """Carry out FROM and ``items``, of which ``steps`` tells. Raises OrlopError."""
+        console, workshop = self.build.console, self.build.workshop
+        console.begin(steps[0])
+        await self._begin()
+        self._tell_image(steps[0])
+        await self._run_triggers(steps[0])
+        console.end(steps[0])
+        for item, step in zip(items, steps[1:], strict=True):
+            console.begin(step)
+            cached = await self._do(item, step)
+            await workshop.end_step(step)
+            self._tell_image(step, cached=cached)
+            console.end(step)
+        return self.image
+
+    def _tell_image(self, step: Step, *, cached: bool = False) -> None:
+        self.build.console.result(step, "" if self.image is None else self.image.id.hex[:12], cached=cached)
+
+    async def _begin(self) -> None:
+        build, stage = self.build, self.stage
+        words = Words(build.arguments.before_stages, build.escape)
+        name = words.one(stage.base)
+        if not name:
+            raise DockerfileError(stage.start.line, f"base name ({stage.base}) should not be blank")
+        platform = words.one(stage.start.flags.get("platform", "")) or build.options.platform
+        earlier = find_named(build.stages[: stage.index], name)
+        if earlier is not None:
+            self.image = await build.image_of(earlier)
+        elif name != "scratch":
+            self.image = await build.workshop.base_image(name, pull=build.options.pull, platform=platform)
+        if self.image is None:
+            system, _, machine = (platform or build.platform).partition("/")
+            machine, _, variant = machine.partition("/")
+            self._base = ImageConfig(machine, system, variant=variant)
+        else:
+            self._base = self.image.config
+        self.config = self._base.config
+        env = self.config.env or ()
+        if not any(entry.startswith("PATH=") for entry in env):
+            self.config = replace(self.config, env=(*env, DEFAULT_PATH))
+
+    async def _run_triggers(self, step: Step) -> None:
+        triggers = self.config.on_build or ()
+        if not triggers:
+            return
+        self.config = replace(self.config, on_build=None)
+        ending = "s" if len(triggers) > 1 else ""
+        self.build.console.say(step, f"# Executing {len(triggers)} build trigger{ending}\n")
+        for text in triggers:
+            cached = await self._do(read_trigger(text), step)
+            await self.build.workshop.end_step(step)
+            self._tell_image(step, cached=cached)
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """What words are expanded with."""
+        env = dict(entry.partition("=")[::2] for entry in self.config.env or ())
+        return {**self.arguments.known, **env}
+
+    async def _do(self, item: Instruction, step: Step) -> bool:
+        """Carry out an instruction; tells whether its image came from the cache."""
+        words = Words(self.variables, self.build.escape)
+        if item.name == "RUN":
+            return await RunInstruction(self, item, words).do(step)
+        if item.name in ("COPY", "ADD"):
+            return await CopyInstruction(self, item, words).do()
+        if item.name == "WORKDIR":
+            path = working_directory(self.config, item, words)
+            self.config = replace(self.config, working_dir=path)
+            place = CopyStep(Tree(), (), path)
+            return await self.settle(self.nop(f"WORKDIR {path}"), lambda: self.build.workshop.copy(self.image, place))
+        if item.name == "ARG":
+            return await self.settle(self.nop(self._declare(item, words)))
+        if item.name == "MAINTAINER":
+            self._author = words.one(item.text)
+            return await self.settle(self.nop(f" MAINTAINER {self._author}"))
+        self.config, told = configure(self.config, item, words, cmd_set=self._cmd_set)
+        self._cmd_set = self._cmd_set or item.name == "CMD"
+        return await self.settle(self.nop(f" {told}"))
+
+    def _declare(self, item: Instruction, words: Words) -> str:
+        told = []
+        for name, default in item.pairs:
+            value = None if default is None else words.one(default)
+            self.arguments.declare(name, value)
+            told.append(name if value is None else f"{name}={value}")
+        return " ".join((" ARG", *told))
+
+    def nop(self, comment: str) -> str:
+        """Return what the history has of a step that runs nothing."""
+        return f"{' '.join(self.config.shell or DEFAULT_SHELL)} #(nop) {comment}"
+
+    async def settle(
+        self, told: str, work: Callable[[], Coroutine[None, None, Layer]] | None = None, *, inputs: str = ""
+    ) -> bool:
+        """Take the step's image from the cache, or do the work and make the image.
+
+        Args:
+            told: the step in the history.
+            work: makes the layer; None for none.
+            inputs: what the result depends on beside the words.
+
+        Returns:
+            Whether the image came from the cache.
+        """
+        key = self._key(told, inputs)
+        if self.build.options.no_cache:
+            await self._make(key, told, work)
+            return False
+        # Two stages with the same step: the second takes what the first made.
+        async with self.build.flights.setdefault(key, asyncio.Lock()):
+            cached = self.build.workshop.find_cached(key)
+            if cached is None:
+                await self._make(key, told, work)
+                return False
+        self.image, self._base, self.config = cached, cached.config, cached.config.config
+        return True
+
+    async def _make(self, key: str, told: str, work: Callable[[], Coroutine[None, None, Layer]] | None) -> None:
+        layer = _NOTHING if work is None else await work()
+        image = self.build.workshop.commit(self.image, self._step_config(told, layer), layer)
+        self.build.workshop.keep_cached(key, image)
+        self.image, self._base = image, image.config
+
+    def _step_config(self, told: str, layer: Layer) -> ImageConfig:
+        created = self.build.now()
+        step = History(created, told, self._author, "", empty_layer=layer.diff_id is None)
+        diff_ids = self._base.diff_ids if layer.diff_id is None else (*self._base.diff_ids, layer.diff_id)
+        return replace(
+            self._base,
+            config=self.config,
+            diff_ids=diff_ids,
+            history=(*self._base.history, step),
+            created=created,
+            author=self._author,
+            comment="",
+            docker_version=self.build.version,
+            container=layer.container,
+        )
+
+    def _key(self, told: str, inputs: str) -> str:
+        parent = "" if self.image is None else str(self.image.id)
+        parts = [parent, told, self._author, self._base.os, self._base.architecture, self._base.variant]
+        parts += [inputs] if inputs else []
+        data = json.dumps([*parts, render_defaults(self.config)], sort_keys=True)
+        return hashlib.sha256(data.encode("utf-8", "surrogateescape")).hexdigest()
