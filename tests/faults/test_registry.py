@@ -14,7 +14,7 @@ import pytest
 from conftest import make_engine
 from harness import ROOT, wait_for
 from hostile_registry import put_image
-from image_builder import BuiltImage, build_image, docker_archive, sha256, tar_of
+from image_builder import BuiltImage, build_image, sha256, tar_of
 
 pytestmark = [
     pytest.mark.privileged,
@@ -258,25 +258,6 @@ def test_a_damaged_blob_is_fetched_again(lab):  # R24
     assert lab.pull("good").returncode == 0
     assert lab.engine.inspect(f"{HOST}/good/x:1")["Id"] == image.id
     assert sha256(path.read_bytes()) == sha256(image.blobs[1])
-
-
-@pytest.mark.parametrize("after", [0.05, 0.2, 0.5])
-def test_kill_in_the_middle_of_a_load(lab, after):
-    image = build_image(30, size=300_000, seed=12)
-    archive = lab.engine.home / "archive.tar"
-    archive.write_bytes(docker_archive(image, "loaded:1", compressed=True))
-    load = subprocess.Popen(["docker", "load", "-i", archive], env=lab.engine.environment, stdout=subprocess.DEVNULL)
-    time.sleep(after)
-    lab.engine.kill()
-    load.wait()
-    lab.engine.start()
-    found = lab.engine.docker("images", "-q", "--no-trunc").stdout.split()
-    assert found in ([], [image.id])
-    assert not lab.partial()
-    lab.engine.docker("load", "-i", archive)
-    assert lab.engine.inspect("loaded:1")["Id"] == image.id
-    known = {path.name for path in (lab.engine.data_root / "blobs/sha256").iterdir()}
-    assert {sha256(blob) for blob in image.blobs} <= known
 
 
 def test_no_descriptors_are_left(lab):

@@ -206,12 +206,8 @@ class CommitService:
         if not pause or container.state.status is not Status.RUNNING:
             yield
             return
-        await self._containers.pause(container.id)
-        try:
+        async with self._containers.held(container):
             yield
-        finally:
-            with contextlib.suppress(OrlopError):  # it was removed or unpaused meanwhile
-                await self._containers.unpause(container.id)
 
 
 async def _whole(pieces: AsyncIterator[bytes], packing: asyncio.Future[object]) -> AsyncIterator[bytes]:

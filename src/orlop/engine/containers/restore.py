@@ -40,7 +40,7 @@ class Restorer:
         state_dir: Callable[[str], str],
         endings: Endings,
         remover: Remover,
-        config_of: Callable[[Container], None],
+        adopted: Callable[[Container], None],
         boot: str,
     ) -> None:
         self._directory = directory
@@ -48,7 +48,7 @@ class Restorer:
         self._state_dir = state_dir
         self._endings = endings
         self._remover = remover
-        self._config_of = config_of
+        self._adopted = adopted
         self._boot = boot
         self._unfinished: list[Container] = []
         self._ended: list[Container] = []
@@ -104,7 +104,7 @@ class Restorer:
             self._find_init(container)
             return False
         container.shim, container.pidfd = shim, started.pidfd
-        self._config_of(container)
+        self._adopted(container)
         return True
 
     def _find_init(self, container: Container) -> None:

@@ -82,7 +82,14 @@ class ContainerService:
         self.directory = Directory(records)
         self.cgroups = CgroupAccess(settings)
         self.endings = Endings(settings, self.directory, network=network, events=events, reap=self.cgroups.reap)
-        self._stopper = Stopper(self.directory, events=events, endings=self.endings, cgroups=self.cgroups.open)
+        self._stopper = Stopper(
+            self.directory,
+            events=events,
+            endings=self.endings,
+            cgroups=self.cgroups.open,
+            state_dir=settings.state_dir,
+        )
+        self.held = self._stopper.held
         self._creator = Creator(
             settings, self.directory, images=images, layers=layers, volumes=volumes, networks=network, events=events
         )
@@ -117,7 +124,7 @@ class ContainerService:
             state_dir=settings.state_dir,
             endings=self.endings,
             remover=self._remover,
-            config_of=self._rebuild_config,
+            adopted=self._adopted,
             boot=self._launcher.boot,
         )
         # Set by the exec service: begins health checks at each start.
@@ -147,9 +154,10 @@ class ContainerService:
             if container.shim is not None:
                 container.shim.close()
 
-    def _rebuild_config(self, container: Container) -> None:
-        """Make the configuration that execs need, for an adopted container."""
+    def _adopted(self, container: Container) -> None:
+        """Make the configuration that execs need, and end what only the engine before wanted."""
         container.config = self._launcher.adopted_config(container)
+        self._stopper.release(container)
 
     # Verbs.
 

@@ -1,19 +1,27 @@
-"""Signals, stop, pause: what is done to a running container."""
+"""Signals, stop, pause: what is done to a running container.
+
+A container that is frozen for the engine's own sake (commit) has a mark beside its shim's socket, from before it is
+frozen until it runs again, so that an engine that dies meanwhile is not the reason why it stays frozen::
+
+    <exec-root>/shims/<id>/held
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
+import logging
+import os
 import signal
 from typing import TYPE_CHECKING, Protocol
 
 from orlop.engine.containers.creation import parse_signal
 from orlop.engine.containers.state import Status
-from orlop.errors import ConflictError, InvalidParameterError, NotModifiedError, SystemFailureError
+from orlop.errors import ConflictError, InvalidParameterError, NotModifiedError, OrlopError, SystemFailureError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from orlop.engine.containers.container import Container
     from orlop.engine.containers.directory import Directory
@@ -23,6 +31,8 @@ if TYPE_CHECKING:
 
 DEFAULT_STOP_SECONDS = 10
 _KILL_SECONDS = 10
+_HELD = "held"
+_LOG = logging.getLogger(__name__)
 
 
 class Freezer(Protocol):
@@ -33,6 +43,9 @@ class Freezer(Protocol):
 
     def thaw(self) -> None:
         """Let them run."""
+
+    def frozen(self) -> bool:
+        """Whether they were stopped."""
 
     def kill(self) -> None:
         """Kill every process inside."""
@@ -51,11 +64,13 @@ class Stopper:
         events: Events,
         endings: Endings,
         cgroups: Callable[[Container], Freezer],
+        state_dir: Callable[[str], str],
     ) -> None:
         self._directory = directory
         self._events = events
         self._endings = endings
         self._cgroups = cgroups
+        self._state_dir = state_dir
         self._killing: set[str] = set()
 
     async def stop(self, container: Container, *, signal_name: str = "", timeout: int | None = None) -> None:
@@ -173,11 +188,63 @@ class Stopper:
         self._thaw(container)
         self._events.publish("container", "unpause", container.id, container.attributes())
 
+    @contextlib.asynccontextmanager
+    async def held(self, container: Container) -> AsyncIterator[None]:
+        """Keep the container frozen; not one that the user froze, or thaws meanwhile. Raises as :meth:`pause`."""
+        async with container.lock:
+            self._mark(container)
+            try:
+                await self.pause(container)
+            except BaseException:
+                self._unmark(container)
+                raise
+        try:
+            yield
+        finally:
+            async with container.lock:
+                if self._is_held(container) and container.state.status is Status.PAUSED:
+                    self.unpause(container)
+
+    def release(self, container: Container) -> None:
+        """Settle what an engine before this one had begun: only what it called paused is frozen. Call at start."""
+        try:
+            cgroups = self._cgroups(container)
+            try:
+                if container.state.status is Status.PAUSED and cgroups.frozen() and not self._is_held(container):
+                    return
+                cgroups.thaw()
+            finally:
+                cgroups.close()
+        except (OSError, OrlopError) as error:
+            _LOG.warning("cannot thaw %s: %s", container.id, error)
+        else:
+            self._thawed(container)
+
+    def _mark(self, container: Container) -> None:
+        try:
+            os.close(os.open(self._mark_path(container), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise SystemFailureError(f"freeze {container.id[:12]}: {(error.strerror or '').lower()}") from error
+
+    def _unmark(self, container: Container) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._mark_path(container))
+
+    def _is_held(self, container: Container) -> bool:
+        return os.path.exists(self._mark_path(container))
+
+    def _mark_path(self, container: Container) -> str:
+        return f"{self._state_dir(container.id)}/{_HELD}"
+
     def _thaw(self, container: Container) -> None:
         cgroups = self._cgroups(container)
         try:
             cgroups.thaw()
         finally:
             cgroups.close()
+        self._thawed(container)
+
+    def _thawed(self, container: Container) -> None:
         if container.state.status is Status.PAUSED:
             self._directory.set_state(container, status=Status.RUNNING)
+        self._unmark(container)

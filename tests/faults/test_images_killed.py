@@ -1,0 +1,184 @@
+"""``kill -9`` in the middle of a push, a commit and a load (R8): old or new, and no byte lost that a check does not find."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from registry_lab import Registry
+
+from conftest import make_engine
+from harness import DOCKER, Engine, wait_for
+from image_builder import build_image, docker_archive, sha256
+
+pytestmark = [
+    pytest.mark.privileged,
+    pytest.mark.requires("root", "netns", "overlay", "docker-client", "busybox", "docker-registry"),
+]
+FILL = "dd if=/dev/urandom of=/fill bs=1M count=12 2>/dev/null; touch /ready; while :; do date >/now; sleep 0.01; done"
+
+
+@pytest.fixture(scope="module")
+def lab():
+    engine = make_engine()
+    try:
+        engine.import_busybox()
+        with Registry(engine) as registry:
+            name = f"{registry.host}/busybox"
+            engine.docker("tag", "busybox", name)
+            engine.docker("push", name)  # what it is pushed as stays with the image
+            engine.docker("rmi", name)
+            yield engine, registry
+    finally:
+        engine.destroy()
+
+
+@pytest.fixture(autouse=True)
+def nothing_lost(lab):
+    """What a test made goes with the images that it made; a check finds the rest, however young."""
+    engine, _ = lab
+    before = kept(engine)
+    yield
+    engine.remove_containers()
+    for path in (engine.data_root / "blobs/sha256").iterdir():
+        os.utime(path, (0, 0))
+    engine.orlop("system", "check", "--repair")
+    for image in set(engine.docker("images", "-aq").stdout.split()):
+        if "busybox:latest" not in engine.inspect(image)["RepoTags"]:
+            engine.docker("rmi", "-f", image)
+    wait_for(lambda: not kept(engine) - before, what="the end of what was made")
+    assert not before - kept(engine)
+    assert engine.orlop("system", "check").stdout == ""
+    assert "Traceback" not in engine.log_text()
+
+
+def kept(engine: Engine) -> set[str]:
+    """Return what holds space, by name."""
+    root = engine.data_root
+    return {str(path.relative_to(root)) for part in ("blobs/*/*", "layers/*/*") for path in root.glob(part)}
+
+
+def killed_when(engine: Engine, condition, *arguments: str | Path) -> bool:
+    """Kill the engine as soon as the condition holds for a client's command, and start it again; False: too late."""
+    client = subprocess.Popen([DOCKER, *arguments], env=engine.environment, stdout=-3, stderr=-3)
+    deadline = time.monotonic() + 30
+    while not condition() and client.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.0005)
+    engine.kill()
+    succeeded = client.wait() == 0
+    engine.start()
+    return not succeeded
+
+
+def sized(paths, least: int) -> bool:
+    for path in paths:
+        try:
+            if path.stat().st_size >= least:
+                return True
+        except FileNotFoundError:
+            continue
+    return False
+
+
+def drafts(engine: Engine) -> list[Path]:
+    return list((engine.data_root / "blobs/sha256").glob(".new-*"))
+
+
+PUSHING = {
+    "compressing": lambda engine, _: sized(drafts(engine), 1 << 20),
+    "uploading": lambda _, registry: sized(registry.home.glob("data/**/_uploads/*/data"), 1 << 18),
+    "uploaded": lambda _, registry: any(registry.home.glob("data/**/_layers/sha256/*")),
+}
+
+
+@pytest.mark.parametrize("moment", PUSHING)
+def test_killed_in_the_middle_of_a_push(lab, moment):
+    engine, registry = lab
+    engine.docker("run", "--name", "box", "busybox", "sh", "-c", FILL.partition("touch")[0])
+    name = f"{registry.host}/{moment}"
+    engine.docker("commit", "box", name)
+    image = engine.inspect(name)["Id"]
+    cut = killed_when(engine, lambda: PUSHING[moment](engine, registry), "push", name)
+    assert cut or moment == "uploaded"
+    assert drafts(engine) == []
+    there = registry.curl(f"/v2/{moment}/manifests/latest", "-o", "/dev/null", "-w", "%{http_code}").stdout
+    assert there == ("404" if cut else "200") or moment == "uploaded"  # the client was not told yet
+    engine.docker("push", name)
+    engine.docker("rmi", "-f", image)
+    engine.docker("pull", name)
+    assert engine.inspect(name)["Id"] == image
+
+
+COMMITTING = {
+    "frozen": lambda engine: any(engine.exec_root.glob("shims/*/held")),
+    "unpacking": lambda engine: sized(engine.data_root.glob("layers/overlay2/new-*/diff/fill"), 1 << 20),
+    "unpacked": lambda engine: len(list(engine.data_root.glob("layers/overlay2/[0-9a-f]*/diff/fill"))) > 1,
+}
+
+
+def run_box(engine: Engine) -> None:
+    engine.docker("run", "-d", "--name", "box", "busybox", "sh", "-c", FILL)
+    wait_for(lambda: engine.docker("exec", "box", "test", "-e", "/ready", check=False).returncode == 0)
+
+
+@pytest.mark.parametrize("moment", COMMITTING)
+def test_killed_in_the_middle_of_a_commit(lab, moment):
+    engine, _ = lab
+    run_box(engine)
+    cut = killed_when(engine, lambda: COMMITTING[moment](engine), "commit", "box", "made")
+    assert cut or moment == "unpacked"
+    assert engine.inspect("box")["State"]["Status"] == "running"
+    before = engine.docker("exec", "box", "stat", "-c", "%y", "/now").stdout
+    wait_for(lambda: engine.docker("exec", "box", "stat", "-c", "%y", "/now").stdout != before, what="its program")
+    assert not list(engine.exec_root.glob("shims/*/held"))
+    made = engine.docker("images", "-q", "made").stdout
+    assert bool(made) is not cut or moment == "unpacked"  # the client was not told yet
+    engine.docker("commit", "box", "made")
+    assert engine.docker("run", "--rm", "made", "stat", "-c", "%s", "/fill").stdout == f"{12 << 20}\n"
+
+
+def test_what_the_user_paused_stays_paused(lab):
+    engine, _ = lab
+    run_box(engine)
+    engine.docker("pause", "box")
+    assert killed_when(
+        engine, lambda: sized(engine.data_root.glob("layers/overlay2/new-*/diff/fill"), 1), "commit", "box"
+    )
+    assert engine.inspect("box")["State"]["Status"] == "paused"
+    engine.docker("unpause", "box")
+    engine.docker("exec", "box", "true")
+    # one that the user lets run while it is committed, and then pauses, is not let run by the end of the commit
+    commit = subprocess.Popen([DOCKER, "commit", "box"], env=engine.environment, stdout=-3)
+    wait_for(lambda: COMMITTING["frozen"](engine) and engine.inspect("box")["State"]["Paused"], what="the commit")
+    engine.http("POST", "/containers/box/unpause")
+    engine.http("POST", "/containers/box/pause")
+    assert commit.wait() == 0
+    assert engine.inspect("box")["State"]["Status"] == "paused"
+
+
+LOADING = {
+    "receiving": lambda engine: sized(engine.data_root.glob("blobs/partial/.new-*"), 1 << 18),
+    "unpacking": lambda engine: any(engine.data_root.glob("layers/overlay2/new-*/diff/*")),
+    "first layer": lambda engine: len(list(engine.data_root.glob("layers/overlay2/*/parent"))) >= 2,
+}
+
+
+@pytest.mark.parametrize("moment", LOADING)
+def test_killed_in_the_middle_of_a_load(lab, moment):
+    engine, _ = lab
+    image = build_image(12, size=1_000_000, seed=40)
+    archive = engine.home / "archive.tar"
+    archive.write_bytes(docker_archive(image, "loaded:1", compressed=moment != "unpacking"))
+    cut = killed_when(engine, lambda: LOADING[moment](engine), "load", "-i", archive)
+    assert cut
+    ids = [item["Id"] for item in json.loads(engine.http("GET", "/images/json?all=1")[1])]
+    assert image.id not in ids
+    assert not list((engine.data_root / "blobs/partial").iterdir())
+    assert not list(engine.data_root.glob("layers/overlay2/new-*"))
+    engine.docker("load", "-i", archive)
+    assert engine.inspect("loaded:1")["Id"] == image.id
+    if moment != "unpacking":  # compressed layers are kept
+        known = {path.name for path in (engine.data_root / "blobs/sha256").iterdir()}
+        assert {sha256(blob) for blob in image.blobs} <= known
