@@ -18,6 +18,7 @@ from orlop.runtime.loading import load_for
 from orlop.runtime.oci import control
 from orlop.runtime.oci.bundle import Bundle, check_console, enter_bundle, listening_fds, preserved_fds
 from orlop.runtime.oci.foreground import wait_in_foreground
+from orlop.runtime.oci.main import complete_code
 from orlop.runtime.oci.state import ROOT_TARGET, State
 from orlop.spec.oci import SPEC_VERSION, Root
 from orlop.spec.record import replace
@@ -125,6 +126,7 @@ class _Creation:
             if bundle.config.hooks is not None:
                 import orlop.runtime.oci.hooks  # noqa: F401 - while imports may be made
             load_for(creation.config, bundle.process, cgroup_version=hierarchies.version)
+            complete_code()
             Blocker().install()
             running = container.create(creation, hierarchies)
         except OrlopError as error:

@@ -17,6 +17,7 @@ from orlop.runtime.loading import load_for
 from orlop.runtime.oci.bundle import as_others_mean_it, by_number, check_console, preserved_fds
 from orlop.runtime.oci.document import read_document
 from orlop.runtime.oci.foreground import wait_in_foreground
+from orlop.runtime.oci.main import complete_code
 from orlop.runtime.oci.state import is_alive
 from orlop.spec.oci import Capabilities, User, parse_config, parse_process, require_runnable
 from orlop.spec.oci.fields import ID_MAX
@@ -72,6 +73,7 @@ def _run(invocation: Invocation, plan: Execution, console: str, *, detached: boo
     try:
         hierarchies = invocation.hierarchies
         load_for(plan.config, plan.process, cgroup_version=hierarchies.version)
+        complete_code()
         Blocker().install()
         running = execution.execute(plan, hierarchies)
     except OrlopError as error:

@@ -13,33 +13,52 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from orlop.runtime.oci.code_store import CodeStore
+
 _ENTERING = frozenset({"create", "run", "exec"})
+_stores: list[CodeStore] = []
 _KEPT = ("LISTEN_FDS", "LISTEN_PID", "XDG_RUNTIME_DIR")
 # No collection of garbage that a process of some milliseconds makes. What is imported is compiled and kept for the next
 # time, which is why others must not be able to write to files that are made here, whatever the caller's umask.
 _START = (
-    "import gc, posix, sys; gc.disable(); posix.umask(0o22 | posix.umask(0o22)); sys.path.insert(0, {source!r}); "
-    "from orlop.runtime.oci.main import sealed_entry; sealed_entry()"
+    "import gc, posix, sys; gc.disable(); posix.umask(0o22 | posix.umask(0o22)); "
+    "sys.path.insert(0, {source!r} + '/orlop/runtime/oci'); import code_store; sys.path[0] = {source!r}; "
+    "store = code_store.CodeStore(); store.install(); "
+    "from orlop.runtime.oci.main import sealed_entry; sealed_entry(store)"
 )
 
 
-def entry() -> NoReturn:
-    """Run ``sys.argv``; the console script's function."""
+def entry(store: CodeStore) -> NoReturn:
+    """Run ``sys.argv``; the installed script's function."""
     arguments = sys.argv[1:]
     # A value of a global option may look like a verb; being sealed for nothing does no harm.
     if not _ENTERING.isdisjoint(arguments):
         _become_sealed(arguments)
-    _exit(_run(arguments))
+    _stores.append(store)
+    status = _run(arguments)
+    complete_code()
+    _exit(status)
 
 
-def sealed_entry() -> NoReturn:
+def sealed_entry(store: CodeStore) -> NoReturn:
     """Run ``sys.argv`` in the sealed interpreter, or refuse if it is not."""
     from orlop.runtime.interpreter import is_sealed
 
     if not is_sealed():
         sys.stderr.write("orlop-runtime: the interpreter is not sealed\n")
         _exit(1)
+    _stores.append(store)
     _exit(_run(sys.argv[1:]))
+
+
+def complete_code() -> None:
+    """Add what was loaded from elsewhere to the file of code, where one is used: the next start finds it there."""
+    for store in _stores:
+        missed = store.missed()
+        if missed:
+            from orlop.runtime.oci.code_writing import complete
+
+            complete(store, missed)
 
 
 def _exit(status: int) -> NoReturn:
