@@ -1,4 +1,4 @@
-"""``system check``: what is on disk and in no record."""
+"""``system check``: what is on disk and in no record, and what is damaged."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.cli.invocation import Invocation
 
-_HEADERS = {"Kind": "KIND", "Name": "NAME", "Size": "SIZE", "State": "STATE"}
+_HEADERS = {"Kind": "KIND", "Name": "NAME", "Size": "SIZE", "State": "STATE", "Detail": "DETAIL"}
 
 
 def _check(invocation: Invocation) -> int:
     """Print the findings; 1 if any of them stays."""
-    answer = invocation.client.system.check(repair=invocation.options.on("repair"))
+    answer = invocation.client.system.check(
+        repair=invocation.options.on("repair"), quick=invocation.options.on("quick")
+    )
     findings = members(answer, "Findings")
     rows = [
         {
             "Kind": text(finding, "Kind"),
             "Name": text(finding, "Name"),
             "Size": human_size(number(finding, "Size")),
-            "State": "repaired"
-            if finding.get("Repaired")
-            else "found"
-            if finding.get("Repairable")
-            else "kept: it may be somebody's data",
+            "State": "repaired" if finding.get("Repaired") else text(finding, "Note") or "found",
+            "Detail": text(finding, "Detail"),
         }
         for finding in findings
     ]
@@ -38,7 +37,11 @@ def _check(invocation: Invocation) -> int:
 
 CHECK = Command(
     "[OPTIONS]",
-    "Find space that nothing refers to",
+    "Find space that nothing refers to, and damage",
     _check,
-    flags=(Flag("repair", "Give it back"), FORMAT),
+    flags=(
+        Flag("repair", "Give it back, and make again what is damaged"),
+        Flag("quick", "Do not read what images hold"),
+        FORMAT,
+    ),
 )

@@ -102,11 +102,15 @@ class System:
         """Return Images, Containers, Volumes, BuildCache and LayersSize."""
         return self._transport.get("/system/df")
 
-    def check(self, *, repair: bool = False) -> JsonObject:
-        """Compare disk and records (orlop only). Returns Findings (Kind, Name, Size, Repairable, Repaired)."""
+    def check(self, *, repair: bool = False, quick: bool = False) -> JsonObject:
+        """Compare disk and records (orlop only); ``quick`` reads no content.
+
+        Returns Findings (Kind, Name, Size, Repairable, Repaired, Note, Detail).
+        """
+        query = {"quick": "1" if quick else None}
         if repair:
-            return self._transport.post("/system/check")
-        return self._transport.get("/system/check")
+            return self._transport.post("/system/check", query)
+        return self._transport.get("/system/check", query)
 
     def events(self, *, since: str = "", until: str = "", filters: Filters | None = None) -> Iterator[JsonObject]:
         """Yield events as they happen."""

@@ -21,13 +21,13 @@ from orlop.api.routes import networks as network_routes
 from orlop.api.routes import registry as registry_routes
 from orlop.api.routes import system as system_routes
 from orlop.api.routes import volumes as volume_routes
+from orlop.daemon.checks import compose_checks
 from orlop.daemon.driver_records import definitions_of_others, open_records, records_home, volume_users
 from orlop.daemon.paths import engine_id, make_directory
 from orlop.daemon.registries import ImageParts, compose_registries
 from orlop.daemon.subordinate_ids import read_remapping
 from orlop.engine import builds as build_engine
 from orlop.engine import containers as container_engine
-from orlop.engine.checking import Checker, Roots
 from orlop.engine.commits import CommitService
 from orlop.engine.containers import ContainerService, Settings, container_chains
 from orlop.engine.containers.log_target import check_log_config
@@ -131,12 +131,9 @@ class Engine:
             events=self.events,
             users=lambda: self.containers.image_users(),  # noqa: PLW0108 - made after this
         )
+        parts = ImageParts(blobs, image_store, kept, self.layers, self._unpacker)
         self.registry, self.archives, self.images.sweeper = compose_registries(
-            options,
-            ImageParts(blobs, image_store, kept, self.layers, self._unpacker),
-            spawner=spawner,
-            removals=self._removals,
-            events=self.events,
+            options, parts, spawner=spawner, removals=self._removals, events=self.events
         )
         others = definitions_of_others(root, self._driver.name)
         hidden = volume_users(others)
@@ -170,13 +167,12 @@ class Engine:
             address_pools=options.default_address_pools,
             firewall=lambda: self.network.firewall_name,
         )
-        self._checker = Checker(
-            Roots(root, options.exec_root),
-            layers=self.layers,
-            images=image_store,
-            kept=kept,
-            volumes=volume_store,
+        self._checker = compose_checks(
+            options,
+            parts,
+            spawner=spawner,
             containers=self.containers,
+            volumes=volume_store,
             removals=self._removals,
             others=frozenset(definition.id for definition in others),
         )

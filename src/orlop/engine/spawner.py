@@ -119,6 +119,12 @@ class Spawner:
         message: JsonObject = {"op": "rebuild", "overlay": to_message(overlay)}
         return _number(await self._plain(message, [recipe_fd, out_fd]), "size")
 
+    async def compare(self, overlay: OverlayRoot, stream_fd: int, limits: Limits) -> list[str]:
+        """Compare a tar with the top layer of ``overlay``; returns some of what differs, as ``/path: how``."""
+        message: JsonObject = {"op": "compare", "overlay": to_message(overlay), "limits": to_message(limits)}
+        differences = (await self._plain(message, [stream_fd])).get("differences")
+        return [str(one) for one in differences] if isinstance(differences, list) else []
+
     async def pack(self, overlay: OverlayRoot, out_fd: int) -> int:
         """Write a root file system as tar; returns the bytes written."""
         return _number(await self._plain({"op": "pack", "overlay": to_message(overlay)}, [out_fd]), "size")

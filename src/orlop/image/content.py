@@ -91,10 +91,17 @@ class ContentStore:
         except OSError:
             return False
 
-    def is_intact(self, digest: Digest) -> bool:
-        """Tell whether the blob is there and is what its name says. Reads it all: call it from a thread."""
+    def is_intact(self, digest: Digest, *, uncached: bool = False) -> bool:
+        """Tell whether the blob is there and is what its name says. Reads it all: call it from a thread.
+
+        Args:
+            digest: the blob's.
+            uncached: read what the disk has, not what the kernel remembers of it.
+        """
         try:
             with open(self.path(digest), "rb") as blob:
+                if uncached:
+                    os.posix_fadvise(blob.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 return hashlib.file_digest(blob, "sha256").hexdigest() == digest.hex
         except OSError:
             return False

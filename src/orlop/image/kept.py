@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orlop.image.feed import in_thread
 from orlop.primitives.sql import transaction
 from orlop.spec.digest import Digest
 from orlop.spec.manifest import Descriptor
@@ -86,6 +87,20 @@ class KeptBlobs:
         )
         found = [Descriptor(media_type, Digest(digest), size) for media_type, digest, size in rows]
         return sorted(found, key=lambda blob: not self.content.is_sized(blob.digest, blob.size))
+
+    async def find_intact(self, diff_id: Digest, *, wanted: Descriptor | None = None) -> Descriptor | None:
+        """Return a blob of the layer whose bytes are here and right, ``wanted`` if it is one; None for none."""
+        for blob in sorted(self.layers(diff_id), key=lambda blob: blob != wanted):
+            if await in_thread(self.content.is_intact, blob.digest):
+                return blob
+        return None
+
+    def is_complete(self, diff_ids: Iterable[Digest]) -> bool:
+        """Tell whether each layer's tar can be had: from a blob that is here, or by its recipe."""
+        return all(
+            self.recipes.has(diff_id) or any(self.content.has(blob.digest) for blob in self.layers(diff_id))
+            for diff_id in diff_ids
+        )
 
     def sources(self, digest: Digest) -> list[str]:
         """Return the repositories, with their domains, that were seen to have a blob."""

@@ -1,4 +1,7 @@
-"""The tar of a layer, byte for byte as its diff id has it: out of the kept blob, or by its recipe."""
+"""The tar of a layer, byte for byte as its diff id has it: out of the kept blob, or by its recipe.
+
+A blob that is damaged is not used: none of its bytes are given to anybody.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from orlop.errors import DataLossError, NotFoundError, OrlopError
 from orlop.image.compression import Decompressor
 from orlop.image.feed import in_thread
 from orlop.image.growing import read_file
+from orlop.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from orlop.image.kept import KeptBlobs
-    from orlop.spec.digest import Digest
     from orlop.spec.launch import OverlayRoot
 
 _PIPE = 1 << 20
@@ -52,9 +55,7 @@ class LayerTars:
         Raises:
             DataLossError: neither way gives the right bytes; told at the end if not before.
         """
-        blob = next(
-            (blob for blob in self._kept.layers(diff_id) if self._kept.content.is_sized(blob.digest, blob.size)), None
-        )
+        blob = await self._kept.find_intact(diff_id)
         source = self._rebuilt(diff_id, chain) if blob is None else self._decompressed(blob.digest)
         digest = hashlib.sha256()
         async with contextlib.aclosing(source):
@@ -76,6 +77,15 @@ class LayerTars:
         async for piece in self.read(diff_id, chain):
             total += len(piece)
         return total
+
+    async def check_recipe(self, diff_id: Digest, chain: Digest) -> None:
+        """Write the tar by its recipe, for nobody. Raises DataLossError: the files are not what they were."""
+        digest = hashlib.sha256()
+        async with contextlib.aclosing(self._rebuilt(diff_id, chain)) as source:
+            async for piece in source:
+                await in_thread(digest.update, piece)
+        if digest.hexdigest() != diff_id.hex:
+            raise DataLossError("the files are not those that it was made of")
 
     async def _decompressed(self, digest: Digest) -> AsyncGenerator[bytes, None]:
         decompressor = Decompressor()
@@ -110,3 +120,20 @@ class LayerTars:
 
 def _read(fd: int) -> bytes:
     return os.read(fd, _PIPE)
+
+
+def diff_id_of(path: str) -> Digest:
+    """Return the digest of what a blob is when it is not compressed. Call it from a thread.
+
+    Raises:
+        InvalidParameterError: damaged.
+    """
+    decompressor = Decompressor()
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while data := file.read(_PIPE):
+            for piece in decompressor.feed(data):
+                digest.update(piece)
+    for piece in decompressor.finish():
+        digest.update(piece)
+    return Digest(digest.hexdigest())

@@ -230,8 +230,7 @@ class Loader:
         kind = {Compression.GZIP: "+gzip", Compression.ZSTD: "+zstd"}.get(compression)
         if kind is None:
             return  # no registry takes it: it will be made anew
-        if not self._kept.content.has(digest):
-            file.keep_as(self._kept.content.path(digest))
+        file.keep_as(self._kept.content.path(digest))  # also where a damaged one is
         self._kept.add_layer(diff_id, Descriptor(f"application/vnd.oci.image.layer.v1.tar{kind}", digest, file.size))
 
     async def _described(self, members: Members, image: Image, archived: ArchivedImage) -> _Manifested | None:

@@ -26,6 +26,7 @@ from orlop.image.archive_index import (
     render_index,
     render_repositories,
 )
+from orlop.image.feed import in_thread
 from orlop.image.growing import read_file
 from orlop.primitives.tar import END, Entry, Kind, render_entry
 from orlop.spec.digest import Digest
@@ -146,7 +147,7 @@ class Saver:
     async def _describe(self, image: Image, names: tuple[Reference, ...]) -> tuple[SavedImage, bytes]:
         config = image.config
         data = self._images.config_bytes(image.id)
-        document, manifest = self._kept_manifest(image)
+        document, manifest = await self._kept_manifest(image)
         if manifest is None:
             layers = [
                 await self._layer(diff_id, chain)
@@ -157,8 +158,8 @@ class Saver:
         descriptor = Descriptor(manifest.media_type, Digest.of(document), len(document))
         return SavedImage(descriptor, image.id, manifest.layers, config.diff_ids, names), document
 
-    def _kept_manifest(self, image: Image) -> tuple[bytes, Manifest | None]:
-        """Return the manifest that the image came with, if everything that it names is here."""
+    async def _kept_manifest(self, image: Image) -> tuple[bytes, Manifest | None]:
+        """Return the manifest that the image came with, if everything that it names is here and not damaged."""
         for descriptor in self._kept.manifests(image.id):
             try:
                 data = self._kept.content.get(descriptor.digest, limit=SIZE_LIMIT)
@@ -168,15 +169,21 @@ class Saver:
             if (
                 isinstance(document, Manifest)
                 and len(document.layers) == len(image.config.diff_ids)
-                and all(self._kept.content.is_sized(layer.digest, layer.size) for layer in document.layers)
+                and await self._are_intact(document.layers)
             ):
                 return data, document
         return b"", None
 
+    async def _are_intact(self, layers: Sequence[Descriptor]) -> bool:
+        for layer in layers:
+            if not await in_thread(self._kept.content.is_intact, layer.digest):
+                return False
+        return True
+
     async def _layer(self, diff_id: Digest, chain: Digest) -> Descriptor:
-        for blob in self._kept.layers(diff_id):
-            if self._kept.content.is_sized(blob.digest, blob.size):
-                return retyped(blob, oci=True)
+        blob = await self._kept.find_intact(diff_id)
+        if blob is not None:
+            return retyped(blob, oci=True)
         return Descriptor(OCI_LAYER, diff_id, await self._tars.size(diff_id, chain))
 
 

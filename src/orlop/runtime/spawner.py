@@ -26,6 +26,7 @@ from orlop.runtime.network_namespace import answer_namespace_of, answer_new_name
 from orlop.runtime.ready import ReadyChildren
 from orlop.runtime.security import apply
 from orlop.runtime.trees import (
+    answer_compare,
     answer_copy_up,
     answer_identify,
     answer_pack,
@@ -53,6 +54,7 @@ WORK: dict[str, Operation] = {
     "unpack": answer_unpack,
     "pack": answer_pack,
     "rebuild": answer_rebuild,
+    "compare": answer_compare,
     "copy-up": answer_copy_up,
     "identify": answer_identify,
     "archive": answer_archive,

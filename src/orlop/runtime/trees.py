@@ -14,7 +14,7 @@ from orlop.kernel.process import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
 from orlop.primitives.copy_up import copy_up
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.removal import remove_tree
-from orlop.primitives.tar import Limits, Rules, pack, rebuild, unpack
+from orlop.primitives.tar import Limits, Rules, compare, pack, rebuild, unpack
 from orlop.primitives.tar.pack_difference import pack_difference
 from orlop.runtime.rootfs import mount_overlay, mount_overlay_at
 from orlop.runtime.users import resolve_identity
@@ -28,16 +28,13 @@ if TYPE_CHECKING:
 
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _EINVAL = 22
+_TOLD = 20  # differences of a layer: an answer is one packet
 
 
 def answer_unpack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
     """Operation ``unpack``: a tar, a layer's or ``plain``, into a private directory; a second fd takes its recipe."""
     if len(fds) not in (1, 2):
         raise InvalidParameterError("unpack takes one stream, and a file for its recipe")
-    limits = message.get("limits")
-    numbers = (
-        {name: value for name, value in limits.items() if isinstance(value, int)} if isinstance(limits, dict) else {}
-    )
     unshare(CLONE_NEWNS)
     k.mount(None, "/", None, k.MS_PRIVATE | k.MS_REC)
     # Opened here, not before: only mounts of the own mount namespace can be cloned.
@@ -45,7 +42,7 @@ def answer_unpack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hi
         _leave_host(root)
         recipe_fd = fds[1].fileno() if len(fds) > 1 else None
         rules = Rules(layer=message.get("plain") is not True, apply=message.get("apply") is True)
-        done = unpack(root.fileno(), fds[0].fileno(), Limits(**numbers), rules=rules, recipe_fd=recipe_fd)
+        done = unpack(root.fileno(), fds[0].fileno(), _limits(message), rules=rules, recipe_fd=recipe_fd)
     reply.send({"ok": True, "size": done.size, "entries": done.entries, "recipe": done.recipe})
 
 
@@ -62,6 +59,19 @@ def answer_rebuild(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: H
         size = rebuild(top.fileno(), recipe.fileno(), out.fileno())
     out.close()
     reply.send({"ok": True, "size": size})
+
+
+def answer_compare(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
+    """Operation ``compare``: whether the topmost layer still is what its tar says."""
+    overlay = message.get("overlay")
+    if not isinstance(overlay, dict) or len(fds) != 1:
+        raise InvalidParameterError("compare takes an overlay and a stream")
+    with (
+        open_view(from_message(OverlayRoot, overlay)) as root,
+        OwnedFd(os.open(".", _READ, dir_fd=root.fileno())) as top,
+    ):
+        differences = compare(top.fileno(), fds[0].fileno(), _limits(message))
+    reply.send({"ok": True, "differences": list(differences[:_TOLD]), "count": len(differences)})
 
 
 def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
@@ -162,6 +172,13 @@ def _leave_host(root: OwnedFd) -> None:
         k.pivot_root(".", ".")
         k.umount2(".", k.MNT_DETACH)
         os.chdir("/")
+
+
+def _limits(message: JsonObject) -> Limits:
+    limits = message.get("limits")
+    if not isinstance(limits, dict):
+        return Limits()
+    return Limits(**{name: value for name, value in limits.items() if isinstance(value, int)})
 
 
 def _text(message: JsonObject, name: str) -> str:

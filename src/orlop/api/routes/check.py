@@ -10,23 +10,22 @@ from orlop.api.responses import json_response
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from orlop.engine.checking import Checker
+    from orlop.engine.checking import Checker, Finding
 
 
 def routes(checker: Checker) -> list[Route]:
     """Return the routes: GET looks, POST repairs."""
 
-    async def look(_call: Call) -> web.Response:
-        return json_response(await _document(checker, repair=False))
+    async def look(call: Call) -> web.Response:
+        return json_response(_document(await checker.run(repair=False, quick=call.boolean("quick"))))
 
-    async def repair(_call: Call) -> web.Response:
-        return json_response(await _document(checker, repair=True))
+    async def repair(call: Call) -> web.Response:
+        return json_response(_document(await checker.run(repair=True, quick=call.boolean("quick"))))
 
     return [Route("GET", "/system/check", look), Route("POST", "/system/check", repair)]
 
 
-async def _document(checker: Checker, *, repair: bool) -> dict[str, object]:
-    findings = await checker.run(repair=repair)
+def _document(findings: list[Finding]) -> dict[str, object]:
     return {
         "Findings": [
             {
@@ -35,8 +34,12 @@ async def _document(checker: Checker, *, repair: bool) -> dict[str, object]:
                 "Size": finding.size,
                 "Repairable": finding.repairable,
                 "Repaired": finding.repaired,
+                "Note": finding.note,
+                "Detail": finding.detail,
             }
             for finding in findings
         ],
-        "SpaceReclaimed": sum(finding.size for finding in findings if finding.repaired),
+        "SpaceReclaimed": sum(
+            finding.size for finding in findings if finding.repaired and not finding.kind.startswith("damaged")
+        ),
     }

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from orlop.errors import InvalidParameterError, OrlopError
 from orlop.image.growing import RestartedError, read_file
+from orlop.image.layer_tar import diff_id_of
 from orlop.registry.download import download
 from orlop.spec.digest import Digest, chain_ids
 
@@ -116,6 +117,23 @@ class LayerFetcher:
         for chain in chains[:-1]:
             self._release(chain)
         return chains[-1]
+
+    async def complete(self, plan: LayerPlan, tell: Callable[[str], Report]) -> None:
+        """Fetch the blobs of layers that are here, and whose tar cannot be had: they were damaged, and removed.
+
+        Raises:
+            InvalidParameterError: a blob makes another layer.
+        """
+        for blob, diff_id in zip(plan.blobs, plan.diff_ids, strict=True):
+            if self._kept.is_complete((diff_id,)):
+                continue
+            work = _Work(plan, blob, diff_id, tell(blob.digest.short))
+            await self._downloaded(work)
+            if await asyncio.to_thread(diff_id_of, self._kept.content.path(blob.digest)) != diff_id:
+                self._kept.content.remove(blob.digest)
+                raise InvalidParameterError("layers from manifest don't match image configuration")
+            self._kept.add_layer(diff_id, blob, plan.reference)
+            work.report("Pull complete")
 
     def _release(self, chain: Digest) -> None:
         self._bury(self.layers.release(chain))

@@ -105,7 +105,7 @@ class Puller:
         name = reference.digest or reference.tag or ""
         digest = reference.digest or await repository.resolve(str(name))
         present = None if digest is None else self._present(reference.with_digest(digest), work.wanted)
-        if present is not None and digest is not None:
+        if present is not None and digest is not None and self._kept.is_complete(present.config.diff_ids):
             work.output.message(f"Pulling from {reference.path}", name=str(name))
             self._name(present, reference, digest, work)
             return present
@@ -153,11 +153,14 @@ class Puller:
         for blob in manifest.layers:
             if self._kept.content.has(blob.digest):
                 self._kept.add_source(blob.digest, reference)
+        plan = LayerPlan(repository, reference, manifest.layers, config.diff_ids)
         try:
-            return self._images.get_by_id(image_id.hex)
+            image = self._images.get_by_id(image_id.hex)
         except NotFoundError:
             work.changed = True
-        plan = LayerPlan(repository, reference, manifest.layers, config.diff_ids)
+        else:
+            await self._fetcher.complete(plan, work.tell)
+            return image
         chain = await self._fetcher.fetch(plan, work.tell)
         try:
             image, tombstones = self._images.create(data, chain)

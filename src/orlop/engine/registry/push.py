@@ -252,16 +252,9 @@ class _Push:
 
     async def _here(self, diff_id: Digest, chain: Digest, wanted: Descriptor | None) -> Descriptor:
         """Return a blob of the layer whose bytes are in the content store."""
-        kept = []
-        for blob in self._kept.layers(diff_id):
-            if await in_thread(self._kept.content.is_intact, blob.digest):
-                kept.append(blob)
-            else:
-                self._kept.content.remove(blob.digest)
-        if wanted in kept:
-            return wanted
-        if kept:
-            return kept[0]
+        kept = await self._kept.find_intact(diff_id, wanted=wanted)
+        if kept is not None:
+            return kept
         name = diff_id.short
 
         def made(count: int) -> None:

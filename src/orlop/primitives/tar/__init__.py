@@ -1,5 +1,6 @@
 """Tar archives of file system trees: parsed without I/O, unpacked and packed through directory descriptors."""
 
+from orlop.primitives.tar.compare import compare
 from orlop.primitives.tar.entry import Entry, Kind, Limits, TarError
 from orlop.primitives.tar.pack import Packed, pack, pack_member
 from orlop.primitives.tar.reader import Signal, TarReader
@@ -19,6 +20,7 @@ __all__ = [
     "TarError",
     "TarReader",
     "Unpacked",
+    "compare",
     "pack",
     "pack_member",
     "rebuild",

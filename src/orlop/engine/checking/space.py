@@ -1,4 +1,4 @@
-"""Compare what is on disk with the records, and give back what nobody can find any more (``orlop system check``).
+"""Space that nobody can find any more.
 
 A start removes what a crash left; this looks again while the engine runs, and at what a start leaves alone because it
 might be somebody's.
@@ -24,6 +24,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from orlop.engine.checking.finding import SOMEBODYS, Finding
 from orlop.engine.volumes import directory_size
 from orlop.errors import OrlopError
 from orlop.spec.digest import Digest
@@ -43,25 +44,6 @@ GRACE = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that should not be there.
-
-    Attributes:
-        kind: see above.
-        name: key, digest or path.
-        size: bytes on disk.
-        repairable: whether a repair removes it.
-        repaired: whether this one did.
-    """
-
-    kind: str
-    name: str
-    size: int
-    repairable: bool = True
-    repaired: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Roots:
     """The engine's directories."""
 
@@ -69,8 +51,8 @@ class Roots:
     exec: str
 
 
-class Checker:
-    """Looks and repairs; ``others`` are the containers of other storage drivers."""
+class LostSpace:
+    """See :class:`~orlop.engine.checking.checker.Search`; ``others`` are the containers of other storage drivers."""
 
     def __init__(
         self,
@@ -93,8 +75,8 @@ class Checker:
         self._removals = removals
         self._others = others
 
-    async def run(self, *, repair: bool) -> list[Finding]:
-        """Return what was found, after the repair if one was asked for."""
+    async def find(self, *, quick: bool) -> list[Finding]:  # noqa: ARG002 - it is quick
+        """Return what was found, measured."""
         found = [
             *self._snapshots(),
             *self._tombstones(),
@@ -103,10 +85,11 @@ class Checker:
             *self._directories(),
             *self._lost_volumes(),
         ]
-        sized = [replace(finding, size=await asyncio.to_thread(self._measure, finding)) for finding in found]
-        if not repair:
-            return sized
-        repaired = [self._repair(finding) if finding.repairable else finding for finding in sized]
+        return [replace(finding, size=await asyncio.to_thread(self._measure, finding)) for finding in found]
+
+    async def repair(self, findings: list[Finding]) -> list[Finding]:
+        """Remove what may be removed."""
+        repaired = [self._repair(finding) if finding.repairable else finding for finding in findings]
         while True:  # a lost layer goes when those that stand on it have gone
             again = [self._repair(one) if one.repairable and not one.repaired else one for one in repaired]
             if again == repaired:
@@ -116,36 +99,36 @@ class Checker:
     def _snapshots(self) -> Iterator[Finding]:
         for key in self._layers.lost():
             container = self._layers.is_container(key)
-            yield Finding("lost container" if container else "lost layer", key, 0, repairable=not container)
+            yield Finding("lost container" if container else "lost layer", key, note=SOMEBODYS if container else "")
 
     def _tombstones(self) -> Iterator[Finding]:
         for path in (*self._layers.driver.tombstones(), *self._volumes.tombstones()):
             if path not in self._removals.pending:
-                yield Finding("removed layer", path, 0)
+                yield Finding("removed layer", path)
 
     def _blobs(self) -> Iterator[Finding]:
         known = {image.id for image in self._images.images()}
         content = self._kept.content
         for digest in self._kept.unreferenced(known):
             if _age(content.path(digest)) > GRACE:
-                yield Finding("lost blob", str(digest), 0)
+                yield Finding("lost blob", str(digest))
 
     def _recipes(self) -> Iterator[Finding]:
         known = {diff_id.hex for image in self._images.images() for diff_id in image.config.diff_ids}
         for name in self._kept.recipes.names():
             if name not in known and _age(self._kept.recipes.path(Digest(name))) > GRACE:
-                yield Finding("lost recipe", f"sha256:{name}", 0)
+                yield Finding("lost recipe", f"sha256:{name}")
 
     def _directories(self) -> Iterator[Finding]:
         known = {*self._others, *(container.id for container in self._containers.directory)}
         for name in os.listdir(f"{self._roots.data}/containers"):
             path = f"{self._roots.data}/containers/{name}"
             if name not in known and path not in self._removals.pending:
-                yield Finding("lost directory", path, 0)
+                yield Finding("lost directory", path)
 
     def _lost_volumes(self) -> Iterator[Finding]:
         for path in self._volumes.unknown():
-            yield Finding("lost volume", path, 0, repairable=False)
+            yield Finding("lost volume", path, note=SOMEBODYS)
 
     def _measure(self, finding: Finding) -> int:
         try:

@@ -1,0 +1,52 @@
+"""Builds what ``orlop system check`` looks with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orlop.engine.checking import Checker, Damage, LostSpace, Roots
+from orlop.image.layer_tar import LayerTars
+
+if TYPE_CHECKING:
+    from orlop.daemon.options import Options
+    from orlop.daemon.registries import ImageParts
+    from orlop.engine.containers import ContainerService
+    from orlop.engine.removals import Removals
+    from orlop.engine.spawner import Spawner
+    from orlop.volumes.store import VolumeStore
+
+
+def compose_checks(
+    options: Options,
+    parts: ImageParts,
+    *,
+    spawner: Spawner,
+    containers: ContainerService,
+    volumes: VolumeStore,
+    removals: Removals,
+    others: frozenset[str],
+) -> Checker:
+    """Build the searches, what is quick first."""
+    space = LostSpace(
+        Roots(options.data_root, options.exec_root),
+        layers=parts.layers,
+        images=parts.images,
+        kept=parts.kept,
+        volumes=volumes,
+        containers=containers,
+        removals=removals,
+        others=others,
+    )
+    damage = Damage(
+        images=parts.images,
+        layers=parts.layers,
+        kept=parts.kept,
+        tars=LayerTars(parts.kept, spawner, parts.layers.layer_view),
+        ops=spawner,
+        limits=options.layer_limits,
+        running=lambda: {
+            image for container in containers.directory if container.alive for image, _ in container.definition.images
+        },
+        bury=removals.bury,
+    )
+    return Checker([space, damage])

@@ -1,0 +1,8 @@
+"""``orlop system check``: what is on the disk and the machine, compared with the records."""
+
+from orlop.engine.checking.checker import Checker, Search
+from orlop.engine.checking.damage import Damage
+from orlop.engine.checking.finding import Finding
+from orlop.engine.checking.space import LostSpace, Roots
+
+__all__ = ["Checker", "Damage", "Finding", "LostSpace", "Roots", "Search"]
