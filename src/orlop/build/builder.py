@@ -18,9 +18,10 @@ from orlop.build.configuring import Words
 from orlop.build.instructions import Instruction, read_instructions
 from orlop.build.parser import parse
 from orlop.build.stage_builder import Build, StageBuilder
-from orlop.build.stages import needed_stages, split_stages
+from orlop.build.stages import find_stage, needed_stages, split_stages
 from orlop.build.steps import BuildOptions, Console, Step, Tree, Workshop
 from orlop.errors import InvalidParameterError
+from orlop.spec.platform import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,20 +33,42 @@ if TYPE_CHECKING:
 class Plan:
     """A checked Dockerfile: what can be wrong about it was said when it was made.
 
+    Args:
+        data: the text.
+        options: of the build.
+        name: of the file, for messages.
+        platform: of this machine, ``linux/amd64``.
+
     Raises:
         DockerfileError, InvalidParameterError: in Docker's words.
     """
 
-    def __init__(self, data: bytes, options: BuildOptions, *, name: str = "Dockerfile") -> None:
+    def __init__(self, data: bytes, options: BuildOptions, *, name: str = "Dockerfile", platform: str = "") -> None:
         self.options = options
         dockerfile = parse(data, name=name)
         self.escape = dockerfile.escape
         self.meta, self.stages = split_stages(read_instructions(dockerfile))
-        self.needed = needed_stages(self.stages, options.target)
+        self.platform = platform or str(Platform.host())
+        chosen = find_stage(self.stages, options.target) if options.target else self.stages[-1]
+        self.arguments = Arguments(
+            options.build_args or {},
+            build=self.platform,
+            target=options.platform or self.platform,
+            stage=(chosen.name if chosen else "") or "default",
+        )
+        for item in self.meta:
+            for variable, default in item.pairs:
+                value = None if default is None else self._words.one(default)
+                self.arguments.declare_global(variable, value)
+        self.needed = needed_stages(self.stages, options.target, base_of=lambda stage: self._words.one(stage.base))
         labels = sorted((options.labels or {}).items())
         self.labels = tuple(_label(name, value) for name, value in labels)
         steps = sum(1 + len(stage.instructions) for stage in self.needed)
         self.count = len(self.meta) + steps + len(self.labels)
+
+    @property
+    def _words(self) -> Words:
+        return Words(self.arguments.before_stages, self.escape)
 
 
 def _label(name: str, value: str) -> Instruction:
@@ -63,7 +86,6 @@ class Builder:
         workshop: does the steps.
         console: is told of them.
         now: the time as images have it.
-        platform: of this machine, ``linux/amd64``.
         version: what images record as the engine that made them.
     """
 
@@ -75,18 +97,11 @@ class Builder:
         workshop: Workshop,
         console: Console,
         now: Callable[[], str],
-        platform: str,
         version: str,
+        platform: str = "",
         contexts: Mapping[str, Tree] | None = None,
     ) -> None:
         self._plan = plan
-        target = plan.needed[-1]
-        arguments = Arguments(
-            plan.options.build_args or {},
-            build=platform,
-            target=plan.options.platform or platform,
-            stage=target.name or "default",
-        )
         self._build = Build(
             plan.options,
             plan.stages,
@@ -96,9 +111,9 @@ class Builder:
             workshop=workshop,
             console=console,
             now=now,
-            platform=platform,
+            platform=platform or plan.platform,
             version=version,
-            arguments=arguments,
+            arguments=plan.arguments,
         )
 
     async def run(self) -> Image:
@@ -109,9 +124,6 @@ class Builder:
             number += 1
             step = Step(number, plan.count, "", item.original)
             build.console.begin(step)
-            for name, default in item.pairs:
-                value = None if default is None else Words(build.arguments.before_stages, plan.escape).one(default)
-                build.arguments.declare_global(name, value)
             build.console.end(step)
         tasks = []
         for stage in plan.needed:

@@ -9,9 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.build.expansion import expand, expand_words
-from orlop.build.instructions import json_words
 from orlop.errors import InvalidParameterError
-from orlop.image.changes import parse_duration
+from orlop.image.changes import json_words, parse_duration
 from orlop.spec.image import ContainerDefaults, Healthcheck
 
 if TYPE_CHECKING:

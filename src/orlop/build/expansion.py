@@ -1,7 +1,8 @@
 """Words of a Dockerfile: quotes, the escape character, and variables with their modifiers. No I/O, linear time.
 
 ``$NAME``, ``${NAME}``, ``${NAME:-word}``, ``${NAME:+word}``, ``${NAME:?word}`` and the three without the colon, which
-ask whether the variable is set at all. A word after a modifier is expanded itself.
+ask whether the variable is set at all; ``${NAME#pattern}`` and ``##`` without its beginning, ``%`` and ``%%`` without
+its end, ``${NAME/pattern/word}`` and ``//`` with another word in it. A word after a modifier is expanded itself.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from orlop.build.patterns import Pattern
 from orlop.errors import InvalidParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-]", re.ASCII)
+_MODIFIERS = frozenset((":-", ":+", ":?", "-", "+", "?", "#", "##", "%", "%%", "/", "//"))
 _DEEPEST = 50
 # What variables may make of one word: values that hold each other would grow without end.
 _LONGEST = 1 << 20
@@ -68,6 +71,7 @@ class _Word:
         self._at = 0
         self._depth = 0
         self._size = 0
+        self._raw = False  # escapes stay: the word is a pattern
 
     def whole(self) -> str:
         result = self._until("")
@@ -76,10 +80,11 @@ class _Word:
         return result
 
     def _until(self, stop: str) -> str:
+        """Read until one of these characters, which is taken; to the end if there is none to stop at."""
         out: list[str] = []
         while self._at < len(self._text):
             char = self._text[self._at]
-            if char == stop:
+            if char in stop:
                 self._at += 1
                 return "".join(out)
             if char == "'":
@@ -90,7 +95,7 @@ class _Word:
                 out.append(self._variable())
             elif char == self._escape:
                 # At the very end it stands for itself no longer, as in Docker.
-                out.append(self._text[self._at + 1 : self._at + 2])
+                out.append("\\" * self._raw + self._text[self._at + 1 : self._at + 2])
                 self._at += 2
             else:
                 out.append(char)
@@ -147,17 +152,23 @@ class _Word:
         if head.startswith("}"):
             self._at += 1
             return value
-        modifier = head if head.startswith(":") else head[:1]
+        modifier = head if head in _MODIFIERS else head[:1]
         if not modifier:
             raise InvalidParameterError("syntax error: missing '}'")
-        if modifier[-1] not in "-+?":
-            raise InvalidParameterError(f"unsupported modifier ({modifier}) in substitution")
+        if modifier not in _MODIFIERS:
+            raise InvalidParameterError(
+                f"unsupported modifier ({head if head[0] == ':' else modifier}) in substitution"
+            )
         self._at += len(modifier)
         self._depth += 1
         if self._depth > _DEEPEST:
             raise InvalidParameterError("variables in a word are too deeply nested")
-        word = self._until("}")
+        result = self._by_pattern(modifier, value) if modifier[0] in "#%/" else self._by_word(name, modifier, value)
         self._depth -= 1
+        return result
+
+    def _by_word(self, name: str, modifier: str, value: str | None) -> str | None:
+        word = self._until("}")
         there = value is not None and (value != "" or not modifier.startswith(":"))
         if modifier.endswith("-"):
             return value if there else word
@@ -166,3 +177,18 @@ class _Word:
         if not there:
             raise InvalidParameterError(f"{name}: {word or 'not allowed to be unset'}")
         return value
+
+    def _by_pattern(self, modifier: str, value: str | None) -> str:
+        raw, self._raw = self._raw, True
+        word = self._until("/}" if modifier[0] == "/" else "}")
+        self._raw = raw
+        replaced = modifier[0] == "/" and self._text[self._at - 1] == "/"
+        replacement = self._until("}") if replaced else ""
+        if value is None:
+            return ""
+        pattern, longest = Pattern(word), len(modifier) == 2
+        if modifier[0] == "#":
+            return pattern.strip_prefix(value, longest=longest)
+        if modifier[0] == "%":
+            return pattern.strip_suffix(value, longest=longest)
+        return pattern.replace(value, replacement, every=longest)

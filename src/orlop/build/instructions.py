@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from orlop.build.expansion import split_words
+from orlop.build.mounts import parse_mount
 from orlop.build.parser import DockerfileError, parse_line
+from orlop.errors import InvalidParameterError
+from orlop.image.changes import json_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,16 +24,15 @@ if TYPE_CHECKING:
 
 _FLAGS: dict[str, frozenset[str]] = {
     "FROM": frozenset(("platform",)),
-    "ADD": frozenset(("chown", "chmod", "checksum", "keep-git-dir", "link", "exclude")),
+    "ADD": frozenset(("chown", "chmod", "checksum", "keep-git-dir", "link", "exclude", "unpack")),
     "COPY": frozenset(("from", "chown", "chmod", "link", "parents", "exclude")),
     "HEALTHCHECK": frozenset(("interval", "timeout", "start-period", "start-interval", "retries")),
     "RUN": frozenset(("mount", "network", "security")),
 }
-# Known, but what they ask for is not done: refused with the line, never ignored.
-_NOT_DONE = frozenset(
-    ("mount", "network", "security", "link", "parents", "exclude", "checksum", "keep-git-dir"),
-)
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_SWITCHES = frozenset(("keep-git-dir", "link", "parents", "unpack"))
+_REPEATED = frozenset(("exclude", "mount"))
+_NETWORKS = ("default", "none", "host")
+_SECURITIES = ("sandbox", "insecure")
 _NO_TRIGGERS = frozenset(("ONBUILD", "MAINTAINER", "FROM"))
 _STAGE = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
 
@@ -44,7 +46,8 @@ class Instruction:
         name: upper case.
         text: what follows the flags.
         original: as written, continuations joined.
-        flags: values by name.
+        flags: values by name; those of switches are ``true`` or ``false``.
+        repeated: values of the flags that may stand more than once: ``exclude`` and ``mount``.
         words: the exec form's words, or the words split but not expanded (ADD, COPY, FROM, VOLUME and the like).
         is_json: the exec form was written.
         pairs: of ENV, LABEL and ARG, not expanded; an ARG without a value has None.
@@ -62,6 +65,11 @@ class Instruction:
     pairs: tuple[tuple[str, str | None], ...] = ()
     heredocs: tuple[Heredoc, ...] = ()
     trigger: Instruction | None = None
+    repeated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def switched(self, name: str) -> bool:
+        """Tell whether a switch is on."""
+        return self.flags.get(name) == "true"
 
 
 def read_instructions(dockerfile: Dockerfile) -> tuple[Instruction, ...]:
@@ -86,7 +94,7 @@ def read_instruction(line: Line, *, escape: str = "\\") -> Instruction:
         heredocs = "".join(f"\n{item.content}{item.name}" for item in line.heredocs)
         trigger = read_instruction(parse_line(text + heredocs, number=line.number, escape=escape), escape=escape)
         _check_trigger(trigger)
-    flags = _read_flags(line)
+    flags, repeated = _read_flags(line)
     words: tuple[str, ...] = ()
     is_json = False
     pairs: tuple[tuple[str, str | None], ...] = ()
@@ -96,41 +104,36 @@ def read_instruction(line: Line, *, escape: str = "\\") -> Instruction:
         exec_form = json_words(text)
         is_json = exec_form is not None
         words = exec_form if exec_form is not None else tuple(split_words(text, escape=escape))
-    made = Instruction(line.number, name, text, line.original, flags, words, is_json, pairs, line.heredocs, trigger)
+    made = Instruction(
+        line.number, name, text, line.original, flags, words, is_json, pairs, line.heredocs, trigger, repeated
+    )
     _check_arguments(made)
     return made
 
 
-def json_words(text: str) -> tuple[str, ...] | None:
-    """Return the words of the exec form; None for the shell form."""
-    if not text.startswith("["):
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
-        return None
-    return tuple(_LONE_SURROGATE.sub("\ufffd", item) for item in value)
-
-
-def _read_flags(line: Line) -> dict[str, str]:
+def _read_flags(line: Line) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     known = _FLAGS.get(line.name, frozenset())
     found: dict[str, str] = {}
+    repeated: dict[str, tuple[str, ...]] = {}
     for flag in line.flags:
         name, equals, value = flag[2:].partition("=")
         if name not in known:
             close = get_close_matches(name[:40], known, n=1, cutoff=0.6)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise DockerfileError(line.number, f"unknown flag: --{name[:80]}{hint}")
-        if name in _NOT_DONE:
-            raise DockerfileError(line.number, f"the --{name} option is not supported yet: {line.original[:80]}")
         if name in found:
             raise DockerfileError(line.number, f"duplicate flag specified: {name}")
-        if not equals or not value:
+        if name in _SWITCHES:
+            value = value.lower() if equals else "true"
+            if value not in ("true", "false"):
+                raise DockerfileError(line.number, f"expecting boolean value for flag {name}, not: {value[:40]}")
+        if not value:
             raise DockerfileError(line.number, f"missing a value on flag: {name}")
-        found[name] = value
-    return found
+        if name in _REPEATED:
+            repeated[name] = (*repeated.get(name, ()), value)
+        else:
+            found[name] = value
+    return found, repeated
 
 
 def _check_trigger(trigger: Instruction) -> None:
@@ -179,12 +182,25 @@ def _check_arguments(made: Instruction) -> None:
             raise DockerfileError(made.line, f"SHELL requires the arguments to be in JSON form: {made.text[:80]}")
         if not count:
             raise DockerfileError(made.line, "SHELL requires at least one argument")
-    elif made.name == "RUN" and count == 1 and made.heredocs and made.heredocs[0].content.startswith("#!"):
-        raise DockerfileError(
-            made.line, f"a here-document that begins with #! is not supported yet: {made.original[:80]}"
-        )
     elif made.name in ("RUN", "EXPOSE", "VOLUME", "HEALTHCHECK") and not count:
         raise DockerfileError(made.line, f"{made.name} requires at least one argument")
+    if made.name == "RUN":
+        _check_run(made)
+    if made.name == "COPY" and "$" in made.flags.get("from", ""):
+        why = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope"
+        raise DockerfileError(made.line, f"{why} as a workaround")
+
+
+def _check_run(made: Instruction) -> None:
+    for name, known in (("network", _NETWORKS), ("security", _SECURITIES)):
+        value = made.flags.get(name, known[0])
+        if value not in known:  # unknown is refused: threats.md C10
+            raise DockerfileError(made.line, f'invalid {name} mode "{value[:40]}", expected one of {", ".join(known)}')
+    try:
+        for text in made.repeated.get("mount", ()):
+            parse_mount(text)
+    except InvalidParameterError as error:
+        raise DockerfileError(made.line, f"{error}: {made.original[:80]}") from None
 
 
 def _check_from(made: Instruction) -> None:

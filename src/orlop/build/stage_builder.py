@@ -21,6 +21,7 @@ from orlop.build.instructions import read_trigger
 from orlop.build.parser import DockerfileError
 from orlop.build.stages import find_named, find_stage
 from orlop.build.steps import CopyStep, Layer, Tree
+from orlop.errors import InvalidParameterError
 from orlop.spec.image import ContainerDefaults, History, ImageConfig, render_defaults
 
 if TYPE_CHECKING:
@@ -80,8 +81,10 @@ class Build:
         if name in self.contexts:
             return self.contexts[name]
         stage = find_stage(self.stages[:before], name)
-        if stage is not None:
+        if stage is not None and stage.index in self.images:
             return Tree(image=await self.image_of(stage))
+        if stage is not None:  # only a trigger of a base image can name what was not seen to be needed
+            raise InvalidParameterError(f"a trigger of the base image names a stage that is not built: {name}")
         if name == "scratch":
             return Tree()
         return Tree(image=await self.workshop.base_image(name, pull=False, platform=self.options.platform))

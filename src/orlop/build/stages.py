@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orlop.build.mounts import mount_origins
 from orlop.build.parser import DockerfileError
 from orlop.errors import InvalidParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from orlop.build.instructions import Instruction
 
@@ -68,8 +69,15 @@ def find_stage(stages: Sequence[Stage], name: str) -> Stage | None:
     return None
 
 
-def needed_stages(stages: Sequence[Stage], target: str = "") -> tuple[Stage, ...]:
+def needed_stages(
+    stages: Sequence[Stage], target: str = "", *, base_of: Callable[[Stage], str] | None = None
+) -> tuple[Stage, ...]:
     """Return the stages that the target (by default the last) is made of, in order; the target is the last of them.
+
+    Args:
+        stages: all.
+        target: name or number; empty for the last.
+        base_of: gives what FROM names with variables put in; by default the text as it is.
 
     Raises:
         InvalidParameterError: ``target stage "x" could not be found``.
@@ -87,10 +95,21 @@ def needed_stages(stages: Sequence[Stage], target: str = "") -> tuple[Stage, ...
             continue
         needed.add(stage.index)
         before = stages[: stage.index]
-        names = [stage.base] if find_named(before, stage.base) else []
-        names += [item.flags["from"] for item in stage.instructions if item.name == "COPY" and "from" in item.flags]
+        base = stage.base if base_of is None else base_of(stage)
+        parent = find_named(before, base)
+        names = [] if parent is None else [str(parent.index)]
+        if parent is not None:  # its triggers are carried out here
+            names += [name for item in parent.instructions if item.trigger for name in _origins(item.trigger)]
+        names += [name for item in stage.instructions for name in _origins(item)]
         waiting += [found for name in names if (found := find_stage(before, name)) is not None]
     return tuple(stage for stage in stages if stage.index in needed)
+
+
+def _origins(item: Instruction) -> list[str]:
+    """Return what an instruction takes files from."""
+    if item.name == "COPY":
+        return [item.flags["from"]] if "from" in item.flags else []
+    return mount_origins(item.repeated.get("mount", ()))
 
 
 def find_named(stages: Sequence[Stage], name: str) -> Stage | None:

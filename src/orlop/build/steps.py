@@ -11,10 +11,14 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping, Sequence
 
+    from orlop.build.mounts import Mount
     from orlop.build.parser import Heredoc
     from orlop.image.store import Image
     from orlop.spec.digest import Digest
     from orlop.spec.image import ImageConfig
+
+
+ENTITLEMENTS = frozenset(("network.host", "security.insecure"))
 
 
 class StepFailedError(SystemFailureError):
@@ -38,7 +42,7 @@ class BuildOptions:
         platform: ``os/architecture``; empty for this machine's.
         remove: remove the containers of steps that succeeded.
         force_remove: remove those of steps that failed as well.
-        allowed: entitlements: ``network.host`` and ``security.insecure``; what is not here is refused.
+        allowed: of :data:`ENTITLEMENTS`; a step that needs another is refused.
     """
 
     target: str = ""
@@ -92,12 +96,39 @@ class CopyStep:
 
 
 @dataclass(frozen=True, slots=True)
+class StepMount:
+    """What a command sees beside its image.
+
+    Attributes:
+        mount: its kind and options.
+        target: where: absolute; empty for none (a secret in a variable).
+        tree: of a bind; of a cache what it begins with, None for nothing.
+    """
+
+    mount: Mount
+    target: str
+    tree: Tree | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunStep:
-    """A command: words, and variables beside those of the image."""
+    """A command.
+
+    Attributes:
+        command: its words.
+        env: variables beside those of the image.
+        shown: the command as errors name it.
+        mounts: what it sees beside the image.
+        network: ``none``, ``host``, or empty for that of the build.
+        insecure: without the boundary (``--security=insecure``).
+    """
 
     command: tuple[str, ...]
     env: tuple[str, ...]
     shown: str
+    mounts: tuple[StepMount, ...] = ()
+    network: str = ""
+    insecure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +234,8 @@ class Workshop(Protocol):
         """Unpack a tar, compressed or not, into a tree; None when the file is none."""
         ...
 
-    def write_files(self, files: Sequence[Heredoc]) -> Tree:
-        """Make a tree of these files."""
+    def write_files(self, files: Sequence[Heredoc], *, mode: int = 0o644) -> Tree:
+        """Make a tree of these files, with these permissions."""
         ...
 
     async def copy(self, below: Image | None, step: CopyStep) -> Layer:

@@ -83,7 +83,9 @@ def make_directories(options: Options) -> None:
     make_directory(options.exec_root, 0o711)
     make_directory(f"{options.data_root}/containers", 0o710)
     make_directory(f"{options.data_root}/builds", 0o700)
+    make_directory(f"{options.data_root}/build-cache", 0o700)
     make_directory(f"{options.exec_root}/shims", 0o700)
+    make_directory(f"{options.exec_root}/builds", 0o700)
 
 
 def check(options: Options) -> None:
@@ -249,12 +251,16 @@ class Engine:
             registry=self.registry,
             records=build_engine.BuildRecords(self._records),
             removals=self._removals,
+            caches=build_engine.CacheDirectories(
+                f"{self._options.data_root}/build-cache", self._records, self._removals
+            ),
         )
         return build_engine.BuildService(
             tools,
             self.containers,
             events=self.events,
             directory=f"{self._options.data_root}/builds",
+            private=f"{self._options.exec_root}/builds",
             platform=Platform.host(),
             version=orlop.__version__,
         )

@@ -25,7 +25,7 @@ from orlop.spec.digest import Digest
 from orlop.spec.image import ContainerDefaults, Healthcheck, History, ImageConfig
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from orlop.engine.containers import ContainerService
     from orlop.engine.containers.container import Container
@@ -68,7 +68,9 @@ class CommitRequest:
 class Packer(Protocol):
     """Packs layers in children of the spawner."""
 
-    async def pack_layer(self, directory: str, out_fd: int, *, below: str | None = None) -> int:
+    async def pack_layer(
+        self, directory: str, out_fd: int, *, below: str | None = None, stubs: Sequence[str] = ()
+    ) -> int:
         """Write a layer's tar; returns the bytes written."""
         ...
 
@@ -154,18 +156,22 @@ class CommitService:
             return image.id, image.config
         raise ConflictError(f"the image of container {container.id} is gone: {container.definition.image_id}")
 
-    async def _layer(self, container: Container, *, pause: bool) -> tuple[Digest | None, Digest | None]:
+    async def _layer(
+        self, container: Container, *, pause: bool, stubs: Sequence[str] = ()
+    ) -> tuple[Digest | None, Digest | None]:
         """Make a layer of the changes; return the new top, retained for the caller, and its diff id, None if empty."""
         below = self._layers.chain_of(container.id)
         async with self._frozen(container, pause=pause):
             changes = self._layers.driver.difference(container.id)
             return await self.layer_of(
-                below, lambda out: self._packer.pack_layer(changes.directory, out, below=changes.below)
+                below, lambda out: self._packer.pack_layer(changes.directory, out, below=changes.below, stubs=stubs)
             )
 
-    async def layer_of_changes(self, container: Container) -> tuple[Digest | None, Digest | None]:
-        """Make a layer of what a container that ended has changed, as :meth:`layer_of`."""
-        return await self._layer(container, pause=False)
+    async def layer_of_changes(
+        self, container: Container, *, stubs: Sequence[str] = ()
+    ) -> tuple[Digest | None, Digest | None]:
+        """Make a layer of what a container that ended has changed, without ``stubs``, as :meth:`layer_of`."""
+        return await self._layer(container, pause=False, stubs=stubs)
 
     async def layer_of(
         self, below: Digest | None, pack: Callable[[int], Coroutine[None, None, object]]

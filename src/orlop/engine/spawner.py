@@ -114,6 +114,12 @@ class Spawner:
         """Find files for a build and write them as ``runtime.gathering`` says; returns what was found."""
         return await self._plain({"op": "gather", **request}, [out_fd])
 
+    async def missing_paths(self, view: OverlayRoot, paths: Sequence[str]) -> list[str]:
+        """Return what mounts at these paths will make in a root: what each path lacks there, links followed."""
+        request: JsonObject = {"op": "gather", "action": "stubs", "target": to_message(view)}
+        found = (await self._plain({**request, "paths": list[JsonValue](paths)}, [])).get("stubs")
+        return [str(path) for path in found] if isinstance(found, list) else []
+
     async def rebuild(self, overlay: OverlayRoot, recipe_fd: int, *, out_fd: int) -> int:
         """Write the tar that the top layer of ``overlay`` was unpacked from; returns the bytes written."""
         message: JsonObject = {"op": "rebuild", "overlay": to_message(overlay)}
@@ -129,15 +135,20 @@ class Spawner:
         """Write a root file system as tar; returns the bytes written."""
         return _number(await self._plain({"op": "pack", "overlay": to_message(overlay)}, [out_fd]), "size")
 
-    async def pack_layer(self, directory: str, out_fd: int, *, below: str | None = None) -> int:
+    async def pack_layer(
+        self, directory: str, out_fd: int, *, below: str | None = None, stubs: Sequence[str] = ()
+    ) -> int:
         """Write a layer's tar; returns the bytes written.
 
         Args:
             directory: the layer's changes, or, with ``below``, its whole tree.
             out_fd: where to.
             below: the tree that it differs from.
+            stubs: paths that are left out where nothing is in them (``runtime.mount_stubs``).
         """
         message: JsonObject = {"op": "pack", "layer": directory, **({} if below is None else {"below": below})}
+        if stubs:
+            message["stubs"] = list[JsonValue](stubs)
         return _number(await self._plain(message, [out_fd]), "size")
 
     async def pack_running(self, pid: int, pidfd: int, *, out_fd: int) -> int:

@@ -66,7 +66,7 @@ def _apply(config: ContainerDefaults, line: str) -> ContainerDefaults:
     return _INSTRUCTIONS[name](config, rest)
 
 
-def _json_list(text: str) -> tuple[str, ...] | None:
+def json_words(text: str) -> tuple[str, ...] | None:
     """Return the exec form's words; None when the text is the shell form."""
     if not text.startswith("["):
         return None
@@ -80,7 +80,7 @@ def _json_list(text: str) -> tuple[str, ...] | None:
 
 
 def _command(config: ContainerDefaults, text: str) -> tuple[str, ...]:
-    words = _json_list(text)
+    words = json_words(text)
     if words is not None:
         return words
     return (*(config.shell or _SHELL), text) if text else ()
@@ -152,7 +152,7 @@ def _expose(config: ContainerDefaults, text: str) -> ContainerDefaults:
 
 
 def _volume(config: ContainerDefaults, text: str) -> ContainerDefaults:
-    words = _json_list(text)
+    words = json_words(text)
     if words is None:
         words = tuple(_words("VOLUME", config, text))
     if not words:
@@ -216,7 +216,7 @@ def _healthcheck(config: ContainerDefaults, text: str) -> ContainerDefaults:
         raise InvalidParameterError("HEALTHCHECK requires at least one argument")
     if kind.upper() != "CMD":
         raise InvalidParameterError(f'Unknown type "{kind}" in HEALTHCHECK (try CMD)')
-    words = _json_list(rest.strip())
+    words = json_words(rest.strip())
     test = ("CMD", *words) if words is not None else ("CMD-SHELL", rest.strip())
     if len(test) < 2 or not test[1]:
         raise InvalidParameterError("Missing command after HEALTHCHECK CMD")

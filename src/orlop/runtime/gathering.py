@@ -11,6 +11,8 @@ by the kernel beneath their own root and can name nothing else (threats.md F6, F
            ◀── tar through the pipe ──                                   action "sum": without times and destination
            ◀── {ok, sources, directory} ──
 
+"stubs" writes nothing and tells which parts of ``paths`` the target lacks.
+
 The digest of what "sum" writes is what the build cache knows copied files by. "fetch" writes one file's bytes.
 """
 
@@ -70,9 +72,13 @@ class _Destination:
 
 def answer_gather(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
     """Operation ``gather``."""
+    action = message.get("action")
+    if action == "stubs":
+        reply.send({"ok": True, "stubs": [*_missing(message)]})
+        return
     if len(fds) != 1:
         raise InvalidParameterError("gather takes a stream")
-    out, action = fds[0], message.get("action")
+    out = fds[0]
     with _open_source(message) as source_tree, OwnedFd(os.open(".", _READ, dir_fd=source_tree.fileno())) as source:
         found = _find_all(source.fileno(), message.get("patterns"))
         told: JsonObject = {"sources": len(found), "directory": any(item.directory for item in found)}
@@ -317,6 +323,23 @@ def _follow(top_fd: int, names: list[bytes]) -> _Destination:
         pending = [*_walk(base, target), *pending]
         done, existing, kind = [], 0, stat.S_IFDIR
     return _Destination(tuple(done), existing, existing == len(done) and stat.S_ISDIR(kind))
+
+
+def _missing(message: JsonObject) -> list[str]:
+    """Return what is missing, up to each of these paths, in the image below: what mounts there will make."""
+    target, paths = message.get("target"), message.get("paths")
+    if not isinstance(target, dict) or not isinstance(paths, list):
+        raise InvalidParameterError("stubs take a target and paths")
+    found: list[str] = []
+    with (
+        open_view(from_message(OverlayRoot, target)) as tree,
+        OwnedFd(os.open(".", _READ, dir_fd=tree.fileno())) as top,
+    ):
+        for path in paths:
+            place = _follow(top.fileno(), components(str(path)))
+            depths = range(place.existing + 1, len(place.parts) + 1)
+            found += [os.fsdecode(b"/".join(place.parts[:depth])) for depth in depths]
+    return found
 
 
 def _owner(top_fd: int, text: str) -> tuple[int, int]:

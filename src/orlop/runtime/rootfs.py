@@ -85,7 +85,12 @@ def mount_operation(mount: Mount, cgroup_directories: Mapping[str, str], *, user
         raise UnsupportedError(f"mapped ids are supported for bind mounts only: {destination}")
     if options.idmap and not mappings and not user_namespace:
         raise InvalidParameterError(f"mount with idmap has no mappings and no user namespace: {destination}")
-    if options.subpath and not is_bind:
+    layers = (
+        kind == "overlay"
+        and bool(options.parameters)
+        and all(word.startswith("lowerdir+=") for word in options.parameters)
+    )
+    if options.subpath and not (is_bind or layers):
         raise InvalidParameterError(f"a part of the source is supported for bind mounts only: {destination}")
     if options.copy_up and kind != "tmpfs":
         raise InvalidParameterError(f"tmpcopyup is an option of tmpfs only: {destination}")
@@ -102,10 +107,11 @@ def mount_operation(mount: Mount, cgroup_directories: Mapping[str, str], *, user
     check_below_proc(destination)
     if kind in {"cgroup", "cgroup2"}:
         return MountCgroups(destination, tuple(cgroup_directories.items()), options)
-    if kind == "overlay" and options.parameters and all(word.startswith("lowerdir+=") for word in options.parameters):
+    if layers:
         from orlop.runtime.image_mount import LAYER_OPTION, MountLayers
 
-        return MountLayers(tuple([word[len(LAYER_OPTION) :] for word in options.parameters]), destination)
+        paths = tuple([word[len(LAYER_OPTION) :] for word in options.parameters])
+        return MountLayers(paths, destination, options.subpath)
     if not consists_of(kind, _FILESYSTEM, 1, 32):
         raise InvalidParameterError(f"invalid mount type: {kind or 'none'!r}: {destination}")
     if options.attr_set & k.MOUNT_ATTR_RDONLY and kind not in _OF_THE_CONTAINER:

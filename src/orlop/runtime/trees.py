@@ -16,6 +16,7 @@ from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.removal import remove_tree
 from orlop.primitives.tar import Limits, Rules, compare, pack, rebuild, unpack
 from orlop.primitives.tar.pack_difference import pack_difference
+from orlop.runtime.mount_stubs import find_stubs
 from orlop.runtime.rootfs import mount_overlay, mount_overlay_at
 from orlop.runtime.users import resolve_identity
 from orlop.spec.launch import OverlayRoot, from_message
@@ -94,14 +95,15 @@ def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hier
     else:
         raise InvalidParameterError("pack takes an overlay, or a pid with its pidfd, and a stream")
     with root, OwnedFd(os.open(".", _READ, dir_fd=root.fileno())) as top:
+        omit = find_stubs(top.fileno(), message.get("stubs"))
         if message.get("below"):
             with (
                 open_layer(_text(message, "below")) as tree,
                 OwnedFd(os.open(".", _READ, dir_fd=tree.fileno())) as below,
             ):
-                done = pack_difference(top.fileno(), below.fileno(), out.fileno())
+                done = pack_difference(top.fileno(), below.fileno(), out.fileno(), omit=omit)
         else:
-            done = pack(top.fileno(), out.fileno(), layer="layer" in message)
+            done = pack(top.fileno(), out.fileno(), layer="layer" in message, omit=omit)
     out.close()
     reply.send({"ok": True, "size": done.size})
 

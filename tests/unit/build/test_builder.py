@@ -165,3 +165,14 @@ def test_platform_arguments():
 def test_an_empty_build_is_refused():
     with pytest.raises(InvalidParameterError, match="No image was generated"):
         run("FROM scratch")
+
+
+def test_stages_are_found_by_arguments_and_by_triggers():
+    workshop = Workshop()
+    text = "ARG WHICH=two\nFROM x AS one\nRUN 1\nFROM x AS two\nRUN 2\nFROM $WHICH\nRUN 3\n"
+    run(text, workshop)
+    assert workshop.done == ["FROM x", "2", "3"]
+    run(text, other := Workshop(), build_args={"WHICH": "one"})
+    assert other.done == ["FROM x", "1", "3"]
+    run("FROM x AS files\nRUN f\nFROM y AS parent\nONBUILD COPY --from=files /a /b\nFROM parent\n", last := Workshop())
+    assert sorted(last.done) == ["FROM x", "FROM y", "copy /a /b", "f"]

@@ -1,5 +1,6 @@
 """Words: quotes, escapes, variables and modifiers, as dockerd 26 reads them."""
 
+import re
 import time
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orlop.build.expansion import expand, expand_words, split_words
+from orlop.build.patterns import Pattern
 from orlop.errors import InvalidParameterError
 
 VARIABLES = {"A": "one", "B": "two words", "EMPTY": "", "_x1": "under"}
@@ -24,6 +26,47 @@ VARIABLES = {"A": "one", "B": "two words", "EMPTY": "", "_x1": "under"}
 )  # fmt: skip
 def test_expand(word, result):
     assert expand(word, VARIABLES) == result
+
+
+FILES = {"A": "foo.bar.baz", "P": "/a/b/c.tar.gz", "N": "aXbXc", "S": "a*b*c", "E": "", "D": "."}
+
+
+@pytest.mark.parametrize(
+    ("word", "result"),
+    [
+        ("${A#*.}", "bar.baz"), ("${A##*.}", "baz"), ("${A%.*}", "foo.bar"), ("${A%%.*}", "foo"), ("${A#x}", "foo.bar.baz"),
+        ("${A/./-}", "foo-bar.baz"), ("${A//./-}", "foo-bar-baz"), ("${A//b/}", "foo.ar.az"), ("${A/ba?}", "foo..baz"),
+        ("${P##*/}", "c.tar.gz"), ("${P%%.*}", "/a/b/c"), ("${P%/*}", "/a/b"), ("${U#x}", ""), ("${E//x/y}", ""),
+        ("${S#a\\*}", "b*c"), ("${S/\\*/+}", "a+b*c"), ("${A#f?o}", ".bar.baz"), ("${A%?}", "foo.bar.ba"), ("${A#*}", "foo.bar.baz"),
+        ("${A##*}", ""), ("${A/b*z/${N//X/$E}!}", "foo.abc!"), ("${A//*/x}", "x"), ("${A//?/x}", "xxxxxxxxxxx"), ("${A//}", "foo.bar.baz"),
+        ('${A#*"$D"}', "bar.baz"), ("${E:-${A%%$D*}}", "foo"), ("${U:-a/b}", "a/b"), ("${A/o/#}", "f#o.bar.baz"),
+    ],
+)  # fmt: skip
+def test_patterns(word, result):
+    assert expand(word, FILES) == result
+
+
+@given(st.text("ab*?", max_size=8), st.text("ab", max_size=12))
+def test_patterns_mean_what_regular_expressions_do(pattern, value):
+    lazy = "".join({"*": ".*?", "?": "."}.get(char, char) for char in pattern)
+    greedy = lazy.replace(".*?", ".*")
+    found = Pattern(pattern)
+    assert found.strip_prefix(value, longest=False) == re.sub(f"\\A(?:{lazy})", "", value, count=1)
+    assert found.strip_prefix(value, longest=True) == re.sub(f"\\A(?:{greedy})", "", value, count=1)
+    turned = Pattern(pattern[::-1]).strip_suffix(value[::-1], longest=True)[::-1]
+    assert turned == found.strip_prefix(value, longest=True)
+    first = re.search(greedy, value)
+    replaced = re.sub(greedy, "-", value, count=1) if first is not None and first[0] else value
+    assert found.replace(value, "-", every=False) == replaced
+
+
+def test_patterns_take_linear_time():
+    began = time.process_time()
+    expand("${A//" + "a*" * 100 + "b/x}", {"A": "a" * 50_000})
+    expand("${A%%" + "*a" * 100 + "b}", {"A": "a" * 50_000})
+    assert time.process_time() - began < 0.5
+    with pytest.raises(InvalidParameterError, match="pattern is too long for this value"):
+        expand("${A#" + "a" * 30_000 + "}", {"A": "a" * 50_000})
 
 
 def test_backtick_escapes():

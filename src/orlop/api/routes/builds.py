@@ -11,7 +11,7 @@ from orlop.api.call import Call, Route, decode
 from orlop.api.moments import until_of
 from orlop.api.progress import answer_with_progress
 from orlop.api.responses import json_response
-from orlop.build.steps import BuildOptions
+from orlop.build.steps import ENTITLEMENTS, BuildOptions
 from orlop.engine.builds import BuildRequest, BuildService, RunLimits
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.registry.credentials import Credentials, parse_credentials
@@ -85,6 +85,7 @@ def _request(call: Call) -> BuildRequest:
         platform=platform,
         remove=call.boolean("rm", default=True),
         force_remove=call.boolean("forcerm"),
+        allowed=_allowed(call),
     )
     return BuildRequest(
         options,
@@ -94,6 +95,14 @@ def _request(call: Call) -> BuildRequest:
         limits=_limits(call),
         credentials=_credentials(call),
     )
+
+
+def _allowed(call: Call) -> frozenset[str]:
+    """Read ``allow``, which Docker's API does not have: what steps may ask for. An unknown word is refused."""
+    allowed = frozenset(call.texts("allow"))
+    if unknown := allowed - ENTITLEMENTS:
+        raise InvalidParameterError(f"invalid entitlement: {min(unknown)[:80]}")
+    return allowed
 
 
 def _object(call: Call, name: str, model: type[dict[str, T]]) -> dict[str, T]:

@@ -1,7 +1,12 @@
 """Building images: the use case, what does its steps, and what is remembered of it."""
 
-from orlop.engine.builds.records import SCHEMA, BuildRecords
+from orlop.engine.builds.caches import SCHEMA as CACHE_SCHEMA
+from orlop.engine.builds.caches import CacheDirectories
+from orlop.engine.builds.records import SCHEMA as STEP_SCHEMA
+from orlop.engine.builds.records import BuildRecords
 from orlop.engine.builds.service import BuildRequest, BuildService, RunLimits
 from orlop.engine.builds.workshop import Tools
 
-__all__ = ["SCHEMA", "BuildRecords", "BuildRequest", "BuildService", "RunLimits", "Tools"]
+SCHEMA = STEP_SCHEMA + CACHE_SCHEMA
+
+__all__ = ["SCHEMA", "BuildRecords", "BuildRequest", "BuildService", "CacheDirectories", "RunLimits", "Tools"]

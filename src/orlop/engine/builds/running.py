@@ -25,6 +25,7 @@ from orlop.spec.docker.containers import (
 from orlop.spec.launch import AttachTarget
 
 if TYPE_CHECKING:
+    from orlop.engine.builds.mounting import Prepared
     from orlop.engine.builds.output import BuildOutput
     from orlop.engine.builds.records import BuildRecords
     from orlop.engine.containers import ContainerService
@@ -48,8 +49,8 @@ class Runner:
         self._output = output
         self._made: dict[int, list[Container]] = {}
 
-    async def run(self, image: Image, command: RunStep, step: Step) -> Container:
-        """Run a step's command to its end.
+    async def run(self, image: Image, command: RunStep, step: Step, prepared: Prepared) -> Container:
+        """Run a step's command to its end, with what was made for its mounts.
 
         Raises:
             StepFailedError: "The command '...' returned a non-zero code: 1".
@@ -58,11 +59,13 @@ class Runner:
         name = f"build_{secrets.token_hex(8)}"
         self._records.begin_container(name)
         try:
-            container_id, _ = self._containers.create(self._request(image, command), name)
+            request = self._request(image, command, prepared.env)
+            container_id, _ = self._containers.create(request, name, mounts=prepared.points)
         except BaseException:
             self._records.end_container(name)
             raise
         container = self._containers.get(container_id)
+        container.private_env = tuple(prepared.private_env)
         self._made.setdefault(step.number, []).append(container)
         self._output.say(step, f" ---> Running in {container_id[:12]}\n")
         code = await self._finish(container, step)
@@ -70,17 +73,22 @@ class Runner:
             raise StepFailedError(f"The command '{command.shown}' returned a non-zero code: {code}", code)
         return container
 
-    def _request(self, image: Image, command: RunStep) -> ContainerCreate:
+    def _request(self, image: Image, command: RunStep, env: list[str]) -> ContainerCreate:
+        host = self._host
+        if command.network:
+            host = structs.replace(host, network_mode=command.network)
+        if command.insecure:
+            host = structs.replace(host, privileged=True)
         config = ContainerConfig(
             image=str(image.id),
             cmd=list(command.command),
             entrypoint=[""],
-            env=list(command.env),
+            env=[*command.env, *env],
             attach_stdout=True,
             attach_stderr=True,
             healthcheck=HealthConfig(test=["NONE"]),
         )
-        return ContainerCreate(config=config, host_config=self._host, networking_config=NetworkingConfig())
+        return ContainerCreate(config=config, host_config=host, networking_config=NetworkingConfig())
 
     async def _finish(self, container: Container, step: Step) -> int:
         ours, theirs = socket.socketpair()

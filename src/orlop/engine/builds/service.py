@@ -5,6 +5,7 @@
     <data-root>/builds/<hex>/             0700   one build; removed with it, or at the next start
       context/                                   the user's files
       archive-<hex>/, files-<hex>/               what ADD unpacked, here-documents
+    <exec-root>/builds/<hex>/             0700   what its steps mount of the client's (mounting.py)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from orlop.build.builder import Builder, Plan
 from orlop.build.ignore import parse_ignore
 from orlop.build.parser import SIZE_LIMIT
-from orlop.build.steps import BuildOptions, StepFailedError, Tree
+from orlop.build.steps import BuildOptions, NoSecrets, StepFailedError, Tree
 from orlop.engine.builds.output import BuildOutput
 from orlop.engine.builds.running import Runner, host_config
 from orlop.engine.builds.workshop import EngineWorkshop, Tools
@@ -75,6 +76,7 @@ class BuildService:
         containers: run the steps.
         events: is told of names and prunes.
         directory: ``<data-root>/builds``.
+        private: ``<exec-root>/builds``, on a tmpfs.
         platform: of this machine.
         version: what images record as the engine that made them.
     """
@@ -86,6 +88,7 @@ class BuildService:
         *,
         events: Events,
         directory: str,
+        private: str,
         platform: Platform,
         version: str,
     ) -> None:
@@ -93,6 +96,7 @@ class BuildService:
         self._containers = containers
         self._events = events
         self._directory = directory
+        self._private = private
         self._platform = platform
         self._version = version
 
@@ -102,8 +106,10 @@ class BuildService:
             with contextlib.suppress(OrlopError):
                 await self._containers.remove(name, force=True, with_volumes=True)
             self._tools.records.end_container(name)
-        os.makedirs(self._directory, mode=0o700, exist_ok=True)
-        self._tools.removals.bury(f"{self._directory}/{name}" for name in os.listdir(self._directory))
+        for directory in (self._directory, self._private):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            self._tools.removals.bury(f"{directory}/{name}" for name in os.listdir(directory))
+        self._tools.caches.clean()
 
     def prune(self, *, until: str | None = None) -> list[str]:
         """Forget which step gave which image, made before ``until``; the images stay.
@@ -142,7 +148,8 @@ class BuildService:
         finally:
             # Also when the client left, which cancels this task: the engine itself goes on.
             await asyncio.shield(runner.remove_all())
-            self._tools.removals.bury([directory])
+            private = f"{self._private}/{os.path.basename(directory)}"
+            self._tools.removals.bury([directory, private])
         told.finish(str(image.id))
         for tag in tags:
             self._tools.images.tag(str(image.id), str(tag), "")
@@ -163,6 +170,8 @@ class BuildService:
             output=told,
             credentials=request.credentials,
             remove=request.options.remove,
+            private=f"{self._private}/{os.path.basename(directory)}",
+            client=NoSecrets(),
         )
         builder = Builder(
             plan,

@@ -10,6 +10,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from orlop.build.steps import CopyStep, Gathered, Layer, RunStep, Step, Tree
+from orlop.engine.builds.mounting import Mounter
 from orlop.engine.containers.platforms import require_platform
 from orlop.engine.pipes import open_pipe
 from orlop.engine.registry.pull import PullRequest
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from orlop.build.parser import Heredoc
+    from orlop.build.steps import BuildSecrets
+    from orlop.engine.builds.caches import CacheDirectories
     from orlop.engine.builds.output import BuildOutput
     from orlop.engine.builds.records import BuildRecords
     from orlop.engine.builds.running import Runner
@@ -56,7 +59,9 @@ class Tools:
         registry: RegistryService,
         records: BuildRecords,
         removals: Removals,
+        caches: CacheDirectories,
     ) -> None:
+        self.caches = caches
         self.images = images
         self.layers = layers
         self.commits = commits
@@ -76,6 +81,8 @@ class EngineWorkshop:
         output: of this build.
         credentials: of the user, by the registry's domain.
         remove: remove containers after each step.
+        private: directory of this build on a tmpfs; it is made when it is needed.
+        client: has the build's secrets.
     """
 
     def __init__(
@@ -87,7 +94,10 @@ class EngineWorkshop:
         output: BuildOutput,
         credentials: Mapping[str, Credentials],
         remove: bool,
+        private: str,
+        client: BuildSecrets,
     ) -> None:
+        self._mounter = Mounter(tools, directory, private=private, client=client, source_of=self._source)
         self._tools = tools
         self._directory = directory
         self._runner = runner
@@ -189,16 +199,16 @@ class EngineWorkshop:
         os.mkdir(path, 0o700)
         return path
 
-    def write_files(self, files: Sequence[Heredoc]) -> Tree:
+    def write_files(self, files: Sequence[Heredoc], *, mode: int = 0o644) -> Tree:
         """Make a tree of here-documents."""
         target = self.make_directory("files")
         for file in files:
             if "/" in file.name or file.name in (".", ".."):
                 raise InvalidParameterError(f"invalid name of a here-document: {file.name}")
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(f"{target}/{file.name}", flags, 0o644)
+            fd = os.open(f"{target}/{file.name}", flags, 0o600)
             with open(fd, "wb") as out:
-                os.fchmod(fd, 0o644)
+                os.fchmod(fd, mode)
                 out.write(file.content.encode("utf-8", "surrogateescape"))
         return Tree(directory=target)
 
@@ -221,8 +231,9 @@ class EngineWorkshop:
 
     async def run(self, below: Image, command: RunStep, step: Step) -> Layer:
         """Run a command and make a layer of what it changed."""
-        container = await self._runner.run(below, command, step)
-        top, diff_id = await self._tools.commits.layer_of_changes(container)
+        async with self._mounter.prepare(below, command.mounts) as prepared:
+            container = await self._runner.run(below, command, step, prepared)
+        top, diff_id = await self._tools.commits.layer_of_changes(container, stubs=prepared.stubs)
         return Layer(top, diff_id, container.id)
 
     async def end_step(self, step: Step) -> None:

@@ -46,6 +46,7 @@ class Container:
         removing: an auto-remove or ``rm`` has begun.
         held: how many requests to restart it are under way: until they are done its end is not a reason to remove it.
         execs: ids of the exec sessions, oldest first.
+        private_env: variables of the next start that are in no record: a build's secrets.
     """
 
     definition: Definition
@@ -63,6 +64,7 @@ class Container:
     held: int = 0
     removed: bool = False
     execs: list[str] = field(default_factory=list)
+    private_env: tuple[str, ...] = ()
     _exits: list[asyncio.Future[State]] = field(default_factory=list)
     _removals: list[asyncio.Future[State]] = field(default_factory=list)
 

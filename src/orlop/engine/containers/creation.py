@@ -40,6 +40,8 @@ from orlop.spec.ports import exposed_requests, parse_bindings, parse_port
 from orlop.storage.limits import parse_storage_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from orlop.engine.containers.container import Container
     from orlop.engine.containers.directory import Directory
     from orlop.engine.containers.mounts import Volumes
@@ -105,8 +107,12 @@ class Creator:
         self._networks = networks
         self._events = events
 
-    def create(self, request: ContainerCreate, name: str, *, platform: str = "") -> tuple[Container, list[str]]:
+    def create(
+        self, request: ContainerCreate, name: str, *, platform: str = "", mounts: Sequence[MountPoint] = ()
+    ) -> tuple[Container, list[str]]:
         """Create a container and return it with warnings; undone completely on error.
+
+        ``mounts`` are the engine's own: at their destinations the image's volumes are not made.
 
         Raises:
             NotFoundError: the image, a network or another container does not exist.
@@ -147,19 +153,22 @@ class Creator:
         normalise_path(path, container_id=container_id, systemd=self._settings.systemd_cgroup)
         oci_config(definition, Surroundings(cgroups_path=path))
         require_loaded(apparmor_profile(host, self._settings.apparmor))
-        definition = msgspec.structs.replace(definition, mounts=self._mounts(config, host))
+        definition = msgspec.structs.replace(definition, mounts=self._mounts(config, host, mounts))
         container = self._make(definition, image.chain)
         self._events.publish("container", "create", container_id, container.attributes())
         return container, self._warnings(host)
 
-    def _mounts(self, config: ContainerConfig, host: HostConfig) -> tuple[MountPoint, ...]:
-        return resolve_mounts(
-            config,
+    def _mounts(self, config: ContainerConfig, host: HostConfig, own: Sequence[MountPoint]) -> tuple[MountPoint, ...]:
+        taken = {point.destination for point in own}
+        declared = {path: value for path, value in (config.volumes or {}).items() if path not in taken}
+        asked = resolve_mounts(
+            msgspec.structs.replace(config, volumes=declared),
             host,
             volumes=self._volumes,
             mounts_of=lambda name: self._directory.get(name).definition.mounts,
             image_id=lambda name: str(self._images.resolve(name).id),
         )
+        return tuple(sorted((*asked, *own), key=lambda point: point.destination.split("/"))) if own else asked
 
     def _make(self, definition: Definition, chain: Digest | None) -> Container:
         container = self._directory.add(definition)

@@ -251,8 +251,9 @@ class Launcher:
             raise UnsupportedError("mount option is not supported with user namespaces: U")
         surroundings = replace(surroundings, shm_donor=donor, remapping=remapping, image_views=views, owners=owners)
         linked = link_environment(definition, self._directory, self._network.sandbox)
-        if linked:
-            config = replace_struct(definition.config, env=[*linked, *(definition.config.env or [])])
+        if linked or container.private_env:
+            env = [*linked, *(definition.config.env or []), *container.private_env]
+            config = replace_struct(definition.config, env=env)
             definition = replace_struct(definition, config=config)
         return oci_config(definition, surroundings)
 

@@ -328,7 +328,8 @@ def oci_mount(point: MountPoint, *, mapped: bool, images: Mapping[str, OverlayRo
 def _image_mount(point: MountPoint, images: Mapping[str, OverlayRoot]) -> JsonObject:
     layers = images[point.name].lower
     entry: JsonObject = {"destination": point.destination}
+    part = [f"{SUBPATH_OPTION}{point.subpath}"] if point.subpath else []
     if len(layers) == 1:
-        return {**entry, "type": "bind", "source": layers[0], "options": ["bind", "rprivate", "ro"]}
-    options: list[JsonValue] = [*(f"lowerdir+={layer}" for layer in layers), "ro"]
+        return {**entry, "type": "bind", "source": layers[0], "options": ["bind", "rprivate", "ro", *part]}
+    options: list[JsonValue] = [*(f"lowerdir+={layer}" for layer in layers), "ro", *part]
     return {**entry, "type": "overlay", "source": "overlay", "options": options}

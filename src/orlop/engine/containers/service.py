@@ -33,9 +33,10 @@ from orlop.engine.containers.waiting import wait
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, NotModifiedError, OrlopError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from orlop.engine.containers.container import Container
+    from orlop.engine.containers.records import MountPoint
     from orlop.engine.containers.settings import Settings
     from orlop.engine.database import Database
     from orlop.engine.events import Events
@@ -165,9 +166,11 @@ class ContainerService:
         """Find a container. Raises NotFoundError, InvalidParameterError."""
         return self.directory.get(name)
 
-    def create(self, request: ContainerCreate, name: str, *, platform: str = "") -> tuple[str, list[str]]:
-        """Create; returns id and warnings."""
-        container, warnings = self._creator.create(request, name, platform=platform)
+    def create(
+        self, request: ContainerCreate, name: str, *, platform: str = "", mounts: Sequence[MountPoint] = ()
+    ) -> tuple[str, list[str]]:
+        """Create; returns id and warnings. ``mounts`` are the engine's own, beside the user's."""
+        container, warnings = self._creator.create(request, name, platform=platform, mounts=mounts)
         return container.id, warnings
 
     async def start(self, name: str) -> None:

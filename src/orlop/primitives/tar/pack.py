@@ -48,18 +48,19 @@ class Packed:
     entries: int
 
 
-def pack(root_fd: int, out_fd: int, *, layer: bool = False) -> Packed:
+def pack(root_fd: int, out_fd: int, *, layer: bool = False, omit: frozenset[bytes] = frozenset()) -> Packed:
     """Write everything below the directory, itself not included, as a tar.
 
     Args:
         root_fd: O_RDONLY descriptor of the directory.
         out_fd: where to; a pipe, socket or file.
         layer: the directory is an overlay's upper one: write its whiteouts and opaque directories as ``.wh.`` members.
+        omit: paths that are left out, with what is below.
 
     Raises:
         SystemFailureError: the reader of the stream went away, or the file system refused.
     """
-    packer = Packer(out_fd, layer=layer, devices=frozenset((os.fstat(root_fd).st_dev,)))
+    packer = Packer(out_fd, layer=layer, devices=frozenset((os.fstat(root_fd).st_dev,)), omit=omit)
     packer.enter(os.dup(root_fd), b"")
     return packer.pack()
 
@@ -93,7 +94,10 @@ def pack_member(
 
 
 class Packer:
-    """Writes members; ``devices`` are the file systems to stay on, None for all but what is ``hidden``."""
+    """Writes members; ``devices`` are the file systems to stay on, None for all but what is ``hidden``.
+
+    Paths in ``omit`` are left out.
+    """
 
     def __init__(
         self,
@@ -103,6 +107,7 @@ class Packer:
         devices: frozenset[int] | None = None,
         hidden: Callable[[int], bool] | None = None,
         owner: tuple[int, int] | None = None,
+        omit: frozenset[bytes] = frozenset(),
     ) -> None:
         self.size = 0
         self.entries = 0
@@ -111,6 +116,7 @@ class Packer:
         self._devices = devices
         self._hidden = hidden
         self._owner = owner
+        self._omit = omit
         self._buffer = bytearray()
         self._links: dict[tuple[int, int], bytes] = {}
         self._path = b""
@@ -160,6 +166,8 @@ class Packer:
 
     def add(self, fd: int, name: bytes, path: bytes, *, descend: bool = True) -> None:
         """Write what ``name`` is in a directory, as ``path``; with ``descend``, the content of a directory later."""
+        if path in self._omit:
+            return
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:

@@ -11,13 +11,13 @@ from orlop.primitives.tar.pack import Packed, Packer
 from orlop.primitives.tar.unpack import WHITEOUT
 
 
-def pack_difference(upper_fd: int, lower_fd: int, out_fd: int) -> Packed:
-    """Write the tar; the same two trees always give the same bytes.
+def pack_difference(upper_fd: int, lower_fd: int, out_fd: int, *, omit: frozenset[bytes] = frozenset()) -> Packed:
+    """Write the tar; the same two trees always give the same bytes; paths in ``omit`` are left out.
 
     Raises:
         SystemFailureError: the reader of the stream went away, or the file system refused.
     """
-    packer = Packer(out_fd, layer=True, devices=frozenset((os.fstat(upper_fd).st_dev,)))
+    packer = Packer(out_fd, layer=True, devices=frozenset((os.fstat(upper_fd).st_dev,)), omit=omit)
     try:
         for entry in differences(upper_fd, lower_fd):
             if entry.kind == DELETED:
