@@ -3,7 +3,9 @@
 import hashlib
 import os
 import socket
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -83,3 +85,46 @@ def test_killed_while_images_are_removed(own_engine):
         assert engine.orlop("system", "check").stdout == ""
     layers = engine.data_root / "layers/overlay2"
     wait_for(lambda: len(list(layers.iterdir())) == 2)  # busybox and its init layer
+
+
+def test_what_is_left_on_the_machine(own_engine):
+    """Links, rules, cgroups and mounts that nobody owns; those of a running container are left alone."""
+    engine = own_engine
+    engine.docker("run", "-d", "--name", "box", "-p", "8099:80", "busybox", "sleep", "1000")
+    engine.docker("network", "create", "mine")
+    top = next(path for path in ("/sys/fs/cgroup/memory", "/sys/fs/cgroup") if os.path.isdir(path))
+    cgroup = Path(top + engine.cgroup_parent) / ("b" * 64)
+    cgroup.mkdir()
+    for command in (
+        "ip link add veth1234567 type veth peer name peer",
+        "ip link set veth1234567 master docker0",
+        "ip link add br-0123456789ab type bridge",
+        "iptables -t nat -A POSTROUTING -s 172.99.0.0/16 ! -o br-feedbeef0000 -j MASQUERADE",
+        "iptables -t nat -A POSTROUTING -s 172.98.0.0/16 -j MASQUERADE",
+    ):
+        engine.in_network(*command.split())
+    lost = engine.exec_root / "namespace"
+    lost.touch()
+    assert engine.netns_holder is not None
+    subprocess.run(["mount", "--bind", f"/proc/{engine.netns_holder.pid}/ns/net", lost], check=True)
+    try:
+        form = ("--format", "{{.Kind}} {{.Name}} {{.State}}")
+        expected = {
+            f"lost cgroup {cgroup} repaired",
+            f"lost mount {lost} repaired",
+            "lost link veth1234567 repaired",
+            "lost link br-0123456789ab kept: it may be another engine's",
+            "wrong rules iptables repaired",
+        }
+        found = engine.orlop("system", "check", "--repair", *form, check=False)
+        assert set(found.stdout.splitlines()) == expected
+    finally:
+        subprocess.run(["umount", lost], capture_output=True, check=False)
+    assert not cgroup.exists()
+    rules = engine.in_network("iptables-save", "-t", "nat").stdout
+    assert "br-feedbeef0000" not in rules
+    assert "172.98.0.0/16" in rules  # an administrator's
+    assert "8099" in rules
+    engine.in_network("ip", "link", "del", "br-0123456789ab")
+    assert engine.orlop("system", "check").stdout == ""
+    assert engine.docker("exec", "box", "echo", "well").stdout == "well\n"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orlop.engine.checking import Checker, Damage, LostSpace, Roots
+from orlop.engine.checking import Checker, Damage, LostSpace, Machine, Roots
 from orlop.image.layer_tar import LayerTars
+from orlop.runtime.cgroups import detect
 
 if TYPE_CHECKING:
     from orlop.daemon.options import Options
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from orlop.engine.containers import ContainerService
     from orlop.engine.removals import Removals
     from orlop.engine.spawner import Spawner
+    from orlop.network.service import NetworkService
     from orlop.volumes.store import VolumeStore
 
 
@@ -22,13 +24,15 @@ def compose_checks(
     *,
     spawner: Spawner,
     containers: ContainerService,
+    network: NetworkService,
     volumes: VolumeStore,
     removals: Removals,
     others: frozenset[str],
 ) -> Checker:
     """Build the searches, what is quick first."""
+    roots = Roots(options.data_root, options.exec_root)
     space = LostSpace(
-        Roots(options.data_root, options.exec_root),
+        roots,
         layers=parts.layers,
         images=parts.images,
         kept=parts.kept,
@@ -49,4 +53,5 @@ def compose_checks(
         },
         bury=removals.bury,
     )
-    return Checker([space, damage])
+    machine = Machine(roots, containers=containers, network=network, hierarchies=detect(), others=others)
+    return Checker([space, machine, damage])

@@ -174,6 +174,7 @@ class Engine:
             parts,
             spawner=spawner,
             containers=self.containers,
+            network=self.network,
             volumes=volume_store,
             removals=self._removals,
             others=frozenset(definition.id for definition in others),

@@ -58,7 +58,11 @@ class BridgeDriver:
 
     def remove_strays(self) -> None:
         """Remove ports of ours that belong to no running container."""
-        self.device.remove_strays(endpoint.host_interface for endpoint in self._plugged.values())
+        self.device.remove_strays(self.plugged())
+
+    def plugged(self) -> list[str]:
+        """Return the names of the ports that belong to running containers."""
+        return [endpoint.host_interface for endpoint in self._plugged.values()]
 
     # --- containers ---
 

@@ -132,7 +132,7 @@ class BridgeDevice:
         """Remove ports of ours that are not known."""
         keep = set(known)
         for link in self._around.host.links(master=self.index):
-            if link.kind == "veth" and _is_ours(link.name) and link.name not in keep:
+            if link.kind == "veth" and is_ours(link.name) and link.name not in keep:
                 self._around.execute_unless_gone(rtnetlink.delete_link(link.index))
                 self._around.execute_unless_gone(rtnetlink.delete_link(name=ifb_name(link.name)))
 
@@ -149,5 +149,6 @@ class BridgeDevice:
             self._around.execute_unless_gone(rtnetlink.set_link(0, name=name, master=self.index, up=True))
 
 
-def _is_ours(name: str) -> bool:
+def is_ours(name: str) -> bool:
+    """Tell whether a link's name is of the form of a container's outer end."""
     return len(name) == 11 and name.startswith("veth") and all(char in "0123456789abcdef" for char in name[4:])

@@ -18,6 +18,7 @@ from orlop.errors import (
 from orlop.kernel.rtnetlink import Rtnetlink
 from orlop.network import networks, restoring, sysctl
 from orlop.network.attachments import Attachments
+from orlop.network.audit import Audit, Stray
 from orlop.network.bridge import BridgeDriver
 from orlop.network.bridge_device import Surroundings
 from orlop.network.catalogue import Catalogue
@@ -197,6 +198,17 @@ class NetworkService:
     def firewall_name(self) -> str:
         """What keeps the rules: "iptables", "nftables", or "" when they are switched off."""
         return self._around.firewall.name if self._around is not None and self._around.firewall is not None else ""
+
+    async def find_strays(self) -> list[Stray]:
+        """Return links and rules that nobody owns. Raises OrlopError."""
+        return await self._audit().find()
+
+    async def remove_stray(self, stray: Stray) -> None:
+        """Remove one of them. Raises OrlopError."""
+        await self._audit().remove(stray)
+
+    def _audit(self) -> Audit:
+        return Audit(self._surroundings, self._drivers, self._catalogue)
 
     async def restore_rules(self) -> bool:
         """Put back firewall rules that somebody else removed; returns whether any were missing (threats.md G5)."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,5 +78,11 @@ class Firewall(Protocol):
     async def withdraw(self, owner: str) -> None:
         """Remove the owner's; none is no error."""
 
-    async def restore(self) -> bool:
-        """Put back what somebody else removed; returns whether anything was missing."""
+    async def restore(self, links: Collection[str] | None = None) -> bool:
+        """Put back what somebody else removed; returns whether anything was missing.
+
+        With the names of all links, also remove rules of ours for bridges that are not among them.
+        """
+
+    async def differences(self, links: Collection[str]) -> list[str]:
+        """Return, for people, what :meth:`restore` with these links would change."""

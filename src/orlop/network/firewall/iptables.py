@@ -11,7 +11,7 @@ from orlop.network.uninterrupted import run_to_end
 from orlop.primitives import commands
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from orlop.network.firewall.contract import BridgeRules, PortRule
 
@@ -125,13 +125,20 @@ class IptablesFirewall:
             if not await self._change(ports, rules.render_withdraw):
                 await self._synchronise()
 
-    async def restore(self) -> bool:
+    async def restore(self, links: Collection[str] | None = None) -> bool:
         """Put back what somebody else removed."""
-        return await run_to_end(self._put_right())
+        return await run_to_end(self._put_right(links))
 
-    async def _put_right(self) -> bool:
+    async def _put_right(self, links: Collection[str] | None) -> bool:
         async with self._turn:
-            return await self._synchronise()
+            return await self._synchronise(links=links)
+
+    async def differences(self, links: Collection[str]) -> list[str]:
+        """Return what a restoration would change."""
+        async with self._turn:
+            texts = [self._changes(await self._saved(family), family, links=links) for family in self._families()]
+        lines = [line for text in texts for line in text.splitlines()]
+        return [line for line in lines if line.startswith(("-", ":"))]
 
     async def remove_all(self) -> None:
         """Take every rule and chain of ours away (a test's clean-up; the engine leaves them for live containers)."""
@@ -149,15 +156,19 @@ class IptablesFirewall:
         flat = [port for owned in self._ports.values() for port in owned]
         return rules.compute(self._bridges.values(), flat, prefix=self._prefix, family=family)
 
-    async def _synchronise(self, gone: Sequence[str] = ()) -> bool:
+    def _changes(
+        self, saved: str, family: rules.Family, *, gone: Sequence[str] = (), links: Collection[str] | None = None
+    ) -> str:
+        """Return the input that puts the tables right; with ``links`` for bridges that are not there as well."""
+        stale = () if links is None else rules.bridges_of(saved) - set(links)
+        return rules.render_changes(
+            saved, self._wanted(family), policy_drop=self._policy_drop[family.version], gone=(*gone, *stale)
+        )
+
+    async def _synchronise(self, gone: Sequence[str] = (), links: Collection[str] | None = None) -> bool:
         changed = False
         for family in self._families():
-            text = rules.render_changes(
-                await self._saved(family),
-                self._wanted(family),
-                policy_drop=self._policy_drop[family.version],
-                gone=gone,
-            )
+            text = self._changes(await self._saved(family), family, gone=gone, links=links)
             if text:
                 completed = await self._restore(text, family)
                 if completed.returncode:

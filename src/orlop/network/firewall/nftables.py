@@ -13,7 +13,7 @@ from orlop.network.uninterrupted import run_to_end
 from orlop.primitives import commands
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from orlop.network.firewall.contract import BridgeRules, PortRule
 
@@ -133,9 +133,19 @@ class NftablesFirewall:
                 if status:
                     await self._replace()
 
-    async def restore(self) -> bool:
+    async def restore(self, links: Collection[str] | None = None) -> bool:  # noqa: ARG002 - all is in our own table
         """Put back what somebody else removed."""
         return await run_to_end(self._put_right())
+
+    async def differences(self, links: Collection[str]) -> list[str]:  # noqa: ARG002 - all is in our own table
+        """Return what a restoration would change."""
+        async with self._turn:
+            found: list[str] = []
+            for family in self._families():
+                wanted = self._frame.get(family.version, Counter()) + self._elements(family)
+                there = ruleset.parts(await self._list(family))
+                found += [f"missing: {part}" for part in wanted - there] + [f"more: {part}" for part in there - wanted]
+            return found
 
     async def _put_right(self) -> bool:
         async with self._turn:

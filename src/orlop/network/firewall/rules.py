@@ -219,6 +219,15 @@ def render_changes(saved: str, wanted: RuleSet, *, policy_drop: bool = False, go
     return "".join(f"{line}\n" for line in parts)
 
 
+def bridges_of(saved: str) -> set[str]:
+    """Return the bridges of which there are masquerade rules of our form."""
+    found = set()
+    for rule in parse_saved(saved).get("nat", {}).get("POSTROUTING", ()):
+        links = set(re.findall(rf"-o ({_LINK})", rule))
+        found |= {link for link in links if _is_stale(rule, links)}
+    return found
+
+
 def _kept(chains: Mapping[str, list[str]], table: Table) -> Iterable[str]:
     for chain, rules in table.kept.items():
         if chain not in chains:
