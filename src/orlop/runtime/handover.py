@@ -3,14 +3,23 @@
 A shim lives as long as its container and there is one for each, so what it executes and touches is kept small: until
 something happens it neither reads the packet nor makes an object of it, but waits on an epoll descriptor that comes
 with it, in which the worker registered everything.
+
+Many containers end within milliseconds. The worker, which has everything in its memory, waits that long, serves such a
+container itself and asks the shim, whose child init is, for its status only:
+
+    worker                       shim
+     │  ──▶ Handover and descriptors      the container lives: the worker ends, the shim serves it
+     │  ──▶ b"ended <pid>"                it does not: the shim collects init,
+     │  ◀── b"<si_code> <si_status>"      waits for the worker's end and ends too
 """
 
 from __future__ import annotations
 
+import os
 import select
 
 from orlop.errors import OrlopError, UnavailableError
-from orlop.kernel.plain import socket
+from orlop.kernel.plain import signal, socket
 from orlop.primitives.channel import Channel, decode, encode, receive_packet, send_packet
 from orlop.primitives.scope import suppress
 from orlop.runtime.cgroups import open_cgroup
@@ -29,6 +38,12 @@ if TYPE_CHECKING:
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.runtime.cgroups import Hierarchies
     from orlop.spec.launch import ContainerLaunch
+
+
+# A container that lives longer is handed over; one that says something, or is asked for something, sooner.
+_SHORT_LIFE_MS = 100
+_AFTER_NEWS_MS = 2
+_ENDED = b"ended "
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +88,82 @@ def announce(control: Channel, running: RunningProcess, *, started_at: int, stat
     return listener
 
 
-def hand_over(  # noqa: PLR0913 - each is handed over
-    shim: socket.socket,
-    control: Channel,
-    launch: ContainerLaunch,
-    *,
-    running: RunningProcess,
-    streams: Streams,
-    started_at: int,
-    clients: list[OwnedFd],
-    log: int | None,
-    listener: socket.socket,
-) -> None:
+@dataclass(slots=True)
+class Started:
+    """A container that runs and everything that was opened for it; see :class:`Handover` and ``Loop``."""
+
+    running: RunningProcess
+    streams: Streams
+    started_at: int
+    clients: list[OwnedFd]
+    log: int | None
+    listener: socket.socket
+
+
+def ends_at_once(shim: socket.socket, control: Channel, started: Started, launch: ContainerLaunch) -> bool:
+    """Wait a moment for the container's end; False when it goes on, or when somebody wants something of its shim."""
+    if any(target.preface for target in launch.attach):
+        return False
+    pidfd = started.running.pidfd.fileno()
+    poll = select.poll()
+    for fd in (pidfd, shim.fileno(), control.fileno(), started.listener.fileno(), *started.streams.readers):
+        poll.register(fd, select.POLLIN)
+    for client in started.clients:
+        poll.register(client.fileno(), select.POLLIN)
+    ready = {fd for fd, _ in poll.poll(_SHORT_LIFE_MS)}
+    if not ready or pidfd in ready:
+        return pidfd in ready
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(_AFTER_NEWS_MS))
+
+
+def own_loop(shim: socket.socket, control: Channel, started: Started, launch: ContainerLaunch) -> Loop:
+    """Return the loop of a container that has ended already, for the worker to run."""
+    running, streams = started.running, started.streams
+    oom = None
+    with suppress(OrlopError, OSError):
+        oom = running.cgroup.oom_events()
+    return Loop(
+        control,
+        running,
+        streams,
+        state_dir=launch.state_dir,
+        clients=[
+            Client(socket.socket(fileno=fd.release()), target, terminal=streams.terminal)
+            for fd, target in zip(started.clients, launch.attach, strict=True)
+        ],
+        log=None if launch.log is None else JsonLog(launch.log, started.log),
+        stdin_once=launch.stdin_once,
+        started_at=started.started_at,
+        owns_cgroup=True,
+        listener=started.listener,
+        oom=oom,
+        collect=lambda: _ask_for_status(shim, running.pid),
+    )
+
+
+def _ask_for_status(shim: socket.socket, pid: int) -> tuple[int, int]:
+    """Have the shim collect init; returns ``si_code`` and ``si_status``. Init is killed when its shim is gone."""
+    try:
+        shim.send(_ENDED + str(pid).encode())
+        code, status = shim.recv(64).split()
+    except (OSError, ValueError):
+        return os.CLD_KILLED, signal.SIGKILL
+    return int(code), int(status)
+
+
+def hand_over(shim: socket.socket, control: Channel, started: Started, launch: ContainerLaunch) -> None:
     """Send everything to the shim, which waits for it. Raises OSError when there is no shim any more."""
-    fds = [("pidfd", running.pidfd.fileno()), ("listener", listener.fileno()), ("control", control.fileno())]
+    running, streams, log = started.running, started.streams, started.log
+    fds = [("pidfd", running.pidfd.fileno()), ("listener", started.listener.fileno()), ("control", control.fileno())]
     fds += [(name, fd) for fd, name in streams.readers.items()]
     with suppress(OrlopError, OSError):
         fds += [("oom", fd) for fd in running.cgroup.oom_events().descriptors()]
     epoll = select.epoll()
     for fd in dict(reversed(fds)).values():  # of the two of "oom" the first
         epoll.register(fd, select.EPOLLIN)
-    for client in clients:
+    for client in started.clients:
         epoll.register(client.fileno(), select.EPOLLOUT)  # at once: clients are served by the loop
         fds.append(("client", client.fileno()))
     if streams.writer is not None and streams.writer not in streams.readers:
@@ -103,7 +173,7 @@ def hand_over(  # noqa: PLR0913 - each is handed over
     state = Handover(
         pid=running.pid,
         cgroup=running.cgroup.reference,
-        started_at=started_at,
+        started_at=started.started_at,
         state_dir=launch.state_dir,
         terminal=streams.terminal,
         open_stdin=launch.open_stdin,
@@ -167,6 +237,13 @@ class Packet:
 
 
 def receive(worker: socket.socket) -> Packet | None:
-    """Wait for the worker's packet; None when it ended without one."""
+    """Wait for the worker's packet; None when there is none, or when the container has ended and was collected."""
     data, fds = receive_packet(worker)
+    if data.startswith(_ENDED):
+        result = os.waitid(os.P_PID, int(data[len(_ENDED) :]), os.WEXITED)
+        if result is not None:
+            with suppress(OSError):
+                worker.send(b"%d %d" % (result.si_code, result.si_status))
+        worker.recv(1)  # its end: until then it serves the container's clients
+        return None
     return Packet(data, fds) if data else None

@@ -48,6 +48,7 @@ class Loop:
         owns_cgroup: kill what is left in the cgroup and remove it at the end.
         listener: the socket of ``attach.sock``, where the engine was told of the start already.
         oom: a watch of the cgroup.
+        collect: returns ``si_code`` and ``si_status`` of the ended process, of which we are not the parent.
     """
 
     def __init__(  # noqa: PLR0913 - each is owned from here on
@@ -64,6 +65,7 @@ class Loop:
         owns_cgroup: bool,
         listener: socket.socket | None = None,
         oom: OomEvents | None = None,
+        collect: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
         self.running = running
         self.streams = streams
@@ -81,6 +83,7 @@ class Loop:
         self._listener = listener
         self._oom = oom
         self._oom_killed = False
+        self._collect = self._wait if collect is None else collect
         self._interest: dict[int, int] = {}
         # clients of which nothing is wanted now; epoll tells their hang-up all the same
         self._idle = select.epoll()
@@ -328,11 +331,8 @@ class Loop:
         self.streams.close()
         if self._log is not None:
             self._log.close()
-        result = os.waitid(os.P_PIDFD, self.running.pidfd.fileno(), os.WEXITED)
-        if result is None:
-            code = 255
-        else:
-            code = result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+        how, status = self._collect()
+        code = status if how == os.CLD_EXITED else 128 + status
         if self._oom is not None:
             self._tell_oom(self._oom)  # the end of init can come before the news of it
             self.unwatch(self._oom.fileno())
@@ -346,6 +346,10 @@ class Loop:
         self.control.close_listener()
         self.control.broadcast({"event": "exit", **to_message(record)})
         self.control.close()
+
+    def _wait(self) -> tuple[int, int]:
+        result = os.waitid(os.P_PIDFD, self.running.pidfd.fileno(), os.WEXITED)
+        return (os.CLD_EXITED, 255) if result is None else (result.si_code, result.si_status)
 
     def abandon(self, reason: str) -> None:
         """The shim itself failed: end the process and say so as well as is still possible."""

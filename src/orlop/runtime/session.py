@@ -70,17 +70,12 @@ def start_container(
         _failed(control, error)
         return
     try:
-        handover.hand_over(
-            shim,
-            control,
-            launch,
-            running=running,
-            streams=streams,
-            started_at=started_at,
-            clients=fds,
-            log=log,
-            listener=handover.announce(control, running, started_at=started_at, state_dir=launch.state_dir),
-        )
+        listener = handover.announce(control, running, started_at=started_at, state_dir=launch.state_dir)
+        started = handover.Started(running, streams, started_at, fds, log, listener)
+        if handover.ends_at_once(shim, control, started, launch):
+            _serve(handover.own_loop(shim, control, started, launch))
+        else:
+            handover.hand_over(shim, control, started, launch)
     except (OrlopError, OSError) as error:
         # What nobody can hold must not stay behind as an orphan.
         record = undo(running, launch.state_dir, _text(error), started_at=started_at)
