@@ -141,6 +141,10 @@ class Builder:
             raise InvalidParameterError("No image was generated. Is your Dockerfile empty?")
         return image
 
+    def stage_images(self) -> list[Image]:
+        """Return what the stages gave, after :meth:`run`; empty ones are left out."""
+        return self._build.built()
+
     async def _build_stage(self, stage: Stage, items: Sequence[Instruction], *, first: int) -> Image | None:
         builder = StageBuilder(self._build, stage)
         title = stage.name or str(stage.index)

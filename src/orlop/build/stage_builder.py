@@ -68,6 +68,11 @@ class Build:
         """Give a stage's image to those who wait for it."""
         self.images[stage.index].set_result(image)
 
+    def built(self) -> list[Image]:
+        """Return the images of the stages that are built."""
+        built = [future.result() for future in self.images.values() if future.done() and not future.cancelled()]
+        return [image for image in built if image is not None]
+
     def give_up(self, stage: Stage) -> None:
         """Say that there will be none."""
         self.images[stage.index].cancel()
@@ -102,6 +107,8 @@ class StageBuilder:
         self._base = ImageConfig("", "")
         self._author = ""
         self._cmd_set = False
+        options = build.options
+        self._fresh = options.no_cache or bool({stage.name, str(stage.index)} & options.no_cache_stages)
 
     async def run(self, items: Sequence[Instruction], steps: Sequence[Step]) -> Image | None:
         """Carry out FROM and ``items``, of which ``steps`` tells. Raises OrlopError."""
@@ -132,6 +139,10 @@ class StageBuilder:
         earlier = find_named(build.stages[: stage.index], name)
         if earlier is not None:
             self.image = await build.image_of(earlier)
+        elif name in build.contexts:
+            self.image = build.contexts[name].image
+            if self.image is None:
+                raise DockerfileError(stage.start.line, f"the context is no image: {name}")
         elif name != "scratch":
             self.image = await build.workshop.base_image(name, pull=build.options.pull, platform=platform)
         if self.image is None:
@@ -210,9 +221,13 @@ class StageBuilder:
             Whether the image came from the cache.
         """
         key = self._key(told, inputs)
-        if self.build.options.no_cache:
+        if self._fresh:
             await self._make(key, told, work)
             return False
+        similar = None if inputs else self.build.workshop.find_similar(self._base, told, self._author)
+        if similar is not None:
+            self._take(self._step_config(told, similar[1], similar[0]), similar[1])
+            return True
         # Two stages with the same step: the second takes what the first made.
         async with self.build.flights.setdefault(key, asyncio.Lock()):
             cached = self.build.workshop.find_cached(key)
@@ -224,13 +239,17 @@ class StageBuilder:
 
     async def _make(self, key: str, told: str, work: Callable[[], Coroutine[None, None, Layer]] | None) -> None:
         layer = _NOTHING if work is None else await work()
-        image = self.build.workshop.commit(self.image, self._step_config(told, layer), layer)
-        self.build.workshop.keep_cached(key, image)
-        self.image, self._base = image, image.config
+        self.build.workshop.keep_cached(key, self._take(self._step_config(told, layer), layer))
 
-    def _step_config(self, told: str, layer: Layer) -> ImageConfig:
-        created = self.build.now()
-        step = History(created, told, self._author, "", empty_layer=layer.diff_id is None)
+    def _take(self, config: ImageConfig, layer: Layer) -> Image:
+        """Make the step's image, on which the next one stands."""
+        self.image = self.build.workshop.commit(self.image, config, layer)
+        self._base = self.image.config
+        return self.image
+
+    def _step_config(self, told: str, layer: Layer, known: History | None = None) -> ImageConfig:
+        created = self.build.now() if known is None else known.created
+        step = known or History(created, told, self._author, "", empty_layer=layer.diff_id is None)
         diff_ids = self._base.diff_ids if layer.diff_id is None else (*self._base.diff_ids, layer.diff_id)
         return replace(
             self._base,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from orlop.build.parser import Heredoc
     from orlop.image.store import Image
     from orlop.spec.digest import Digest
-    from orlop.spec.image import ImageConfig
+    from orlop.spec.image import History, ImageConfig
 
 
 ENTITLEMENTS = frozenset(("network.host", "security.insecure"))
@@ -38,6 +38,7 @@ class BuildOptions:
         build_args: values of ARGs.
         labels: of the image, over what the Dockerfile says.
         no_cache: run every step.
+        no_cache_stages: run every step of the stages of these names or numbers.
         pull: look for newer base images.
         platform: ``os/architecture``; empty for this machine's.
         remove: remove the containers of steps that succeeded.
@@ -49,6 +50,7 @@ class BuildOptions:
     build_args: Mapping[str, str] | None = None
     labels: Mapping[str, str] | None = None
     no_cache: bool = False
+    no_cache_stages: frozenset[str] = frozenset()
     pull: bool = False
     platform: str = ""
     remove: bool = True
@@ -220,6 +222,10 @@ class Workshop(Protocol):
 
     def find_cached(self, key: str) -> Image | None:
         """Return the image that a step of this key gave, here, by a build."""
+        ...
+
+    def find_similar(self, below: ImageConfig, told: str, author: str) -> tuple[History, Layer] | None:
+        """Return the step of this history that follows ``below`` in an image that the user named as a cache."""
         ...
 
     def keep_cached(self, key: str, image: Image) -> None:

@@ -1,84 +1,119 @@
-"""``build``, ``builder prune``."""
+"""``build``: a context travels, an image comes of it, and goes where it is wanted."""
 
 from __future__ import annotations
 
-import os
 import sys
 
-from orlop.cli.bodies import ulimit_documents
-from orlop.cli.documents import member, number, text
+from orlop.cli.build_caches import cached_images, keep_caches
+from orlop.cli.build_outputs import BuildOutput, deliver, read_outputs, write_file, write_metadata
+from orlop.cli.build_request import cache_wishes, is_remote, query, registry_config, session_wishes
 from orlop.cli.flags import Command, Flag
-from orlop.cli.invocation import CommandError, Invocation, confirm, key_values, write_error
+from orlop.cli.invocation import CommandError, Invocation, write_out
 from orlop.cli.run_flags import CREATE_FLAGS
+from orlop.cli.transfers import push_image
+from orlop.errors import OrlopError
+from orlop.primitives.scope import suppress
+from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from orlop.cli.flags import Options
-    from orlop.spec.json import JsonObject
+    from orlop.cli.build_view import View
+    from orlop.cli.context import Context, Files
 
 _HEAD = 512
 _CHUNK = 1 << 18
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where the context is: a directory, a tar on standard input, or a URL."""
+
+    dockerfile: str
+    context: Context | None = None
+    tar: Iterable[bytes] | None = None
+    remote: str = ""
+    own: Files | None = None
+
+
 def _build(invocation: Invocation) -> int:
-    from orlop.cli.progress import show
+    from orlop.cli.build_view import choose
 
     options = invocation.options
-    context, dockerfile = _context(invocation.arguments[0], options.text("file"))
-    query = {**_query(options), "dockerfile": dockerfile}
-    documents = _Watched(invocation.client.images.build(context, query, auth=_auth(invocation)))
-    try:
-        show(documents, quiet=False)
-    except CommandError as error:
-        raise CommandError(str(error), status=documents.code or 1) from None
-    path = options.text("iidfile")
-    if path:
-        with open(path, "w", encoding="ascii") as file:
-            file.write(documents.image)
+    outputs = read_outputs(options.texts("output"))
+    if options.on("push"):
+        outputs.append(BuildOutput("image", push=True))
+    caches, tags = cache_wishes(options), options.texts("tag")
+    if any(output.push for output in outputs) and not tags:
+        raise CommandError("tag is needed when pushing to registry")
+    asked = query(options)
+    quiet = options.on("quiet")
+    view = choose("quiet" if quiet else options.text("progress"))
+    source = _source(invocation.arguments[0], options.text("file"))
+    asked["cachefrom"] = cached_images(invocation, caches)
+    _run(invocation, source, asked, view)
+    if options.text("iidfile"):
+        write_file([view.image.encode()], options.text("iidfile"))
+    if options.text("metadata-file"):
+        write_metadata(options.text("metadata-file"), view.image, tags)
+    for output in outputs:
+        deliver(invocation.client, output, view.image, tags)
+    for tag in tags if any(output.push for output in outputs) else ():
+        push_image(invocation, tag, stream=sys.stderr, quiet=quiet)
+    keep_caches(invocation, caches, view)
+    if quiet and not any(output.place == "-" for output in outputs):
+        write_out(view.image)
     return 0
 
 
-class _Watched:
-    """Passes documents on, and remembers what is told in them: the image's id, and a failure's code."""
+def _run(invocation: Invocation, source: _Source, asked: dict[str, str | list[str] | None], view: View) -> None:
+    """Bring the engine what it needs, and show the build to its end."""
+    from orlop.cli.build_agents import Agents
+    from orlop.cli.context import scan
 
-    def __init__(self, documents: Iterable[JsonObject]) -> None:
-        self._documents = documents
-        self.image = ""
-        self.code = 0
+    builds = invocation.client.builds
+    wishes = session_wishes(invocation.options)
+    directories = wishes.directories()
+    session = builds.begin(wishes.document())
+    asked.update({"session": session, "dockerfile": source.dockerfile, "remote": source.remote or None})
+    try:
+        if source.context is not None:
+            source.context.files().send(builds, session, "context")
+        if source.own is not None:
+            source.own.send(builds, session, "dockerfile")
+        for name, directory in directories.items():
+            scan(directory).send(builds, session, name)
+        agents = Agents(invocation.client, session, wishes.agents)
+    except BaseException:
+        with suppress(OrlopError):  # the first error says more; the engine forgets it in time
+            builds.end(session)
+        raise
+    with agents:
+        view.show(builds.build(source.tar, asked, auth=registry_config(invocation)))
 
-    def __iter__(self) -> Iterator[JsonObject]:
-        for document in self._documents:
-            self.code = number(member(document, "errorDetail"), "code") or self.code
-            self.image = text(member(document, "aux"), "ID") or self.image
-            line = text(document, "stream")
-            if line.startswith("sha256:") and len(line) == 72:
-                self.image = line.strip()
-            yield document
 
+def _source(path: str, dockerfile: str) -> _Source:
+    """Find the context. Raises CommandError."""
+    from orlop.cli.context import Context, Files
 
-def _context(path: str, dockerfile: str) -> tuple[Iterable[bytes], str]:
-    """Return what is sent, and the Dockerfile's path in it."""
-    from orlop.cli.context import Context
-
-    if path.startswith(("http://", "https://", "git://", "git@", "github.com/")):
-        raise CommandError(f"contexts from a URL are not supported yet: {path}")
+    if is_remote(path):
+        if dockerfile != "-":
+            return _Source(dockerfile or "Dockerfile", remote=path)
+        own = Files()
+        own.put_text("Dockerfile", sys.stdin.buffer.read())
+        return _Source("Dockerfile", remote=path, own=own)
     if path != "-":
-        extra = sys.stdin.buffer.read() if dockerfile == "-" else b""
-        made = Context(path, dockerfile, text=extra)
-        return made.pieces(), made.dockerfile
+        context = Context(path, dockerfile, text=sys.stdin.buffer.read() if dockerfile == "-" else b"")
+        return _Source(context.dockerfile, context=context, own=context.own)
     if dockerfile == "-":
         raise CommandError("invalid argument: can't use stdin for both build context and dockerfile")
     head = sys.stdin.buffer.read(_HEAD)
     if _is_archive(head):
-        return _rest(head), dockerfile or "Dockerfile"
-    import tempfile
-
-    data = head + sys.stdin.buffer.read()
-    with tempfile.TemporaryDirectory() as empty:
-        made = Context(empty, "-", text=data)
-        return list(made.pieces()), made.dockerfile
+        return _Source(dockerfile or "Dockerfile", tar=_rest(head))
+    own = Files()
+    own.put_text("Dockerfile", head + sys.stdin.buffer.read())
+    return _Source("Dockerfile", tar=(bytes(2 * _HEAD),), own=own)
 
 
 def _is_archive(head: bytes) -> bool:
@@ -92,95 +127,42 @@ def _rest(head: bytes) -> Iterator[bytes]:
         yield data
 
 
-def _query(options: Options) -> dict[str, str | list[str] | None]:
-    import json
-
-    arguments: dict[str, str | None] = {}
-    for item in options.texts("build-arg"):
-        name, equals, value = item.partition("=")
-        arguments[name] = value if equals else os.environ.get(name)
-    ulimits = ulimit_documents(options)
-    numbers = {
-        "memory": options.number("memory"),
-        "memswap": options.number("memory-swap"),
-        "shmsize": options.number("shm-size"),
-        "cpushares": options.number("cpu-shares"),
-        "cpuperiod": options.number("cpu-period"),
-        "cpuquota": options.number("cpu-quota"),
-    }
-    switches = {"q": "quiet", "nocache": "no-cache", "pull": "pull", "forcerm": "force-rm", "rm": "rm"}
-    texts = {
-        "target": "target",
-        "platform": "platform",
-        "networkmode": "network",
-        "cgroupparent": "cgroup-parent",
-        "cpusetcpus": "cpuset-cpus",
-        "cpusetmems": "cpuset-mems",
-    }
-    return {
-        "t": options.texts("tag"),
-        "buildargs": json.dumps(arguments) if arguments else None,
-        "labels": json.dumps(key_values(options.texts("label"))) if options.texts("label") else None,
-        "extrahosts": options.texts("add-host"),
-        "ulimits": json.dumps(ulimits) if ulimits else None,
-        **{key: str(value) for key, value in numbers.items() if value},
-        **{key: "1" if options.on(name) else "0" for key, name in switches.items()},
-        **{key: options.text(name) or None for key, name in texts.items()},
-    }
-
-
-def _auth(invocation: Invocation) -> str:
-    """Return ``X-Registry-Config``: the credentials of every registry that the user is logged in to."""
-    import base64
-    import json
-
-    from orlop.cli.credentials import look_up
-
-    configuration = invocation.configuration()
-    auths, helpers = configuration.get("auths"), configuration.get("credHelpers")
-    names = {*(auths if isinstance(auths, dict) else ()), *(helpers if isinstance(helpers, dict) else ())}
-    found = {name: entry for name in sorted(names) if (entry := look_up(configuration, name))}
-    return base64.urlsafe_b64encode(json.dumps(found).encode()).decode("ascii") if found else ""
-
-
-def _prune(invocation: Invocation) -> int:
-    question = "WARNING! This will forget all build cache: the next builds run every step. Its images stay."
-    if not invocation.options.on("force") and not confirm(question):
-        return 0
-    invocation.client.images.prune_builds()
-    write_error("the build cache is forgotten")
-    return 0
-
-
 _SHARED = (
     *("add-host", "cgroup-parent", "cpu-period", "cpu-quota", "cpu-shares", "cpuset-cpus", "cpuset-mems", "memory"),
-    *("memory-swap", "network", "platform", "shm-size", "ulimit"),
+    *("memory-swap", "shm-size", "ulimit"),
 )
 BUILD = Command(
-    "[OPTIONS] PATH | -",
+    "[OPTIONS] PATH | URL | -",
     "Build an image from a Dockerfile",
     _build,
     flags=(
-        *(flag for flag in CREATE_FLAGS if flag.name in _SHARED and flag.name not in ("network", "platform")),
+        *(flag for flag in CREATE_FLAGS if flag.name in _SHARED),
+        Flag("allow", "Allow what is refused otherwise: network.host, security.insecure", kind="list"),
         Flag("build-arg", "Set a variable of the Dockerfile's ARG", kind="list"),
+        Flag("build-context", "Another context, name=PATH, URL or docker-image://NAME", kind="list"),
+        Flag("cache-from", "Take steps from an image, or type=local,src=PATH", kind="list"),
+        Flag("cache-to", "Keep steps: type=local,dest=PATH[,mode=max], type=registry,ref=NAME, inline", kind="list"),
         Flag("file", "Path of the Dockerfile (default PATH/Dockerfile)", short="f", kind="string"),
         Flag("force-rm", "Remove the containers of steps that failed as well"),
         Flag("iidfile", "Write the image's id to this file", kind="string"),
         Flag("label", "Set a label of the image", kind="list"),
+        Flag("load", "The image is in the engine, as it always is"),
+        Flag("metadata-file", "Write what came of the build to this file, as JSON", kind="string"),
         Flag("network", "Network of RUN", kind="string"),
         Flag("no-cache", "Run every step"),
-        Flag("platform", "Platform of the image, os/architecture", kind="string"),
+        Flag("no-cache-filter", "Run every step of these stages", kind="list"),
+        Flag("output", "Where to: PATH, - or type=local|tar|oci|docker|image,dest=PATH", short="o", kind="list"),
+        Flag("platform", "Platform of the image: this machine's own", kind="string"),
+        Flag("progress", "How it is shown: auto, plain, tty, quiet", kind="string", default="auto"),
         Flag("pull", "Look for newer base images"),
+        Flag("push", "Send the image to its registry"),
         Flag("quiet", "Print the image's id only", short="q"),
         Flag("rm", "Remove the containers of steps", default=True),
+        Flag("secret", "Secret for RUN --mount=type=secret: id=NAME[,src=PATH|,env=NAME]", kind="list"),
+        Flag("squash", "Refused: images keep their layers"),
+        Flag("ssh", "SSH agent for RUN --mount=type=ssh: default, or NAME=SOCKET", kind="list"),
         Flag("tag", "Name of the image", short="t", kind="list"),
         Flag("target", "Build this stage", kind="string"),
     ),
     arguments=(1, 1),
-)
-PRUNE = Command(
-    "[OPTIONS]",
-    "Forget the build cache",
-    _prune,
-    flags=(Flag("force", "Do not ask", short="f"),),
 )

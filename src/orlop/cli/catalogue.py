@@ -43,7 +43,7 @@ _CONTAINER = {
 }
 _BUILDER = {
     "build": Entry("building", "BUILD", "Build an image from a Dockerfile"),
-    "prune": Entry("building", "PRUNE", "Forget the build cache"),
+    "prune": Entry("pruning", "BUILDS", "Forget the build cache"),
 }
 _IMAGE = {
     "build": Entry("building", "BUILD", "Build an image from a Dockerfile"),

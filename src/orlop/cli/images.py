@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from orlop.cli.documents import number, text, texts
@@ -101,6 +100,8 @@ def _digest_of(name: str, digest_names: list[str]) -> str:
 def _pull(invocation: Invocation) -> int:
     import os
 
+    from orlop.cli.transfers import pull_image
+
     options = invocation.options
     platform = options.text("platform") or os.environ.get("DOCKER_DEFAULT_PLATFORM", "")
     pull_image(
@@ -111,42 +112,6 @@ def _pull(invocation: Invocation) -> int:
         all_tags=options.on("all-tags"),
     )
     return 0
-
-
-def pull_image(
-    invocation: Invocation,
-    name: str,
-    *,
-    platform: str = "",
-    quiet: bool = False,
-    all_tags: bool = False,
-    to_stderr: bool = False,
-) -> None:
-    """Fetch an image and show the progress.
-
-    Raises:
-        CommandError: bad reference, or the fetch failed.
-        OrlopError: the engine refused.
-    """
-    from orlop.cli.credentials import registry_auth
-    from orlop.cli.progress import show
-    from orlop.spec.reference import parse_reference
-
-    try:
-        reference = parse_reference(name)
-    except InvalidParameterError as error:
-        raise CommandError(str(error)) from None
-    if not all_tags and reference.tag is None and reference.digest is None:
-        reference = reference.with_default_tag()
-        if not quiet and not to_stderr:
-            write_out(f"Using default tag: {reference.tag}")
-            sys.stdout.flush()
-    tag = str(reference.digest) if reference.digest is not None else reference.tag or ""
-    auth = registry_auth(invocation.configuration(), reference.domain)
-    documents = invocation.client.images.pull(reference.name, tag=tag, platform=platform, auth=auth)
-    show(documents, quiet=quiet, stream=sys.stderr if to_stderr else sys.stdout)
-    if not to_stderr:
-        write_out(reference.name if all_tags else str(reference))
 
 
 def _remove(invocation: Invocation) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from orlop.cli.documents import members, number, text, texts
 from orlop.cli.flags import Command, Flag
 from orlop.cli.invocation import CommandError, Invocation, confirm, parse_filters, write_out
+from orlop.cli.quantities import parse_size
 from orlop.cli.units import human_size
 
 TYPE_CHECKING = False
@@ -86,6 +87,21 @@ def _system(invocation: Invocation) -> int:
     return 0
 
 
+def _builds(invocation: Invocation) -> int:
+    options = invocation.options
+    everything = options.on("all")
+    what = "all build cache" if everything else "all dangling build cache"
+    if _agreed(invocation, f"WARNING! This will remove {what}."):
+        answer = invocation.client.builds.prune(
+            filters=_filters(invocation), everything=everything, keep=options.number("keep-storage")
+        )
+        deleted = texts(answer, "CachesDeleted")
+        if deleted:
+            write_out("\n".join(["Deleted build cache objects:", *deleted, ""]))
+        write_out(f"Total reclaimed space: {human_size(number(answer, 'SpaceReclaimed'), digits=4)}")
+    return 0
+
+
 def _report(noun: str, answer: Mapping[str, object]) -> int:
     names = texts(answer, f"{noun}Deleted")
     if names:
@@ -118,4 +134,10 @@ SYSTEM = _command(
     _system,
     Flag("all", "Also images that have a name", short="a"),
     Flag("volumes", "Anonymous volumes too"),
+)
+BUILDS = _command(
+    "Remove the build cache",
+    _builds,
+    Flag("all", "Also what images with a name stand on", short="a"),
+    Flag("keep-storage", "Bytes of cache that may stay", kind="bytes", convert=parse_size, default=0),
 )

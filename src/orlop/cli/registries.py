@@ -5,33 +5,18 @@ from __future__ import annotations
 import os
 import sys
 
-from orlop.cli.credentials import HUB, erase, look_up, registry_auth, server_key, store
+from orlop.cli.credentials import HUB, erase, look_up, server_key, store
 from orlop.cli.flags import Command, Flag
 from orlop.cli.invocation import CommandError, Invocation, write_error, write_out
-from orlop.errors import InvalidParameterError, OrlopError
+from orlop.cli.transfers import push_image
+from orlop.errors import OrlopError
 
 
 def _push(invocation: Invocation) -> int:
-    from orlop.cli.progress import show
-    from orlop.spec.reference import parse_reference
-
     options = invocation.options
-    try:
-        reference = parse_reference(invocation.arguments[0])
-    except InvalidParameterError as error:
-        raise CommandError(str(error)) from None
-    every = options.on("all-tags")
-    if every and (reference.tag is not None or reference.digest is not None):
-        raise CommandError("tag can't be used with --all-tags/-a")
-    if not every and reference.tag is None and reference.digest is None:
-        reference = reference.with_default_tag()
-        if not options.on("quiet"):
-            write_out(f"Using default tag: {reference.tag}")
-            sys.stdout.flush()
-    auth = registry_auth(invocation.configuration(), reference.domain)
-    documents = invocation.client.images.push(reference.name, tag="" if every else reference.tag or "", auth=auth)
-    show(documents, quiet=options.on("quiet"))
-    if options.on("quiet"):
+    quiet = options.on("quiet")
+    reference = push_image(invocation, invocation.arguments[0], quiet=quiet, all_tags=options.on("all-tags"))
+    if quiet:
         write_out(str(reference))
     return 0
 

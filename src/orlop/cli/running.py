@@ -143,7 +143,7 @@ def default_platform() -> str:
 
 
 def _pull(invocation: Invocation, image: str) -> None:
-    from orlop.cli.images import pull_image
+    from orlop.cli.transfers import pull_image
 
     platform = invocation.options.text("platform") or default_platform()
     pull_image(invocation, image, platform=platform, quiet=invocation.options.on("quiet"), to_stderr=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orlop.client.address import find_address, parse_address
+from orlop.client.builds import Builds
 from orlop.client.containers import Containers, Execs
 from orlop.client.images import Images
 from orlop.client.resources import Networks, System, Volumes
@@ -20,7 +21,7 @@ class Client:
 
     Attributes:
         transport: the requests themselves, for what has no method.
-        containers, execs, images, volumes, networks, system: the API's nouns.
+        builds, containers, execs, images, volumes, networks, system: the API's nouns.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Client:
         timeout: float | None = None,
     ) -> None:
         self.transport = Transport(address, version=version, headers=headers, timeout=timeout)
+        self.builds = Builds(self.transport)
         self.containers = Containers(self.transport)
         self.execs = Execs(self.transport)
         self.images = Images(self.transport)

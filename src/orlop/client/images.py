@@ -6,7 +6,7 @@ from orlop.client.transport import encode_filters, iterate_documents, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from orlop.client.connection import Response
     from orlop.client.transport import Documents, Filters, Transport
@@ -105,23 +105,6 @@ class Images:
         headers = [("Content-Type", "application/x-tar")]
         query = {"quiet": "1" if quiet else "0"}
         return iterate_documents(self._transport.stream("POST", "/images/load", query, body=archive, headers=headers))
-
-    def build(
-        self, context: Iterable[bytes], query: Mapping[str, str | Sequence[str] | None], *, auth: str = ""
-    ) -> Iterator[JsonObject]:
-        """Build an image of a context, a tar sent as it comes. Yields progress; a failure is one with "error".
-
-        Args:
-            context: the archive's bytes.
-            query: the parameters of ``POST /build``, as the API names them.
-            auth: the user's credentials for all registries, as ``X-Registry-Config`` has them.
-        """
-        headers = [("Content-Type", "application/x-tar"), *([("X-Registry-Config", auth)] if auth else [])]
-        return iterate_documents(self._transport.stream("POST", "/build", query, body=context, headers=headers))
-
-    def prune_builds(self) -> JsonObject:
-        """Forget the build cache. Returns CachesDeleted and SpaceReclaimed."""
-        return self._transport.post("/build/prune")
 
     def prune(self, *, filters: Filters | None = None) -> JsonObject:
         """Remove unused images. Returns ImagesDeleted and SpaceReclaimed."""

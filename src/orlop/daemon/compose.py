@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import orlop
 from orlop.api.app import Application
 from orlop.api.routes import archives as archive_routes
+from orlop.api.routes import build_sessions as build_session_routes
 from orlop.api.routes import builds as build_routes
 from orlop.api.routes import check as check_routes
 from orlop.api.routes import containers as container_routes
@@ -240,6 +241,7 @@ class Engine:
             *check_routes.routes(self._checker),
             *archive_routes.routes(self.containers, self._commits),
             *build_routes.routes(self.builds),
+            *build_session_routes.routes(self.builds.sessions),
             *exec_routes.routes(ExecService(self.containers)),
         ]
 
@@ -259,6 +261,7 @@ class Engine:
         return build_engine.BuildService(
             tools,
             self.containers,
+            sessions=build_engine.Sessions(build_engine.ContextFiles(f"{self._options.data_root}/build-files")),
             events=self.events,
             directory=f"{self._options.data_root}/builds",
             private=f"{self._options.exec_root}/builds",
@@ -316,6 +319,7 @@ class Engine:
     async def close(self) -> None:
         """Stop answering and let go of everything; containers keep running."""
         self.events.close()
+        self.builds.sessions.close()
         await self._app.close(_DRAIN_SECONDS)
         await self.registry.close()
         await self.containers.close()

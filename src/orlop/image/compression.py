@@ -7,7 +7,9 @@ libraries run here, in the engine, before anything of a container's is entered; 
 from __future__ import annotations
 
 import bz2
+import contextlib
 import enum
+import importlib
 import lzma
 import zlib
 from typing import TYPE_CHECKING, Protocol
@@ -26,13 +28,11 @@ try:
 except ImportError:  # other machines than x86_64 and aarch64
     _gzip_library = zlib
 
-try:
-    from backports import zstd as _zstd  # type: ignore[import-not-found, unused-ignore]
-except ImportError:
-    try:
-        from compression import zstd as _zstd  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        _zstd = None
+_zstd: ModuleType | None = None
+for _name in ("compression.zstd", "backports.zstd"):  # Python has it from 3.14
+    with contextlib.suppress(ImportError):
+        _zstd = importlib.import_module(_name)
+        break
 
 _ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, _gzip_library.error)
 if _zstd is not None:

@@ -72,8 +72,8 @@ def prune_images(store: ImageStore, images: Iterable[Image], users: Sequence[Ima
     reclaimed = 0
     deleted: frozenset[str] = frozenset()
     for image in images:
-        if image.id.hex in used or store.children(image.id):
-            continue
+        if image.id.hex in used or str(image.id) in deleted or store.children(image.id):
+            continue  # in use, or gone as the parent of one before
         _untag_all(store, image, records)
         removal = _delete(store, image, users, [], prune_parents=True)
         records.extend(removal.records)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from orlop.api.call import Call, Route, decode
 from orlop.api.moments import until_of
 from orlop.api.progress import answer_with_progress
-from orlop.api.responses import json_response
+from orlop.api.responses import ByteStream, json_response
 from orlop.build.steps import ENTITLEMENTS, BuildOptions
 from orlop.engine.builds import BuildRequest, BuildService, RunLimits
 from orlop.errors import InvalidParameterError, UnsupportedError
@@ -29,7 +29,6 @@ T = TypeVar("T")
 _TEXT_LIMIT = 64 << 10
 # Asked for and not done: refused, whatever it would have changed.
 _REFUSED = {
-    "cachefrom": "cache from other images is not supported yet: cachefrom",
     "outputs": "outputs need BuildKit: outputs",
     "securityopt": "security options of builds are not supported yet: securityopt",
 }
@@ -54,7 +53,17 @@ def routes(builds: BuildService) -> list[Route]:
         # What is forgotten are the steps' keys: their images are images, and docker image prune removes them.
         return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
 
-    return [Route("POST", "/build", build), Route("POST", "/build/prune", prune)]
+    async def tree(call: Call) -> web.StreamResponse:
+        async with ByteStream(call, content_type="application/x-tar") as stream:
+            async for piece in builds.tree(call.variables["name"]):
+                await stream.write(piece)
+        return stream.response
+
+    return [
+        Route("POST", "/build", build),
+        Route("POST", "/build/prune", prune),
+        Route("GET", "/images/{name:.*}/tree", tree),
+    ]
 
 
 def _request(call: Call) -> BuildRequest:
@@ -67,11 +76,9 @@ def _request(call: Call) -> BuildRequest:
             raise UnsupportedError(message)
     if call.boolean("squash"):
         raise UnsupportedError("squash is not supported: images keep their layers")
-    if remote := call.text("remote"):
-        raise UnsupportedError(f"contexts from a URL are not supported yet: {remote}")
     platform = call.text("platform").strip()
-    if platform:
-        Platform.parse(platform)
+    if platform and Platform.parse(platform) not in Platform.host().candidates():
+        raise UnsupportedError(f"building for another platform is not supported: {platform}: this is {Platform.host()}")
     options = BuildOptions(
         target=call.text("target"),
         build_args={
@@ -81,6 +88,7 @@ def _request(call: Call) -> BuildRequest:
         },
         labels=_object(call, "labels", dict[str, str]),
         no_cache=call.boolean("nocache"),
+        no_cache_stages=frozenset(name.lower() for name in _list(call, "nocachefilter")),
         pull=call.boolean("pull"),
         platform=platform,
         remove=call.boolean("rm", default=True),
@@ -92,8 +100,12 @@ def _request(call: Call) -> BuildRequest:
         dockerfile=call.text("dockerfile") or "Dockerfile",
         tags=tuple(call.texts("t")),
         quiet=call.boolean("q"),
+        steps=call.text("progress") == "steps",
         limits=_limits(call),
         credentials=_credentials(call),
+        remote=call.text("remote"),
+        session=call.text("session"),
+        cache_from=tuple(_list(call, "cachefrom")),
     )
 
 
@@ -103,6 +115,11 @@ def _allowed(call: Call) -> frozenset[str]:
     if unknown := allowed - ENTITLEMENTS:
         raise InvalidParameterError(f"invalid entitlement: {min(unknown)[:80]}")
     return allowed
+
+
+def _list(call: Call, name: str) -> list[str]:
+    text = call.text(name)
+    return [] if text in ("", "null") else decode(text.encode("utf-8", "surrogateescape"), list[str])
 
 
 def _object(call: Call, name: str, model: type[dict[str, T]]) -> dict[str, T]:

@@ -2,11 +2,23 @@
 
 from orlop.engine.builds.caches import SCHEMA as CACHE_SCHEMA
 from orlop.engine.builds.caches import CacheDirectories
+from orlop.engine.builds.context_files import ContextFiles
 from orlop.engine.builds.records import SCHEMA as STEP_SCHEMA
 from orlop.engine.builds.records import BuildRecords
 from orlop.engine.builds.service import BuildRequest, BuildService, RunLimits
+from orlop.engine.builds.sessions import Sessions
 from orlop.engine.builds.workshop import Tools
 
 SCHEMA = STEP_SCHEMA + CACHE_SCHEMA
 
-__all__ = ["SCHEMA", "BuildRecords", "BuildRequest", "BuildService", "CacheDirectories", "RunLimits", "Tools"]
+__all__ = [
+    "SCHEMA",
+    "BuildRecords",
+    "BuildRequest",
+    "BuildService",
+    "CacheDirectories",
+    "ContextFiles",
+    "RunLimits",
+    "Sessions",
+    "Tools",
+]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from orlop.engine.registry.output import Output
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from orlop.build.steps import Step, StepFailedError
     from orlop.engine.registry.output import Document
 
@@ -79,8 +81,9 @@ class BuildOutput:
             for text in self._early.pop(number):
                 self._put(text)
 
-    def finish(self, image: str) -> None:
-        """Put the image's id where programs read it."""
+    def finish(self, image: str, stages: Sequence[str] = ()) -> None:
+        """Put the image's id where programs read it; those of the stages have no place there."""
+        del stages
         if self._quiet:
             self._output.stream(f"{image}\n")
         else:

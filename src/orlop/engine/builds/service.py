@@ -3,7 +3,7 @@
 ::
 
     <data-root>/builds/<hex>/             0700   one build; removed with it, or at the next start
-      context/                                   the user's files
+      context/, ...                              the user's files (contexts.py)
       archive-<hex>/, files-<hex>/               what ADD unpacked, here-documents
     <exec-root>/builds/<hex>/             0700   what its steps mount of the client's (mounting.py)
 """
@@ -14,28 +14,27 @@ import asyncio
 import contextlib
 import os
 import secrets
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orlop.build.builder import Builder, Plan
-from orlop.build.ignore import parse_ignore
-from orlop.build.parser import SIZE_LIMIT
 from orlop.build.steps import BuildOptions, NoSecrets, StepFailedError, Tree
+from orlop.engine.builds.contexts import ContextMaker
 from orlop.engine.builds.output import BuildOutput
 from orlop.engine.builds.running import Runner, host_config
+from orlop.engine.builds.sources import CacheSources
+from orlop.engine.builds.steps_output import StepsOutput
 from orlop.engine.builds.workshop import EngineWorkshop, Tools
-from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
-from orlop.image.feed import pour
+from orlop.engine.pipes import open_pipe
+from orlop.errors import OrlopError
 from orlop.image.importer import now, parse_name
-from orlop.primitives.owned_fd import OwnedFd
-from orlop.primitives.rootpath import open_in_root
-from orlop.primitives.tar import Limits
+from orlop.primitives.tar import END
 from orlop.spec.docker.containers import HostConfig
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from orlop.engine.builds.sessions import Session, Sessions
     from orlop.engine.containers import ContainerService
     from orlop.engine.events import Events
     from orlop.engine.registry.output import Output
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from orlop.registry.credentials import Credentials
     from orlop.spec.platform import Platform
 
-_READ_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 RunLimits = HostConfig
 
 
@@ -56,16 +54,24 @@ class BuildRequest:
         dockerfile: its path in the context.
         tags: names of the image.
         quiet: tell only the image's id.
+        steps: tell of steps as documents instead of Docker's text.
         limits: of the containers of steps.
         credentials: for pulls, by the registry's domain.
+        remote: URL of the context; empty for the request's body, or the session's.
+        session: id of the session that belongs to it; empty for none.
+        cache_from: images whose layers are taken for steps; what is not here is passed over, as by dockerd.
     """
 
     options: BuildOptions
     dockerfile: str = "Dockerfile"
     tags: tuple[str, ...] = ()
     quiet: bool = False
+    steps: bool = False
     limits: RunLimits = field(default_factory=HostConfig)
     credentials: Mapping[str, Credentials] = field(default_factory=dict)
+    remote: str = ""
+    session: str = ""
+    cache_from: tuple[str, ...] = ()
 
 
 class BuildService:
@@ -74,6 +80,7 @@ class BuildService:
     Args:
         tools: the engine's parts that steps are done with.
         containers: run the steps.
+        sessions: what clients announced for their builds.
         events: is told of names and prunes.
         directory: ``<data-root>/builds``.
         private: ``<exec-root>/builds``, on a tmpfs.
@@ -86,6 +93,7 @@ class BuildService:
         tools: Tools,
         containers: ContainerService,
         *,
+        sessions: Sessions,
         events: Events,
         directory: str,
         private: str,
@@ -94,6 +102,7 @@ class BuildService:
     ) -> None:
         self._tools = tools
         self._containers = containers
+        self.sessions = sessions
         self._events = events
         self._directory = directory
         self._private = private
@@ -123,6 +132,23 @@ class BuildService:
         self._events.publish("builder", "prune", "", {"reclaimed": "0"})
         return [image for image in chosen if image in made]
 
+    async def tree(self, name: str) -> AsyncIterator[bytes]:
+        """Yield an image's files as a tar. Raises NotFoundError: "No such image: x:latest"."""
+        image = self._tools.images.resolve(name)
+        if image.chain is None:
+            yield END
+            return
+        view = self._tools.layers.layer_view(image.chain)
+        async with open_pipe() as (pieces, writer):
+            packing = asyncio.ensure_future(self._tools.spawner.pack(view, writer))
+            packing.add_done_callback(lambda _: os.close(writer))
+            try:
+                async for piece in pieces:
+                    yield piece
+                await packing
+            finally:
+                packing.cancel()
+
     async def build(self, request: BuildRequest, context: AsyncIterator[bytes], output: Output) -> None:
         """Build and name an image.
 
@@ -131,12 +157,13 @@ class BuildService:
                 output instead, with its code.
         """
         tags = [tag for text in request.tags if (tag := parse_name(text, "")) is not None]
-        told = BuildOutput(output, quiet=request.quiet)
+        session = self.sessions.take(request.session) if request.session else None
+        told = StepsOutput(output) if request.steps else BuildOutput(output, quiet=request.quiet)
         directory = f"{self._directory}/{secrets.token_hex(12)}"
         os.mkdir(directory, 0o700)
         runner = Runner(self._containers, self._tools.records, host=host_config(request.limits), output=told)
         try:
-            image = await self._run(request, context, directory=directory, runner=runner, told=told)
+            image, stages = await self._run(request, context, session, directory=directory, runner=runner, told=told)
         except StepFailedError as error:
             if not request.options.force_remove:
                 runner.leave_ended()  # for the user to look at, as Docker does
@@ -150,69 +177,55 @@ class BuildService:
             await asyncio.shield(runner.remove_all())
             private = f"{self._private}/{os.path.basename(directory)}"
             self._tools.removals.bury([directory, private])
-        told.finish(str(image.id))
+            if session is not None:
+                self.sessions.end(session)
+        told.finish(str(image.id), [str(stage.id) for stage in stages])
         for tag in tags:
             self._tools.images.tag(str(image.id), str(tag), "")
             told.tagged(tag.familiar)
 
+    def _sources(self, names: Sequence[str]) -> CacheSources:
+        found = []
+        for name in names:
+            with contextlib.suppress(OrlopError):
+                found.append(self._tools.images.resolve(name))
+        return CacheSources(found, self._tools.layers.retain)
+
     async def _run(
-        self, request: BuildRequest, context: AsyncIterator[bytes], *, directory: str, runner: Runner, told: BuildOutput
-    ) -> Image:
-        root = f"{directory}/context"
-        os.mkdir(root, 0o700)
-        await pour(context, lambda fd: self._tools.spawner.unpack(root, fd, Limits(), plain=True))
-        data = await asyncio.to_thread(_read_dockerfile, root, request.dockerfile)
-        plan = Plan(data, request.options, name=os.path.basename(request.dockerfile))
+        self,
+        request: BuildRequest,
+        context: AsyncIterator[bytes],
+        session: Session | None,
+        *,
+        directory: str,
+        runner: Runner,
+        told: BuildOutput,
+    ) -> tuple[Image, list[Image]]:
         workshop = EngineWorkshop(
             self._tools,
             directory,
             runner=runner,
             output=told,
-            credentials=request.credentials,
-            remove=request.options.remove,
+            request=request,
             private=f"{self._private}/{os.path.basename(directory)}",
-            client=NoSecrets(),
+            client=NoSecrets() if session is None else session,
+            sources=self._sources(request.cache_from),
         )
+        maker = ContextMaker(
+            self._tools.spawner,
+            self.sessions.files,
+            directory,
+            base_image=lambda name: workshop.base_image(name, pull=request.options.pull, platform=""),
+        )
+        made = await maker.make(context, session, remote=request.remote, dockerfile=request.dockerfile)
         builder = Builder(
-            plan,
-            Tree(directory=root),
+            Plan(made.dockerfile, request.options, name=os.path.basename(request.dockerfile)),
+            Tree(directory=made.directory),
+            contexts=made.named,
             workshop=workshop,
             console=told,
             now=now,
             platform=f"{self._platform.os}/{self._platform.architecture}",
             version=self._version,
         )
-        return await builder.run()
-
-
-def _read_dockerfile(root: str, path: str) -> bytes:
-    """Read the Dockerfile, resolved in the context; then take it and .dockerignore away if they are to be ignored."""
-    with OwnedFd(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as top:
-        try:
-            data = _read(top, path)
-        except FileNotFoundError:
-            message = f"failed to read dockerfile: open {path}: no such file or directory"
-            raise NotFoundError(f"Cannot locate specified Dockerfile: {path}" if path else message) from None
-        try:
-            rules = parse_ignore(_read(top, ".dockerignore").decode("utf-8", "replace"))
-        except FileNotFoundError:
-            return data
-        for name in (path, ".dockerignore"):
-            clean = os.path.normpath(f"/{name}").lstrip("/")
-            if rules.ignores(clean):
-                head, _, last = clean.rpartition("/")
-                with open_in_root(top.fileno(), head or ".", os.O_PATH | os.O_DIRECTORY) as parent:
-                    os.unlink(last, dir_fd=parent.fileno())
-    return data
-
-
-def _read(top: OwnedFd, path: str) -> bytes:
-    if "\0" in path:
-        raise InvalidParameterError("the Dockerfile's path holds a NUL")
-    with open_in_root(top.fileno(), path, _READ_FILE) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise InvalidParameterError(f"not a regular file: {path}")
-        data = bytearray()
-        while len(data) <= SIZE_LIMIT and (piece := os.read(file.fileno(), SIZE_LIMIT)):
-            data += piece
-    return bytes(data)
+        return await builder.run(), builder.stage_images()

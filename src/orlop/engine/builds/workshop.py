@@ -24,7 +24,7 @@ from orlop.spec.launch import to_message
 from orlop.spec.reference import parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from orlop.build.parser import Heredoc
     from orlop.build.steps import BuildSecrets
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
     from orlop.engine.builds.output import BuildOutput
     from orlop.engine.builds.records import BuildRecords
     from orlop.engine.builds.running import Runner
+    from orlop.engine.builds.service import BuildRequest
+    from orlop.engine.builds.sources import CacheSources
     from orlop.engine.commits import CommitService
     from orlop.engine.images import ImageService
     from orlop.engine.registry.service import RegistryService
     from orlop.engine.removals import Removals
     from orlop.engine.spawner import Spawner
     from orlop.image.store import Image
-    from orlop.registry.credentials import Credentials
-    from orlop.spec.image import ImageConfig
+    from orlop.spec.image import History, ImageConfig
     from orlop.spec.json import JsonObject
     from orlop.storage.layers import LayerStore
 
@@ -79,10 +80,10 @@ class EngineWorkshop:
         directory: of this build, which goes with it.
         runner: runs commands.
         output: of this build.
-        credentials: of the user, by the registry's domain.
-        remove: remove containers after each step.
+        request: the user's.
         private: directory of this build on a tmpfs; it is made when it is needed.
         client: has the build's secrets.
+        sources: images that steps may come from.
     """
 
     def __init__(
@@ -92,18 +93,19 @@ class EngineWorkshop:
         *,
         runner: Runner,
         output: BuildOutput,
-        credentials: Mapping[str, Credentials],
-        remove: bool,
+        request: BuildRequest,
         private: str,
         client: BuildSecrets,
+        sources: CacheSources,
     ) -> None:
         self._mounter = Mounter(tools, directory, private=private, client=client, source_of=self._source)
         self._tools = tools
         self._directory = directory
         self._runner = runner
         self._output = output
-        self._credentials = credentials
-        self._remove = remove
+        self._credentials = request.credentials
+        self._remove = request.options.remove
+        self._sources = sources
 
     async def base_image(self, name: str, *, pull: bool, platform: str) -> Image:
         """Find an image, or pull it."""
@@ -126,6 +128,10 @@ class EngineWorkshop:
             return self._tools.images.store.get_by_id(found)
         except NotFoundError:
             return None
+
+    def find_similar(self, below: ImageConfig, told: str, author: str) -> tuple[History, Layer] | None:
+        """Return a step of an image that the user named."""
+        return self._sources.find(below, told, author)
 
     def keep_cached(self, key: str, image: Image) -> None:
         """Remember what a step gave."""

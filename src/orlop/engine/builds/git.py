@@ -1,0 +1,175 @@
+"""Git repositories as contexts: what a commit holds, as a tar.
+
+``git`` is a program of the host that reads what a stranger's server says, so it gets as little as it can do with:
+
+* what ``primitives/confined.py`` leaves a program: the network, one directory, an unprivileged user;
+* an environment with nothing of the user's or the machine's configuration, no prompt, no credential, no helper;
+* a bare repository that the engine wrote: no work tree is checked out, so no hook, filter, link or submodule of the
+  repository is ever acted upon;
+* words that cannot be options: every URL and name is checked and stands behind ``--`` (CVE-2019-13139).
+
+What it gives is a tar that is unpacked as any hostile one is (threats.md F6). A subdirectory is a tree of the commit;
+a link, or ``..``, is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from dataclasses import dataclass
+
+from orlop.errors import InvalidParameterError, SystemFailureError, UnavailableError, UnsupportedError
+from orlop.primitives.commands import find, run
+from orlop.primitives.confined import NOBODY, confined
+
+_SECONDS = 600.0
+_URL = re.compile(r"(?:https?|git)://[A-Za-z0-9\[][A-Za-z0-9._~%!$&'()*+,;=:@/?\[\]-]*", re.ASCII)
+_SSH = re.compile(r"(?:ssh://|[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:)", re.ASCII)
+_REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+@=-]*", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
+_ENVIRONMENT = {
+    "GIT_DIR": ".",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "/bin/false",
+    "GIT_ALLOW_PROTOCOL": "http:https:git",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "HOME": "/nonexistent",
+}
+_CONFIG = """[core]
+\trepositoryformatversion = 0
+\tbare = true
+\thooksPath = /dev/null
+\tfsmonitor = false
+[fetch]
+\tfsckObjects = true
+\trecurseSubmodules = false
+[gc]
+\tauto = 0
+[maintenance]
+\tauto = false
+[http]
+\tfollowRedirects = initial
+[credential]
+\thelper =
+[tar]
+\tumask = 0022
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """Where a context is: a repository, a name in it (empty for its HEAD), and a directory (empty for the top)."""
+
+    url: str
+    ref: str = ""
+    directory: str = ""
+
+
+def is_git(text: str) -> bool:
+    """Tell whether a context's text names a repository, as Docker tells (urlutil.IsGitURL)."""
+    if text.startswith(("http://", "https://")):
+        return re.search(r"\.git(?:#.*)?$", text) is not None
+    return text.startswith(("git://", "github.com/", "git@", "ssh://")) or _SSH.match(text) is not None
+
+
+def parse_repository(text: str) -> Repository:
+    """Read ``URL#REF:DIRECTORY``.
+
+    Raises:
+        InvalidParameterError: a part that could be something else than it should.
+        UnsupportedError: the repository is reached by SSH.
+    """
+    url, _, fragment = text.partition("#")
+    ref, _, directory = fragment.partition(":")
+    if url.startswith("github.com/"):
+        url = f"https://{url}"
+    if _SSH.match(url):
+        raise UnsupportedError(f"git over SSH is not supported: use https: {url[:200]}")
+    if _URL.fullmatch(url) is None:
+        raise InvalidParameterError(f"invalid git repository: {url[:200]!r}")
+    if ref and (_REF.fullmatch(ref) is None or ".." in ref or "@{" in ref):
+        raise InvalidParameterError(f"invalid name in a git repository: {ref[:200]!r}")
+    directory = directory.strip("/")
+    if directory and (not directory.isprintable() or {"..", ".", ""} & set(directory.split("/"))):
+        raise InvalidParameterError(f"invalid directory in a git repository: {directory[:200]!r}")
+    return Repository(url, ref, directory)
+
+
+async def archive(repository: Repository, work: str) -> str:
+    """Fetch a commit and write its files as a tar.
+
+    Args:
+        repository: from where.
+        work: a private, empty directory, whose content the caller removes.
+
+    Returns:
+        The tar's path, which is a stranger's file.
+
+    Raises:
+        UnavailableError: git is not on this machine.
+        SystemFailureError: git failed, with its words.
+    """
+    try:
+        find("git")
+    except UnavailableError:
+        raise UnavailableError("contexts from git need git on the engine's machine: it is not there") from None
+    return await asyncio.to_thread(_archive, repository, work)
+
+
+def _archive(repository: Repository, work: str) -> str:
+    for name in ("objects", "refs", "info"):
+        os.mkdir(f"{work}/{name}", 0o700)
+    for name, text in (("HEAD", "ref: refs/heads/none\n"), ("config", _CONFIG), ("info/attributes", _ATTRIBUTES)):
+        with open(f"{work}/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+    for name in ("objects", "refs", "info", "HEAD", "config", "info/attributes"):
+        os.chown(f"{work}/{name}", NOBODY, NOBODY)
+    _fetch(repository, work)
+    tree = _resolve(repository, work)
+    _git(work, "archive", "--format=tar", "--output=context.tar", tree)
+    return f"{work}/context.tar"
+
+
+# What a repository says of its files is not to change them.
+_ATTRIBUTES = "* -export-ignore -export-subst -filter -ident\n"
+
+
+def _fetch(repository: Repository, work: str) -> None:
+    """Fetch one commit, or, from servers that cannot give one, all."""
+    wanted = repository.ref or "HEAD"
+    try:
+        _git(work, "fetch", "--quiet", "--depth=1", "--no-tags", "--", repository.url, wanted)
+    except SystemFailureError as error:
+        dumb, commit = "shallow" in str(error), _COMMIT.fullmatch(wanted) is not None
+        if not (dumb or commit):
+            raise
+        names = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"] if commit else [wanted]
+        _git(work, "fetch", "--quiet", "--no-tags", "--", repository.url, *names)
+
+
+def _resolve(repository: Repository, work: str) -> str:
+    """Return the id of the tree that is the context. Raises InvalidParameterError: there is no such directory."""
+    commit = repository.ref if _COMMIT.fullmatch(repository.ref) else "FETCH_HEAD"
+    name = f"{commit}:{repository.directory}" if repository.directory else f"{commit}^{{tree}}"
+    try:
+        tree = (
+            _git(work, "rev-parse", "--verify", "--quiet", "--end-of-options", name).decode("ascii", "replace").strip()
+        )
+        if _COMMIT.fullmatch(tree) and _git(work, "cat-file", "-t", tree).strip() == b"tree":
+            return tree
+    except SystemFailureError:
+        pass  # its words name what the engine made of the user's
+    raise InvalidParameterError(f"no such directory in the git repository: {repository.directory or repository.ref}")
+
+
+def _git(work: str, *arguments: str) -> bytes:
+    """Run git in ``work``, shut in. Raises SystemFailureError with its words."""
+    done = run(confined(work, [find("git"), *arguments]), timeout=_SECONDS, env=_ENVIRONMENT)
+    if done.returncode:
+        words = done.stderr.decode("utf-8", "replace").strip()[-1000:]
+        raise SystemFailureError(f"git {arguments[0]}: {words or f'exit status {done.returncode}'}")
+    return done.stdout

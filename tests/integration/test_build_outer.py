@@ -1,0 +1,360 @@
+"""The outer side of builds: contexts that travel by content or come from elsewhere, caches, outputs."""
+
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from contextlib import contextmanager
+
+import pytest
+from backports import zstd
+
+from harness import wait_for
+from orlop.client.client import connect
+from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
+
+pytestmark = [
+    pytest.mark.privileged,
+    pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
+]
+
+
+@pytest.fixture
+def images(engine):
+    before = set(engine.docker("images", "-aq", "--no-trunc").stdout.split())
+    yield
+    engine.remove_containers()
+    for image in set(engine.docker("images", "-aq", "--no-trunc").stdout.split()) - before:
+        engine.docker("rmi", "-f", image, check=False)
+
+
+@pytest.fixture
+def client(engine):
+    with connect(engine.host) as made:
+        yield made
+
+
+def write(directory, text, **files):
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in {"Dockerfile": text, **files}.items():
+        (directory / name).write_text(content)
+    return directory
+
+
+def build(engine, *arguments, **options):
+    return engine.orlop("build", "--progress=plain", *arguments, **options)
+
+
+def steps(done):
+    """Return how the steps of a plain build ended."""
+    lines = [line.split(" ") for line in done.stderr.splitlines() if line.startswith("#")]
+    return {int(words[0][1:]): words[1] for words in lines if words[1] in ("DONE", "CACHED", "ERROR")}
+
+
+# Contexts.
+
+
+def row(path, data=b"", kind="f"):
+    return [path, kind, 0o644, 0, len(data), hashlib.sha256(data).hexdigest() if kind == "f" else ""]
+
+
+def frame(data, digest=None):
+    return bytes.fromhex(digest or hashlib.sha256(data).hexdigest()) + len(data).to_bytes(8, "big") + data
+
+
+def test_only_what_is_missing_travels(engine, images, client, tmp_path):
+    big = os.urandom(1 << 20).hex()
+    context = write(tmp_path / "c", "FROM busybox\nCOPY . /c\nRUN ls -l /c; stat -c %a:%Y /c/run\n", a="1", big=big)
+    (context / "run").write_text("x")
+    (context / "run").chmod(0o751)
+    os.utime(context / "run", (5, 1000))
+    first = build(engine, "-t", "outer:1", context)
+    assert " 751:1000\n" in first.stderr
+    session = client.builds.begin({})
+    same = [row("Dockerfile", (context / "Dockerfile").read_bytes()), row("big", big.encode())]
+    new = row("new", b"other")
+    assert client.builds.announce(session, "context", json.dumps([*same, new]).encode()) == [new[5]]
+    client.builds.end(session)
+    # the same tree as a tar gives the same digests, so that both clients have one cache
+    packed = subprocess.run(
+        ["tar", "-C", context, "--owner=0", "--group=0", "-c", "."], capture_output=True, check=True
+    )
+    again = engine.client("docker", "build", "-q", "-", input=packed.stdout, text=False, env={"DOCKER_BUILDKIT": "0"})
+    assert again.stdout.decode().strip() == json.loads(engine.docker("image", "inspect", "outer:1").stdout)[0]["Id"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row("../escaped", b"x")],
+        [row("/escaped", b"x")],
+        [row("a/../../escaped", b"x")],
+        [row("a//b", b"x")],
+        [["a", "f", 0o644, 0, 1, "../../../state.db"]],
+        [["a", "f", -1, 0, 1, "0" * 64]],
+        [["a", "b", 0o644, 0]],
+        [["a", "f", 0o644, 0, -5, "0" * 64]],
+        {"a": 1},
+    ],
+)
+def test_hostile_manifest(engine, client, rows):
+    session = client.builds.begin({})
+    with pytest.raises(InvalidParameterError):
+        client.builds.announce(session, "context", json.dumps(rows).encode())
+    client.builds.end(session)
+    with pytest.raises(NotFoundError):
+        client.builds.end(session)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([["l", "l", 0o777, 0, 0, "/etc"], row("l/escaped", b"x")], "no directory in the context"),
+        ([row("a", b"x"), row("a", b"x")], "twice in the context"),
+        ([row("a", b"x"), row("a/b", b"x")], "no directory in the context"),
+        ([row("none/b", b"x")], "no directory in the context"),
+    ],
+)
+def test_manifest_that_leads_out_of_its_directories(engine, client, rows, message):
+    session = client.builds.begin({})
+    if client.builds.announce(session, "context", json.dumps(rows).encode()):
+        client.builds.send(session, [frame(b"x")])
+    with pytest.raises(OrlopError, match=message):
+        list(client.builds.build(None, {"session": session}))
+    wait_for(lambda: os.listdir(engine.data_root / "builds") == [])
+    assert not os.path.exists("/etc/escaped")
+
+
+def test_content_is_what_its_digest_says(engine, client):
+    session = client.builds.begin({})
+    wanted = hashlib.sha256(b"wanted").hexdigest()
+    for frames in ([frame(b"poison", wanted)], [frame(b"wanted")[:-1]], [b"short"]):
+        with pytest.raises(InvalidParameterError):
+            client.builds.send(session, frames)
+        left = set(os.listdir(engine.data_root / "build-files"))
+        assert wanted not in left
+        assert not any(name.startswith(".new") for name in left)
+    client.builds.end(session)
+
+
+def test_session_serves_one_build_and_forgets(engine, images, client, tmp_path):
+    context = write(tmp_path, "FROM busybox\n")
+    session = client.builds.begin({"Secrets": {"a": "c2VjcmV0"}})
+    tar = subprocess.run(["tar", "-C", context, "-c", "."], capture_output=True, check=True).stdout
+    assert any("aux" in document for document in client.builds.build([tar], {"session": session}))
+    with pytest.raises(NotFoundError, match="No such build session"):
+        list(client.builds.build([tar], {"session": session}))
+    with pytest.raises(InvalidParameterError, match="not base64"):
+        client.builds.begin({"Secrets": {"a": "?"}})
+
+
+def test_named_contexts(engine, images, tmp_path):
+    context = write(tmp_path / "c", "FROM base AS b\nCOPY --from=other x /x\nRUN cat /x\n")
+    other = write(tmp_path / "o", "", x="other's")
+    options = ["--build-context", f"other={other}", "--build-context", "base=docker-image://busybox"]
+    done = build(engine, *options, context)
+    assert " other's\n" in done.stderr
+    assert build(engine, "--build-context", "base=nowhere", context, check=False).returncode == 1
+
+
+def test_dockerfile_from_elsewhere(engine, images, tmp_path):
+    context = write(tmp_path / "c", "FROM busybox\nRUN false\n", x="1")
+    done = build(engine, "-f", "-", context, input="FROM busybox\nCOPY . /c\nRUN echo $(ls -A /c)\n")
+    assert " Dockerfile x\n" in done.stderr
+    again = build(engine, "-f", "-", context, input="FROM busybox\nCOPY . /c\nRUN echo $(ls -A /c)\n")
+    assert set(list(steps(again).values())[1:]) == {"CACHED"}
+    other = write(tmp_path / "o", "FROM busybox\nCOPY x /\n")
+    (tmp_path / "o/Dockerfile.dockerignore").write_text("x\n")
+    done = build(engine, "-f", other / "Dockerfile", context, check=False)
+    assert "excluded by .dockerignore: stat x" in done.stderr
+
+
+@contextmanager
+def served(engine, *command):
+    """Run a server in the engine's network namespace."""
+    assert engine.netns_holder is not None
+    full = ["nsenter", f"--net=/proc/{engine.netns_holder.pid}/ns/net", "--", *map(str, command)]
+    server = subprocess.Popen(full, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def listens(engine, port):
+    return (
+        engine.in_network("sh", "-c", f"grep -q ':{port:04X} 00000000:0000 0A' /proc/net/tcp", check=False).returncode
+        == 0
+    )
+
+
+def test_context_from_a_url(engine, images, tmp_path):
+    web = write(tmp_path / "w", "FROM busybox\nRUN echo alone\n")
+    tree = write(tmp_path / "t", "FROM busybox\nCOPY x /\nRUN cat /x\n", x="in a tar\n")
+    subprocess.run(["tar", "-C", tree, "-czf", web / "t.tgz", "."], check=True)
+    (web / "t.zst").write_bytes(zstd.compress(gzip.decompress((web / "t.tgz").read_bytes())))
+    with served(engine, sys.executable, "-m", "http.server", "8011", "--bind", "127.0.0.1", "-d", web):
+        wait_for(lambda: listens(engine, 8011))
+        assert " alone\n" in build(engine, "http://127.0.0.1:8011/Dockerfile").stderr
+        assert " in a tar\n" in build(engine, "http://127.0.0.1:8011/t.tgz").stderr
+        assert set(list(steps(build(engine, "http://127.0.0.1:8011/t.zst")).values())[1:]) == {"CACHED"}
+        gone = build(engine, "http://127.0.0.1:8011/none", check=False)
+        assert "failed to GET http://127.0.0.1:8011/none with status 404" in gone.stderr
+        status, body = engine.http("POST", "/build?remote=http://127.0.0.1:8011/t.tgz")
+        assert (status, b"Successfully built" in body) == (200, True)
+    wait_for(lambda: os.listdir(engine.data_root / "builds") == [])
+
+
+def test_context_from_git(engine, images, tmp_path):
+    """Threat F6: names, directories and links of a repository lead nowhere; git changes nothing of the machine."""
+    source = write(tmp_path / "s", "FROM busybox\nCOPY . /c\nRUN echo $(ls -A /c)\n", x="1")
+    write(source / "sub", "FROM busybox\nCOPY y /\nRUN cat /y\n", y="in a directory\n")
+    (source / "link").symlink_to("/etc")
+    (source / ".gitattributes").write_text("x export-ignore\n")
+
+    def git(*words):
+        plain = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "HOME": "/nonexistent"}
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "safe.directory=*", *map(str, words)]
+        return subprocess.run(command, cwd=source, env=plain, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q", "-b", "main")
+    git("add", ".")
+    git("commit", "-q", "-m", "x")
+    commit = git("rev-parse", "HEAD")
+    git("clone", "-q", "--bare", source, tmp_path / "r.git")
+    daemon = ["git", "-c", "safe.directory=*", "daemon", f"--base-path={tmp_path}", "--export-all", "--reuseaddr"]
+    with served(engine, *daemon, "--listen=127.0.0.1", "--port=9419", "--user-path="):
+        wait_for(lambda: listens(engine, 9419))
+        url = "git://127.0.0.1:9419/r.git"
+        assert " .gitattributes Dockerfile link sub x\n" in build(engine, url).stderr
+        assert " in a directory\n" in build(engine, f"{url}#main:sub").stderr
+        assert set(list(steps(build(engine, f"{url}#{commit}:sub")).values())[1:]) == {"CACHED"}
+        for place, words in (
+            ("main:link", "no such directory in the git repository: link"),
+            ("main:../..", "invalid directory in a git repository"),
+            ("nope", "couldn't find remote ref nope"),
+            ("--upload-pack=touch /tmp/pwned", "invalid name in a git repository"),
+            ("main:sub/y", "no such directory in the git repository: sub/y"),
+        ):
+            assert words in build(engine, f"{url}#{place}", check=False).stderr
+    for bad in ("git@example.org:x.git", "ssh://example.org/x.git"):
+        assert "git over SSH is not supported" in build(engine, bad, check=False).stderr
+    wait_for(lambda: os.listdir(engine.data_root / "builds") == [])
+
+
+# Caches.
+
+
+def test_steps_come_from_named_images_only(engine, images, tmp_path):
+    """Threat F5: a loaded look-alike is the result of a step for nobody but who names it."""
+    context = write(tmp_path / "c", "FROM busybox\nENV A=1\nRUN echo made >/made\nCOPY x /x\n", x="1")
+    build(engine, "-t", "outer:cache", context)
+    engine.docker("save", "-o", tmp_path / "saved.tar", "outer:cache")
+    engine.docker("rmi", "outer:cache")
+    engine.docker("builder", "prune", "-f", "-a", env={"DOCKER_BUILDKIT": "0"})
+    engine.docker("image", "prune", "-f")
+    engine.docker("load", "-i", tmp_path / "saved.tar")
+    assert steps(build(engine, context))[3] == "DONE"
+    engine.docker("builder", "prune", "-f", "-a", env={"DOCKER_BUILDKIT": "0"})
+    named = engine.docker("build", "--cache-from", "outer:cache", context, env={"DOCKER_BUILDKIT": "0"}).stdout
+    assert named.count("Using cache") == 3
+    engine.docker("builder", "prune", "-f", "-a", env={"DOCKER_BUILDKIT": "0"})
+    assert set(steps(build(engine, context)).values()) == {"DONE"}  # what was named is not remembered
+    (context / "x").write_text("2")
+    engine.docker("builder", "prune", "-f", "-a", env={"DOCKER_BUILDKIT": "0"})
+    changed = engine.docker("build", "--cache-from", "outer:cache", context, env={"DOCKER_BUILDKIT": "0"}).stdout
+    assert changed.count("Using cache") == 2
+
+
+def test_cache_in_a_directory(engine, images, tmp_path):
+    script = "FROM busybox AS one\nRUN echo one >/one\nFROM busybox\nCOPY --from=one /one /\nRUN echo two\n"
+    context, kept = write(tmp_path / "c", script), tmp_path / "kept"
+    build(engine, "--cache-from", f"type=local,src={kept}", "--cache-to", f"type=local,dest={kept},mode=max", context)
+    for _ in range(2):
+        engine.docker("builder", "prune", "-f", "-a", env={"DOCKER_BUILDKIT": "0"})
+        engine.docker("image", "prune", "-f")
+        done = build(
+            engine, "--cache-from", f"type=local,src={kept}", "--cache-to", f"type=local,dest={kept},mode=max", context
+        )
+        assert [steps(done)[number] for number in (2, 4, 5)] == ["CACHED"] * 3
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("x")
+    refused = build(engine, "--cache-to", f"type=local,dest={tmp_path}/mine", context, check=False)
+    assert "not empty, and no cache of a build" in refused.stderr
+    for text in ("type=s3,bucket=x", "type=registry,ref=x,mode=max", "type=local"):
+        assert build(engine, "--cache-to", text, context, check=False).returncode == 1
+
+
+def test_no_cache_for_some_stages(engine, images, tmp_path):
+    context = write(tmp_path, "FROM busybox AS a\nRUN echo a >/a\nFROM busybox AS b\nCOPY --from=a /a /\nRUN echo b\n")
+    build(engine, context)
+    assert steps(build(engine, "--no-cache-filter", "b", context)) == {
+        1: "DONE",
+        2: "CACHED",
+        3: "DONE",
+        4: "DONE",
+        5: "DONE",
+    }
+
+
+# Outputs.
+
+
+def test_outputs(engine, images, tmp_path):
+    context = write(
+        tmp_path / "c",
+        "FROM busybox AS a\nRUN mkdir /out && echo hi >/out/f && ln -s f /out/l\nFROM scratch\nCOPY --from=a /out /\n",
+    )
+    places = {kind: tmp_path / kind for kind in ("local", "tar", "oci", "docker", "unpacked")}
+    outputs = [f"type={kind},dest={place}" for kind, place in places.items() if kind not in ("local", "unpacked")]
+    outputs += [f"type=oci,tar=false,dest={places['unpacked']}", str(places["local"])]
+    options = [word for text in outputs for word in ("-o", text)]
+    metadata, iid = tmp_path / "metadata", tmp_path / "iid"
+    build(engine, "-t", "outer:out", "--iidfile", iid, "--metadata-file", metadata, *options, context)
+    image = json.loads(engine.docker("image", "inspect", "outer:out").stdout)[0]["Id"]
+    assert iid.read_text() == image
+    assert json.loads(metadata.read_text()) == {
+        "containerimage.config.digest": image,
+        "containerimage.digest": image,
+        "image.name": "outer:out",
+    }
+    assert sorted(os.listdir(places["local"])) == ["f", "l"]
+    assert ((places["local"] / "f").read_text(), os.readlink(places["local"] / "l")) == ("hi\n", "f")
+    with tarfile.open(places["tar"]) as archive:
+        assert archive.getnames() == ["f", "l"]
+    for kind in ("oci", "docker"):
+        with tarfile.open(places[kind]) as archive:
+            assert {"oci-layout", "index.json", "manifest.json"} <= set(archive.getnames())
+    assert json.loads((places["unpacked"] / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    engine.docker("load", "-i", places["docker"])
+    tar = engine.orlop("build", "-o", "-", "-q", context, text=False).stdout
+    assert tar == places["tar"].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--squash"], "--squash is not supported"),
+        (["--platform", "linux/s390x"], "building for another platform is not supported: linux/s390x"),
+        (["--platform", "linux/amd64,linux/arm64"], "unknown operating system or architecture"),
+        (["-o", "type=image,foo=1"], "unsupported field of --output: foo"),
+        (["-o", "type=zip,dest=x"], "unsupported type of --output"),
+        (["-o", "type=oci"], "dest is required for oci output"),
+        (["--push"], "tag is needed when pushing to registry"),
+        (["--secret", "id=x,src=/nonexistent"], "failed to stat /nonexistent: no such file or directory"),
+        (["--secret", "id=x,env=ORLOP_NOT_SET"], "no such environment variable: ORLOP_NOT_SET"),
+        (["--ssh", "default=/etc/passwd"], "--ssh with a key is not supported"),
+        (["--progress", "fancy"], "invalid progress mode fancy"),
+        (["--progress", "tty"], "failed to get console"),
+        (["--build-context", "x"], "invalid context value: x, expected key=value"),
+        (["--cache-from", "type=gha"], "unsupported cache source"),
+    ],
+)
+def test_refusals(engine, images, tmp_path, options, message):
+    done = engine.orlop("build", *options, write(tmp_path, "FROM busybox\n"), check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
