@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from orlop.build.steps import CopyStep, Gathered, Layer, RunStep, Step, Tree
 from orlop.engine.builds.mounting import Mounter
-from orlop.engine.containers.platforms import require_platform
 from orlop.engine.pipes import open_pipe
+from orlop.engine.platforms import require_platform
 from orlop.engine.registry.pull import PullRequest
 from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
 from orlop.image.compression import Decompressor
