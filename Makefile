@@ -2,8 +2,6 @@
 SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
-# Most tests wait for processes most of the time; a file's tests share an engine.
-PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-vm check conformance bench clean
 
@@ -18,7 +16,7 @@ help:
 
 setup: .make/setup
 
-.make/setup: tools/setup pyproject.toml scripts/orlop-runtime
+.make/setup: tools/setup pyproject.toml
 	@tools/setup
 	@mkdir -p .make && touch $@
 
@@ -26,7 +24,7 @@ demo: setup
 	@demo/run
 
 test: setup
-	@$(PY) -m pytest -q $(PARALLEL) $(ARGS)
+	@$(PY) -m pytest -q $(ARGS)
 
 test-vm: setup
 	@ORLOP_VM=1 $(PY) -m pytest -q -m vm $(ARGS)

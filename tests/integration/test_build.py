@@ -221,7 +221,7 @@ def test_cache_takes_no_look_alike(engine, images, tmp_path):
         ("FROM busybox\nCOPY d a /x", "When using COPY with more than one source file, the destination must be a directory and end with a /"),
         ("FROM busybox\nCOPY --chown=nobody a /x", "unable to convert uid/gid chown string to host mapping: "),
         ("FROM busybox\nCOPY a /bin/busybox/x", "not a directory: /bin/busybox"),
-        ("FROM busybox\nADD http://127.0.0.1/x /x", "line 2: ADD of a URL is not supported yet: ADD http://127.0.0.1/x /x"),
+        ("FROM busybox\nADD http://127.0.0.1/x /x", "failed to GET http://127.0.0.1/x: "),
         ("FROM scratch", "No image was generated. Is your Dockerfile empty?"),
         ("FROM busybox\nRUN <<A\n", "dockerfile parse error on line 2: unterminated heredoc: A"),
         ("RUN x", "dockerfile parse error on line 1: no build stage in current context"),

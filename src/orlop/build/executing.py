@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orlop.build.configuring import absolute, command_of, set_environment
 from orlop.build.mounts import Mount, parse_mount
 from orlop.build.parser import DockerfileError
-from orlop.build.steps import RunStep, StepMount, Tree
+from orlop.build.steps import CopyPart, RunStep, StepMount, Tree
 from orlop.errors import ForbiddenError, InvalidParameterError, NotFoundError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class RunInstruction:
             return str(tree.image.id)
         pattern = "".join(f"\\{char}" if char in "*?[\\" else char for char in mount.source)
         try:
-            return (await self._stage.build.workshop.examine(tree, (pattern,), keep_owner=False)).digest
+            return (await self._stage.build.workshop.examine(CopyPart(tree, (pattern,)))).digest
         except NotFoundError as error:
             raise NotFoundError(f"RUN failed: line {self._item.line}: {error}: {self._item.original[:80]}") from None
 

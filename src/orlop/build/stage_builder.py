@@ -184,7 +184,7 @@ class StageBuilder:
         if item.name == "WORKDIR":
             path = working_directory(self.config, item, words)
             self.config = replace(self.config, working_dir=path)
-            place = CopyStep(Tree(), (), path)
+            place = CopyStep((), path)
             return await self.settle(self.nop(f"WORKDIR {path}"), lambda: self.build.workshop.copy(self.image, place))
         if item.name == "ARG":
             return await self.settle(self.nop(self._declare(item, words)))

@@ -68,12 +68,36 @@ class Tree:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What patterns found: the digest of it all without times, how many things, whether one is a directory, files."""
+    """What patterns found.
+
+    Attributes:
+        digest: of it all, without times.
+        sources: how many things.
+        directory: one of them is a directory.
+        archives: paths of files that begin as archives do.
+    """
 
     digest: str
     sources: int
     directory: bool
-    files: tuple[str, ...]
+    archives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPart:
+    """What is taken of one tree.
+
+    Attributes:
+        source: where from.
+        patterns: below the source.
+        keep_owner: owners stay as they are in the source, unless the step names another.
+        without: paths that are left out of what the patterns find.
+    """
+
+    source: Tree
+    patterns: tuple[str, ...]
+    keep_owner: bool = False
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +105,31 @@ class CopyStep:
     """What is to be copied where.
 
     Attributes:
-        source: where from.
-        patterns: below the source; none to make the destination only.
+        parts: none to make the destination only.
         destination: absolute; a slash at its end says that it is a directory.
         owner: ``user:group`` as written; empty for root.
-        keep_owner: owners stay as they are in the source, when ``owner`` is empty.
         mode: permissions of everything; None for those of the source.
+        parents: the directories above each file come along.
+        exclude: patterns of what does not.
+        linked: the image below is not looked at: its links are not followed, its users not known.
     """
 
-    source: Tree
-    patterns: tuple[str, ...]
+    parts: tuple[CopyPart, ...]
     destination: str
     owner: str = ""
-    keep_owner: bool = False
     mode: int | None = None
+    parents: bool = False
+    exclude: tuple[str, ...] = ()
+    linked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file of a URL: ``name`` in a tree of its own, which the server may have left empty; ``digest`` is sha256."""
+
+    tree: Tree
+    name: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +267,16 @@ class Workshop(Protocol):
         """Remember what a step gave."""
         ...
 
-    async def examine(self, source: Tree, patterns: Sequence[str], *, keep_owner: bool) -> Gathered:
+    async def examine(self, part: CopyPart, *, parents: bool = False, exclude: Sequence[str] = ()) -> Gathered:
         """Find files. Raises NotFoundError ``stat x: file does not exist``."""
+        ...
+
+    async def download(self, url: str) -> Download:
+        """Fetch a file. Raises InvalidParameterError and others."""
+        ...
+
+    async def clone(self, url: str, *, keep_git: bool) -> Tree:
+        """Fetch a commit of a git repository, with ``.git`` if wanted. Raises InvalidParameterError and others."""
         ...
 
     async def open_archive(self, source: Tree, path: str) -> Tree | None:

@@ -1,12 +1,12 @@
 """What COPY, ADD and WORKDIR of a build put into a layer, as the tar of that layer.
 
-A child looks at two trees, the source (a context's directory, or an image) and the image that the layer is to stand
-on, both through descriptors: paths and patterns of a Dockerfile, links of a context and links of an image are resolved
+A child looks at trees: the sources (a context's directory, or an image, each) and the image that the layer is to stand
+on, all through descriptors: paths and patterns of a Dockerfile, links of a context and links of an image are resolved
 by the kernel beneath their own root and can name nothing else (threats.md F6, F8). Nothing is written but the tar.
 
 ::
 
-    engine ── gather {source, patterns, target, destination, owner, mode} + pipe ──▶ child
+    engine ── gather {parts, parents, exclude, target, destination, owner, mode} + pipe ──▶ child
            ◀── tar through the pipe ──                                   action "pack": as it will be in the layer
            ◀── tar through the pipe ──                                   action "sum": without times and destination
            ◀── {ok, sources, directory} ──
@@ -18,18 +18,19 @@ The digest of what "sum" writes is what the build cache knows copied files by. "
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 import stat
 import time
 
-from orlop.errors import InvalidParameterError, NotFoundError
+from orlop.errors import InvalidParameterError
+from orlop.primitives.ignore import IgnoreRules
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.rootpath import components, open_in_root
 from orlop.primitives.tar.entry import Entry, Kind, shown
 from orlop.primitives.tar.pack import Packer
 from orlop.primitives.tar.unpack import WHITEOUT
-from orlop.primitives.wildcards import is_wild, matches
+from orlop.runtime.gather_paths import Destination, Source, find_sources, follow, resolve_file
 from orlop.runtime.trees import open_layer, open_view
 from orlop.runtime.users import MAX_ID, resolve_identity
 from orlop.spec.launch import OverlayRoot, from_message
@@ -43,31 +44,20 @@ if TYPE_CHECKING:
 
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-_MAX_LINKS = 40
-_MOST_SOURCES = 100_000
-_MOST_TOLD = 100
+_MOST_TOLD = 32 << 10  # bytes of a message
+_MOST_PARTS = 1000
 _PIECE = 1 << 18
+_HEAD = 512
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """One thing to copy: its path below the root as it was named, and what is there, links followed."""
+class _Part:
+    """A tree and what is taken of it; ``keep``: with its owners."""
 
-    path: bytes
-    directory: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Destination:
-    """Where to: ``path`` without links, of which the first ``existing`` parts are there."""
-
-    parts: tuple[bytes, ...]
-    existing: int
-    directory: bool
-
-    @property
-    def exists(self) -> bool:
-        return self.existing == len(self.parts)
+    root_fd: int
+    found: tuple[Source, ...]
+    keep: bool
 
 
 def answer_gather(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
@@ -79,20 +69,37 @@ def answer_gather(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hi
     if len(fds) != 1:
         raise InvalidParameterError("gather takes a stream")
     out = fds[0]
-    with _open_source(message) as source_tree, OwnedFd(os.open(".", _READ, dir_fd=source_tree.fileno())) as source:
-        found = _find_all(source.fileno(), message.get("patterns"))
+    with contextlib.ExitStack() as stack:
+        parts = _open_parts(message.get("parts"), stack)
+        found = [source for part in parts for source in part.found]
         told: JsonObject = {"sources": len(found), "directory": any(item.directory for item in found)}
-        told["files"] = [os.fsdecode(item.path) for item in found[:_MOST_TOLD] if not item.directory]
         if action == "fetch":
-            _fetch(source.fileno(), found, out.fileno())
+            _fetch(parts, out.fileno())
         elif action == "sum":
-            _sum(source.fileno(), found, out.fileno(), keep=message.get("keep_owner") is True)
+            _sum(parts, out.fileno(), message)
+            told["archives"] = [os.fsdecode(path) for path in _archives(parts)]
         elif action == "pack":
-            _pack(source.fileno(), found, out.fileno(), message)
+            _pack(parts, out.fileno(), message, stack)
         else:
             raise InvalidParameterError(f"bad gather request: {action!r:.80}")
     out.close()
     reply.send({"ok": True, **told})
+
+
+def _open_parts(parts: object, stack: contextlib.ExitStack) -> list[_Part]:
+    if not isinstance(parts, list) or len(parts) > _MOST_PARTS:
+        raise InvalidParameterError("gather takes parts")
+    opened = []
+    for part in parts:
+        if not isinstance(part, dict):
+            raise InvalidParameterError("gather takes parts")
+        tree = stack.enter_context(_open_source(part))
+        root = stack.enter_context(OwnedFd(os.open(".", _READ, dir_fd=tree.fileno())))
+        without = part.get("without")
+        left_out = {os.fsencode(str(path)) for path in without} if isinstance(without, list) else set()
+        found = [one for one in find_sources(root.fileno(), part.get("patterns")) if one.path not in left_out]
+        opened.append(_Part(root.fileno(), tuple(found), part.get("keep_owner") is True))
+    return opened
 
 
 def _open_source(message: JsonObject) -> OwnedFd:
@@ -104,77 +111,18 @@ def _open_source(message: JsonObject) -> OwnedFd:
     raise InvalidParameterError("gather takes a source")
 
 
-# Sources.
-
-
-def _find_all(root_fd: int, patterns: object) -> list[_Source]:
-    if not isinstance(patterns, list):
-        raise InvalidParameterError("gather takes patterns")
-    found: list[_Source] = []
-    for pattern in patterns:
-        text = str(pattern)
-        paths = _expand(root_fd, components(text))
-        if not paths:
-            raise NotFoundError("no source files were specified")
-        found += [_look(root_fd, path, text) for path in paths]
-        if len(found) > _MOST_SOURCES:
-            raise InvalidParameterError(f"too many source files: {text[:80]}")
-    return found
-
-
-def _look(root_fd: int, path: bytes, pattern: str) -> _Source:
-    try:
-        with open_in_root(root_fd, path or b".", os.O_PATH) as fd:
-            return _Source(path, stat.S_ISDIR(os.fstat(fd.fileno()).st_mode))
-    except OSError as error:
-        reason = "file does not exist" if error.errno == errno.ENOENT else (error.strerror or "").lower()
-        raise NotFoundError(f"stat {pattern.lstrip('/')[:4096]}: {reason}") from None
-
-
-def _expand(root_fd: int, names: list[bytes]) -> list[bytes]:
-    """Return the paths that a pattern means; a name without wildcards is taken as it is."""
-    if not any(is_wild(name) for name in names):
-        return [b"/".join(names)]
-    paths = [b""]
-    for name in names:
-        below: list[bytes] = []
-        for path in paths:
-            prefix = path + b"/" if path else b""
-            if not is_wild(name):
-                below.append(prefix + name)
-                continue
-            try:
-                with open_in_root(root_fd, path or b".", _READ) as fd:
-                    there = [os.fsencode(text) for text in os.listdir(fd.fileno())]
-            except OSError:
-                continue
-            below += [prefix + other for other in sorted(there) if matches(name, other)]
-        paths = below[: _MOST_SOURCES + 1]
-    return [path for path in paths if _is_there(root_fd, path)]
-
-
-def _is_there(root_fd: int, path: bytes) -> bool:
-    try:
-        open_in_root(root_fd, path or b".", os.O_PATH | os.O_NOFOLLOW).close()
-    except OSError:
-        return False
-    return True
-
-
-# What is written.
-
-
 class _Gatherer(Packer):
     """Writes members as the layer is to have them."""
 
-    def __init__(
-        self, out_fd: int, *, owner: tuple[int, int] | None, mode: int | None = None, timeless: bool = False
-    ) -> None:
+    def __init__(self, out_fd: int, *, mode: int | None = None, timeless: bool = False, exclude: object = None) -> None:
         super().__init__(out_fd, layer=False)
-        self._as = owner
+        self._as: tuple[int, int] | None = None
         self._mode = mode
         self._timeless = timeless
         self._verbatim = False
+        self._rules = IgnoreRules(str(text) for text in exclude) if isinstance(exclude, list) and exclude else None
+        self._cut = 0  # of a member's name, what stands before that which the patterns see
+        self._parents: set[bytes] = set()
 
     def put_entry(self, entry: Entry) -> None:
         if entry.name.rstrip(b"/").rpartition(b"/")[2].startswith(WHITEOUT):
@@ -196,85 +144,112 @@ class _Gatherer(Packer):
         self.put_entry(entry)
         self._verbatim = False
 
-    def add_source(self, root_fd: int, source: _Source, path: bytes) -> None:
+    def add(self, fd: int, name: bytes, path: bytes, *, descend: bool = True) -> None:
+        if self._rules is not None and self._is_excluded(fd, name, path):
+            return
+        super().add(fd, name, path, descend=descend)
+
+    def _is_excluded(self, fd: int, name: bytes, path: bytes) -> bool:
+        rules = self._rules
+        if rules is None or not rules.ignores(os.fsdecode(path[self._cut :])):
+            return False
+        # an exception may bring something below a directory back
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        return not (rules.has_exceptions and stat.S_ISDIR(status.st_mode))
+
+    def add_source(self, part: _Part, source: Source, path: bytes, *, owner: tuple[int, int] | None) -> None:
         """Write a file as ``path``, or what a directory holds below ``path``."""
+        self._as = owner
+        self._verbatim = False
         if source.directory:
-            directory = open_in_root(root_fd, source.path or b".", _READ)
+            directory = open_in_root(part.root_fd, source.path or b".", _READ)
+            self._cut = len(path) + 1 if path else 0
             self.enter(directory.release(), path + b"/" if path else b"")
         else:
-            parent, name = _resolve(root_fd, source.path)
+            named = os.fsdecode(source.path.rpartition(b"/")[2])
+            if self._rules is None or not self._rules.ignores(named):
+                parent, name = resolve_file(part.root_fd, source.path)
+                with parent:
+                    super().add(parent.fileno(), name, path)
+        self.drain()
+
+    def add_with_parents(self, part: _Part, source: Source, into: bytes, *, owner: tuple[int, int] | None) -> None:
+        """Write a source below ``into`` with the directories above it, as they are there (``--parents``)."""
+        prefix = into + b"/" if into else b""
+        names = source.relative.split(b"/") if source.relative else []
+        self._as = owner
+        above = len(names) if source.directory else len(names) - 1
+        self._cut = len(prefix)
+        for depth in range(1, above + 1):
+            path = prefix + b"/".join(names[:depth])
+            if path in self._parents:
+                continue
+            self._parents.add(path)
+            there = b"/".join(source.path.split(b"/")[: source.base + depth])
+            with open_in_root(part.root_fd, there, os.O_PATH | os.O_DIRECTORY) as fd:
+                status = os.fstat(fd.fileno())
+            ids = (status.st_uid, status.st_gid)
+            mode = stat.S_IMODE(status.st_mode)
+            self.put_entry(Entry(path + b"/", Kind.DIRECTORY, mode, ids[0], ids[1], status.st_mtime_ns))
+        path = prefix + source.relative
+        if source.directory:
+            directory = open_in_root(part.root_fd, source.path or b".", _READ)
+            self.enter(directory.release(), path.rstrip(b"/") + b"/" if path.rstrip(b"/") else b"")
+        else:
+            parent, name = resolve_file(part.root_fd, source.path)
             with parent:
                 self.add(parent.fileno(), name, path)
         self.drain()
 
 
-def _resolve(root_fd: int, path: bytes) -> tuple[OwnedFd, bytes]:
-    """Return the directory and name of a file, all links followed, also the last one."""
-    for _ in range(_MAX_LINKS):
-        head, _sep, name = path.rpartition(b"/")
-        parent = open_in_root(root_fd, head or b".", os.O_PATH | os.O_DIRECTORY)
-        if not stat.S_ISLNK(os.stat(name, dir_fd=parent.fileno(), follow_symlinks=False).st_mode):
-            return parent, name
-        target = os.readlink(name, dir_fd=parent.fileno())
-        parent.close()
-        path = _joined(root_fd, head, target)
-    raise InvalidParameterError(f"too many links: {shown(path)}")
-
-
-def _joined(root_fd: int, head: bytes, target: bytes) -> bytes:
-    """Return where a link in ``head`` leads, ``..`` counted from where ``head`` really is."""
-    base = b"" if target.startswith(b"/") else b"/".join(_follow(root_fd, components(head)).parts)
-    return b"/".join(_walk(base, target))
-
-
-def _walk(base: bytes, target: bytes) -> list[bytes]:
-    return components(base + b"/" + target)
-
-
-def _sum(root_fd: int, found: list[_Source], out_fd: int, *, keep: bool) -> None:
-    packer = _Gatherer(out_fd, owner=None if keep else (0, 0), timeless=True)
-    for source in found:
-        name = source.path.rpartition(b"/")[2] or b"."
-        packer.add_source(root_fd, source, name)
+def _sum(parts: list[_Part], out_fd: int, message: JsonObject) -> None:
+    packer = _Gatherer(out_fd, timeless=True, exclude=message.get("exclude"))
+    for part in parts:
+        for source in part.found:
+            owner = None if part.keep else (0, 0)
+            if message.get("parents") is True:
+                packer.add_with_parents(part, source, b"", owner=owner)
+            else:
+                packer.add_source(part, source, source.path.rpartition(b"/")[2] or b".", owner=owner)
     packer.pack()
 
 
-def _pack(root_fd: int, found: list[_Source], out_fd: int, message: JsonObject) -> None:
+def _pack(parts: list[_Part], out_fd: int, message: JsonObject, stack: contextlib.ExitStack) -> None:
     target, text = message.get("target"), os.fsencode(str(message.get("destination")))
     owner_text, mode = str(message.get("owner") or ""), message.get("mode")
-    tree = open_view(from_message(OverlayRoot, target)) if isinstance(target, dict) else None
-    top = OwnedFd(os.open(".", _READ, dir_fd=tree.fileno())) if tree is not None else None
-    try:
-        top_fd = -1 if top is None else top.fileno()
-        keep = message.get("keep_owner") is True
-        owner = (0, 0) if not owner_text else _owner(top_fd, owner_text)
-        packer = _Gatherer(
-            out_fd, owner=None if keep and not owner_text else owner, mode=mode if isinstance(mode, int) else None
-        )
-        place = _follow(top_fd, components(text))
-        if not found and place.directory:
-            packer.pack()  # WORKDIR of what is there: nothing changes
-            return
-        into = text.endswith((b"/", b"/.")) or len(found) > 1 or not found or place.directory
-        if place.exists and not place.directory and (into or any(item.directory for item in found)):
-            raise InvalidParameterError(f"cannot copy to non-directory: /{shown(b'/'.join(place.parts))}")
-        whole = into or any(item.directory for item in found)
-        _put_parents(packer, top_fd, place, whole=whole, owner=owner)
-        path = b"/".join(place.parts)
-        for source in found:
+    top_fd = -1
+    if isinstance(target, dict):
+        tree = stack.enter_context(open_view(from_message(OverlayRoot, target)))
+        top_fd = stack.enter_context(OwnedFd(os.open(".", _READ, dir_fd=tree.fileno()))).fileno()
+    owner = (0, 0) if not owner_text else _owner(top_fd, owner_text)
+    packer = _Gatherer(out_fd, mode=mode if isinstance(mode, int) else None, exclude=message.get("exclude"))
+    place = follow(top_fd, components(text))
+    found = [source for part in parts for source in part.found]
+    if not found and place.directory:
+        packer.pack()  # WORKDIR of what is there: nothing changes
+        return
+    parents = message.get("parents") is True
+    into = parents or text.endswith((b"/", b"/.")) or len(found) > 1 or not found or place.directory
+    whole = into or any(item.directory for item in found)
+    if place.exists and not place.directory and whole:
+        raise InvalidParameterError(f"cannot copy to non-directory: /{shown(b'/'.join(place.parts))}")
+    _put_parents(packer, top_fd, place, whole=whole, owner=owner)
+    path = b"/".join(place.parts)
+    for part in parts:
+        given = None if part.keep and not owner_text else owner
+        for source in part.found:
+            if parents:
+                packer.add_with_parents(part, source, path, owner=given)
+                continue
             name = source.path.rpartition(b"/")[2]
-            goes = path if source.directory or not into else b"/".join([part for part in (path, name) if part])
+            goes = path if source.directory or not into else b"/".join([one for one in (path, name) if one])
             if not source.directory and not goes:
                 raise InvalidParameterError("cannot copy a file to /: name it, or end the destination with a slash")
-            packer.add_source(root_fd, source, goes)
-        packer.pack()
-    finally:
-        for fd in (top, tree):
-            if fd is not None:
-                fd.close()
+            packer.add_source(part, source, goes, owner=given)
+    packer.pack()
 
 
-def _put_parents(packer: _Gatherer, top_fd: int, place: _Destination, *, whole: bool, owner: tuple[int, int]) -> None:
+def _put_parents(packer: _Gatherer, top_fd: int, place: Destination, *, whole: bool, owner: tuple[int, int]) -> None:
     """Write the directories that lead there: those of the image as they are, missing ones as Docker makes them."""
     now = time.time_ns()
     last = len(place.parts) if whole else len(place.parts) - 1
@@ -290,41 +265,6 @@ def _put_parents(packer: _Gatherer, top_fd: int, place: _Destination, *, whole: 
         packer.put_parent(Entry(path + b"/", Kind.DIRECTORY, mode, ids[0], ids[1], mtime))
 
 
-def _follow(top_fd: int, names: list[bytes]) -> _Destination:
-    """Resolve a destination's links inside the image, as far as it exists.
-
-    Raises:
-        InvalidParameterError: a file is in the way, or links lead round in a circle.
-    """
-    pending, done = list(names), list[bytes]()
-    existing, links, kind = 0, 0, stat.S_IFDIR
-    while pending:
-        name = pending.pop(0)
-        if top_fd < 0 or existing < len(done):
-            done.append(name)
-            continue
-        if not stat.S_ISDIR(kind):
-            raise InvalidParameterError(f"not a directory: /{shown(b'/'.join(done))}")
-        try:
-            with open_in_root(top_fd, b"/".join([*done, name]), os.O_PATH | os.O_NOFOLLOW) as fd:
-                kind = stat.S_IFMT(os.fstat(fd.fileno()).st_mode)
-                target = os.readlink(b"", dir_fd=fd.fileno()) if stat.S_ISLNK(kind) else None
-        except FileNotFoundError:
-            done.append(name)
-            continue
-        if target is None:
-            done.append(name)
-            existing = len(done)
-            continue
-        links += 1
-        if links > _MAX_LINKS:
-            raise InvalidParameterError(f"too many links: /{shown(b'/'.join([*done, name]))}")
-        base = b"" if target.startswith(b"/") else b"/".join(done)
-        pending = [*_walk(base, target), *pending]
-        done, existing, kind = [], 0, stat.S_IFDIR
-    return _Destination(tuple(done), existing, existing == len(done) and stat.S_ISDIR(kind))
-
-
 def _missing(message: JsonObject) -> list[str]:
     """Return what is missing, up to each of these paths, in the image below: what mounts there will make."""
     target, paths = message.get("target"), message.get("paths")
@@ -336,7 +276,7 @@ def _missing(message: JsonObject) -> list[str]:
         OwnedFd(os.open(".", _READ, dir_fd=tree.fileno())) as top,
     ):
         for path in paths:
-            place = _follow(top.fileno(), components(str(path)))
+            place = follow(top.fileno(), components(str(path)))
             depths = range(place.existing + 1, len(place.parts) + 1)
             found += [os.fsdecode(b"/".join(place.parts[:depth])) for depth in depths]
     return found
@@ -359,11 +299,30 @@ def _owner(top_fd: int, text: str) -> tuple[int, int]:
     return found.uid, found.gid
 
 
-def _fetch(root_fd: int, found: list[_Source], out_fd: int) -> None:
+def _archives(parts: list[_Part]) -> list[bytes]:
+    """Return the paths of files that begin as archives do, compressed or not."""
+    files = [(part.root_fd, source.path) for part in parts for source in part.found if not source.directory]
+    found = [path for root_fd, path in files if _is_packed(root_fd, path)]
+    if sum(map(len, found)) > _MOST_TOLD:
+        raise InvalidParameterError("too many archives to be unpacked at once")
+    return found
+
+
+def _is_packed(root_fd: int, path: bytes) -> bool:
+    parent, name = resolve_file(root_fd, path)
+    with parent, OwnedFd(os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=parent.fileno())) as there:
+        if not stat.S_ISREG(os.fstat(there.fileno()).st_mode):
+            return False
+        with OwnedFd(os.open(name, _FILE, dir_fd=parent.fileno())) as file:
+            head = os.read(file.fileno(), _HEAD)
+    return head.startswith(_PACKED) or head[257:262] == b"ustar"
+
+
+def _fetch(parts: list[_Part], out_fd: int) -> None:
     """Write the bytes of one file; nothing for anything else."""
-    if len(found) != 1 or found[0].directory:
+    if len(parts) != 1 or len(parts[0].found) != 1 or parts[0].found[0].directory:
         return
-    parent, name = _resolve(root_fd, found[0].path)
+    parent, name = resolve_file(parts[0].root_fd, parts[0].found[0].path)
     with parent, OwnedFd(os.open(name, _FILE, dir_fd=parent.fileno())) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return

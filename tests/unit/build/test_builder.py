@@ -40,11 +40,12 @@ class Workshop:
     def keep_cached(self, key, image):
         self.cache[key] = image
 
-    async def examine(self, source, patterns, *, keep_owner):
-        return Gathered("0" * 64, 1, False, tuple(patterns))
+    async def examine(self, part, *, parents=False, exclude=()):
+        return Gathered("0" * 64, 1, False)
 
     async def copy(self, below, step):
-        self.done.append(f"copy {' '.join(step.patterns)} {step.destination}")
+        names = [pattern for part in step.parts for pattern in part.patterns]
+        self.done.append(f"copy {' '.join(names)} {step.destination}")
         return Layer(None, None)
 
     async def run(self, below, command, step):

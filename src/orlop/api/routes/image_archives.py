@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orlop.api.call import Call, Route
-from orlop.api.platforms import single_platform
 from orlop.api.progress import answer_with_progress
 from orlop.api.responses import ByteStream
 
@@ -22,7 +21,7 @@ def routes(archives: ArchiveService) -> list[Route]:
     """Return the routes."""
 
     async def save(call: Call, names: Sequence[str]) -> web.StreamResponse:
-        pieces = archives.save(names, platform=single_platform(call))
+        pieces = archives.save(names)
         async with ByteStream(call, content_type="application/x-tar") as stream:
             async for piece in pieces:
                 await stream.write(piece)
@@ -35,10 +34,10 @@ def routes(archives: ArchiveService) -> list[Route]:
         return await save(call, [call.variables["name"]])
 
     async def load(call: Call) -> web.StreamResponse:
-        quiet, platform = call.boolean("quiet"), single_platform(call)
+        quiet = call.boolean("quiet")
 
         async def work(output: Output) -> None:
-            await archives.load(call.chunks(), output, quiet=quiet, platform=platform)
+            await archives.load(call.chunks(), output, quiet=quiet)
 
         return await answer_with_progress(call, work, quiet_start=False)
 

@@ -166,6 +166,31 @@ def _resolve(repository: Repository, work: str) -> str:
     raise InvalidParameterError(f"no such directory in the git repository: {repository.directory or repository.ref}")
 
 
+def describe_checkout(repository: Repository, work: str, target: str) -> list[str]:
+    """Write what makes a fetched repository that of a checkout, and return what of ``work`` belongs to it.
+
+    Args:
+        repository: from where.
+        work: the directory of :func:`archive`, which gets an index.
+        target: a private directory, for HEAD, configuration and references.
+    """
+    wanted = repository.ref if _COMMIT.fullmatch(repository.ref) else "FETCH_HEAD"
+    found = _git(work, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{wanted}^{{commit}}")
+    commit = found.decode("ascii", "replace").strip()
+    if _COMMIT.fullmatch(commit) is None:
+        raise SystemFailureError(f"git rev-parse: {commit[:80]!r}")
+    _git(work, "read-tree", commit)
+    os.makedirs(f"{target}/refs/heads")
+    origin = f'[remote "origin"]\n\turl = {repository.url}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n'
+    for name, text in (("HEAD", f"{commit}\n"), ("config", f"{_CHECKOUT}{origin}")):
+        with open(f"{target}/{name}", "x", encoding="ascii") as file:
+            file.write(text)
+    return [name for name in ("objects", "index", "shallow") if os.path.lexists(f"{work}/{name}")]
+
+
+_CHECKOUT = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
+
+
 def _git(work: str, *arguments: str) -> bytes:
     """Run git in ``work``, shut in. Raises SystemFailureError with its words."""
     done = run(confined(work, [find("git"), *arguments]), timeout=_SECONDS, env=_ENVIRONMENT)

@@ -21,10 +21,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orlop.engine.builds.caches import CacheWish
+from orlop.engine.builds.transfer import copy_files
 from orlop.engine.containers.records import MountPoint
 from orlop.errors import NotFoundError, OrlopError
-from orlop.primitives.tar import Limits
-from orlop.spec.json import JsonValue
 
 if TYPE_CHECKING:
     import socket
@@ -181,29 +180,8 @@ class Mounter:
     async def _copy(self, tree: Tree, source: str, target: str, destination: str) -> None:
         """Copy a part of a tree below a private directory, in two children."""
         pattern = "".join(f"\\{char}" if char in "*?[\\" else char for char in source)
-        request: JsonObject = {
-            "action": "pack",
-            "patterns": list[JsonValue]([pattern]),
-            "destination": destination,
-            "keep_owner": True,
-            "owner": "",
-            "mode": None,
-            "target": None,
-            **self._source_of(tree),
-        }
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        packing = asyncio.ensure_future(self._tools.spawner.gather(request, writer))
-        packing.add_done_callback(lambda _: os.close(writer))
-        unpacking = asyncio.ensure_future(self._tools.spawner.unpack(target, reader, Limits(), plain=True))
-        unpacking.add_done_callback(lambda _: os.close(reader))
-        try:
-            await packing  # its error says what was wrong; the other's only that the stream ended
-            await unpacking
-        except BaseException:
-            for task in (packing, unpacking):
-                task.cancel()
-            await asyncio.gather(packing, unpacking, return_exceptions=True)
-            raise
+        part: JsonObject = {"patterns": [pattern], "keep_owner": True, **self._source_of(tree)}
+        await copy_files(self._tools.spawner, {"parts": [part], "destination": destination}, target)
 
     # What only the client has.
 

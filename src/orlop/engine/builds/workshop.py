@@ -9,10 +9,13 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
-from orlop.build.steps import CopyStep, Gathered, Layer, RunStep, Step, Tree
+from orlop.build.steps import CopyPart, CopyStep, Download, Gathered, Layer, RunStep, Step, Tree
+from orlop.engine.builds import git
+from orlop.engine.builds.fetching import download, read_file
 from orlop.engine.builds.mounting import Mounter
+from orlop.engine.builds.transfer import copy_files
+from orlop.engine.containers.platforms import require_platform
 from orlop.engine.pipes import open_pipe
-from orlop.engine.platforms import require_platform
 from orlop.engine.registry.pull import PullRequest
 from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
 from orlop.image.compression import Decompressor
@@ -149,13 +152,17 @@ class EngineWorkshop:
         os.makedirs(path, mode=0o700, exist_ok=True)
         return path
 
-    async def examine(self, source: Tree, patterns: Sequence[str], *, keep_owner: bool) -> Gathered:
+    def _part(self, part: CopyPart) -> JsonObject:
+        lists: JsonObject = {"patterns": list[JsonValue](part.patterns), "without": list[JsonValue](part.without)}
+        return {**lists, "keep_owner": part.keep_owner, **self._source(part.source)}
+
+    async def examine(self, part: CopyPart, *, parents: bool = False, exclude: Sequence[str] = ()) -> Gathered:
         """Find files."""
         request: JsonObject = {
             "action": "sum",
-            "patterns": list[JsonValue](patterns),
-            "keep_owner": keep_owner,
-            **self._source(source),
+            "parts": [self._part(part)],
+            "parents": parents,
+            "exclude": list[JsonValue](exclude),
         }
         digest = hashlib.sha256()
         async with open_pipe() as (pieces, writer):
@@ -168,19 +175,44 @@ class EngineWorkshop:
             except BaseException:
                 task.cancel()
                 raise
-        sources, files = told.get("sources"), told.get("files")
+        sources, archives = told.get("sources"), told.get("archives")
         return Gathered(
             digest.hexdigest(),
             sources if isinstance(sources, int) else 0,
             told.get("directory") is True,
-            tuple(str(name) for name in files) if isinstance(files, list) else (),
+            tuple(str(name) for name in archives) if isinstance(archives, list) else (),
         )
+
+    async def download(self, url: str) -> Download:
+        """Fetch a file, with the permissions and time that Docker gives it."""
+        target = self.make_directory("download")
+        found = await download(url, f"{target}/.part")
+        name = found.name if found.name not in ("", ".", "..") and not {"/", "\0"} & set(found.name) else "download"
+        os.chmod(f"{target}/.part", 0o600)
+        os.utime(f"{target}/.part", (found.modified or 0, found.modified or 0))
+        os.rename(f"{target}/.part", f"{target}/{name}")
+        return Download(Tree(directory=target), name, found.sha256)
+
+    async def clone(self, url: str, *, keep_git: bool) -> Tree:
+        """Fetch a commit of a git repository."""
+        target, work = self.make_directory("git"), self.make_directory("repository")
+        archive = await git.archive(git.parse_repository(url), work)
+        await self._unpack(target, read_file(archive))
+        if keep_git:
+            own = self.make_directory("repository")
+            kept = await asyncio.to_thread(git.describe_checkout, git.parse_repository(url), work, own)
+            taken: list[JsonValue] = [
+                {"directory": work, "patterns": list[JsonValue](kept)},
+                {"directory": own, "patterns": ["HEAD", "config", "refs"]},
+            ]
+            await copy_files(self._tools.spawner, {"parts": taken, "destination": "/.git/", "parents": True}, target)
+        return Tree(directory=target)
 
     async def open_archive(self, source: Tree, path: str) -> Tree | None:
         """Unpack a tar, compressed or not."""
         # The path is taken as it is, whatever characters it holds.
         pattern = "".join(f"\\{char}" if char in "*?[\\" else char for char in path)
-        request: JsonObject = {"action": "fetch", "patterns": [pattern], **self._source(source)}
+        request: JsonObject = {"action": "fetch", "parts": [self._part(CopyPart(source, (pattern,)))]}
         async with open_pipe() as (pieces, writer):
             task = asyncio.ensure_future(self._tools.spawner.gather(request, writer))
             task.add_done_callback(lambda _: os.close(writer))
@@ -221,16 +253,16 @@ class EngineWorkshop:
     async def copy(self, below: Image | None, step: CopyStep) -> Layer:
         """Make a layer of files."""
         chain = None if below is None else below.chain
-        source = self._source(step.source)
+        seen = None if step.linked else chain
         request: JsonObject = {
             "action": "pack",
-            "patterns": list[JsonValue](step.patterns),
+            "parts": [self._part(part) for part in step.parts],
             "destination": step.destination,
             "owner": step.owner,
-            "keep_owner": step.keep_owner,
             "mode": step.mode,
-            "target": None if chain is None else to_message(self._tools.layers.layer_view(chain)),
-            **source,
+            "parents": step.parents,
+            "exclude": list[JsonValue](step.exclude),
+            "target": None if seen is None else to_message(self._tools.layers.layer_view(seen)),
         }
         top, diff_id = await self._tools.commits.layer_of(chain, lambda fd: self._tools.spawner.gather(request, fd))
         return Layer(top, diff_id)
