@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from orlop.build.stages import Stage
-    from orlop.image.store import Image
+    from orlop.image.records import Image
 
 
 class Plan:

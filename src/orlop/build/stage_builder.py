@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from orlop.build.instructions import Instruction
     from orlop.build.stages import Stage
     from orlop.build.steps import BuildOptions, Console, Step, Workshop
-    from orlop.image.store import Image
+    from orlop.image.records import Image
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NOTHING = Layer(None, None)

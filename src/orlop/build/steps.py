@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from orlop.build.mounts import Mount
     from orlop.build.parser import Heredoc
-    from orlop.image.store import Image
+    from orlop.image.records import Image
     from orlop.spec.digest import Digest
     from orlop.spec.image import History, ImageConfig
 

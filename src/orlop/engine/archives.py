@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from orlop.engine.events import Events
     from orlop.engine.registry.output import Output
     from orlop.image.loading import Loader
+    from orlop.image.records import Image
     from orlop.image.saving import Saver
-    from orlop.image.store import Image
     from orlop.image.sweeping import BlobSweeper
     from orlop.spec.digest import Digest
     from orlop.spec.reference import Reference

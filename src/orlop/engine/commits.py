@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from orlop.engine.containers.container import Container
     from orlop.engine.events import Events
     from orlop.engine.removals import Removals
-    from orlop.image.store import Image, ImageStore
+    from orlop.image.records import Image
+    from orlop.image.store import ImageStore
     from orlop.image.unpacking import LayerUnpacker
     from orlop.spec.docker.containers import ContainerConfig
     from orlop.storage.layers import LayerStore

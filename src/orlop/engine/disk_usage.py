@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from orlop.engine.images import ImageService
     from orlop.engine.volumes import VolumeService
-    from orlop.image.store import Image, ImageUser
+    from orlop.image.records import Image, ImageUser
     from orlop.spec.digest import Digest
     from orlop.volumes.store import Volume
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from orlop.engine.events import Events
     from orlop.engine.removals import Removals
     from orlop.image.importer import Importer
-    from orlop.image.store import HistoryEntry, Image, ImageStore, ImageUser, Removal
+    from orlop.image.records import HistoryEntry, Image, ImageUser, Removal
+    from orlop.image.store import ImageStore
     from orlop.image.sweeping import BlobSweeper
 
 

@@ -11,7 +11,8 @@ from orlop.errors import InvalidParameterError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from orlop.image.store import Image, ImageStore
+    from orlop.image.records import Image
+    from orlop.image.store import ImageStore
     from orlop.spec.reference import Reference
 
 LIST_FILTERS = frozenset(("dangling", "label", "before", "since", "reference", "until"))

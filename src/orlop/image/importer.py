@@ -17,7 +17,8 @@ from orlop.spec.reference import Reference, parse_reference
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from orlop.image.store import Image, ImageStore
+    from orlop.image.records import Image
+    from orlop.image.store import ImageStore
     from orlop.image.unpacking import LayerSink, TreeOps
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}

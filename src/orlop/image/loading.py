@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from orlop.image.growing import GrowingFile
     from orlop.image.kept import KeptBlobs
     from orlop.image.partial import PartialStore
-    from orlop.image.store import Image, ImageStore
+    from orlop.image.records import Image
+    from orlop.image.store import ImageStore
     from orlop.image.unpacking import LayerUnpacker
     from orlop.spec.reference import Reference
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError
-from orlop.image.store import Image, ImageStore, ImageUser, Removal
+from orlop.image.records import Image, ImageUser, Removal
 from orlop.spec.reference import Reference, parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from orlop.image.store import ImageStore
     from orlop.spec.digest import Digest
 
 

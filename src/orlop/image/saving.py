@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
     from orlop.image.kept import KeptBlobs
     from orlop.image.layer_tar import LayerTars
-    from orlop.image.store import Image, ImageStore
+    from orlop.image.records import Image
+    from orlop.image.store import ImageStore
     from orlop.spec.reference import Reference
 
 _BLOCK = 512

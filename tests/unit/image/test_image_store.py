@@ -7,8 +7,9 @@ import pytest
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError
 from orlop.image.content import ContentStore
 from orlop.image.filters import filter_images
+from orlop.image.records import ImageUser
 from orlop.image.removal import prune_images, remove_image
-from orlop.image.store import SCHEMA, ImageStore, ImageUser
+from orlop.image.store import SCHEMA, ImageStore
 from orlop.spec.digest import Digest
 from orlop.spec.image import ContainerDefaults, History, ImageConfig
 from orlop.spec.reference import parse_reference

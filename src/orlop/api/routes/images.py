@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from orlop.engine.images import ImageService
-    from orlop.image.store import HistoryEntry, Image
+    from orlop.image.records import HistoryEntry, Image
     from orlop.spec.digest import Digest
 
 # Fields of containers that Docker showed in images' Config before API 1.50.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from orlop.engine.builds.context_files import ContextFiles
     from orlop.engine.builds.sessions import Session
     from orlop.engine.spawner import Spawner
-    from orlop.image.store import Image
+    from orlop.image.records import Image
 
 MAIN = "context"
 DOCKERFILE = "dockerfile"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from orlop.build.mounts import Mount
     from orlop.build.steps import BuildSecrets, StepMount, Tree
     from orlop.engine.builds.workshop import Tools
-    from orlop.image.store import Image
+    from orlop.image.records import Image
     from orlop.spec.json import JsonObject
 
 _PIECE = 1 << 16

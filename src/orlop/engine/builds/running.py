@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from orlop.engine.builds.records import BuildRecords
     from orlop.engine.containers import ContainerService
     from orlop.engine.containers.container import Container
-    from orlop.image.store import Image
+    from orlop.image.records import Image
 
 _STDERR = 2
 _HEADER = 8

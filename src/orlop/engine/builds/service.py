@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from orlop.engine.containers import ContainerService
     from orlop.engine.events import Events
     from orlop.engine.registry.output import Output
-    from orlop.image.store import Image
+    from orlop.image.records import Image
     from orlop.registry.credentials import Credentials
     from orlop.spec.platform import Platform
 

@@ -14,7 +14,7 @@ from orlop.build.steps import Layer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from orlop.image.store import Image
+    from orlop.image.records import Image
     from orlop.spec.digest import Digest
     from orlop.spec.image import History, ImageConfig
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from orlop.engine.registry.service import RegistryService
     from orlop.engine.removals import Removals
     from orlop.engine.spawner import Spawner
-    from orlop.image.store import Image
+    from orlop.image.records import Image
     from orlop.spec.image import History, ImageConfig
     from orlop.spec.json import JsonObject
     from orlop.storage.layers import LayerStore

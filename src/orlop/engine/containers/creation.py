@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from orlop.engine.containers.records import MountPoint
     from orlop.engine.containers.settings import Settings
     from orlop.engine.events import Events
-    from orlop.image.store import Image
+    from orlop.image.records import Image
     from orlop.spec.digest import Digest
     from orlop.spec.docker.containers import ContainerConfig, ContainerCreate, EndpointConfig, HostConfig
     from orlop.spec.image import ContainerDefaults, Healthcheck

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from orlop.engine.containers.container import Container
     from orlop.engine.containers.directory import Directory
-    from orlop.image.store import Image
+    from orlop.image.records import Image
     from orlop.network.sandbox import Sandbox
     from orlop.spec.docker.containers import HostConfig
     from orlop.spec.json import JsonObject, JsonValue

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from orlop.engine.removals import Removals
     from orlop.engine.spawner import Spawner
     from orlop.engine.volumes import VolumeService
-    from orlop.image.store import ImageUser
+    from orlop.image.records import ImageUser
     from orlop.logs.entry import LogEntry
     from orlop.logs.reader import LogQuery
     from orlop.network.sandbox import Sandbox

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orlop.engine.containers.state import Status
-from orlop.image.store import ImageUser
+from orlop.image.records import ImageUser
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

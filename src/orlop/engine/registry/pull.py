@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from orlop.engine.registry.registries import Registries
     from orlop.engine.registry.transfers import Report
     from orlop.image.kept import KeptBlobs
-    from orlop.image.store import Image, ImageStore
+    from orlop.image.records import Image
+    from orlop.image.store import ImageStore
     from orlop.registry.repository import Received, Repository
     from orlop.spec.manifest import Descriptor
     from orlop.spec.reference import Reference

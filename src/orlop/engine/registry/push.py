@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from orlop.engine.registry.registries import Registries
     from orlop.image.kept import KeptBlobs
     from orlop.image.layer_tar import LayerTars
-    from orlop.image.store import Image, ImageStore
+    from orlop.image.records import Image
+    from orlop.image.store import ImageStore
     from orlop.registry.repository import Repository
     from orlop.spec.digest import Digest
     from orlop.spec.reference import Reference
