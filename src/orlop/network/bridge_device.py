@@ -39,6 +39,7 @@ class Surroundings:
         host: rtnetlink in the engine's own namespace.
         firewall: None when the administrator switched rules off.
         direct_routing: see NetworkOptions.
+        ip_forward: likewise.
     """
 
     host: Rtnetlink
@@ -49,6 +50,7 @@ class Surroundings:
     firewall: Firewall | None
     mtu: int
     direct_routing: bool = False
+    ip_forward: bool = True
 
     def execute_unless_gone(self, request: Request) -> None:
         """Ask for a change; whatever it is about may be gone."""

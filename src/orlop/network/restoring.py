@@ -6,19 +6,44 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from orlop.errors import SystemFailureError
 from orlop.network.bridge import BridgeDriver
 from orlop.network.host import HostDriver
 from orlop.network.none import NoneDriver
 from orlop.network.sublink import SublinkDriver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping, MutableMapping, Sequence
 
     from orlop.network.catalogue import Catalogue
     from orlop.network.driver import Driver
     from orlop.network.firewall.contract import PortRule
     from orlop.network.records import Records
     from orlop.network.sandbox import Endpoint
+
+
+def make_bridges(
+    catalogue: Catalogue, drivers: MutableMapping[str, Driver | HostDriver | NoneDriver]
+) -> list[BridgeDriver]:
+    """Make or find all bridges; return their drivers.
+
+    A user-defined one that can't be made is given up with a warning. Raises SystemFailureError for the default one.
+    """
+    made: list[BridgeDriver] = []
+    for network in catalogue:
+        driver = drivers[network.id]
+        if not isinstance(driver, BridgeDriver):
+            continue
+        try:
+            driver.device.create()
+        except SystemFailureError as error:
+            if network.default_bridge:
+                raise
+            catalogue.warnings.append(f"network {network.name} is not available: {error}")
+            del drivers[network.id]
+            continue
+        made.append(driver)
+    return made
 
 
 def claim(

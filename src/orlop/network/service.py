@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING
 from orlop.errors import (
     ConflictError,
     ForbiddenError,
-    InvalidParameterError,
     NotFoundError,
     OrlopError,
-    SystemFailureError,
-    UnavailableError,
 )
 from orlop.kernel.rtnetlink import Rtnetlink
-from orlop.network import networks, restoring, sysctl
+from orlop.network import defining, networks, restoring, sysctl
 from orlop.network.attachments import Attachments
 from orlop.network.audit import Audit, Stray
-from orlop.network.bridge import BridgeDriver
 from orlop.network.bridge_device import Surroundings
 from orlop.network.catalogue import Catalogue
 from orlop.network.container import ContainerDriver
@@ -31,10 +27,9 @@ from orlop.network.pool import NamespaceFactory, NamespacePool
 from orlop.network.ports import PortAllocator, local_port_range
 from orlop.network.records import Records
 from orlop.network.resolvers import Resolvers
-from orlop.network.sandbox import EndpointWish
 from orlop.network.statistics import interface_statistics
-from orlop.network.sublink import SublinkDriver
 from orlop.network.uninterrupted import run_to_end
+from orlop.network.wishes import check_wish, find_wishes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -47,7 +42,7 @@ if TYPE_CHECKING:
     from orlop.network.none import NoneDriver
     from orlop.network.options import NetworkOptions
     from orlop.network.requests import NetworkRequest
-    from orlop.network.sandbox import AttachRequest, Endpoint, Sandbox
+    from orlop.network.sandbox import AttachRequest, Endpoint, EndpointWish, Sandbox
 
 _LINGER = 1.0  # seconds that the kernel gets to remove a dead container's links by itself
 _log = logging.getLogger(__name__)
@@ -114,6 +109,7 @@ class NetworkService:
                 firewall=firewall,
                 mtu=self._options.mtu,
                 direct_routing=self._options.allow_direct_routing,
+                ip_forward=self._options.ip_forward,
             )
         except BaseException:
             host.close()
@@ -125,7 +121,7 @@ class NetworkService:
     async def _set_up(self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int]) -> None:
         """Make bridges, then rules, then take up containers; forwarding is switched on under the rules only."""
         around = self._surroundings
-        bridges = self._make_bridges()
+        bridges = restoring.make_bridges(self._catalogue, self._drivers)
         rules = restoring.claim(self._drivers, endpoints, running)
         kept = self._attachments.load(running)
         if around.firewall is not None:
@@ -150,24 +146,6 @@ class NetworkService:
             reported = around.firewall.name == "nftables" or await is_nf_tables()
             self._watch = RulesWatch(around.firewall.restore, reported=reported)
             self._watch.start()
-
-    def _make_bridges(self) -> list[BridgeDriver]:
-        """Make or find all bridges. A user-defined one that can't be made is given up with a warning."""
-        made: list[BridgeDriver] = []
-        for network in self._catalogue:
-            driver = self._drivers[network.id]
-            if not isinstance(driver, BridgeDriver):
-                continue
-            try:
-                driver.device.create()
-            except SystemFailureError as error:
-                if network.default_bridge:
-                    raise
-                self._catalogue.warnings.append(f"network {network.name} is not available: {error}")
-                del self._drivers[network.id]
-                continue
-            made.append(driver)
-        return made
 
     async def close(self) -> None:
         """End background work; running containers keep their network."""
@@ -231,37 +209,12 @@ class NetworkService:
         if request.network.startswith("container:"):
             sandbox = self._shared.attach(request.network.partition(":")[2])
         else:
-            wishes = self._wishes(request)
+            wishes = find_wishes(self._catalogue, self._drivers, request)
             if request.ports:
                 await self.settle()  # a container that just ended may still hold the port
             sandbox = await self._attachments.attach(container_id, request, wishes)
         self._sandboxes[container_id] = sandbox
         return sandbox
-
-    def _wishes(self, request: AttachRequest) -> list[tuple[Network, EndpointWish]]:
-        """Return the networks that a container wants, each with what it wants of it. Raises OrlopError."""
-        default = "bridge" if self._catalogue.default is not None else "none"
-        found: dict[str, tuple[Network, EndpointWish]] = {}
-        wanted = (EndpointWish(request.network),) if request.endpoints is None else request.endpoints
-        for wish in wanted:
-            network = self.network(default if wish.network in ("", "default") else wish.network)
-            if network.id not in self._drivers:
-                raise UnavailableError(f"network {network.name} could not be set up when the engine started")
-            self.check_wish(network, wish)
-            found[network.id] = network, wish
-        return list(found.values())
-
-    @staticmethod
-    def check_wish(network: Network, wish: EndpointWish) -> None:
-        """Raise an error in Docker's words for what a network cannot give."""
-        if not wish.address and not wish.address6:
-            return
-        if not network.user_defined:
-            raise InvalidParameterError("user specified IP address is supported on user defined networks only")
-        if not network.chosen:
-            raise InvalidParameterError(
-                "user specified IP address is supported only when connecting to networks with user configured subnets"
-            )
 
     async def connect(self, container_id: str, wish: EndpointWish, *, request: AttachRequest) -> Sandbox:
         """Join a running container to one more network.
@@ -276,7 +229,7 @@ class NetworkService:
         """
         sandbox = self._running(container_id)
         network = self.network(wish.network)
-        self.check_wish(network, wish)
+        check_wish(network, wish)
         if sandbox.mode == "container":
             raise ForbiddenError(
                 "container sharing network namespace with another container or host cannot be connected to any other"
@@ -388,28 +341,7 @@ class NetworkService:
         Raises:
             OrlopError: in Docker's words; nothing is left behind.
         """
-        around = self._surroundings
-        network = self._catalogue.plan(request, around.host)
-        driver = make_driver(network, around)
-        if isinstance(driver, SublinkDriver):
-            driver.check()
-        self._catalogue.add(network)
-        if not isinstance(driver, BridgeDriver):
-            self._drivers[network.id] = driver
-            return network
-        try:
-            driver.device.create()
-            if around.firewall is not None:
-                await around.firewall.add_bridge(driver.rules)
-            driver.device.route_loopback()
-            if network.subnet6 and self._options.ip_forward:
-                sysctl.enable_forwarding6()
-        except BaseException:
-            driver.device.remove()
-            self._catalogue.remove(network)
-            raise
-        self._drivers[network.id] = driver
-        return network
+        return await defining.create(self._surroundings, self._catalogue, self._drivers, request)
 
     async def remove_network(self, name_or_id: str) -> Network:
         """Remove a user-defined network that no running container uses; returns it.
@@ -425,12 +357,7 @@ class NetworkService:
             raise ForbiddenError(
                 f"error while removing network: network {network.name} id {network.id} has active endpoints"
             )
-        driver = self._drivers.pop(network.id, None)
-        if isinstance(driver, BridgeDriver):
-            driver.device.remove()
-            if self._surroundings.firewall is not None:
-                await self._surroundings.firewall.remove_bridge(network.bridge_name)
-        self._catalogue.remove(network)
+        await defining.remove(self._surroundings, self._catalogue, self._drivers, network)
         return network
 
     # --- parts ---

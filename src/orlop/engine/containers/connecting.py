@@ -12,6 +12,7 @@ from orlop.engine.containers.files import name_servers, rewrite_files
 from orlop.engine.containers.state import Status
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, OrlopError, SystemFailureError
 from orlop.network.sandbox import AttachRequest
+from orlop.network.wishes import check_wish
 
 if TYPE_CHECKING:
     from orlop.engine.containers.container import Container
@@ -49,7 +50,7 @@ class Connector:
             self._require_changeable(container, network)
             check_endpoint(network.name, wanted)
             wish = wish_of(container.definition, network.name, wanted)
-            self._network.check_wish(network, wish)
+            check_wish(network, wish)
             definition = self._with(container, network, wanted)
             if container.alive:
                 before = self._network.sandbox(container.id)

@@ -1,0 +1,60 @@
+"""User-defined networks made and removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orlop.network import sysctl
+from orlop.network.bridge import BridgeDriver
+from orlop.network.drivers import make_driver
+from orlop.network.sublink import SublinkDriver
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from orlop.network.bridge_device import Surroundings
+    from orlop.network.catalogue import Catalogue
+    from orlop.network.driver import Driver
+    from orlop.network.host import HostDriver
+    from orlop.network.networks import Network
+    from orlop.network.none import NoneDriver
+    from orlop.network.requests import NetworkRequest
+
+    Drivers = MutableMapping[str, Driver | HostDriver | NoneDriver]
+
+
+async def create(around: Surroundings, catalogue: Catalogue, drivers: Drivers, request: NetworkRequest) -> Network:
+    """Make a network; record it before anything of it exists.
+
+    Raises:
+        OrlopError: in Docker's words; nothing is left behind.
+    """
+    network = catalogue.plan(request, around.host)
+    driver = make_driver(network, around)
+    if isinstance(driver, SublinkDriver):
+        driver.check()
+    catalogue.add(network)
+    if isinstance(driver, BridgeDriver):
+        try:
+            driver.device.create()
+            if around.firewall is not None:
+                await around.firewall.add_bridge(driver.rules)
+            driver.device.route_loopback()
+            if network.subnet6 and around.ip_forward:
+                sysctl.enable_forwarding6()
+        except BaseException:
+            driver.device.remove()
+            catalogue.remove(network)
+            raise
+    drivers[network.id] = driver
+    return network
+
+
+async def remove(around: Surroundings, catalogue: Catalogue, drivers: Drivers, network: Network) -> None:
+    """Remove a network that nobody is on, its row last."""
+    driver = drivers.pop(network.id, None)
+    if isinstance(driver, BridgeDriver):
+        driver.device.remove()
+        if around.firewall is not None:
+            await around.firewall.remove_bridge(network.bridge_name)
+    catalogue.remove(network)
