@@ -158,7 +158,7 @@ def test_published_ports_follow_the_way_out(networks):
     assert networks.docker("port", "web").stdout == ""
     networks.docker("network", "connect", "bridge", "web")
     assert answer() == "hi\n"
-    assert networks.docker("port", "web").stdout == "80/tcp -> 0.0.0.0:8088\n"
+    assert networks.docker("port", "web").stdout == "80/tcp -> 0.0.0.0:8088\n80/tcp -> [::]:8088\n"
 
 
 def test_legacy_links(networks):
@@ -340,7 +340,7 @@ def test_macvlan_puts_containers_on_the_parents_network(networks):
         networks.in_network("ip", "link", "set", "parent0", "up")
         networks.in_network("ip", "link", "set", "far0", "up")
         bad = networks.docker("network", "create", "-d", "macvlan", "-o", "parent=nosuch", "lan", check=False)
-        assert "parent interface was not found on the host: nosuch" in bad.stderr
+        assert "invalid subinterface vlan name nosuch, example formatting is eth0.10" in bad.stderr
         networks.docker("network", "create", "-d", "macvlan", "-o", "parent=parent0", "--subnet", "10.76.0.0/24", "lan")
         bad = networks.docker("network", "create", "-d", "macvlan", "-o", "parent=parent0", "lan2", check=False)
         assert "network lan is already using parent interface parent0" in bad.stderr

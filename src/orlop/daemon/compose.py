@@ -348,6 +348,7 @@ def _network_options(options: Options) -> NetworkOptions:
         firewall_backend=options.firewall_backend,
         default_address_pools=pools or DEFAULT_POOLS,
         allow_direct_routing=options.allow_direct_routing,
+        userland_proxy=options.userland_proxy,
     )
 
 

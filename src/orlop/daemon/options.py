@@ -61,6 +61,7 @@ class Options:
     iptables: bool
     firewall_backend: str
     allow_direct_routing: bool
+    userland_proxy: bool
     default_address_pools: tuple[tuple[str, int], ...]
     dns: tuple[str, ...]
     dns_opts: tuple[str, ...]

@@ -151,6 +151,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("ip-masq", BOOLEAN, True, "masquerade what leaves the bridge"),
     Setting("iptables", BOOLEAN, True, "add firewall rules"),
     Setting("firewall-backend", TEXT, "", "iptables or nftables"),
+    Setting(
+        "userland-proxy", BOOLEAN, True, "carry what the kernel can't lead to published ports: [::1], IPv6 to IPv4"
+    ),
     Setting("allow-direct-routing", BOOLEAN, False, "allow packets routed directly to a container's published port"),
     Setting(
         "default-address-pools",
@@ -222,7 +225,7 @@ UNSUPPORTED = frozenset(
         *("metrics-addr", "network-control-plane-mtu"),
         *("node-generic-resources", "oom-score-adjust", "rootless", "seccomp-profile"),
         *("selinux-enabled", "swarm-default-advertise-addr", "tls", "tlscacert", "tlscert", "tlskey", "tlsverify"),
-        *("userland-proxy", "userland-proxy-path", "builder", "min-api-version", "bip6"),
+        *("userland-proxy-path", "builder", "min-api-version", "bip6"),
         *("allow-nondistributable-artifacts", "raw-logs", "api-cors-header"),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import logging
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,6 +16,7 @@ from orlop.network import bandwidth, ipam
 from orlop.network.bridge_device import BridgeDevice
 from orlop.network.firewall.contract import BridgeRules, PortRule
 from orlop.network.networks import OPTION_HOST_BINDING, OPTION_ICC, OPTION_MASQUERADE, OPTION_MTU
+from orlop.network.ports import LOOPBACK6
 from orlop.spec.ids import generate_id
 from orlop.spec.ports import PortRequest
 
@@ -116,14 +116,13 @@ class BridgeDriver:
         """Take host ports and set the rules that lead from them to the container."""
         if not ports or self._network.internal:
             return endpoint
-        where = self._network.options.get(OPTION_HOST_BINDING, "")
-        wanted = [port if port.host_ip else replace(port, host_ip=where) for port in ports]
+        where = self._network.options.get(OPTION_HOST_BINDING) or "0.0.0.0"
         around = self._around
         with ExitStack() as undo:
             undo.callback(around.ports.release, endpoint.id)
             try:
                 bindings = around.ports.allocate(
-                    endpoint.id, wanted, address=endpoint.address, address6=endpoint.address6
+                    endpoint.id, ports, address=endpoint.address, address6=endpoint.address6, default_ip=where
                 )
                 published = replace(endpoint, ports=bindings)
                 around.records.update_endpoint(published)
@@ -237,10 +236,11 @@ class BridgeDriver:
                 protocol=port.protocol,
                 host_ip=port.host_ip,
                 host_port=port.host_port,
-                address=endpoint.address if ipaddress.ip_address(port.host_ip).version == 4 else endpoint.address6,
+                address=endpoint.address6 if ":" in port.host_ip else endpoint.address,
                 container_port=port.container_port,
             )
             for port in endpoint.ports
+            if port.host_ip != LOOPBACK6 and (endpoint.address6 if ":" in port.host_ip else endpoint.address)
         )
 
 

@@ -45,6 +45,8 @@ class NetworkOptions:
         default_address_pools: where subnets come from.
         pool_size: network namespaces kept ready.
         allow_direct_routing: let neighbours that route to a container's own address reach its published ports.
+        userland_proxy: ports are published on [::1] as well, and on [::] for containers with IPv4 only: the engine
+            itself carries what the kernel cannot lead there.
     """
 
     bridge: str = "docker0"
@@ -59,6 +61,7 @@ class NetworkOptions:
     default_address_pools: tuple[AddressPool, ...] = DEFAULT_POOLS
     pool_size: int = 4
     allow_direct_routing: bool = False
+    userland_proxy: bool = False
 
     def validate(self) -> None:
         """Raise InvalidParameterError or UnsupportedError for what cannot be."""

@@ -2,7 +2,8 @@
 
 A published port is a firewall rule, not a process. So that no other program takes the port meanwhile, the engine keeps
 a socket that is bound and never listens: a connection that no rule leads to a container is refused at once (demand.md
-16: nothing accepts before the application does).
+16: nothing accepts before the application does). Where the kernel has no rule that leads to the container, the socket
+is given to the relay (``relay.py``), as Docker's go to docker-proxy.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ import errno
 import ipaddress
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import SystemFailureError, UnsupportedError
 from orlop.spec.ports import PortBinding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from orlop.network.relay import Relay
     from orlop.spec.ports import PortRequest
 
 DOCKER_RANGE = (32768, 60999)
-_LOOPBACK6 = ipaddress.IPv6Address("::1")
+LOOPBACK6 = "::1"
 _ANY, _ANY6 = "0.0.0.0", "::"
 _KINDS = {
     "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
@@ -46,20 +48,50 @@ def local_port_range(path: str = "/proc/sys/net/ipv4/ip_local_port_range") -> tu
 class _Hold:
     binding: PortBinding
     socket: socket.socket | None
+    relayed: bool = False
+
+
+def listens_on_ipv6() -> bool:
+    """Whether this host has IPv6 at all, found out as Docker does."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+            sock.bind((LOOPBACK6, 0))
+    except OSError:
+        return False
+    return True
 
 
 class PortAllocator:
-    """Gives out host ports and holds them."""
+    """Gives out host ports and holds them.
 
-    def __init__(self, *, default_ip: str = _ANY, dynamic: tuple[int, int] = DOCKER_RANGE) -> None:
-        self._default_ip = default_ip
+    Args:
+        dynamic: where random ports come from.
+        relay: carries what the kernel can't lead; None: such ports are refused, or left out where nobody named them.
+        ipv6: whether the host has it.
+    """
+
+    def __init__(
+        self,
+        *,
+        dynamic: tuple[int, int] = DOCKER_RANGE,
+        relay: Relay | None = None,
+        ipv6: bool = True,
+    ) -> None:
+        self._relay = relay
+        self._ipv6 = ipv6
         self._dynamic = dynamic
         self._next = dynamic[0]
         self._taken: dict[tuple[str, int], set[str]] = {}  # (protocol, port) -> host addresses
         self._holds: dict[str, list[_Hold]] = {}  # owner -> what it holds
 
     def allocate(
-        self, owner: str, requests: Sequence[PortRequest], *, address: str, address6: str = ""
+        self,
+        owner: str,
+        requests: Sequence[PortRequest],
+        *,
+        address: str,
+        address6: str = "",
+        default_ip: str = _ANY,
     ) -> tuple[PortBinding, ...]:
         """Take a host port for each request; all or none.
 
@@ -67,7 +99,8 @@ class PortAllocator:
             owner: whose they are, for :meth:`release`.
             requests: what is wanted; chosen ports are taken before random ones.
             address: the container's IPv4 address, or "".
-            address6: its IPv6 address, or "": what names no host address is published on [::] as well.
+            address6: its IPv6 address, or "".
+            default_ip: what is published on without a host address; "0.0.0.0" means [::] as well.
 
         Raises:
             SystemFailureError: a port is taken, in Docker's words.
@@ -76,8 +109,10 @@ class PortAllocator:
         held: list[_Hold] = []
         try:
             for request in sorted(requests, key=lambda request: request.first == 0):
-                took = self._take(request, self._hosts(request, address, address6), address or address6)
+                took = self._take(request, self._hosts(request, address, address6, default_ip), address or address6)
+                start = len(held)
                 held += took
+                self._give_to_relay(held, start, {4: address, 6: address6})
                 for hold in took:
                     key = request.protocol, hold.binding.host_port
                     self._taken.setdefault(key, set()).add(hold.binding.host_ip)
@@ -103,22 +138,47 @@ class PortAllocator:
             addresses.discard(hold.binding.host_ip)
             if not addresses:
                 self._taken.pop(key, None)
-            if hold.socket is not None:
+            if hold.socket is not None and hold.relayed and self._relay is not None:
+                self._relay.close_socket(hold.socket)
+            elif hold.socket is not None:
                 hold.socket.close()
 
-    def _hosts(self, request: PortRequest, address: str, address6: str) -> tuple[str, ...]:
+    def _hosts(self, request: PortRequest, address: str, address6: str, default_ip: str) -> tuple[str, ...]:
         """Return the host addresses that a request is published on."""
         if not request.host_ip:
-            wide = address6 and (self._default_ip == _ANY or not address)
-            return (*((self._default_ip,) if address else ()), *((_ANY6,) if wide else ()))
-        if ipaddress.ip_address(request.host_ip) == _LOOPBACK6:
+            able = address6 or (self._relay is not None and self._ipv6 and request.protocol != "sctp")
+            wide = able and (default_ip == _ANY or not address)
+            return (*((default_ip,) if address else ()), *((_ANY6,) if wide else ()))
+        six = ":" in request.host_ip
+        if self._relay is not None and request.protocol != "sctp":
+            return (request.host_ip,)
+        if ipaddress.ip_address(request.host_ip) == ipaddress.ip_address(LOOPBACK6):
             # the kernel has no route_localnet for IPv6: answers to ::1 never leave a container
             raise UnsupportedError("cannot publish on ::1: publish on 127.0.0.1 instead")
-        if ipaddress.ip_address(request.host_ip).version == 4 and not address:
-            raise UnsupportedError(f"cannot publish on {request.host_ip}: the container has no IPv4 address")
-        if ipaddress.ip_address(request.host_ip).version == 6 and not address6:
-            raise UnsupportedError(f"cannot publish on {request.host_ip}: the container has no IPv6 address")
+        if not (address6 if six else address):
+            raise UnsupportedError(
+                f"cannot publish on {request.host_ip}: the container has no {'IPv6' if six else 'IPv4'} address"
+            )
         return (request.host_ip,)
+
+    def _give_to_relay(self, held: list[_Hold], start: int, addresses: Mapping[int, str]) -> None:
+        """Have the relay carry what no rule leads to the container, and what the host's own [::1] gets."""
+        for place, hold in enumerate(held[start:], start):
+            binding = hold.binding
+            version = 6 if ":" in binding.host_ip else 4
+            same, other = addresses[version], addresses[10 - version]
+            if self._relay is None or hold.socket is None or binding.protocol == "sctp":
+                continue
+            if same and binding.host_ip not in (LOOPBACK6, _ANY6):
+                continue
+            held[place] = replace(hold, relayed=True)
+            target = same or other, binding.container_port
+            try:
+                self._relay.open(hold.socket, target, udp=binding.protocol == "udp")
+            except OSError as error:
+                where = f"{_shown(binding.host_ip)}:{binding.host_port}"
+                reason = os.strerror(error.errno or 0).lower()
+                raise SystemFailureError(f"failed to bind host port for {where}: {reason}") from error
 
     def _take(self, request: PortRequest, hosts: tuple[str, ...], address: str) -> list[_Hold]:
         host_ip = hosts[0]
@@ -131,7 +191,7 @@ class PortAllocator:
         for port in ports:
             if any(self._conflicts(request.protocol, port, host) for host in hosts):
                 if fixed:
-                    raise SystemFailureError(f"Bind for {host_ip}:{port} failed: port is already allocated")
+                    raise SystemFailureError(f"Bind for {_shown(host_ip)}:{port} failed: port is already allocated")
                 continue
             try:
                 held = _hold_all(request, hosts, port)
@@ -139,7 +199,7 @@ class PortAllocator:
                 if error.errno == errno.EADDRINUSE and not fixed:
                     continue
                 reason = os.strerror(error.errno or 0).lower()
-                where = f"{host_ip}:{port}:{address}:{request.container_port}/{request.protocol}"
+                where = f"{_shown(host_ip)}:{port}:{address}:{request.container_port}/{request.protocol}"
                 raise SystemFailureError(f"failed to bind host port for {where}: {reason}") from error
             if not request.first:
                 self._next = port + 1
@@ -153,6 +213,11 @@ class PortAllocator:
             return bool(addresses) and (host_ip == _ANY6 or _ANY6 in addresses or host_ip in addresses)
         addresses = {address for address in addresses if ":" not in address}
         return bool(addresses) and (host_ip == _ANY or _ANY in addresses or host_ip in addresses)
+
+
+def _shown(host_ip: str) -> str:
+    """Return an address as it stands before a port."""
+    return f"[{host_ip}]" if ":" in host_ip else host_ip
 
 
 def _hold_all(request: PortRequest, hosts: tuple[str, ...], port: int) -> list[_Hold]:

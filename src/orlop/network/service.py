@@ -24,8 +24,10 @@ from orlop.network.firewall.choice import choose_firewall
 from orlop.network.firewall.iptables import is_nf_tables
 from orlop.network.firewall.watch import RulesWatch
 from orlop.network.pool import NamespaceFactory, NamespacePool
-from orlop.network.ports import PortAllocator, local_port_range
+from orlop.network.ports import PortAllocator, listens_on_ipv6, local_port_range
 from orlop.network.records import Records
+from orlop.network.relay import Relay
+from orlop.network.relay_peers import is_a_containers
 from orlop.network.resolvers import Resolvers
 from orlop.network.statistics import interface_statistics
 from orlop.network.uninterrupted import run_to_end
@@ -66,6 +68,7 @@ class NetworkService:
         self._changes: dict[str, asyncio.Task[object]] = {}  # connects and disconnects under way, by container id
         self._chores: set[asyncio.Task[None]] = set()
         self._shared = ContainerDriver(self.sandbox)
+        self._relay = Relay(self._is_of_ours) if options.userland_proxy else None
         self._around: Surroundings | None = None
         self._resolvers = Resolvers(namespaces)
         self._attached: Attachments | None = None
@@ -103,7 +106,11 @@ class NetworkService:
             self._around = Surroundings(
                 host=host,
                 records=self._records,
-                ports=PortAllocator(default_ip=self._options.default_ip, dynamic=local_port_range()),
+                ports=PortAllocator(
+                    dynamic=local_port_range(),
+                    relay=self._relay,
+                    ipv6=listens_on_ipv6(),
+                ),
                 pool=NamespacePool(self._namespaces, size=self._options.pool_size, mtu=self._options.mtu),
                 namespaces=self._namespaces,
                 firewall=firewall,
@@ -121,7 +128,7 @@ class NetworkService:
     async def _set_up(self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int]) -> None:
         """Make bridges, then rules, then take up containers; forwarding is switched on under the rules only."""
         around = self._surroundings
-        bridges = restoring.make_bridges(self._catalogue, self._drivers)
+        bridges = restoring.make_links(self._catalogue, self._drivers)
         rules = restoring.claim(self._drivers, endpoints, running)
         kept = self._attachments.load(running)
         if around.firewall is not None:
@@ -160,6 +167,8 @@ class NetworkService:
         if self._around is not None:
             await self._around.pool.close()
             self._around.ports.close()
+            if self._relay is not None:
+                self._relay.close()
             self._around.host.close()
         for sandbox in self._sandboxes.values():
             if sandbox.netns is not None:
@@ -391,6 +400,10 @@ class NetworkService:
         """Remove a link whose namespace something else keeps alive; mostly the kernel was faster."""
         await asyncio.sleep(_LINGER)
         await asyncio.to_thread(driver.delete_link, endpoint)
+
+    def _is_of_ours(self, peer: str) -> bool:
+        """Tell whether an address is a container's, which may not reach other networks' ports (threats.md G8)."""
+        return is_a_containers(peer, self._catalogue)
 
     def _chore(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -159,6 +159,8 @@ def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix
 
 def _nat(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix: str, family: Family) -> Table:
     local = f"-m addrtype --dst-type LOCAL -j {prefix}"
+    # what the host sends to [::1] would never be answered (no route_localnet): the relay carries it
+    own = local if family.version == 4 else f"! -d {family.loopback} {local}"
     masquerade: list[str] = []
     for bridge in bridges:
         if bridge.internal:
@@ -167,13 +169,14 @@ def _nat(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix: s
         if bridge.masquerade:
             masquerade.append(f"-s {subnet} ! -o {bridge.name} -j MASQUERADE")
         # the host's own loopback connections to published ports: the container must be able to answer
-        masquerade.append(f"-s {family.loopback} -o {bridge.name} -j MASQUERADE")
+        if family.version == 4:
+            masquerade.append(f"-s {family.loopback} -o {bridge.name} -j MASQUERADE")
         # a neighbour, or the container itself, by way of the host's address: the answer must come back this way
         back = f"-s {subnet} -d {subnet} -o {bridge.name}"
         masquerade.append(f"{back} -m conntrack --ctstate DNAT -j MASQUERADE")
     return Table(
         own={prefix: [dnat_rule(port) for port in reversed(ports)]},
-        builtin={"PREROUTING": [local], "OUTPUT": [local], "POSTROUTING": masquerade},
+        builtin={"PREROUTING": [local], "OUTPUT": [own], "POSTROUTING": masquerade},
     )
 
 

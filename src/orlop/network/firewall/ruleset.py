@@ -140,7 +140,9 @@ def _ports(family: Family) -> Iterable[str]:
     yield from _chain("ports", lead)
     local = ["fib daddr type local jump ports"]
     yield from _chain("prerouting", local, hook="nat hook prerouting priority -100")
-    yield from _chain("output", local, hook="nat hook output priority -100")
+    # what the host sends to [::1] would never be answered (no route_localnet): the relay carries it
+    own = local if family.version == 4 else ["ip6 daddr ::1 accept", *local]
+    yield from _chain("output", own, hook="nat hook output priority -100")
 
 
 def _forward(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
@@ -175,7 +177,8 @@ def _nat(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
         subnet, name = family.subnet(bridge), f'"{bridge.name}"'
         if bridge.masquerade:
             rules.append(f"{ip} saddr {subnet} oifname != {name} masquerade")
-        rules.append(f"{ip} saddr {family.loopback} oifname {name} masquerade")
+        if family.version == 4:
+            rules.append(f"{ip} saddr {family.loopback} oifname {name} masquerade")
         rules.append(f"{ip} saddr {subnet} {ip} daddr {subnet} oifname {name} ct status dnat masquerade")
     return _chain("postrouting", rules, hook="nat hook postrouting priority 100")
 
