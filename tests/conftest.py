@@ -46,13 +46,17 @@ PROBES = {
     "macvlan": lambda: _runs(
         "unshare", "-n", "sh", "-c", "ip link add va type veth peer name vb && ip link add vc link va type macvlan"
     ),
+    "vlan": lambda: _runs(
+        *("unshare", "-n", "sh", "-c"),
+        "ip link add va type veth peer name vb && ip link add link va name va.1 type vlan id 1 && ip link add type dummy",
+    ),
     "docker-client": lambda: _runs(DOCKER, "--version"),
     "docker-registry": lambda: os.access(REGISTRY, os.X_OK),
     "busybox": lambda: shutil.which("busybox") is not None,
     "peers": lambda: "ORLOP_PEERS" in os.environ,
 }
 # what CI's machine is known not to have; anything else missing there is a failure
-MAY_MISS = {"cgroup2", "cgroup1", "peers", "macvlan", "ipvlan", "cni-plugins"}
+MAY_MISS = {"cgroup2", "cgroup1", "peers", "macvlan", "ipvlan", "vlan", "cni-plugins"}
 
 
 def _read(path: str) -> str:

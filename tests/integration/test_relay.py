@@ -8,14 +8,25 @@ import socket
 import threading
 
 import pytest
-from network_lab import HOST, HOST6, Lab, in_laboratory
+from network_lab import HOST, HOST6, Lab, in_laboratory, run_in
 
 from orlop.errors import SystemFailureError, UnsupportedError
 from orlop.network.requests import NetworkRequest
 from orlop.network.sandbox import AttachRequest
+from orlop.primitives.owned_fd import OwnedFd
 from orlop.spec.ports import PortRequest
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "iptables", "nftables")]
+
+
+async def ask(lab: Lab, netns: OwnedFd | None, address: str, port: int, *, udp: bool = False) -> str:
+    """Ask until the port listens, which it does some moments after the container's program."""
+    for _ in range(100):
+        answer = await asyncio.to_thread(lab.ask, netns, address, port, udp=udp)
+        if answer:
+            return answer
+        await asyncio.sleep(0.02)
+    return ""
 
 
 def publish(*ports: tuple[int, str, str, int]) -> tuple[PortRequest, ...]:
@@ -38,12 +49,12 @@ def test_ipv6_reaches_containers_that_have_ipv4_only(backend: str):
         lab.serve(web.netns, 81, "hit", udp=True)
         gateway = web.endpoints[0].gateway
         for where in ("::1", HOST6):  # the client is the bridge's address, as with docker-proxy
-            assert await asyncio.to_thread(lab.ask, None, where, 8080) == f"hit {gateway}"
-            assert await asyncio.to_thread(lab.ask, None, where, 8081, udp=True) == f"hit {gateway}"
-        assert await asyncio.to_thread(lab.ask, lab.outside, HOST6, 8080) == f"hit {gateway}"
-        assert await asyncio.to_thread(lab.ask, lab.outside, HOST6, 8081, udp=True) == f"hit {gateway}"
-        assert await asyncio.to_thread(lab.ask, lab.outside, HOST, 8080) == "hit 10.99.0.2"  # the kernel's way
-        assert await asyncio.to_thread(lab.ask, None, "::1", 8082) == f"hit {gateway}"
+            assert await ask(lab, None, where, 8080) == f"hit {gateway}"
+            assert await ask(lab, None, where, 8081, udp=True) == f"hit {gateway}"
+        assert await ask(lab, lab.outside, HOST6, 8080) == f"hit {gateway}"
+        assert await ask(lab, lab.outside, HOST6, 8081, udp=True) == f"hit {gateway}"
+        assert await ask(lab, lab.outside, HOST, 8080) == "hit 10.99.0.2"  # the kernel's way
+        assert await ask(lab, None, "::1", 8082) == f"hit {gateway}"
         assert await asyncio.to_thread(lab.ask, lab.outside, HOST6, 8082) == ""
         # networks are kept apart on this way as well (threats.md G8)
         assert await asyncio.to_thread(lab.ask, stranger.netns, HOST6, 8080) == ""
@@ -55,7 +66,7 @@ def test_ipv6_reaches_containers_that_have_ipv4_only(backend: str):
         assert await asyncio.to_thread(lab.ask, None, "::1", 8080) == ""
         again = await service.attach("d" * 64, AttachRequest(ports=ports[:3]))
         lab.serve(again.netns, 80, "again")
-        assert (await asyncio.to_thread(lab.ask, None, "::1", 8080)).startswith("again")
+        assert (await ask(lab, None, "::1", 8080)).startswith("again")
 
     in_laboratory(body)
 
@@ -69,9 +80,9 @@ def test_loopback_of_ipv6_reaches_containers_with_ipv6(backend: str):
         ports = publish((80, "tcp", "", 8080), (80, "tcp", "::1", 8082), (80, "tcp", "127.0.0.1", 8082))
         web = await service.attach("a" * 64, AttachRequest(network="six", container_name="web", ports=ports))
         lab.serve(web.netns, 80, "hit", six=True)
-        assert await asyncio.to_thread(lab.ask, None, "::1", 8080) == f"hit {network.gateway6}"
-        assert await asyncio.to_thread(lab.ask, None, "::1", 8082) == f"hit {network.gateway6}"
-        assert await asyncio.to_thread(lab.ask, lab.outside, HOST6, 8080) == "hit fd99::2"  # the kernel's way
+        assert await ask(lab, None, "::1", 8080) == f"hit {network.gateway6}"
+        assert await ask(lab, None, "::1", 8082) == f"hit {network.gateway6}"
+        assert await ask(lab, lab.outside, HOST6, 8080) == "hit fd99::2"  # the kernel's way
         assert await asyncio.to_thread(lab.ask, lab.outside, HOST6, 8082) == ""
 
     in_laboratory(body)
@@ -84,9 +95,8 @@ def test_streams_are_carried_whole_and_both_ways():
         web = await service.attach("a" * 64, AttachRequest(ports=publish((80, "tcp", "", 8080))))
         assert web.netns is not None
         (server,) = await lab.factory.open_inside(web.netns.fileno(), sockets=["tcp4"])
-        # nobody listens yet: what the container refuses is a reset, not an end
-        with pytest.raises(ConnectionResetError), socket.create_connection(("::1", 8080), 5) as client:
-            client.recv(1)
+        with pytest.raises(ConnectionRefusedError):  # nothing accepts before the application does
+            await asyncio.to_thread(socket.create_connection, ("::1", 8080), 5)
         server.bind(("0.0.0.0", 80))
         server.listen()
         sent = os.urandom(8 << 20)
@@ -100,6 +110,13 @@ def test_streams_are_carried_whole_and_both_ways():
         serving = threading.Thread(target=echo)
         serving.start()
 
+        async def wait_until_it_listens() -> None:
+            for _ in range(100):
+                if "[::1]:8080" in run_in(None, "ss", "-Hltn") or "[::]:8080" in run_in(None, "ss", "-Hltn"):
+                    return
+                await asyncio.sleep(0.05)
+            raise AssertionError("it never listened")
+
         def talk() -> bytes:
             with socket.create_connection(("::1", 8080), 10) as client:
                 writing = threading.Thread(target=lambda: (client.sendall(sent), client.shutdown(socket.SHUT_WR)))
@@ -110,8 +127,21 @@ def test_streams_are_carried_whole_and_both_ways():
                 writing.join()
                 return bytes(received)
 
+        await wait_until_it_listens()
         assert await asyncio.to_thread(talk) == sent
         serving.join()
+        server.close()
+        # a connection that the container refuses is a reset, and then it does not listen any more
+        with pytest.raises(ConnectionResetError):
+            await asyncio.to_thread(lambda: socket.create_connection(("::1", 8080), 5).recv(1))
+        await asyncio.sleep(0.05)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.to_thread(socket.create_connection, ("::1", 8080), 5)
+        (server,) = await lab.factory.open_inside(web.netns.fileno(), sockets=["tcp4"])
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("0.0.0.0", 80))
+        server.listen()
+        await wait_until_it_listens()
         server.close()
 
     in_laboratory(body)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from network_lab import Lab, in_laboratory, run_in
+from network_lab import HOST, OUTSIDE, Lab, in_laboratory, run_in
 
-from orlop.errors import InvalidParameterError
+from orlop.errors import ForbiddenError, InvalidParameterError
 from orlop.network.requests import NetworkRequest, PoolRequest
 from orlop.network.sandbox import AttachRequest, EndpointWish
 
@@ -23,8 +23,15 @@ def test_sublinks(driver: str):
     async def body(lab: Lab) -> None:
         service = lab.service(pool_size=0)
         await service.start({})
-        with pytest.raises(InvalidParameterError, match="parent interface was not found on the host: nosuch"):
-            await service.create_network(NetworkRequest("bad", driver=driver, options={"parent": "nosuch"}))
+        for parent, words in (
+            ("nosuch", "invalid subinterface vlan name nosuch, example formatting is eth0.10"),
+            ("nosuch.10", "-o parent interface was not found on the host: nosuch"),
+            ("uplink.x", r"unable to parse a valid vlan id from: x \(ex. eth0.10 for vlan 10\)"),
+            ("uplink.4095", "vlan id must be between 1-4094, received: 4095"),
+            ("uplink.1.2", "invalid subinterface vlan name uplink.1.2"),
+        ):
+            with pytest.raises(InvalidParameterError, match=f"^{words}"):
+                await service.create_network(NetworkRequest("bad", driver=driver, options={"parent": parent}))
         pools = (PoolRequest("10.99.0.0/24", "10.99.0.2"), PoolRequest("fd99::/64", "fd99::2"))
         lan = await service.create_network(
             NetworkRequest("lan", driver=driver, pools=pools, ipv6=True, options={"parent": "uplink"})
@@ -59,5 +66,119 @@ def test_sublinks(driver: str):
         service.release("b" * 64)
         await service.settle()
         await service.remove_network("lan")
+
+    in_laboratory(body)
+
+
+@pytest.mark.requires("macvlan")
+def test_several_subnets():
+    async def body(lab: Lab) -> None:
+        service = lab.service(pool_size=0)
+        await service.start({})
+        pools = (
+            PoolRequest("10.99.0.0/24", "10.99.0.2", "10.99.0.8/31"),
+            PoolRequest("10.98.0.0/24", "10.98.0.1", auxiliary={"router": "10.98.0.2"}),
+        )
+        options = {"parent": "uplink"}
+        with pytest.raises(ForbiddenError, match=r"^bridge driver doesn't support multiple subnets$"):
+            await service.create_network(NetworkRequest("lan", pools=pools))
+        doubled = (*pools, PoolRequest("10.98.0.128/25"))
+        with pytest.raises(ForbiddenError, match=r"^Pool overlaps with other one on this address space$"):
+            await service.create_network(NetworkRequest("lan", driver="macvlan", pools=doubled, options=options))
+        await service.create_network(NetworkRequest("lan", driver="macvlan", pools=pools, options=options))
+        with pytest.raises(ForbiddenError, match=r"^Pool overlaps with other one on this address space$"):
+            await service.create_network(NetworkRequest("n1", pools=(PoolRequest("10.98.0.0/16"),)))
+        boxes = [await service.attach(str(i) * 64, AttachRequest(network="lan")) for i in range(3)]
+        # as a real dockerd: the first one until it is full, then the next, each with its own gateway
+        assert [box.endpoints[0].address for box in boxes] == ["10.99.0.8", "10.99.0.9", "10.98.0.3"]
+        assert run_in(boxes[0].netns, "ip", "route").startswith("default via 10.99.0.2 dev eth0")
+        assert run_in(boxes[2].netns, "ip", "route").startswith("default via 10.98.0.1 dev eth0")
+        wish = EndpointWish("lan", address="10.98.0.3")
+        with pytest.raises(ForbiddenError, match="Address already in use"):
+            await service.attach("4" * 64, AttachRequest(network="lan", endpoints=(wish,)))
+        pid = lab.sleeper(boxes[2]).pid
+        await service.close()
+        service = lab.service(pool_size=0)
+        with open(f"/proc/{pid}/ns/net", "rb") as namespace:
+            await service.start({"2" * 64: namespace.fileno()})
+        assert [pool.subnet for pool in service.network("lan").pools] == ["10.99.0.0/24", "10.98.0.0/24"]
+        for wanted in ("10.99.0.8", "10.99.0.9", "10.98.0.4"):  # the addresses of what has ended are free
+            box = await service.attach(wanted.replace(".", "0").ljust(64, "0"), AttachRequest(network="lan"))
+            assert box.endpoints[0].address == wanted
+
+    in_laboratory(body)
+
+
+@pytest.mark.requires("vlan")
+@pytest.mark.parametrize(
+    "driver",
+    [
+        pytest.param("macvlan", marks=pytest.mark.requires("macvlan")),
+        pytest.param("ipvlan", marks=pytest.mark.requires("ipvlan")),
+    ],
+)
+def test_vlan_parents_are_made_and_removed(driver: str):
+    async def body(lab: Lab) -> None:
+        service = lab.service(pool_size=0)
+        await service.start({})
+        before = lab.links()
+        pools = (PoolRequest("10.97.0.0/24", "10.97.0.1"),)
+        run_in(lab.outside, "ip", "link", "add", "link", "far", "name", "far.10", "type", "vlan", "id", "10")
+        run_in(lab.outside, "ip", "link", "set", "far.10", "up")
+        run_in(lab.outside, "ip", "addr", "add", "10.97.0.1/24", "dev", "far.10")
+        await service.create_network(NetworkRequest("lan", driver=driver, pools=pools, options={"parent": "uplink.10"}))
+        web = await service.attach("a" * 64, AttachRequest(network="lan"))
+        lab.serve(web.netns, 80, "hit")
+        assert lab.ask(lab.outside, web.endpoints[0].address, 80) == "hit 10.97.0.1"
+        pid = lab.sleeper(web).pid
+        await service.close()
+        # what is gone when the engine starts (after a reboot) is made again; what the user made is left alone
+        service = lab.service(pool_size=0)
+        with open(f"/proc/{pid}/ns/net", "rb") as namespace:
+            await service.start({"a" * 64: namespace.fileno()})
+        service.release("a" * 64)
+        await service.settle()
+        run_in(None, "ip", "link", "del", "uplink.10")
+        await service.close()
+        service = lab.service(pool_size=0)
+        await service.start({})
+        assert "uplink.10" in lab.links()
+        await service.remove_network("lan")
+        await lab.wait_links(before)
+        run_in(None, "ip", "link", "add", "link", "uplink", "name", "uplink.20", "type", "vlan", "id", "20")
+        await service.create_network(NetworkRequest("own", driver=driver, pools=pools, options={"parent": "uplink.20"}))
+        await service.remove_network("own")
+        assert "uplink.20" in lab.links()
+        # without a parent: a network of its own that leads nowhere
+        await service.create_network(NetworkRequest("alone", driver=driver, pools=pools))
+        one = await service.attach("b" * 64, AttachRequest(network="alone"))
+        two = await service.attach("c" * 64, AttachRequest(network="alone"))
+        lab.serve(one.netns, 80, "hit")
+        assert lab.ask(two.netns, one.endpoints[0].address, 80).startswith("hit")
+        assert "default" not in run_in(one.netns, "ip", "route")
+
+    in_laboratory(body)
+
+
+@pytest.mark.requires("ipvlan")
+@pytest.mark.parametrize("mode", ["l3", "l3s"])
+def test_ipvlan_in_layer_three(mode: str):
+    async def body(lab: Lab) -> None:
+        service = lab.service(pool_size=0)
+        await service.start({})
+        pools = (PoolRequest("10.96.0.0/24"), PoolRequest("10.95.0.0/24"), PoolRequest("fd96::/64"))
+        options = {"parent": "uplink", "ipvlan_mode": mode}
+        await service.create_network(NetworkRequest("lan", driver="ipvlan", pools=pools, ipv6=True, options=options))
+        wish = EndpointWish("lan", address="10.95.0.9")
+        web = await service.attach("a" * 64, AttachRequest(network="lan"))
+        other = await service.attach("b" * 64, AttachRequest(network="lan", endpoints=(wish,)))
+        assert run_in(web.netns, "ip", "route").startswith("default dev eth0 scope link")
+        assert run_in(web.netns, "ip", "-6", "route", "show", "default").startswith("default dev eth0")
+        lab.serve(web.netns, 80, "hit")
+        # no neighbour is asked for: containers of different subnets reach each other, and the outside by a route
+        assert lab.ask(other.netns, web.endpoints[0].address, 80) == "hit 10.95.0.9"
+        assert lab.ask(lab.outside, web.endpoints[0].address, 80) == ""
+        run_in(lab.outside, "ip", "route", "add", "10.96.0.0/24", "via", HOST)
+        assert lab.ask(lab.outside, web.endpoints[0].address, 80) == f"hit {OUTSIDE}"
 
     in_laboratory(body)

@@ -103,6 +103,7 @@ class Attachments:
                 undo.callback(self._resolvers.stop, container_id)
             for endpoint in endpoints:
                 self._resolvers.names.add(endpoint)
+                self._around.ports.watch(endpoint.id, ready.netns)
             undo.pop_all()
         ready.close_sockets()
         return sandbox
@@ -121,6 +122,7 @@ class Attachments:
         ordered = sorted(endpoints, key=lambda endpoint: (len(endpoint.interface), endpoint.interface))
         for endpoint in ordered:
             self._joinable(endpoint.network_id).adopt(endpoint)
+            self._around.ports.watch(endpoint.id, netns)
             self._resolvers.names.add(endpoint)
         row = self._kept.get(container_id, SandboxRow("", (), NameServerWish()))
         named = any(endpoint.names for endpoint in ordered)
@@ -264,6 +266,9 @@ class Attachments:
         row = self._kept.get(container_id)
         ports = row.ports if row is not None else request.ports
         endpoints = await self._publish_by_way_out(sandbox.endpoints, ports, request.container_name)
+        if sandbox.netns is not None:
+            for endpoint in endpoints:
+                self._around.ports.watch(endpoint.id, sandbox.netns)
         named = any(endpoint.names for endpoint in endpoints)
         changed = replace(sandbox, endpoints=tuple(endpoints), name_server=named or sandbox.name_server)
         if changed.name_server:

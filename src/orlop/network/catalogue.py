@@ -12,7 +12,7 @@ from orlop.errors import ConflictError, ForbiddenError, InvalidParameterError, N
 from orlop.network import cni, ipam, networks, placement
 from orlop.network.networks import Network
 from orlop.network.options import AddressPool, check_interface_name
-from orlop.network.requests import ChosenPool, check_pools, check_request
+from orlop.network.requests import OVERLAP, ChosenPool, check_pools, check_request
 from orlop.spec.ids import generate_id, is_id_prefix
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ class Catalogue:
         chosen = check_pools(request)
         own = request.driver == "cni"  # its plugins give addresses out
         document = cni.read_configuration(request.options[networks.OPTION_CONF]) if own else ""
-        four = self._pool(4, chosen.get(4), host) if request.ipv4 and not own else None
-        six = self._pool(6, chosen.get(6), host) if request.ipv6 else None
+        (four, *fours) = self._pools(4, chosen.get(4, []), host) if request.ipv4 and not own else (None,)
+        (six, *sixes) = self._pools(6, chosen.get(6, []), host) if request.ipv6 else (None,)
         network = Network(
             id=generate_id(),
             name=request.name,
@@ -138,29 +138,33 @@ class Catalogue:
             auxiliary={**(four.auxiliary if four else {}), **(six.auxiliary if six else {})},
             chosen=bool(chosen),
             document=document,
+            more_pools=tuple(
+                (str(more.subnet), str(more.gateway or ""), str(more.ip_range or ""), more.auxiliary)
+                for more in (*fours, *sixes)
+                if more is not None
+            ),
         )
-        parent = request.options.get(networks.OPTION_PARENT)
-        using = [other for other in self if parent and other.options.get(networks.OPTION_PARENT) == parent]
+        using = [other for other in self if network.parent and other.parent == network.parent]
         if using:
-            raise ForbiddenError(f"network {using[0].name} is already using parent interface {parent}")
+            raise ForbiddenError(f"network {using[0].name} is already using parent interface {network.parent}")
         name = check_interface_name(network.bridge_name)
         if any(name == other.bridge_name for other in self if other.driver == "bridge"):
             raise ForbiddenError(f"bridge name {name} is in use by another network")
         return network
 
-    def _pool(self, version: int, chosen: ChosenPool | None, host: Rtnetlink) -> ChosenPool:
-        """Return a chosen subnet that overlaps no other network's, or a free one of the pools."""
-        texts = [other.subnet if version == 4 else other.subnet6 for other in self]
-        others = [ipaddress.ip_network(text) for text in texts if text]
-        if chosen is not None:
-            if any(chosen.subnet.overlaps(other) for other in others):
-                raise ForbiddenError("Pool overlaps with other one on this address space")
+    def _pools(self, version: int, chosen: list[ChosenPool], host: Rtnetlink) -> list[ChosenPool]:
+        """Return the chosen subnets, which overlap no other network's, or a free one of the pools."""
+        every = [ipaddress.ip_network(pool.subnet) for other in self for pool in other.pools]
+        others = [subnet for subnet in every if subnet.version == version]
+        if chosen:
+            if any(pool.subnet.overlaps(other) for pool in chosen for other in others):
+                raise ForbiddenError(OVERLAP)
             return chosen
         pools = [pool for pool in self._options.default_address_pools if (":" in pool.base) == (version == 6)]
         if version == 6 and not pools:
             pools = [self._unique_local_pool()]
         subnet = ipam.choose_subnet(pools, [*placement.occupied_ranges(host, version=version), *others])
-        return ChosenPool(subnet, subnet[1])
+        return [ChosenPool(subnet, subnet[1])]
 
     def _unique_local_pool(self) -> AddressPool:
         """Return this engine's own range of unique local addresses (RFC 4193): it stays the same, others' differ."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orlop.network import sysctl
+from orlop.network import parents, sysctl
 from orlop.network.bridge import BridgeDriver
 from orlop.network.drivers import make_driver
 from orlop.network.sublink import SublinkDriver
@@ -30,10 +31,17 @@ async def create(around: Surroundings, catalogue: Catalogue, drivers: Drivers, r
         OrlopError: in Docker's words; nothing is left behind.
     """
     network = catalogue.plan(request, around.host)
+    if network.parent and parents.is_missing(around.host, network):
+        parents.check(around.host, network)
+        network = replace(network, made_parent=True)
     driver = make_driver(network, around)
-    if isinstance(driver, SublinkDriver):
-        driver.check()
     catalogue.add(network)
+    if isinstance(driver, SublinkDriver):
+        try:
+            driver.prepare()
+        except BaseException:
+            catalogue.remove(network)
+            raise
     if isinstance(driver, BridgeDriver):
         try:
             driver.device.create()
@@ -57,4 +65,6 @@ async def remove(around: Surroundings, catalogue: Catalogue, drivers: Drivers, n
         driver.device.remove()
         if around.firewall is not None:
             await around.firewall.remove_bridge(network.bridge_name)
+    if network.made_parent:
+        parents.remove(around.host, network)
     catalogue.remove(network)

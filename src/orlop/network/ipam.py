@@ -6,7 +6,9 @@ The lowest free address is given out. The rows of ``endpoint`` are the truth tha
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import ForbiddenError, InvalidParameterError, SystemFailureError
@@ -22,7 +24,11 @@ if TYPE_CHECKING:
 
 
 class AddressSpace:
-    """The addresses of one subnet; network address, broadcast address and what is reserved are never given out."""
+    """The addresses of one subnet; network address, broadcast address and what is reserved are never given out.
+
+    Attributes:
+        gateway: what leads out of it, "" for nothing.
+    """
 
     def __init__(
         self,
@@ -35,6 +41,7 @@ class AddressSpace:
     ) -> None:
         self._subnet = subnet
         self._name = name
+        self.gateway = "" if gateway is None else str(gateway)
         span = ip_range or subnet
         self._first = int(span.network_address)
         self._last = int(span.broadcast_address)
@@ -97,29 +104,25 @@ class AddressSpace:
 
 
 class NetworkAddresses:
-    """Gives out the addresses of a network: one of each IP version that it has."""
+    """Gives out the addresses of a network: one of each IP version that it has, from the first subnet with room."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._spaces: dict[int, AddressSpace] = {}
+        self._spaces: dict[int, list[AddressSpace]] = {}
         self._owners: dict[IpAddress, str] = {}  # address -> endpoint id
-        auxiliary = [ipaddress.ip_address(text) for text in network.auxiliary.values()]
-        for version, subnet, gateway, ip_range in (
-            (4, network.subnet, network.gateway, network.ip_range),
-            (6, network.subnet6, network.gateway6, network.ip_range6),
-        ):
-            if subnet:
-                self._spaces[version] = AddressSpace(
-                    ipaddress.ip_network(subnet),
-                    gateway=ipaddress.ip_address(gateway) if gateway else None,
-                    ip_range=ipaddress.ip_network(ip_range) if ip_range else None,
-                    auxiliary=[address for address in auxiliary if address.version == version],
-                    name=f"{network.name} ({network.id})",
-                )
+        for pool in network.pools:
+            space = AddressSpace(
+                ipaddress.ip_network(pool.subnet),
+                gateway=ipaddress.ip_address(pool.gateway) if pool.gateway else None,
+                ip_range=ipaddress.ip_network(pool.ip_range) if pool.ip_range else None,
+                auxiliary=[ipaddress.ip_address(text) for text in pool.auxiliary.values()],
+                name=f"{network.name} ({network.id})",
+            )
+            self._spaces.setdefault(space.subnet.version, []).append(space)
 
     def in_use(self, version: int = 4) -> int:
         """How many addresses of an IP version are given out."""
-        return self._spaces[version].in_use if version in self._spaces else 0
+        return sum(space.in_use for space in self._spaces.get(version, ()))
 
     def take(self, endpoint_id: str, wish: EndpointWish) -> Endpoint:
         """Return an endpoint with the addresses that were wished for, or the lowest free ones.
@@ -130,47 +133,58 @@ class NetworkAddresses:
             SystemFailureError: there is no free one.
         """
         network = self._network
-        taken: dict[int, IpAddress] = {}
+        taken: dict[int, tuple[AddressSpace, IpAddress]] = {}
         try:
             for version, text in ((4, wish.address), (6, wish.address6)):
-                space = self._spaces.get(version)
-                if space is None and text:
-                    raise InvalidParameterError(f"no configured subnet contains IP address {text}")
-                if space is not None:
-                    address = _parse_address(text, version) if text else space.allocate()
-                    if text:
-                        space.claim(address)
-                    taken[version] = address
-            mac = parse_mac(wish.mac) if wish.mac else mac_of(taken.get(4) or taken[6])
+                if text or version in self._spaces:
+                    taken[version] = self._choose(version, text)
+            mac = parse_mac(wish.mac) if wish.mac else mac_of(taken[4 if 4 in taken else 6][1])
         except BaseException:
-            for version, address in taken.items():
-                self._spaces[version].release(address)
+            for space, address in taken.values():
+                space.release(address)
             raise
-        self._owners.update(dict.fromkeys(taken.values(), endpoint_id))
-        has6 = 6 in taken
-        return Endpoint(
+        self._owners.update({address: endpoint_id for _, address in taken.values()})
+        endpoint = Endpoint(
             id=endpoint_id,
             network_id=network.id,
             network_name=network.name,
-            address=str(taken.get(4, "")),
-            prefix_length=self._spaces[4].subnet.prefixlen if 4 in taken else 0,
-            gateway=network.gateway if 4 in taken else "",
             mac=show_mac(mac),
-            address6=str(taken.get(6, "")),
-            prefix_length6=self._spaces[6].subnet.prefixlen if has6 else 0,
-            gateway6=network.gateway6 if has6 else "",
             names=wish.names if network.user_defined else (),
             links=wish.links,
             priority=wish.priority,
             options=dict(wish.options),
             driver=network.driver,
         )
+        if 4 in taken:
+            space, address = taken[4]
+            length, gateway = space.subnet.prefixlen, space.gateway
+            endpoint = replace(endpoint, address=str(address), prefix_length=length, gateway=gateway)
+        if 6 in taken:
+            space, address = taken[6]
+            length, gateway = space.subnet.prefixlen, space.gateway
+            endpoint = replace(endpoint, address6=str(address), prefix_length6=length, gateway6=gateway)
+        return endpoint
+
+    def _choose(self, version: int, text: str) -> tuple[AddressSpace, IpAddress]:
+        spaces = self._spaces.get(version, [])
+        if text:
+            address = _parse_address(text, version) if spaces else None
+            space = next((space for space in spaces if address in space.subnet), None)
+            if address is None or space is None:
+                raise InvalidParameterError(f"no configured subnet contains IP address {text}")
+            space.claim(address)
+            return space, address
+        for space in spaces[:-1]:
+            with contextlib.suppress(SystemFailureError):  # it is full
+                return space, space.allocate()
+        return spaces[-1], spaces[-1].allocate()
 
     def claim(self, endpoint: Endpoint) -> None:
         """Take an endpoint's addresses. Raises InvalidParameterError, ForbiddenError."""
         for address in _addresses(endpoint):
-            if address.version in self._spaces:
-                self._spaces[address.version].claim(address)
+            space = self._space_of(address)
+            if space is not None:
+                space.claim(address)
                 self._owners[address] = endpoint.id
 
     def release(self, endpoint: Endpoint) -> None:
@@ -178,7 +192,12 @@ class NetworkAddresses:
         for address in _addresses(endpoint):
             if self._owners.get(address) == endpoint.id:
                 del self._owners[address]
-                self._spaces[address.version].release(address)
+                space = self._space_of(address)
+                if space is not None:
+                    space.release(address)
+
+    def _space_of(self, address: IpAddress) -> AddressSpace | None:
+        return next((space for space in self._spaces.get(address.version, ()) if address in space.subnet), None)
 
 
 def interfaces(endpoint: Endpoint) -> list[IpInterface]:

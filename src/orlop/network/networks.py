@@ -22,6 +22,23 @@ OPTION_MTU = "com.docker.network.driver.mtu"
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """A subnet of a network.
+
+    Attributes:
+        subnet: "172.17.0.0/16".
+        gateway: the address of what leads out, or "".
+        ip_range: part of the subnet that addresses are given out from, or "" for all of it.
+        auxiliary: name -> address that is never given out.
+    """
+
+    subnet: str
+    gateway: str = ""
+    ip_range: str = ""
+    auxiliary: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """A network.
 
@@ -40,6 +57,8 @@ class Network:
         auxiliary: name -> address of either subnet that is never given out.
         document: what the cni driver's plugins are told, as JSON.
         chosen: the user chose the subnets, so that containers may choose their addresses.
+        more_pools: further subnets (macvlan and ipvlan), as (subnet, gateway, ip_range, auxiliary).
+        made_parent: the parent interface was made for this network and goes with it.
     """
 
     id: str
@@ -59,6 +78,34 @@ class Network:
     auxiliary: dict[str, str] = field(default_factory=dict)
     chosen: bool = False
     document: str = ""
+    more_pools: tuple[tuple[str, str, str, dict[str, str]], ...] = ()
+    made_parent: bool = False
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """All subnets in the order in which addresses are taken from them, those of IPv4 first."""
+        own = [
+            Pool(subnet, gateway, ip_range, {n: text for n, text in self.auxiliary.items() if (":" in text) == six})
+            for six, subnet, gateway, ip_range in (
+                (False, self.subnet, self.gateway, self.ip_range),
+                (True, self.subnet6, self.gateway6, self.ip_range6),
+            )
+            if subnet
+        ]
+        found = [*own, *(Pool(*more) for more in self.more_pools if len(more) == 4)]
+        return tuple(sorted(found, key=lambda pool: ":" in pool.subnet))
+
+    @property
+    def parent(self) -> str:
+        """The parent interface of a macvlan or ipvlan network; Docker's name for one that leads nowhere."""
+        if self.driver not in ("macvlan", "ipvlan"):
+            return ""
+        return self.options.get(OPTION_PARENT) or f"{'dm' if self.driver == 'macvlan' else 'di'}-{self.id[:12]}"
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing leads out of it: it is internal, or its parent interface leads nowhere."""
+        return self.internal or (bool(self.parent) and OPTION_PARENT not in self.options)
 
     @property
     def user_defined(self) -> bool:

@@ -21,7 +21,8 @@ from orlop.spec.ports import PortBinding
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from orlop.network.relay import Relay
+    from orlop.network.relayed import RelayedPorts
+    from orlop.primitives.owned_fd import OwnedFd
     from orlop.spec.ports import PortRequest
 
 DOCKER_RANGE = (32768, 60999)
@@ -74,7 +75,7 @@ class PortAllocator:
         self,
         *,
         dynamic: tuple[int, int] = DOCKER_RANGE,
-        relay: Relay | None = None,
+        relay: RelayedPorts | None = None,
         ipv6: bool = True,
     ) -> None:
         self._relay = relay
@@ -110,28 +111,27 @@ class PortAllocator:
         try:
             for request in sorted(requests, key=lambda request: request.first == 0):
                 took = self._take(request, self._hosts(request, address, address6, default_ip), address or address6)
-                start = len(held)
-                held += took
-                self._give_to_relay(held, start, {4: address, 6: address6})
                 for hold in took:
+                    held.append(hold)
+                    held[-1] = self._relayed(owner, hold, {4: address, 6: address6})
                     key = request.protocol, hold.binding.host_port
                     self._taken.setdefault(key, set()).add(hold.binding.host_ip)
         except BaseException:
-            self._drop(held)
+            self._drop(owner, held)
             raise
         self._holds.setdefault(owner, []).extend(held)
         return tuple(sorted(hold.binding for hold in held))
 
     def release(self, owner: str) -> None:
         """Give back everything that the owner holds."""
-        self._drop(self._holds.pop(owner, []))
+        self._drop(owner, self._holds.pop(owner, []))
 
     def close(self) -> None:
         """Let go of all sockets (the engine ends; rules stay)."""
         for owner in list(self._holds):
             self.release(owner)
 
-    def _drop(self, holds: Sequence[_Hold]) -> None:
+    def _drop(self, owner: str, holds: Sequence[_Hold]) -> None:
         for hold in holds:
             key = hold.binding.protocol, hold.binding.host_port
             addresses = self._taken.get(key, set())
@@ -139,7 +139,7 @@ class PortAllocator:
             if not addresses:
                 self._taken.pop(key, None)
             if hold.socket is not None and hold.relayed and self._relay is not None:
-                self._relay.close_socket(hold.socket)
+                self._relay.close(owner, hold.socket)
             elif hold.socket is not None:
                 hold.socket.close()
 
@@ -161,24 +161,28 @@ class PortAllocator:
             )
         return (request.host_ip,)
 
-    def _give_to_relay(self, held: list[_Hold], start: int, addresses: Mapping[int, str]) -> None:
+    def _relayed(self, owner: str, hold: _Hold, addresses: Mapping[int, str]) -> _Hold:
         """Have the relay carry what no rule leads to the container, and what the host's own [::1] gets."""
-        for place, hold in enumerate(held[start:], start):
-            binding = hold.binding
-            version = 6 if ":" in binding.host_ip else 4
-            same, other = addresses[version], addresses[10 - version]
-            if self._relay is None or hold.socket is None or binding.protocol == "sctp":
-                continue
-            if same and binding.host_ip not in (LOOPBACK6, _ANY6):
-                continue
-            held[place] = replace(hold, relayed=True)
+        binding = hold.binding
+        version = 6 if ":" in binding.host_ip else 4
+        same, other = addresses[version], addresses[10 - version]
+        if self._relay is None or hold.socket is None or binding.protocol == "sctp":
+            return hold
+        if same and binding.host_ip not in (LOOPBACK6, _ANY6):
+            return hold
+        try:
             target = same or other, binding.container_port
-            try:
-                self._relay.open(hold.socket, target, udp=binding.protocol == "udp")
-            except OSError as error:
-                where = f"{_shown(binding.host_ip)}:{binding.host_port}"
-                reason = os.strerror(error.errno or 0).lower()
-                raise SystemFailureError(f"failed to bind host port for {where}: {reason}") from error
+            self._relay.open(owner, hold.socket, target, udp=binding.protocol == "udp")
+        except OSError as error:
+            where = f"{_shown(binding.host_ip)}:{binding.host_port}"
+            reason = os.strerror(error.errno or 0).lower()
+            raise SystemFailureError(f"failed to bind host port for {where}: {reason}") from error
+        return replace(hold, relayed=True)
+
+    def watch(self, owner: str, netns: OwnedFd) -> None:
+        """Let what the relay carries of an owner's ports listen as soon as programs in its namespace do."""
+        if self._relay is not None:
+            self._relay.watch(owner, netns)
 
     def _take(self, request: PortRequest, hosts: tuple[str, ...], address: str) -> list[_Hold]:
         host_ip = hosts[0]

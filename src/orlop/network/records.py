@@ -223,12 +223,15 @@ _NETWORK_MORE: dict[str, type] = {
     **dict.fromkeys(("subnet6", "gateway6", "ip_range6", "document"), str),
     "auxiliary": dict,
     "chosen": bool,
+    "more_pools": tuple,
+    "made_parent": bool,
 }
 _ENDPOINT_MORE: dict[str, type] = {
     **dict.fromkeys(("address6", "gateway6", "driver"), str),
     **dict.fromkeys(("prefix_length6", "priority"), int),
     **dict.fromkeys(("names", "links"), tuple),
     "options": dict,
+    "on_link": bool,
 }
 
 

@@ -32,6 +32,7 @@ _MOST_STREAMS = 4096  # connections under way
 _MOST_FLOWS = 1024  # peers of UDP ports
 _FLOW_SECONDS = 90.0  # an idle UDP peer is remembered; as docker-proxy's
 _SWEEP_SECONDS = 10.0
+_BACKLOG = 256
 _BURST = 64  # datagrams or connections that are taken before others get their turn
 _LONGEST = 65536
 _DATAGRAMS = 256 * 1024  # bytes of datagrams that wait
@@ -62,10 +63,12 @@ class Relay:
 
     Args:
         forbidden: tells whether a peer (its address, as the kernel gives it) may not come in; called in the thread.
+        refused: is told when a container refused a connection, and by which socket; likewise.
     """
 
-    def __init__(self, forbidden: Callable[[str], bool] = lambda _: False) -> None:
+    def __init__(self, forbidden: Callable[[str], bool], refused: Callable[[socket.socket], None]) -> None:
         self._forbidden = forbidden
+        self._refused = refused
         self._epoll: select.epoll | None = None
         self._wake = -1
         self._thread: threading.Thread | None = None
@@ -79,33 +82,48 @@ class Relay:
 
     # --- called from the event loop ---
 
-    def open(self, sock: socket.socket, target: tuple[str, int], *, udp: bool) -> None:
-        """Carry what arrives at a bound socket, which is owned from now on, to a container.
+    def open_tcp(self, sock: socket.socket, target: tuple[str, int]) -> None:
+        """Listen at a bound socket, and carry its connections to a container.
 
         Raises:
             OSError: it can't listen.
         """
         sock.setblocking(False)
-        if udp:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _DATAGRAMS)
-            _ask_for_local_address(sock)
-        else:
-            # connections inherit it, so that the port can be bound again while the last of them fade out; it lets
-            # nobody else in, because this socket listens
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.listen(256)
+        # connections inherit it, so that the port can be bound again while the last of them fade out; it lets
+        # nobody else in, because this socket listens
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.listen(_BACKLOG)
+        self._open(sock, target, udp=False)
+
+    def open_udp(self, sock: socket.socket, target: tuple[str, int]) -> None:
+        """Carry datagrams between a bound socket and a container. Raises OSError."""
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _DATAGRAMS)
+        _ask_for_local_address(sock)
+        self._open(sock, target, udp=True)
+
+    def _open(self, sock: socket.socket, target: tuple[str, int], *, udp: bool) -> None:
         listener = _Listener(sock, target, udp)
         self._do(lambda: self._watch(sock.fileno(), listener, select.EPOLLIN))
 
+    def pause(self, sock: socket.socket) -> None:
+        """Stop listening; the port stays taken, and what came in goes on."""
+        self._forget_listener(sock)
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RD)  # which a listener survives as a bound socket (inet_shutdown)
+
     def close_socket(self, sock: socket.socket) -> None:
         """Let go of a socket and of all that came in by it; the port is free when this returns."""
-        number = sock.fileno()
+        listener = self._forget_listener(sock)
+        sock.close()
+        if self._thread is not None:
+            self._do(lambda: self._drop(listener, sock))
+
+    def _forget_listener(self, sock: socket.socket) -> object:
         if self._epoll is not None:
             with contextlib.suppress(OSError):
-                self._epoll.unregister(number)
-        listener = self._watched.pop(number, None)
-        sock.close()
-        self._do(lambda: self._drop(listener, sock))
+                self._epoll.unregister(sock.fileno())
+        return self._watched.pop(sock.fileno(), None)
 
     def close(self) -> None:
         """End the thread and everything that is under way."""
@@ -243,7 +261,9 @@ class Relay:
             return
         try:
             more = stream.pump()
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.ECONNREFUSED and not stream.connected:
+                self._refused(stream.listener)
             self._end(stream, reset=True)
             return
         if stream.finished:

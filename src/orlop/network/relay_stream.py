@@ -101,10 +101,11 @@ class Stream:
 
     Attributes:
         listener: where the client came in.
+        connected: the container has accepted.
         closed: the sockets are gone.
     """
 
-    __slots__ = ("_back", "_connected", "_there", "client", "closed", "listener", "server")
+    __slots__ = ("_back", "_there", "client", "closed", "connected", "listener", "server")
 
     def __init__(
         self, client: socket.socket, server: socket.socket, *, listener: socket.socket, pipes: PipePool
@@ -115,7 +116,7 @@ class Stream:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._there = _Direction(client, server, pipes)
         self._back = _Direction(server, client, pipes)
-        self._connected = False
+        self.connected = False
         self.closed = False
 
     @property
@@ -129,7 +130,7 @@ class Stream:
         Raises:
             OSError: a side is gone, or the container refused.
         """
-        if not self._connected:
+        if not self.connected:
             reason = self.server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if reason:
                 raise OSError(reason, os.strerror(reason))
@@ -137,7 +138,7 @@ class Stream:
                 self.server.getpeername()
             except OSError:
                 return False  # the connection to the container is under way
-            self._connected = True
+            self.connected = True
         more = self._there.carry()
         return self._back.carry() or more
 

@@ -34,6 +34,7 @@ _OPTIONS = {
     "cni": (OPTION_CONF,),
     "ipvlan": (OPTION_PARENT, OPTION_IPVLAN_MODE, OPTION_IPVLAN_FLAG),
 }
+OVERLAP = "Pool overlaps with other one on this address space"
 _TRUTH = ("true", "false", "1", "0", "t", "f")
 
 
@@ -134,13 +135,10 @@ def _check_bridge(request: NetworkRequest) -> None:
 
 def _check_sublink(request: NetworkRequest) -> None:
     """Check the options of macvlan and ipvlan."""
-    parent = request.options.get(OPTION_PARENT, "")
-    if not parent:
-        raise UnsupportedError(f"the {request.driver} driver needs a parent interface: -o parent=eth0")
     try:
-        check_interface_name(parent)
+        check_interface_name(request.options.get(OPTION_PARENT, "eth0"))
     except InvalidParameterError:
-        raise InvalidParameterError(f"invalid parent interface: {parent!r}") from None
+        raise InvalidParameterError(f"invalid parent interface: {request.options[OPTION_PARENT]!r}") from None
     for option, known in (
         (OPTION_MACVLAN_MODE, ("bridge", "private", "vepa", "passthru")),
         (OPTION_IPVLAN_MODE, ("l2", "l3", "l3s")),
@@ -148,9 +146,10 @@ def _check_sublink(request: NetworkRequest) -> None:
     ):
         value = request.options.get(option, known[0])
         if value not in known:
-            raise InvalidParameterError(f"requested {option.replace('_', ' ')} '{value}' is not valid")
-    if request.options.get(OPTION_IPVLAN_MODE, "l2") != "l2":
-        raise UnsupportedError(f"ipvlan mode is not supported yet: {request.options[OPTION_IPVLAN_MODE]}")
+            raise InvalidParameterError(
+                f"requested {option.replace('_', ' ')} '{value}' is not valid, '{known[0]}' mode is the"
+                f" {request.driver} driver default"
+            )
 
 
 def _refuse_driver(name: str) -> None:
@@ -167,27 +166,30 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if text.isprintable() else repr(text)
 
 
-def check_pools(request: NetworkRequest) -> dict[int, ChosenPool]:
+def check_pools(request: NetworkRequest) -> dict[int, list[ChosenPool]]:
     """Return the chosen subnets by IP version; versions that the engine is to choose for are left out.
 
     Raises:
         InvalidParameterError: in Docker's words.
-        ForbiddenError: several of one version.
+        ForbiddenError: several of one version, where the driver takes one only, or they overlap.
     """
-    found: dict[int, ChosenPool] = {}
+    found: dict[int, list[ChosenPool]] = {}
     for pool in request.pools:
         if not pool.subnet:
             if pool.gateway or pool.ip_range or pool.auxiliary:
                 raise InvalidParameterError("invalid network config:\ninvalid subnet : invalid CIDR block notation")
             continue
         chosen = _check_pool(pool, internal=request.internal)
-        if chosen.subnet.version in found:
-            raise ForbiddenError(f"{request.driver} driver doesn't support multiple subnets")
+        before = found.get(chosen.subnet.version, [])
+        if before and request.driver == "bridge":
+            raise ForbiddenError("bridge driver doesn't support multiple subnets")
+        if any(chosen.subnet.overlaps(other.subnet) for other in before):
+            raise ForbiddenError(OVERLAP)
         if chosen.subnet.version == 6 and not request.ipv6:
             continue  # as Docker: without --ipv6 the subnet is left aside
         if chosen.subnet.version == 4 and not request.ipv4:
             raise InvalidParameterError("IPv4 pools are not allowed when IPv4 is disabled")
-        found[chosen.subnet.version] = chosen
+        found[chosen.subnet.version] = [*before, chosen]
     return found
 
 

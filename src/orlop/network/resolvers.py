@@ -95,7 +95,7 @@ class Resolvers:
 
     def _upstream(self, sandbox: Sandbox, wish: NameServerWish) -> Upstream | None:
         """Return where other questions go; nowhere without a way out (CVE-2024-29018)."""
-        outward = any(endpoint.gateway or endpoint.gateway6 for endpoint in sandbox.endpoints)
+        outward = any(endpoint.leads_out() for endpoint in sandbox.endpoints)
         servers = [Server(address, on_host=address in wish.on_host) for address in wish.servers]
         if not outward or not servers or sandbox.netns is None:
             return None

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orlop.errors import SystemFailureError
+from orlop.errors import OrlopError
 from orlop.network.bridge import BridgeDriver
 from orlop.network.host import HostDriver
 from orlop.network.none import NoneDriver
@@ -22,25 +22,29 @@ if TYPE_CHECKING:
     from orlop.network.sandbox import Endpoint
 
 
-def make_bridges(
+def make_links(
     catalogue: Catalogue, drivers: MutableMapping[str, Driver | HostDriver | NoneDriver]
 ) -> list[BridgeDriver]:
-    """Make or find all bridges; return their drivers.
+    """Make or find all bridges and parent interfaces; return the bridges' drivers.
 
     A user-defined one that can't be made is given up with a warning. Raises SystemFailureError for the default one.
     """
     made: list[BridgeDriver] = []
     for network in catalogue:
         driver = drivers[network.id]
-        if not isinstance(driver, BridgeDriver):
+        if not isinstance(driver, BridgeDriver | SublinkDriver):
             continue
         try:
+            if isinstance(driver, SublinkDriver):
+                driver.prepare()
+                continue
             driver.device.create()
-        except SystemFailureError as error:
+        except OrlopError as error:
             if network.default_bridge:
                 raise
             catalogue.warnings.append(f"network {network.name} is not available: {error}")
-            del drivers[network.id]
+            if isinstance(driver, BridgeDriver):  # a parent interface may still come
+                del drivers[network.id]
             continue
         made.append(driver)
     return made

@@ -23,12 +23,12 @@ def outward(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
 
     Those of the highest priority come first, then those with both IP versions, then by the network's name.
     """
-    able = [endpoint for endpoint in endpoints if endpoint.gateway or endpoint.gateway6]
+    able = [endpoint for endpoint in endpoints if endpoint.leads_out()]
     return sorted(
         able,
         key=lambda endpoint: (
             -endpoint.priority,
-            not (endpoint.gateway and endpoint.gateway6),
+            not (endpoint.leads_out(4) and endpoint.leads_out(6)),
             endpoint.network_name,
         ),
     )
@@ -47,18 +47,19 @@ def set_default_routes(inside: Rtnetlink, endpoints: Sequence[Endpoint], *, fres
     """
     ways = outward(endpoints)
     for version in (4, 6):
-        chosen = next((way for way in ways if (way.gateway if version == 4 else way.gateway6)), None)
+        chosen = next((way for way in ways if way.leads_out(version)), None)
         if chosen is None:
             if not fresh:
                 _remove_default(inside, version)
             continue
         if chosen.driver == "cni":
             continue  # its plugins have set the route
-        gateway = ipaddress.ip_address(chosen.gateway if version == 4 else chosen.gateway6)
+        text = chosen.gateway if version == 4 else chosen.gateway6
+        gateway = ipaddress.ip_address(text) if text else None
         index = inside.link(chosen.interface).index
         if not fresh:
             _remove_default(inside, version)
-        inside.execute(rtnetlink.add_route(None, index=index, gateway=gateway))
+        inside.execute(rtnetlink.add_route(_DEFAULTS[version], index=index, gateway=gateway))
 
 
 def _remove_default(inside: Rtnetlink, version: int) -> None:

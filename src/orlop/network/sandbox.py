@@ -87,6 +87,7 @@ class Endpoint:
         links: (alias, name): what the container calls others.
         priority: the network with the highest gives the default route.
         options: of the driver for this endpoint.
+        on_link: packets to elsewhere leave straight by the interface, without a gateway (ipvlan in layer 3).
     """
 
     id: str
@@ -107,6 +108,13 @@ class Endpoint:
     priority: int = 0
     options: dict[str, str] = field(default_factory=dict)
     driver: str = "bridge"
+    on_link: bool = False
+
+    def leads_out(self, version: int = 0) -> bool:
+        """Whether packets to elsewhere may leave by this network, of one IP version or (0) of any."""
+        six = bool(self.gateway6 or (self.on_link and self.address6))
+        four = bool(self.gateway or (self.on_link and self.address))
+        return six if version == 6 else four if version == 4 else four or six
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ from orlop.network.firewall.watch import RulesWatch
 from orlop.network.pool import NamespaceFactory, NamespacePool
 from orlop.network.ports import PortAllocator, listens_on_ipv6, local_port_range
 from orlop.network.records import Records
-from orlop.network.relay import Relay
 from orlop.network.relay_peers import is_a_containers
+from orlop.network.relayed import RelayedPorts
 from orlop.network.resolvers import Resolvers
 from orlop.network.statistics import interface_statistics
 from orlop.network.uninterrupted import run_to_end
@@ -68,7 +68,7 @@ class NetworkService:
         self._changes: dict[str, asyncio.Task[object]] = {}  # connects and disconnects under way, by container id
         self._chores: set[asyncio.Task[None]] = set()
         self._shared = ContainerDriver(self.sandbox)
-        self._relay = Relay(self._is_of_ours) if options.userland_proxy else None
+        self._relay = RelayedPorts(namespaces, self._is_of_ours) if options.userland_proxy else None
         self._around: Surroundings | None = None
         self._resolvers = Resolvers(namespaces)
         self._attached: Attachments | None = None
@@ -168,7 +168,7 @@ class NetworkService:
             await self._around.pool.close()
             self._around.ports.close()
             if self._relay is not None:
-                self._relay.close()
+                self._relay.close_all()
             self._around.host.close()
         for sandbox in self._sandboxes.values():
             if sandbox.netns is not None:

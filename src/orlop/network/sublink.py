@@ -6,6 +6,7 @@ cannot reach them by it (that is how the kernel has it).
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 from contextlib import ExitStack
@@ -15,8 +16,7 @@ from typing import TYPE_CHECKING
 from orlop.errors import InvalidParameterError, SystemFailureError
 from orlop.kernel import rtnetlink
 from orlop.kernel.netlink import NetlinkError
-from orlop.network import bandwidth, ipam
-from orlop.network.networks import OPTION_PARENT
+from orlop.network import bandwidth, ipam, parents
 from orlop.spec.ids import generate_id
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from orlop.network.sandbox import Endpoint, EndpointWish
     from orlop.spec.ports import PortRequest
 
+_WAITS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # seconds
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +41,7 @@ class SublinkDriver:
         around: what all networks share.
         make: returns the request for a sublink, from its name, the parent's index and the namespace's descriptor.
         own_mac: sublinks have hardware addresses of their own.
+        routed: there is no gateway: everything leaves straight by the interface.
     """
 
     def __init__(
@@ -49,22 +51,19 @@ class SublinkDriver:
         *,
         make: Callable[[str, int, int], Request],
         own_mac: bool = True,
+        routed: bool = False,
     ) -> None:
         self._network = network
         self._around = around
         self._make = make
         self._own_mac = own_mac
+        self._routed = routed
         self.addresses = ipam.NetworkAddresses(network)
 
-    def check(self) -> None:
-        """Raise InvalidParameterError unless the parent is there."""
-        parent = self._network.options.get(OPTION_PARENT, "")
-        try:
-            self._around.host.link(parent)
-        except NetlinkError as error:
-            if error.errno != errno.ENODEV:
-                raise SystemFailureError(f"cannot look at the network: {error}") from error
-            raise InvalidParameterError(f"parent interface was not found on the host: {parent}") from None
+    def prepare(self) -> None:
+        """Make the parent if it is this network's to make and not there, after a reboot say. Raises OrlopError."""
+        if self._network.made_parent and parents.is_missing(self._around.host, self._network):
+            parents.make(self._around.host, self._network)
 
     async def join(self, container_id: str, wish: EndpointWish, spot: Spot) -> Endpoint:
         """Put a sublink into the namespace."""
@@ -75,19 +74,20 @@ class SublinkDriver:
             endpoint = self.addresses.take(generate_id(), wish)
             undo.callback(self.addresses.release, endpoint)
             endpoint = replace(endpoint, interface=spot.interface)
-            if self._network.internal:
-                endpoint = replace(endpoint, gateway="", gateway6="")
+            if self._network.closed or self._routed:
+                endpoint = replace(endpoint, gateway="", gateway6="", on_link=not self._network.closed)
             around.records.put_endpoint(container_id, endpoint)
             undo.callback(around.records.delete_endpoint, endpoint.id)
+            self.prepare()
             try:
-                parent = around.host.link(self._network.options[OPTION_PARENT])
+                parent = around.host.link(self._network.parent)
                 around.host.execute(self._make(spot.interface, parent.index, spot.namespace.fileno()))
                 undo.callback(_delete_inside, spot)
                 link = spot.inside.link(spot.interface)
                 mac = bytes.fromhex(endpoint.mac.replace(":", "")) if self._own_mac else b""
                 if not self._own_mac:
                     endpoint = replace(endpoint, mac=ipam.show_mac(link.address))
-                spot.inside.execute(rtnetlink.set_link(link.index, address=mac, up=True))
+                await _switch_on(spot, link.index, mac)
                 if endpoint.address6:
                     conf = f"ipv6/conf/{spot.interface}"
                     settings = {f"{conf}/accept_ra": "0", f"{conf}/disable_ipv6": "0"}
@@ -124,6 +124,23 @@ class SublinkDriver:
 
     def delete_link(self, endpoint: Endpoint) -> None:
         """There is none on the host's side."""
+
+
+async def _switch_on(spot: Spot, index: int, mac: bytes) -> None:
+    """Set the hardware address and switch a link on.
+
+    Who had that address just now may still have it: the kernel takes dead namespaces away when it comes to it.
+    """
+    for wait in _WAITS:
+        try:
+            spot.inside.execute(rtnetlink.set_link(index, address=mac, up=True))
+        except NetlinkError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            await asyncio.sleep(wait)
+        else:
+            return
+    spot.inside.execute(rtnetlink.set_link(index, address=mac, up=True))
 
 
 def _delete_inside(spot: Spot) -> None:

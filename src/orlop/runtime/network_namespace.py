@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from orlop.runtime.cgroups import Hierarchies
     from orlop.spec.json import JsonObject, JsonValue
 
-NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
+_NETLINK = {"route": 0, "diag": 4, "netfilter": 12}  # include/uapi/linux/netlink.h
 RESOLVER_ADDRESS = "127.0.0.11"
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1  # include/uapi/linux/sockios.h, if.h
 _BACKLOG = 16
@@ -85,16 +85,16 @@ def open_sockets(kinds: Iterable[JsonValue]) -> list[socket.socket]:
     """Open sockets in the calling thread's namespace.
 
     Args:
-        kinds: "route" and "netfilter" (netlink); "udp4", "udp6", "tcp4", "tcp6", bound to nothing; "resolver-udp" and
-            "resolver-tcp", bound to the resolver's address, and with "-53" behind to its well-known port.
+        kinds: "route", "netfilter" and "diag" (netlink); "udp4", "udp6", "tcp4", "tcp6", bound to nothing;
+            "resolver-udp" and "resolver-tcp", bound to the resolver's address, and with "-53" behind to its well-known
+            port.
     """
     return [_open_socket(str(kind)) for kind in kinds]
 
 
 def _open_socket(kind: str) -> socket.socket:
-    if kind in ("route", "netfilter"):
-        protocol = NETLINK_ROUTE if kind == "route" else NETLINK_NETFILTER
-        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    if kind in _NETLINK:
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK[kind])
     udp = "udp" in kind
     family = socket.AF_INET6 if kind.endswith("6") else socket.AF_INET
     made = socket.socket(family, (socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) | socket.SOCK_CLOEXEC)

@@ -96,11 +96,11 @@ def test_subnets():
         PoolRequest("fd00::/64", ip_range="fd00::/80"),
     )
     chosen = check_pools(NetworkRequest("n", pools=both, ipv6=True))
-    assert {version: (str(pool.subnet), str(pool.gateway)) for version, pool in chosen.items()} == {
+    assert {version: (str(pool.subnet), str(pool.gateway)) for version, (pool,) in chosen.items()} == {
         4: ("10.0.0.0/24", "10.0.0.1"),
         6: ("fd00::/64", "fd00::1"),
     }
-    assert chosen[4].auxiliary == {"router": "10.0.0.9"}
+    assert chosen[4][0].auxiliary == {"router": "10.0.0.9"}
     assert 6 not in check_pools(NetworkRequest("n", pools=both))  # without --ipv6 it is left aside
     with pytest.raises(ForbiddenError, match="bridge driver doesn't support multiple subnets"):
         check_pools(NetworkRequest("n", pools=(PoolRequest("10.0.0.0/24"), PoolRequest("10.1.0.0/24"))))

@@ -196,19 +196,13 @@ def document(
 def _pools(network: Network) -> list[dict[str, object]]:
     """Return ``IPAM.Config``."""
     pools: list[dict[str, object]] = []
-    for version, subnet, gateway, ip_range in (
-        (4, network.subnet, network.gateway, network.ip_range),
-        (6, network.subnet6, network.gateway6, network.ip_range6),
-    ):
-        if not subnet:
-            continue
-        pool: dict[str, object] = {"Subnet": subnet}
-        if ip_range:
-            pool["IPRange"] = ip_range
-        if gateway:
-            pool["Gateway"] = gateway
-        own = {name: text for name, text in network.auxiliary.items() if (":" in text) == (version == 6)}
-        if own:
-            pool["AuxiliaryAddresses"] = own
+    for each in network.pools:
+        pool: dict[str, object] = {"Subnet": each.subnet}
+        if each.ip_range:
+            pool["IPRange"] = each.ip_range
+        if each.gateway:
+            pool["Gateway"] = each.gateway
+        if each.auxiliary:
+            pool["AuxiliaryAddresses"] = each.auxiliary
         pools.append(pool)
     return pools

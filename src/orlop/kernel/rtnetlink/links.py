@@ -34,6 +34,7 @@ IFLA_INET6_CONF, IFLA_INET6_ADDR_GEN_MODE = 2, 8
 IN6_ADDR_GEN_MODE_NONE = 1
 VETH_INFO_PEER = 1
 IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS = 1, 1, 2
+IFLA_VLAN_ID = 1
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 DEVCONF_ACCEPT_RA, DEVCONF_DISABLE_IPV6 = 3, 26
 
@@ -133,6 +134,20 @@ def add_ipvlan(name: str, parent: int, *, netns: int, mode: int, flags: int) -> 
     """Ask for an ipvlan link of ``parent`` (an index) in another namespace, down."""
     data = attribute(IFLA_IPVLAN_MODE, struct.pack("=H", mode)) + attribute(IFLA_IPVLAN_FLAGS, struct.pack("=H", flags))
     return _add_sublink("ipvlan", name, (parent, netns), data)
+
+
+def add_vlan(name: str, parent: int, number: int) -> Request:
+    """Ask for a link of one VLAN (802.1Q, 1 to 4094) of ``parent`` (an index), down."""
+    identity = attribute(IFLA_VLAN_ID, struct.pack("=H", number))
+    info = nested(IFLA_LINKINFO, attribute_text(IFLA_INFO_KIND, "vlan"), nested(IFLA_INFO_DATA, identity))
+    body = link_body(0, name=name) + attribute_u32(IFLA_LINK, parent) + info
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add vlan {name}")
+
+
+def add_dummy(name: str) -> Request:
+    """Ask for a link that leads nowhere, down."""
+    body = link_body(0, name=name) + nested(IFLA_LINKINFO, attribute_text(IFLA_INFO_KIND, "dummy"))
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add dummy {name}")
 
 
 def _add_sublink(kind: str, name: str, where: tuple[int, int], data: bytes) -> Request:

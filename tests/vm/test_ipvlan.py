@@ -1,0 +1,20 @@
+"""macvlan, ipvlan and VLAN parents on a kernel that has all of them."""
+
+from __future__ import annotations
+
+import pytest
+from test_sublinks import (
+    test_ipvlan_in_layer_three,
+    test_several_subnets,
+    test_sublinks,
+    test_vlan_parents_are_made_and_removed,
+)
+
+__all__ = [
+    "test_ipvlan_in_layer_three",
+    "test_several_subnets",
+    "test_sublinks",
+    "test_vlan_parents_are_made_and_removed",
+]
+
+pytestmark = pytest.mark.vm(long=True)
