@@ -93,10 +93,27 @@ def test_golden(name: str, text: str):
 
 
 def test_a_listing_is_compared_by_its_parts():
-    one = "table ip orlop {\n\tset s {\n\t\telements = { 1,\n\t\t\t 2 }\n\t}\n}\n"
-    other = "table ip orlop {\n\tset s {\n\t\telements = { 2, 1 }\n\t}\n}\n"
+    one = "table ip orlop {\n\tset reachable {\n\t\telements = { 1,\n\t\t\t 2 }\n\t}\n}\n"
+    other = "table ip orlop {\n\tset reachable {\n\t\telements = { 2, 1 }\n\t}\n}\n"
     assert ruleset.parts(one) == ruleset.parts(other)
     assert ruleset.parts(one) != ruleset.parts(other.replace("2, 1", "2"))
+    theirs = "\tset theirs {\n\t\telements = { 3 }\n\t}\n\tchain DOCKER-USER {\n\t\tdrop\n\t}\n}\n"
+    empty = "\tchain DOCKER-USER {\n\t}\n}\n"
+    assert ruleset.parts(one[:-2] + theirs) == ruleset.parts(one[:-2] + empty) != ruleset.parts(one)
+
+
+def test_what_is_the_administrators_stays():
+    before = ruleset.render(BRIDGES, PORTS, name="orlop").replace(
+        "chain DOCKER-USER {", "chain DOCKER-USER {\n\t\tdrop"
+    )
+    listing = before.partition("\n")[2].replace("\tchain forward", "\tchain theirs {\n\t}\n\tchain forward")
+    script = ruleset.render(BRIDGES[:1], PORTS, name="orlop", present=listing)
+    assert "flush chain ip orlop forward\n" in script
+    assert "delete chain ip orlop to-br-quiet\n" in script
+    assert "delete chain ip orlop to-docker0\n" not in script
+    assert "orlop theirs" not in script
+    assert "orlop DOCKER-USER" not in script
+    assert "delete table" not in script
 
 
 class FakeNft:
@@ -116,7 +133,7 @@ class FakeNft:
         if self.refuse or (" element " in script and not self.listing):
             return 1, "", "Error: refused"
         if script.startswith("add table"):
-            self.listing = script.partition("delete table")[2].partition("\n")[2]
+            self.listing = script[script.index("table ip orlop {") :]
         return 0, "", ""
 
 

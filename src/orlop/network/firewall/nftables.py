@@ -103,13 +103,16 @@ class NftablesFirewall(FirewallBackend):
                 await self._do(f"add table {whole}\ndelete table {whole}\n")
 
     async def _replace(self) -> None:
-        flat = self._all_ports()
-        script = "".join(
-            ruleset.render(
-                self._bridges.values(), flat, name=self._table, family=family, router=self._router[family.version]
+        script = ""
+        for family in self._families():
+            script += ruleset.render(
+                self._bridges.values(),
+                self._all_ports(),
+                name=self._table,
+                family=family,
+                router=self._router[family.version],
+                present=await self._list(family),
             )
-            for family in self._families()
-        )
         status, _, errors = await self._do(script)
         if status:
             raise SystemFailureError(f"failed to set up firewall rules: {errors.strip()[:2000]}")

@@ -2,14 +2,15 @@
 
     prerouting         -300  raw          127/8 and containers' addresses from elsewhere (G3, G4)
     prerouting, output -100  ports        one look-up in a map leads to the published port's container
-    forward               0  forward      verdict maps on the outgoing, then the incoming interface (G8):
+    forward               0  forward      DOCKER-USER: the administrator's; made when missing, never rewritten (G6);
+                                          then verdict maps on the outgoing and the incoming interface (G8):
                                           to-<bridge>, from-<bridge>
     forward              10  router       drops the rest, when it was the engine that made a router of the host
     postrouting         100  masquerade
 
 A published port is an element of a map and one of a set, so its cost does not grow with the number of ports, neither
-for packets nor for changes. An administrator's own chains go before ours by their priority, in a table of their own
-(G6).
+for packets nor for changes. What else an administrator puts into the table (sets and chains that DOCKER-USER uses) is
+left alone as well.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from orlop.network.firewall.rules import IPV4, Family, family_of
+from orlop.network.firewall.rules import IPV4, USER_CHAIN, Family, family_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from orlop.network.firewall.contract import BridgeRules, PortRule
+
+
+_CHAINS = ("raw", "ports", "prerouting", "output", "forward", "router", "postrouting")
+_SETS = ("published", "published-at", "reachable", "bridges", "to", "from")
 
 
 def table(family: Family, name: str) -> str:
@@ -38,8 +43,9 @@ def render(
     name: str,
     family: Family = IPV4,
     router: bool = False,
+    present: str = "",
 ) -> str:
-    """Return commands that replace our table, whatever was in it, in one transaction.
+    """Return commands that replace what is ours in our table, in one transaction; DOCKER-USER stays as it is.
 
     Args:
         bridges: all; those without this IP version are left out.
@@ -47,6 +53,7 @@ def render(
         name: of the table.
         family: the IP version.
         router: drop what is neither from nor to our bridges.
+        present: the table's listing, "" when there is none.
     """
     own = [bridge for bridge in bridges if family.subnet(bridge)]
     mine = [port for port in ports if family_of(port.address) is family]
@@ -60,7 +67,28 @@ def render(
     lines = [*_sets(own, mine, family), *chains]
     whole = table(family, name)
     body = "".join(f"\t{line}\n" for line in lines)
-    return f"add table {whole}\ndelete table {whole}\ntable {whole} {{\n{body}}}\n"
+    wanted = {line.split()[1] for line in chains if line.startswith("chain ")}
+    return f"add table {whole}\n{_clear(present, wanted, whole)}table {whole} {{\n{body}}}\n"
+
+
+def _clear(present: str, wanted: Container[str], whole: str) -> str:
+    """Return commands that empty what is ours. Only chains that are not wanted go: the administrator may use others."""
+    own = [(kind, name) for kind, name, _ in _blocks(present) if _is_own(kind, name)]
+    commands = [f"flush {kind} {whole} {name}" for kind, name in own]
+    commands += [f"delete chain {whole} {name}" for kind, name in own if kind == "chain" and name not in wanted]
+    return "".join(f"{command}\n" for command in commands)
+
+
+def _is_own(kind: str, name: str) -> bool:
+    if kind == "chain":
+        return name in _CHAINS or name.startswith(("to-", "from-"))
+    return name in _SETS
+
+
+def _blocks(listing: str) -> Iterable[tuple[str, str, str]]:
+    """Return kind, name and text of each chain, set and map of a listing."""
+    for found in re.finditer(r"^\t(chain|set|map) (\S+) \{\n(.*?)^\t\}$", listing, re.MULTILINE | re.DOTALL):
+        yield found[1], found[2], found[0]
 
 
 def render_publish(ports: Sequence[PortRule], *, name: str, verb: str = "add") -> str:
@@ -160,7 +188,8 @@ def _forward(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
             ]
         yield from _chain(f"to-{bridge.name}", rules)
         yield from _chain(f"from-{bridge.name}", ["drop" if bridge.internal else "accept"])
-    rules = ["oifname vmap @to", "iifname vmap @from"]
+    yield from _chain(USER_CHAIN, ())
+    rules = [f"jump {USER_CHAIN}", "oifname vmap @to", "iifname vmap @from"]
     yield from _chain("forward", rules, hook="filter hook forward priority 0")
 
 
@@ -188,9 +217,15 @@ def _ip(family: Family) -> str:
 
 
 def parts(listing: str) -> Counter[str]:
-    """Return what a listing consists of: the order of a set's elements is nobody's choice."""
-    split = re.split(r"[{},\n;]|elements =", listing)
-    return Counter(part for part in (part.strip() for part in split) if part)
+    """Return what is ours in a listing: the order of a set's elements is nobody's choice."""
+    found: Counter[str] = Counter()
+    for kind, name, text in _blocks(listing):
+        if _is_own(kind, name):
+            split = (part.strip() for part in re.split(r"[{},\n;]|elements =", text))
+            found.update(part for part in split if part)
+        elif name == USER_CHAIN:
+            found[f"{kind} {name}"] += 1
+    return found
 
 
 def has_router(listing: str) -> bool:
