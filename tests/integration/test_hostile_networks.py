@@ -36,6 +36,7 @@ OPTIONS = {
     "com.docker.network.bridge.enable_ip_masquerade": ["x", "yes please"],
     "com.docker.network.bridge.host_binding_ipv4": [*ADDRESSES, "::1"],
     "com.docker.network.driver.mtu": ["x", "-1", "0", "67", "65536", "1e3", "99999999999", "1500\n", "\u0661500"],
+    "orlop.antispoof": ["maybe", "$(id)", "true; drop"],
     "unknown": ["x"],
     "com.docker.network.bridge.inhibit_ipv4; x": ["1"],
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,7 @@ class BridgeDriver:
     async def join(self, container_id: str, wish: EndpointWish, spot: Spot) -> Endpoint:
         """Put a link into the namespace whose other end is a port of the bridge."""
         around = self._around
-        with ExitStack() as undo:
+        async with AsyncExitStack() as undo:
             pair = spot.pair
             if pair is None:
                 pair = await around.pool.add_pair(spot.namespace, spot.inside, spot.interface)
@@ -86,6 +86,9 @@ class BridgeDriver:
                 conf = f"ipv6/conf/{spot.interface}"
                 settings = {f"{conf}/accept_ra": "0", f"{conf}/disable_ipv6": "0"}
                 await around.namespaces.open_inside(spot.namespace.fileno(), settings=settings)
+            if self._network.guarded:
+                await around.guard.add(endpoint)
+                undo.push_async_callback(self._stop_guarding, endpoint)
             try:
                 self._plug(spot, pair, endpoint)
             except OSError as error:
@@ -158,8 +161,16 @@ class BridgeDriver:
         self._around.execute_unless_gone(rtnetlink.set_link(0, name=endpoint.host_interface, up=False, master=0))
         if any(option in endpoint.options for option in bandwidth.OPTIONS):
             self._around.execute_unless_gone(rtnetlink.delete_link(name=bandwidth.ifb_name(endpoint.host_interface)))
+        if self._network.guarded:
+            await self._stop_guarding(endpoint)
         self.addresses.release(endpoint)
         self._around.records.delete_endpoint(endpoint.id)
+
+    async def _stop_guarding(self, endpoint: Endpoint) -> None:
+        try:
+            await self._around.guard.remove(endpoint)
+        except OrlopError as error:
+            _log.warning("endpoint %.12s: %s", endpoint.id, error)
 
     def adopt(self, endpoint: Endpoint) -> None:
         """Take up an endpoint of a running container; its rules come with the firewall's start."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from orlop.kernel.netlink import Request
     from orlop.kernel.rtnetlink import IpInterface, Rtnetlink
+    from orlop.network.firewall.antispoof import SpoofGuard
     from orlop.network.firewall.contract import Firewall
     from orlop.network.networks import Network
     from orlop.network.pool import NamespaceFactory, NamespacePool
@@ -38,6 +39,7 @@ class Surroundings:
     Attributes:
         host: rtnetlink in the engine's own namespace.
         firewall: None when the administrator switched rules off.
+        guard: keeps containers of networks that want it from passing for others.
         direct_routing: see NetworkOptions.
         ip_forward: likewise.
     """
@@ -48,6 +50,7 @@ class Surroundings:
     pool: NamespacePool
     namespaces: NamespaceFactory
     firewall: Firewall | None
+    guard: SpoofGuard
     mtu: int
     direct_routing: bool = False
     ip_forward: bool = True

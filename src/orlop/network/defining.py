@@ -34,6 +34,8 @@ async def create(around: Surroundings, catalogue: Catalogue, drivers: Drivers, r
     if network.parent and parents.is_missing(around.host, network):
         parents.check(around.host, network)
         network = replace(network, made_parent=True)
+    if network.guarded:
+        await around.guard.check()
     driver = make_driver(network, around)
     catalogue.add(network)
     if isinstance(driver, SublinkDriver):

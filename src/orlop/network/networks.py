@@ -18,6 +18,7 @@ OPTION_CONF = "conf"
 OPTION_PARENT = "parent"
 OPTION_MACVLAN_MODE = "macvlan_mode"
 OPTION_IPVLAN_MODE, OPTION_IPVLAN_FLAG = "ipvlan_mode", "ipvlan_flag"
+OPTION_ANTISPOOF = "orlop.antispoof"
 OPTION_MTU = "com.docker.network.driver.mtu"
 
 
@@ -108,6 +109,11 @@ class Network:
         return self.internal or (bool(self.parent) and OPTION_PARENT not in self.options)
 
     @property
+    def guarded(self) -> bool:
+        """Whether its containers are kept from passing for others."""
+        return self.driver == "bridge" and self.flag(OPTION_ANTISPOOF, default="false")
+
+    @property
     def user_defined(self) -> bool:
         """Whether containers on it find each other by name."""
         return self.name not in BUILTIN
@@ -122,6 +128,6 @@ class Network:
         """Whether this is the network that containers are on unless they ask for another."""
         return self.name == "bridge"
 
-    def flag(self, option: str) -> bool:
-        """Return a boolean driver option, true unless it was set to false."""
-        return self.options.get(option, "true").lower() in ("true", "1", "t")
+    def flag(self, option: str, *, default: str = "true") -> bool:
+        """Return a boolean driver option; most are true unless they were set to false."""
+        return self.options.get(option, default).lower() in ("true", "1", "t")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from orlop.errors import ForbiddenError, InvalidParameterError, NotFoundError, UnsupportedError
 from orlop.network.networks import (
     BUILTIN,
+    OPTION_ANTISPOOF,
     OPTION_BRIDGE_NAME,
     OPTION_CONF,
     OPTION_HOST_BINDING,
@@ -29,7 +30,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _CIDR = re.compile(r"[0-9A-Fa-f:.]+/[0-9]{1,3}", re.ASCII)
 _LONGEST_NAME = 255
 _OPTIONS = {
-    "bridge": (OPTION_BRIDGE_NAME, OPTION_ICC, OPTION_MASQUERADE, OPTION_HOST_BINDING, OPTION_MTU),
+    "bridge": (OPTION_BRIDGE_NAME, OPTION_ICC, OPTION_MASQUERADE, OPTION_HOST_BINDING, OPTION_MTU, OPTION_ANTISPOOF),
     "macvlan": (OPTION_PARENT, OPTION_MACVLAN_MODE),
     "cni": (OPTION_CONF,),
     "ipvlan": (OPTION_PARENT, OPTION_IPVLAN_MODE, OPTION_IPVLAN_FLAG),
@@ -114,7 +115,7 @@ def _check_cni(request: NetworkRequest) -> None:
 def _check_bridge(request: NetworkRequest) -> None:
     if OPTION_BRIDGE_NAME in request.options:
         check_interface_name(request.options[OPTION_BRIDGE_NAME])
-    for option in (OPTION_ICC, OPTION_MASQUERADE):
+    for option in (OPTION_ICC, OPTION_MASQUERADE, OPTION_ANTISPOOF):
         value = request.options.get(option, "true")
         if value.lower() not in _TRUTH:
             syntax = f"strconv.ParseBool: parsing {_quoted(value)}: invalid syntax"

@@ -13,8 +13,9 @@ from orlop.network.none import NoneDriver
 from orlop.network.sublink import SublinkDriver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping, Sequence
+    from collections.abc import Container, Mapping, MutableMapping, Sequence
 
+    from orlop.network.bridge_device import Surroundings
     from orlop.network.catalogue import Catalogue
     from orlop.network.driver import Driver
     from orlop.network.firewall.contract import PortRule
@@ -64,6 +65,18 @@ def claim(
             if found:
                 rules[endpoint.id] = found
     return rules
+
+
+def guarded(catalogue: Catalogue, endpoints: Sequence[tuple[str, Endpoint]], running: Container[str]) -> list[Endpoint]:
+    """Return the endpoints of running containers that are kept from passing for others."""
+    ids = {network.id for network in catalogue if network.guarded}
+    return [endpoint for owner, endpoint in endpoints if owner in running and endpoint.network_id in ids]
+
+
+async def put_rules_back(around: Surroundings) -> bool:
+    """Put back what somebody else removed; returns whether anything was missing. Raises OrlopError."""
+    missing = around.firewall is not None and await around.firewall.restore()
+    return await around.guard.restore() or missing
 
 
 async def clean_up(

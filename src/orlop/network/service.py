@@ -20,7 +20,8 @@ from orlop.network.bridge_device import Surroundings
 from orlop.network.catalogue import Catalogue
 from orlop.network.container import ContainerDriver
 from orlop.network.drivers import make_driver
-from orlop.network.firewall.choice import choose_firewall
+from orlop.network.firewall.antispoof import SpoofGuard
+from orlop.network.firewall.choice import choose_firewall, table_name
 from orlop.network.firewall.iptables import is_nf_tables
 from orlop.network.firewall.watch import RulesWatch
 from orlop.network.pool import NamespaceFactory, NamespacePool
@@ -114,6 +115,7 @@ class NetworkService:
                 pool=NamespacePool(self._namespaces, size=self._options.pool_size, mtu=self._options.mtu),
                 namespaces=self._namespaces,
                 firewall=firewall,
+                guard=SpoofGuard(table=table_name(self._catalogue.prefix)),
                 mtu=self._options.mtu,
                 direct_routing=self._options.allow_direct_routing,
                 ip_forward=self._options.ip_forward,
@@ -133,6 +135,7 @@ class NetworkService:
         kept = self._attachments.load(running)
         if around.firewall is not None:
             await around.firewall.start([bridge.rules for bridge in bridges], rules)
+        await around.guard.start(restoring.guarded(self._catalogue, endpoints, running))
         if self._options.ip_forward:
             sysctl.enable_forwarding()
             if any(network.subnet6 for network in self._catalogue):
@@ -151,7 +154,7 @@ class NetworkService:
         around.pool.refill_soon()
         if around.firewall is not None:
             reported = around.firewall.name == "nftables" or await is_nf_tables()
-            self._watch = RulesWatch(around.firewall.restore, reported=reported)
+            self._watch = RulesWatch(self.restore_rules, reported=reported)
             self._watch.start()
 
     async def close(self) -> None:
@@ -199,8 +202,7 @@ class NetworkService:
 
     async def restore_rules(self) -> bool:
         """Put back firewall rules that somebody else removed; returns whether any were missing (threats.md G5)."""
-        firewall = self._surroundings.firewall
-        return firewall is not None and await firewall.restore()
+        return await restoring.put_rules_back(self._surroundings)
 
     # --- containers ---
 

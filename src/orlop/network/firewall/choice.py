@@ -33,9 +33,13 @@ def choose_firewall(options: NetworkOptions, *, prefix: str) -> Firewall | None:
     router6 = options.ip_forward and sysctl.forwarding6_is_off()
     backend = options.firewall_backend or _probe()
     if backend == "nftables":
-        table = "orlop" if prefix == "DOCKER" else f"orlop-{prefix.lower()}"
-        return nftables.NftablesFirewall(table=table, router=router, router6=router6)
+        return nftables.NftablesFirewall(table=table_name(prefix), router=router, router6=router6)
     return IptablesFirewall(prefix=prefix, policy_drop=router, policy_drop6=router6)
+
+
+def table_name(prefix: str) -> str:
+    """Return the name of nft tables, from the one that iptables' chains begin with."""
+    return "orlop" if prefix == "DOCKER" else f"orlop-{prefix.lower()}"
 
 
 def _probe() -> str:
