@@ -91,6 +91,41 @@ def change_own_addresses(
     return "\n".join(lines) + "\n"
 
 
+def change_gateway(content: str, *, old: str, new: str, extra: Sequence[str] = ()) -> str:
+    """Return /etc/hosts after the way out changed: what stood for the host at ``old`` stands for it at ``new``.
+
+    Args:
+        content: the file as it is.
+        old: the former gateway, "" for none.
+        new: the gateway, "" for none.
+        extra: values of ``--add-host``; those that mean the gateway follow it.
+    """
+    if old == new:
+        return content
+    before, after = _gateway_lines(extra, old), _gateway_lines(extra, new)
+    kept = [line for line in content.splitlines() if line not in before]
+    gone = len(kept) < len(content.splitlines())
+    if gone or not before:  # what the user changed stays as it is
+        kept += [line for line in after if line not in kept]
+    return "\n".join(kept) + "\n"
+
+
+def _gateway_lines(extra: Sequence[str], gateway: str) -> list[str]:
+    if not gateway:
+        return []
+    names = {text: parse_extra_host(text, gateway)[0] for text in extra}
+    moving = [name for text, name in names.items() if text[len(name) + 1 :] == HOST_GATEWAY]
+    if HOST_NAME not in names.values():
+        moving.append(HOST_NAME)
+    return [f"{gateway}\t{name}" for name in moving]
+
+
+def change_link(content: str, *, names: str, address: str) -> str:
+    """Return /etc/hosts after a linked container has another address; all other lines stay as they are."""
+    lines = [f"{address}\t{names}" if line.partition("\t")[2] == names else line for line in content.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
 def _own_names(hostname: str, domainname: str) -> str:
     _check_word(hostname, "hostname")
     if not domainname:

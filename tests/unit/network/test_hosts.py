@@ -6,6 +6,8 @@ import pytest
 
 from orlop.errors import InvalidParameterError
 from orlop.network.hosts import (
+    change_gateway,
+    change_link,
     host_mode_hosts,
     hostname_content,
     hosts_content,
@@ -136,3 +138,29 @@ def test_resolv_of_host_mode_is_the_hosts():
 def test_resolv_injection(arguments: dict):
     with pytest.raises(InvalidParameterError):
         resolv_content("", **arguments)
+
+
+def test_the_gateway_moves():
+    extra = ["gate:host-gateway", "other:192.0.2.1"]
+    before = (
+        hosts_content(hostname="box", addresses=["172.17.0.2"], extra=extra, gateway="172.17.0.1") + "1.2.3.4 mine\n"
+    )
+    after = change_gateway(before, old="172.17.0.1", new="10.0.0.1", extra=extra)
+    assert sorted(after.splitlines()) == sorted(before.replace("172.17.0.1", "10.0.0.1").splitlines())
+    assert (
+        change_gateway(after, old="10.0.0.1", new="172.17.0.1", extra=extra).splitlines()[-1].startswith("172.17.0.1\t")
+    )
+    none = change_gateway(before, old="172.17.0.1", new="", extra=extra)
+    assert "172.17.0.1" not in none
+    assert "10.0.0.1\thost.docker.internal\n" in change_gateway(none, old="", new="10.0.0.1", extra=extra)
+    mine = before.replace("172.17.0.1\t", "172.17.0.9 ")
+    assert change_gateway(mine, old="172.17.0.1", new="10.0.0.1", extra=extra) == mine
+    own = ["host.docker.internal:192.0.2.7"]
+    kept = hosts_content(hostname="box", extra=own, gateway="172.17.0.1")
+    assert change_gateway(kept, old="172.17.0.1", new="10.0.0.1", extra=own) == kept
+
+
+def test_a_linked_container_moves():
+    before = hosts_content(hostname="box", links=[("172.17.0.3", "db host database")], gateway="172.17.0.1")
+    assert change_link(before, names="db host database", address="172.17.0.4") == before.replace("0.3", "0.4")
+    assert change_link(before, names="db", address="172.17.0.4") == before

@@ -56,7 +56,7 @@ class Connector:
                 before = self._network.sandbox(container.id)
                 request = attach_request(self._settings, container.definition)
                 after = await self._network.connect(container.id, wish, request=request)
-                rewrite_files(self._settings, definition, before, after)
+                rewrite_files(self._settings, definition, before, after, gateway=self._network.gateway)
             self._directory.redefine(container, definition)
         self._tell("connect", container, network)
 
@@ -87,7 +87,8 @@ class Connector:
                 before = self._network.sandbox(container.id)
                 request = attach_request(self._settings, container.definition)
                 await self._network.disconnect(container.id, network, request=request)
-                rewrite_files(self._settings, container.definition, before, self._network.sandbox(container.id))
+                after = self._network.sandbox(container.id)
+                rewrite_files(self._settings, container.definition, before, after, gateway=self._network.gateway)
             networks = {key: value for key, value in container.definition.networks.items() if key != name}
             self._directory.redefine(container, msgspec.structs.replace(container.definition, networks=networks))
         self._tell("disconnect", container, network)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from orlop.engine.containers.endpoint_settings import name_server_wish
 from orlop.network.hosts import (
+    change_gateway,
+    change_link,
     change_own_addresses,
     host_mode_hosts,
     host_nameservers,
@@ -16,6 +18,7 @@ from orlop.network.hosts import (
     internal_resolv_content,
     resolv_content,
 )
+from orlop.network.routing import outward
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +49,7 @@ def write_files(
         settings: the engine's.
         definition: the container's.
         sandbox: the networks that it is on.
-        gateway: what ``host-gateway`` means.
+        gateway: the default bridge's address.
         links: (address, names) of legacy links.
 
     They are written at each start, because the address may have changed. The inode stays: it is what is bound.
@@ -64,7 +67,7 @@ def write_files(
             addresses=_addresses(sandbox),
             links=links,
             extra=extra,
-            gateway=gateway if sandbox.endpoints and sandbox.mode == "bridge" else "",
+            gateway=host_gateway(sandbox, gateway),
         )
     resolv = _resolv(settings, definition, sandbox)
     contents = {"resolv.conf": resolv, "hostname": hostname_content(config.hostname), "hosts": hosts}
@@ -73,8 +76,30 @@ def write_files(
     return {TARGETS[name]: f"{directory}/{name}" for name in contents}
 
 
-def rewrite_files(settings: Settings, definition: Definition, before: Sandbox | None, after: Sandbox | None) -> None:
-    """Bring the files of a running container in step with its networks; what the user wrote into them stays."""
+def host_gateway(sandbox: Sandbox, default: str) -> str:
+    """Return what ``host-gateway`` means to a container, "" for nothing.
+
+    Args:
+        sandbox: its networks.
+        default: the default bridge's address, which cannot be reached from other bridges (threats.md G8).
+    """
+    if not sandbox.endpoints or sandbox.mode != "bridge":
+        return ""
+    return next((endpoint.gateway for endpoint in outward(sandbox.endpoints)), "") or default
+
+
+def rewrite_files(
+    settings: Settings, definition: Definition, before: Sandbox | None, after: Sandbox | None, *, gateway: str
+) -> None:
+    """Bring the files of a running container in step with its networks; what the user wrote into them stays.
+
+    Args:
+        settings: the engine's.
+        definition: the container's.
+        before: the networks that it was on.
+        after: those that it is on.
+        gateway: the default bridge's address.
+    """
     if before is None or after is None:
         return
     directory = settings.container_dir(definition.id)
@@ -87,12 +112,27 @@ def rewrite_files(settings: Settings, definition: Definition, before: Sandbox | 
         hostname=definition.config.hostname,
         domainname=definition.config.domainname,
     )
+    changed = change_gateway(
+        changed,
+        old=host_gateway(before, gateway),
+        new=host_gateway(after, gateway),
+        extra=definition.host.extra_hosts or [],
+    )
     if changed != hosts:
         _write(f"{directory}/hosts", changed)
     resolv = _read(f"{directory}/resolv.conf")
     untouched = resolv == _resolv(settings, definition, before)
     if after.name_server != before.name_server and untouched:
         _write(f"{directory}/resolv.conf", _resolv(settings, definition, after))
+
+
+def rewrite_link(settings: Settings, container_id: str, *, names: str, address: str) -> None:
+    """Tell a running container the new address of one that it is linked to."""
+    path = f"{settings.container_dir(container_id)}/hosts"
+    hosts = _read(path)
+    changed = change_link(hosts, names=names, address=address)
+    if changed != hosts:
+        _write(path, changed)
 
 
 def _resolv(settings: Settings, definition: Definition, sandbox: Sandbox) -> str:

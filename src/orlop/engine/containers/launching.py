@@ -14,7 +14,7 @@ from orlop.engine.containers.announcing import announce_use
 from orlop.engine.containers.cgroup_access import cgroups_path
 from orlop.engine.containers.connecting import attach_request
 from orlop.engine.containers.files import existing_files, write_files
-from orlop.engine.containers.links import link_environment, link_hosts, require_linked_run
+from orlop.engine.containers.links import link_environment, link_hosts, refresh_links, require_linked_run
 from orlop.engine.containers.log_target import log_path, log_target
 from orlop.engine.containers.mounts import make_bind_sources
 from orlop.engine.containers.namespaces import host_devices, shared_memory_donor, shared_namespaces
@@ -24,7 +24,6 @@ from orlop.engine.containers.start_failure import start_failure
 from orlop.engine.containers.state import Status
 from orlop.engine.containers.trees import remove_flat
 from orlop.errors import ConflictError, NotModifiedError, OrlopError, SystemFailureError, UnsupportedError
-from orlop.network.routing import outward
 from orlop.runtime.security.apparmor import DEFAULT_PROFILE, is_loaded, load_default_profile
 from orlop.spec.launch import ContainerLaunch
 
@@ -140,6 +139,7 @@ class Launcher:
             boot=self._boot,
         )
         container.stop_requested = False
+        refresh_links(self._settings, container, self._directory, self._network.sandbox)
         announce_use(self._events, container, self._network.sandbox(container.id))
         self._events.publish("container", "start", container.id, attributes)
         self._endings.watch(container)
@@ -231,11 +231,8 @@ class Launcher:
             other = self._directory.get(host.network_mode.removeprefix("container:"))
             files = existing_files(self._settings.container_dir(other.id))
         else:
-            own = next((endpoint.gateway for endpoint in outward(sandbox.endpoints)), "")
             links = link_hosts(definition, self._directory, self._network.sandbox)
-            # the default bridge's address cannot be reached from other bridges (threats.md G8)
-            gateway = own or self._network.gateway
-            files = write_files(self._settings, definition, sandbox, gateway=gateway, links=links)
+            files = write_files(self._settings, definition, sandbox, gateway=self._network.gateway, links=links)
         shared = shared_namespaces(host, self._directory, network_mode=sandbox.mode)
         surroundings = self._surroundings(container, shared, files, sandbox.sysctls)
         remapping = None if host.userns_mode == "host" else self._settings.remapping

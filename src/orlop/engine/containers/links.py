@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from orlop.engine.containers.endpoint_settings import is_user_defined, parse_link
+from orlop.engine.containers.files import rewrite_link
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError
 from orlop.spec.ports import parse_port
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from orlop.engine.containers.container import Container
     from orlop.engine.containers.directory import Directory
     from orlop.engine.containers.records import Definition
+    from orlop.engine.containers.settings import Settings
     from orlop.network.sandbox import Sandbox
     from orlop.spec.docker.containers import HostConfig
 
@@ -79,9 +82,27 @@ def link_hosts(
     for target, alias in _targets(definition, directory):
         address = _address(target, sandbox_of)
         if address:
-            names = dict.fromkeys((alias, target.definition.config.hostname, target.name))
-            lines.append((address, " ".join(names)))
+            lines.append((address, _names(target, alias)))
     return lines
+
+
+def _names(target: Container, alias: str) -> str:
+    return " ".join(dict.fromkeys((alias, target.definition.config.hostname, target.name)))
+
+
+def refresh_links(
+    settings: Settings, target: Container, directory: Directory, sandbox_of: Callable[[str], Sandbox | None]
+) -> None:
+    """Tell running containers that are linked to one which has just started where it is now."""
+    linked = [other for other in directory if other.alive and other.definition.host.links and other is not target]
+    address = _address(target, sandbox_of) if linked else ""
+    for other in linked if address else ():
+        if is_user_defined(other.definition.host.network_mode):
+            continue
+        for name, alias in map(parse_link, other.definition.host.links or ()):
+            with contextlib.suppress(NotFoundError):
+                if directory.get(name) is target:
+                    rewrite_link(settings, other.id, names=_names(target, alias), address=address)
 
 
 def link_environment(
