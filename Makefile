@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
+# Most tests wait for processes most of the time; a file's tests share an engine.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-vm check conformance bench clean
 
@@ -16,7 +18,7 @@ help:
 
 setup: .make/setup
 
-.make/setup: tools/setup pyproject.toml
+.make/setup: tools/setup pyproject.toml scripts/orlop-runtime
 	@tools/setup
 	@mkdir -p .make && touch $@
 
@@ -24,7 +26,7 @@ demo: setup
 	@demo/run
 
 test: setup
-	@$(PY) -m pytest -q $(ARGS)
+	@$(PY) -m pytest -q $(PARALLEL) $(ARGS)
 
 test-vm: setup
 	@ORLOP_VM=1 $(PY) -m pytest -q -m vm $(ARGS)

@@ -17,7 +17,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -323,6 +326,17 @@ def remove_cgroups(name: str) -> None:
                 os.rmdir(directory)
 
 
+def entries_below(top: Path, depth: int) -> Iterator[Path]:
+    """Yield all entries to a depth; without what is being removed at the moment."""
+    names = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        names = os.listdir(top)
+    for path in (top / name for name in names):
+        yield path
+        if depth > 1:
+            yield from entries_below(path, depth - 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class HostState:
     """What a container could leave behind on the machine, as far as ``engine`` can be the cause."""
@@ -348,9 +362,8 @@ class HostState:
         cgroups = {
             str(path.relative_to("/sys/fs/cgroup"))
             for top in [*Path("/sys/fs/cgroup").glob(f"*/{engine.name}"), Path("/sys/fs/cgroup") / engine.name]
-            if top.is_dir()
-            for path in top.rglob("*")
-            if path.is_dir()
+            for directory, names, _ in os.walk(top)
+            for path in (Path(directory, name) for name in names)
         }
         listing = lambda path: frozenset(os.listdir(path)) if path.is_dir() else frozenset()  # noqa: E731
         mounts = set()
@@ -370,9 +383,7 @@ class HostState:
             cgroups=frozenset(cgroups),
             shims=listing(engine.exec_root / "shims"),
             layers=frozenset(
-                str(path.relative_to(engine.data_root))
-                for pattern in ("layers/*/*", "layers/*/*/*")
-                for path in engine.data_root.glob(pattern)
+                str(path.relative_to(engine.data_root)) for path in entries_below(engine.data_root / "layers", depth=3)
             ),
             containers=listing(engine.data_root / "containers"),
             processes=len(engine.processes()),

@@ -13,7 +13,7 @@ import pytest
 HOST = os.environ.get("ORLOP_PEERS_HOST", "")
 ORLOP = str(Path(sys.executable).parent / "orlop")
 pytestmark = pytest.mark.skipif(not HOST, reason="ORLOP_PEERS_HOST names no daemon")
-NAME = f"orlop-diff-{os.getpid()}"
+NAME = f"orlop-diff-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())!s:.8}"  # the same in all workers
 
 
 def client(program: str, *words: str, stdin: str = "") -> tuple[int, str, str]:

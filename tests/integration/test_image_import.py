@@ -295,14 +295,19 @@ class TestContainers:
         assert set(world.left()[0]) == before
         world.layers.driver.close()
 
-    def test_creating_a_container_takes_less_than_a_millisecond(self, world):
+    def test_creating_a_container_takes_no_longer_than_making_fifty_directories(self, world, tmp_path):
+        """Some 0.2 ms on an idle machine; measured beside something of the same kind, on a busy one as well."""
         image = world.run(archive(a=b"1"))
-        times = []
+        times, directories = [], []
         for number in range(60):
-            start = time.thread_time()  # what it costs, whoever else wants the processor or the disk
+            start = time.thread_time()
+            for name in range(50):
+                (tmp_path / f"{number}-{name}").mkdir()
+            middle = time.thread_time()
             world.layers.create_container(f"{number:064x}", image.chain)
-            times.append(time.thread_time() - start)
-        assert min(times) < 0.001  # 0.2 ms in the middle on an idle machine
+            directories.append(middle - start)
+            times.append(time.thread_time() - middle)
+        assert min(times) < min(directories), (min(times), min(directories))
 
 
 def test_errors_are_orlops(world):

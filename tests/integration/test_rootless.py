@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -61,21 +62,25 @@ class Account:
 
 
 @pytest.fixture
-def account(tmp_path_factory):
-    home = tmp_path_factory.mktemp("rootless")
-    for parent in (home, *home.parents[:2]):
-        parent.chmod(0o755)
-    made = Account(home)
-    reachable = subprocess.run(
-        ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", RUNTIME, "--version"],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if reachable.returncode:
-        pytest.skip(f"an ordinary user cannot reach {RUNTIME}")
-    made.run("spec", "--rootless")
-    yield made
-    assert not list((home / "run").glob("*/*"))
-    shutil.rmtree(home)
+def account():
+    home = Path(
+        tempfile.mkdtemp(prefix="orlop-t-rootless-")
+    )  # every start of a pytest takes its own directories from others
+    home.chmod(0o755)
+    try:
+        made = Account(home)
+        reachable = subprocess.run(
+            ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", RUNTIME, "--version"],
+            capture_output=True, check=False,
+        )  # fmt: skip
+        if reachable.returncode in (126, 127):
+            pytest.skip(f"an ordinary user cannot reach {RUNTIME}")
+        assert reachable.returncode == 0, reachable.stderr
+        made.run("spec", "--rootless")
+        yield made
+        assert not list((home / "run").glob("*/*"))
+    finally:
+        shutil.rmtree(home)
 
 
 def test_run_with_ones_own_id(account: Account) -> None:

@@ -10,6 +10,7 @@ is shared with the machine under its own path, so that ``.venv`` works inside.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -52,37 +53,72 @@ def obstacle() -> str:
     return ""
 
 
-def prepare() -> Path:
-    """Build the image unless it is there. Older versions' images are removed."""
+def _preparing() -> str:
+    """Return the shell command that builds the image unless it is there. Older versions' images are removed."""
     image = image_directory()
-    if not (image / "root.img").exists():
-        for old in cache_directory().glob("*/root.img"):
-            shutil.rmtree(old.parent)
-        subprocess.run([BUILDER, image], check=True)
-    return image
+    if (image / "root.img").exists():
+        return "true"
+    for old in cache_directory().glob("*/root.img"):
+        shutil.rmtree(old.parent)
+    return shlex.join([str(BUILDER), str(image)])
+
+
+class Exchange:
+    """The directory of one boot that host and machine share (``/ctl`` there). Any process of the host may look into it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def running(self) -> bool:
+        """Whether the machine has not powered off yet: a lock is held as long as its process lives."""
+        with (self.path / "alive").open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    def output(self) -> str:
+        """What the command has printed so far, and the kernel or the image's builder if they had to."""
+        console = self.path / "console"
+        text = _NOISE.sub("", console.read_text(errors="replace") if console.exists() else "")
+        return text.partition("Booting from ROM..")[2].lstrip(".\n") or text
 
 
 class Machine:
-    """One boot, which runs one command and powers off; a context manager that ends it.
+    """One boot, after the image was built if need be, which runs one command and powers off; a context manager that ends it.
 
     Attributes:
-        exchange: a directory of the host that the machine sees as ``/ctl``.
+        exchange: what host and machine share.
+
+    Args:
+        command: run in the repository.
+        directory: becomes the exchange; else a temporary one.
+        nice: added to the niceness of all of it.
     """
 
-    def __init__(self, command: list[str], *, memory: int = 2048) -> None:
-        self._image = prepare()
-        self.exchange = Path(tempfile.mkdtemp(prefix="orlop-vm-"))
-        (self.exchange / "bin").mkdir()
+    def __init__(self, command: list[str], *, directory: Path | None = None, memory: int = 2048, nice: int = 0) -> None:
+        path = directory or Path(tempfile.mkdtemp(prefix="orlop-vm-"))
+        self.exchange = Exchange(path)
+        self._image = image_directory()
+        (path / "bin").mkdir()
         docker = shutil.which("docker") or ROOT / ".make/bin/docker"
         if os.path.exists(docker):
-            shutil.copy(docker, self.exchange / "bin/docker")
-        (self.exchange / "directory").write_text(str(ROOT))
+            shutil.copy(docker, path / "bin/docker")
+        (path / "directory").write_text(str(ROOT))
         # run from the share, a program would be read page by page each time
-        (self.exchange / "job").write_text(f"cp /ctl/bin/* /usr/local/bin/\nset -e\n{shlex.join(command)}\n")
-        self._log = (self.exchange / "console").open("wb")
-        self._process = subprocess.Popen(
-            self._qemu(memory), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
-        )
+        (path / "job").write_text(f"cp /ctl/bin/* /usr/local/bin/\nset -e\n{shlex.join(command)}\n")
+        script = f"{_preparing()} && exec {shlex.join(self._qemu(memory))}"
+        with (path / "console").open("wb") as log, (path / "alive").open("wb") as alive:
+            fcntl.flock(alive, fcntl.LOCK_EX)
+            self._process = subprocess.Popen(
+                ["nice", "-n", str(nice), "bash", "-c", script],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(alive.fileno(),),
+                start_new_session=True,
+            )
 
     def _qemu(self, memory: int) -> list[str]:
         append = (
@@ -90,7 +126,7 @@ class Machine:
             "panic=-1 apparmor=1 security=apparmor"
         )
         shares = []
-        for tag, path in (("host", ROOT), ("ctl", self.exchange)):
+        for tag, path in (("host", ROOT), ("ctl", self.exchange.path)):
             shares += ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,multidevs=remap"]
         return [
             *("qemu-system-x86_64", "-accel", os.environ.get("ORLOP_VM_ACCEL", "tcg,thread=multi")),
@@ -101,33 +137,25 @@ class Machine:
             *shares,
         ]
 
-    def running(self) -> bool:
-        """Whether it has not powered off yet."""
-        return self._process.poll() is None
-
     def wait(self, seconds: float) -> int:
         """Return the command's exit status. Raises TimeoutError, and RuntimeError when it ended without one."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"the machine still runs after {seconds:.0f} s: {self.output()[-2000:]}") from None
-        status = self.exchange / "status"
+            raise TimeoutError(
+                f"the machine still runs after {seconds:.0f} s: {self.exchange.output()[-2000:]}"
+            ) from None
+        status = self.exchange.path / "status"
         if not status.exists() or not status.read_text().strip():
-            raise RuntimeError(f"the machine ended without a status: {self.output()[-2000:]}")
+            raise RuntimeError(f"the machine ended without a status: {self.exchange.output()[-2000:]}")
         return int(status.read_text())
-
-    def output(self) -> str:
-        """What the command has printed so far, and the kernel if it had to."""
-        text = _NOISE.sub("", (self.exchange / "console").read_text(errors="replace"))
-        return text.partition("Booting from ROM..")[2].lstrip(".\n") or text
 
     def close(self) -> None:
         """Switch it off and remove what was exchanged."""
         with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGKILL)
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._log.close()
-        shutil.rmtree(self.exchange)
+        shutil.rmtree(self.exchange.path)
 
     def __enter__(self) -> Machine:
         return self
@@ -144,13 +172,13 @@ def main(command: list[str]) -> int:
     with Machine(command) as machine:
         shown = 0
         while True:
-            running = machine.running()
-            text = machine.output()
+            running = machine.exchange.running()
+            text = machine.exchange.output()
             sys.stdout.write(text[shown:])
             sys.stdout.flush()
             shown = len(text)
             if not running:
-                return machine.wait(0)
+                return machine.wait(5)
             time.sleep(0.2)
 
 
