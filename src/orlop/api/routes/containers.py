@@ -84,7 +84,7 @@ class _Handlers:
         self._containers = containers
 
     async def listing(self, call: Call) -> web.Response:
-        documents = await self._containers.summaries(
+        documents = await self._containers.reports.summaries(
             call.filters(),
             every=call.boolean("all"),
             limit=call.integer("limit", 0) or 0,
@@ -100,7 +100,7 @@ class _Handlers:
         return json_response({"Id": container_id, "Warnings": warnings}, status=201)
 
     async def inspect(self, call: Call) -> web.Response:
-        return json_response(await self._containers.inspect(call.variables["name"], size=call.boolean("size")))
+        return json_response(await self._containers.reports.inspect(call.variables["name"], size=call.boolean("size")))
 
     async def start(self, call: Call) -> web.Response:
         if call.text("checkpoint"):
@@ -146,7 +146,7 @@ class _Handlers:
         return empty(200)
 
     async def top(self, call: Call) -> web.Response:
-        return json_response(await self._containers.top(call.variables["name"], call.text("ps_args", "-ef")))
+        return json_response(await self._containers.reports.top(call.variables["name"], call.text("ps_args", "-ef")))
 
     async def changes(self, call: Call) -> web.Response:
         return json_response(await self._containers.changes(call.variables["name"]) or None)
@@ -252,18 +252,18 @@ class _Streams:
     async def stats(self, call: Call) -> web.StreamResponse:
         name = call.variables["name"]
         once = not call.boolean("stream", default=True)
-        sample = self._containers.stats(name, None)
+        sample = self._containers.reports.stats(name, None)
         if once:
             if not call.boolean("one-shot") and self._containers.get(name).alive:
                 await asyncio.sleep(1)
-                sample = self._containers.stats(name, sample)
+                sample = self._containers.reports.stats(name, sample)
             return json_response(sample)
         async with JsonStream(call) as stream:
             with contextlib.suppress(ConnectionError):
                 while True:
                     await stream.send(sample)
                     await asyncio.sleep(1)
-                    sample = self._containers.stats(name, sample)
+                    sample = self._containers.reports.stats(name, sample)
         return stream.response
 
     async def export(self, call: Call) -> web.StreamResponse:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +14,7 @@ from orlop.engine.containers.endpoint_settings import check_bandwidth, check_end
 from orlop.engine.containers.limits import check_limits
 from orlop.engine.containers.links import check_links
 from orlop.engine.containers.log_target import check_log_config
+from orlop.engine.containers.merging import check_config, merge_image
 from orlop.engine.containers.mounts import resolve_mounts
 from orlop.engine.containers.oci_config import (
     Surroundings,
@@ -33,10 +33,9 @@ from orlop.runtime.cgroups import normalise_path
 from orlop.runtime.cgroups.systemd.scope import SLICE_EXPECTED, is_slice
 from orlop.runtime.security.apparmor import require_loaded
 from orlop.runtime.security.sysctl import check_sysctls
-from orlop.runtime.users import validate_user
-from orlop.spec.docker.containers import HealthConfig, LogConfig, RestartPolicy
+from orlop.spec.docker.containers import LogConfig, RestartPolicy
 from orlop.spec.ids import generate_id
-from orlop.spec.ports import exposed_requests, parse_bindings, parse_port
+from orlop.spec.ports import exposed_requests, parse_bindings
 from orlop.storage.limits import parse_storage_options
 
 if TYPE_CHECKING:
@@ -51,14 +50,10 @@ if TYPE_CHECKING:
     from orlop.image.records import Image
     from orlop.spec.digest import Digest
     from orlop.spec.docker.containers import ContainerConfig, ContainerCreate, EndpointConfig, HostConfig
-    from orlop.spec.image import ContainerDefaults, Healthcheck
+    from orlop.spec.image import ContainerDefaults
 
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62})", re.ASCII)
-_SIGNAL_MAXIMUM = 64
-_MILLISECOND = 1_000_000
 _RESTART = frozenset({"", "no", "always", "unless-stopped", "on-failure"})
-# dockerd's limits and ours against hostile images (threats.md E13)
-_MOST_LABELS, _MOST_ENVIRONMENT = 10_000, 10_000
 
 
 class Images(Protocol):
@@ -239,7 +234,7 @@ class Creator:
         elif _HOSTNAME.fullmatch(hostname) is None:
             raise InvalidParameterError(f"invalid hostname format: {hostname}")
         merged = merge_image(msgspec.structs.replace(config, hostname=hostname), defaults)
-        _check_config(merged)
+        check_config(merged)
         return merged
 
     def _networks_of(
@@ -318,110 +313,3 @@ def check_restart_policy(policy: RestartPolicy) -> None:
         )
     if policy.maximum_retry_count < 0:
         raise InvalidParameterError("invalid restart policy: maximum retry count cannot be negative")
-
-
-def merge_image(config: ContainerConfig, image: ContainerDefaults) -> ContainerConfig:
-    """Complete what the user left open with what the image says (dockerd's ``merge``)."""
-    own = {item.partition("=")[0] for item in config.env or []}
-    inherited = [item for item in image.env or () if item.partition("=")[0] not in own]
-    env = [*inherited, *(config.env or [])] if image.env or config.env else config.env
-    entrypoint, cmd = config.entrypoint, config.cmd
-    if entrypoint == [""]:
-        # ``--entrypoint ""``: the image's is not wanted.
-        entrypoint = None
-    elif not entrypoint:
-        if not cmd:
-            cmd = list(image.cmd) if image.cmd is not None else cmd
-        entrypoint = list(image.entrypoint) if image.entrypoint else entrypoint
-    if not config.cmd and not config.entrypoint and image.cmd is not None:
-        cmd = list(image.cmd)
-    exposed = {**{port: {} for port in image.exposed_ports or ()}, **(config.exposed_ports or {})}
-    volumes = {**{path: {} for path in image.volumes or ()}, **(config.volumes or {})}
-    return msgspec.structs.replace(
-        config,
-        user=config.user or image.user,
-        env=env,
-        cmd=cmd,
-        entrypoint=entrypoint,
-        exposed_ports=exposed or config.exposed_ports,
-        volumes=volumes or config.volumes,
-        working_dir=config.working_dir or image.working_dir,
-        labels={**(image.labels or {}), **(config.labels or {})},
-        stop_signal=config.stop_signal or image.stop_signal,
-        stop_timeout=config.stop_timeout if config.stop_timeout is not None else image.stop_timeout,
-        healthcheck=_merge_health(config.healthcheck, image.healthcheck),
-        shell=config.shell or (list(image.shell) if image.shell else None),
-    )
-
-
-def _merge_health(own: HealthConfig | None, image: Healthcheck | None) -> HealthConfig | None:
-    if image is None:
-        return own
-    own = own or HealthConfig()
-    return HealthConfig(
-        test=own.test or list(image.test),
-        interval=own.interval or image.interval,
-        timeout=own.timeout or image.timeout,
-        retries=own.retries or image.retries,
-        start_period=own.start_period or image.start_period,
-        start_interval=own.start_interval or image.start_interval,
-    )
-
-
-def _check_config(config: ContainerConfig) -> None:
-    validate_user(config.user)
-    if config.stop_signal:
-        parse_signal(config.stop_signal)
-    if config.working_dir and not config.working_dir.startswith("/"):
-        raise InvalidParameterError(
-            f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
-        )
-    if len(config.labels or {}) > _MOST_LABELS or len(config.env or []) > _MOST_ENVIRONMENT:
-        raise InvalidParameterError("too many labels or environment variables")
-    for item in config.env or []:
-        if not item or item.startswith("="):
-            raise InvalidParameterError(f"invalid environment variable: {item}")
-    for text in (*(config.env or ()), *(config.cmd or ()), *(config.entrypoint or ()), config.working_dir):
-        if "\0" in text:
-            raise InvalidParameterError("invalid string: it contains a NUL")
-    for port in config.exposed_ports or {}:
-        parse_port(port)
-    health = config.healthcheck
-    if health is None:
-        return
-    if health.test and health.test[0] not in {"NONE", "CMD", "CMD-SHELL"}:
-        raise InvalidParameterError(f"unknown type '{health.test[0]}' in healthcheck (try 'CMD')")
-    for name, value in (
-        ("Interval", health.interval),
-        ("Timeout", health.timeout),
-        ("StartPeriod", health.start_period),
-        ("StartInterval", health.start_interval),
-    ):
-        if value < 0 or 0 < value < _MILLISECOND:
-            raise InvalidParameterError(f"{name} in Healthcheck cannot be less than 1ms")
-    if health.retries < 0:
-        raise InvalidParameterError("Retries in Healthcheck cannot be negative")
-
-
-def parse_signal(text: str) -> int:
-    """Return a signal's number from ``KILL``, ``SIGKILL``, ``9`` or ``RTMIN+3``.
-
-    Raises:
-        InvalidParameterError: ``invalid signal: x``.
-    """
-    if text.isascii() and text.isdigit() and len(text) < 4:
-        number = int(text)
-        if not 1 <= number <= _SIGNAL_MAXIMUM:
-            raise InvalidParameterError(f"invalid signal: {text}")
-        return number
-    name = text.upper().removeprefix("SIG")
-    match = re.fullmatch(r"(RTMIN|RTMAX)(?:([+-])([0-9]{1,2}))?", name)
-    if match is not None:
-        start = 34 if match[1] == "RTMIN" else _SIGNAL_MAXIMUM
-        number = start + (int(f"{match[2]}{match[3]}") if match[2] else 0)
-        if 34 <= number <= _SIGNAL_MAXIMUM:
-            return number
-    found = getattr(signal, f"SIG{name}", None)
-    if not isinstance(found, signal.Signals):
-        raise InvalidParameterError(f"invalid signal: {text}")
-    return int(found)

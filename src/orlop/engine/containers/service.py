@@ -14,23 +14,19 @@ from orlop.engine.containers.connecting import Connector, attach_request
 from orlop.engine.containers.creation import Creator
 from orlop.engine.containers.directory import Directory
 from orlop.engine.containers.ending import Endings
-from orlop.engine.containers.inspection import inspect_document
 from orlop.engine.containers.launching import Launcher
-from orlop.engine.containers.listing import Selection, now, shown_image, summary
 from orlop.engine.containers.logs import container_log
-from orlop.engine.containers.processes import known_columns, top_document
 from orlop.engine.containers.pruning import prunable
-from orlop.engine.containers.ps import run_ps
 from orlop.engine.containers.records import ContainerRecords
 from orlop.engine.containers.removal import Remover
+from orlop.engine.containers.reports import Reports
 from orlop.engine.containers.restore import Restorer
 from orlop.engine.containers.roots import ContainerRoots
-from orlop.engine.containers.statistics import idle_document, stats_document
 from orlop.engine.containers.stopping import Stopper
 from orlop.engine.containers.updating import redefine
 from orlop.engine.containers.users import count_states, image_users, volume_users
 from orlop.engine.containers.waiting import wait
-from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, NotModifiedError, OrlopError
+from orlop.errors import ConflictError, InvalidParameterError, NotModifiedError, OrlopError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -47,7 +43,6 @@ if TYPE_CHECKING:
     from orlop.image.records import ImageUser
     from orlop.logs.entry import LogEntry
     from orlop.logs.reader import LogQuery
-    from orlop.network.sandbox import Sandbox
     from orlop.network.service import NetworkService
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.spec.docker.containers import ContainerCreate, ContainerUpdate
@@ -83,6 +78,9 @@ class ContainerService:
         self.directory = Directory(records)
         self.cgroups = CgroupAccess(settings)
         self.endings = Endings(settings, self.directory, network=network, events=events, reap=self.cgroups.reap)
+        self.reports = Reports(
+            settings, self.directory, images=images, layers=layers, network=network, cgroups=self.cgroups
+        )
         self._stopper = Stopper(
             self.directory,
             events=events,
@@ -284,97 +282,6 @@ class ContainerService:
 
     # Looking.
 
-    def _sandbox(self, container: Container) -> Sandbox | None:
-        return self._network.sandbox(container.id) if container.alive else None
-
-    def _network_ids(self) -> dict[str, str]:
-        return {network.name: network.id for network in self._network.networks()}
-
-    async def inspect(self, name: str, *, size: bool = False) -> JsonObject:
-        """Return the document of ``docker inspect``."""
-        container = self.get(name)
-        graph: tuple[str, dict[str, str]] = (self._layers.driver.name, {})
-        with contextlib.suppress(NotFoundError):
-            graph = (self._layers.driver.name, self._layers.describe_container(container.id))
-        document = inspect_document(
-            container,
-            self.settings,
-            sandbox=self._sandbox(container),
-            network_ids=self._network_ids(),
-            graph=graph,
-        )
-        if size:
-            document.update(await self._sizes(container))
-        return document
-
-    async def _sizes(self, container: Container) -> JsonObject:
-        used = 0
-        with contextlib.suppress(OrlopError):
-            used = await asyncio.to_thread(self._layers.usage, container.id)
-        whole = used
-        with contextlib.suppress(OrlopError):
-            whole += self._images.resolve(container.definition.image_id).size
-        return {"SizeRw": used, "SizeRootFs": whole}
-
-    async def summaries(
-        self,
-        filters: Mapping[str, list[str]],
-        *,
-        every: bool = False,
-        limit: int = 0,
-        size: bool = False,
-    ) -> list[JsonObject]:
-        """Return the documents of ``docker ps``, newest first."""
-        image_ids = {}
-        for name in filters.get("ancestor", ()):
-            with contextlib.suppress(OrlopError):
-                image_ids[name] = str(self._images.resolve(name).id)
-        selection = Selection(filters, self.directory, image_ids)
-        every = every or limit > 0 or selection.shows_stopped
-        chosen = [c for c in self.directory if (every or c.state.running) and selection.matches(c)]
-        chosen.sort(key=lambda container: container.definition.created_at, reverse=True)
-        if limit > 0:
-            chosen = chosen[:limit]
-        moment, ids = now(), self._network_ids()
-        documents = []
-        for container in chosen:
-            document = summary(container, self._sandbox(container), ids, now_ns=moment)
-            document["Image"] = shown_image(container, self._images.resolve)
-            if size:
-                document.update(await self._sizes(container))
-            documents.append(document)
-        return documents
-
-    async def top(self, name: str, arguments: str) -> JsonObject:
-        """Return the processes as ps(1) shows them. Raises ConflictError: it does not run."""
-        container = self.get(name)
-        if not container.alive:
-            raise ConflictError(f"container {container.id} is not running")
-        cgroups = self.cgroups.open(container)
-        try:
-            pids = cgroups.pids()
-        finally:
-            cgroups.close()
-        columns = known_columns(arguments)
-        if columns is None:
-            return await asyncio.to_thread(run_ps, pids, arguments)
-        return top_document(pids, columns)
-
-    def stats(self, name: str, before: JsonObject | None) -> JsonObject:
-        """Return one sample of the counters; all zero for a container that does not run."""
-        container = self.get(name)
-        if not container.alive:
-            return idle_document(container)
-        try:
-            cgroups = self.cgroups.open(container)
-        except (OSError, OrlopError):
-            return idle_document(container)
-        try:
-            counters = cgroups.stats()
-        finally:
-            cgroups.close()
-        return stats_document(container, counters, self._network.statistics(container.id), before=before)
-
     def logs(self, container: Container, query: LogQuery, *, follow: bool) -> AsyncIterator[LogEntry]:
         """Yield log entries. Raises InvalidParameterError: the container writes no log."""
         return container_log(container, self.settings.container_dir(container.id), query, follow=follow)
@@ -399,11 +306,11 @@ class ContainerService:
         wanted = prunable(filters, self.directory, until=until)
         removed, space = [], 0
         for container in wanted:
-            size = (await self._sizes(container))["SizeRw"]
+            size = await self.reports.own_size(container)
             with contextlib.suppress(OrlopError):
                 await self._remover.remove(container)
                 removed.append(container.id)
-                space += size if isinstance(size, int) else 0
+                space += size
         self.events.publish("container", "prune", "", {"reclaimed": str(space)})
         return removed, space
 
@@ -428,7 +335,7 @@ class ContainerService:
 
     async def disk_usage(self) -> list[JsonObject]:
         """Return all summaries with sizes."""
-        return await self.summaries({}, every=True, size=True)
+        return await self.reports.summaries({}, every=True, size=True)
 
 
 def _no_listener(container: Container) -> None:

@@ -16,7 +16,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Protocol
 
-from orlop.engine.containers.creation import parse_signal
+from orlop.engine.containers.signals import parse_signal
 from orlop.engine.containers.state import Status
 from orlop.errors import ConflictError, InvalidParameterError, NotModifiedError, OrlopError, SystemFailureError
 
