@@ -7,6 +7,7 @@ old iptables back end reports nothing: there the tables are looked at every few 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 from typing import TYPE_CHECKING
@@ -61,8 +62,9 @@ class RulesWatch:
                 self._socket.recv(1)
             except BlockingIOError:
                 break
-            except OSError:
-                continue  # ENOBUFS: changes came faster than they were read
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # changes came faster than they were read
+                    break
         self._changed.set()
 
     async def _watch(self) -> None:
