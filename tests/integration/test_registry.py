@@ -301,3 +301,51 @@ def test_mirrors(lab):
     finally:
         other.destroy()
     remove_images(engine)
+
+
+def test_an_image_of_several_platforms(lab, tmp_path):
+    """As dockerd without containerd's store: one platform of a list is kept, pushed and asked for."""
+    engine, registry = lab
+    name, index = f"{registry.host}/multi/box:1", f"{registry.host}/multi/copy:1"
+    images = {kind: build_image(2, seed=90, architecture=kind) for kind in ("amd64", "arm64")}
+    manifests = []
+    for kind, image in images.items():
+        (tmp_path / kind).write_bytes(docker_archive(image, f"{registry.host}/multi/box:{kind}", compressed=True))
+        engine.docker("load", "-i", tmp_path / kind)
+        engine.docker("push", f"{registry.host}/multi/box:{kind}")
+        data = registry.manifest("multi/box", kind)
+        manifests.append(
+            {
+                "mediaType": json.loads(data)["mediaType"],
+                "digest": f"sha256:{sha256(data)}",
+                "size": len(data),
+                "platform": {"os": "linux", "architecture": kind},
+            }
+        )
+    (tmp_path / "index").write_text(
+        json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests})
+    )
+    upload = ("-X", "PUT", "-H", "Content-Type: application/vnd.oci.image.index.v1+json", "--data-binary")
+    registry.curl("/v2/multi/box/manifests/1", *upload, f"@{tmp_path}/index")
+    remove_images(engine)
+    for platform, kind in (((), "amd64"), (("--platform", "linux/arm64"), "arm64"), ((), "amd64")):
+        engine.docker("pull", *platform, name)
+        assert engine.inspect(name)["Id"] == images[kind].id
+        assert engine.inspect(name)["RepoDigests"] == [
+            f"{registry.host}/multi/box@sha256:{sha256((tmp_path / 'index').read_bytes())}"
+        ]
+    assert engine.docker("images", "-q", "--no-trunc", "-f", "dangling=true").stdout.split() == [images["arm64"].id]
+    engine.docker("tag", name, index)
+    engine.docker("push", index)
+    assert registry.manifest("multi/copy", "1") == registry.manifest("multi/box", "amd64")
+    other = f"image with reference {name} was found but does not match the specified platform"
+    for command in ("push", "save", "history", "rmi"):
+        out = ("-o", tmp_path / "out.tar") if command == "save" else ()
+        refused = engine.docker(command, "--platform", "linux/arm64", *out, name, check=False)
+        assert (refused.returncode, other in refused.stderr) == (1, True), refused
+    engine.docker("save", "--platform", "linux/amd64", "-o", tmp_path / "out.tar", name)
+    refused = engine.docker("load", "--platform", "linux/arm64", "-i", tmp_path / "out.tar", check=False)
+    assert "requested platform (linux/arm64/v8) not found" in refused.stderr
+    engine.docker("load", "--platform", "linux/amd64", "-i", tmp_path / "out.tar")
+    engine.docker("rmi", "--platform", "linux/amd64", index)
+    remove_images(engine)

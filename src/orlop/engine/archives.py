@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orlop.engine.platforms import require_platform
 from orlop.errors import InvalidParameterError
+from orlop.spec.platform import Platform
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -28,19 +30,22 @@ class ArchiveService:
         self._loader = loader
         self._events = events
 
-    def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
-        """Return an archive of images. Raises NotFoundError("reference does not exist")."""
+    def save(self, names: Sequence[str], *, platform: str = "") -> AsyncIterator[bytes]:
+        """Return an archive of images. Raises NotFoundError("reference does not exist"), also for another platform."""
         if not names:
             raise InvalidParameterError("no image names given")
         chosen = self._saver.choose(names)
         for image, _ in chosen:
+            require_platform(platform, image.tags[0] if image.tags else str(image.id), image.config)
+        for image, _ in chosen:
             self._tell("save", image)
         return self._saver.write(chosen)
 
-    async def load(self, stream: AsyncIterator[bytes], output: Output, *, quiet: bool) -> None:
-        """Load an archive. Raises InvalidParameterError and others."""
+    async def load(self, stream: AsyncIterator[bytes], output: Output, *, quiet: bool, platform: str = "") -> None:
+        """Load an archive, or what it has for a platform. Raises InvalidParameterError and others."""
+        wanted = Platform.parse(platform) if platform else None
         with self._sweeper.held():
-            await self._loader.run(stream, _Told(self, output, quiet=quiet))
+            await self._loader.run(stream, _Told(self, output, quiet=quiet), wanted=wanted)
 
     def _tell(self, action: str, image: Image) -> None:
         labels = image.config.config.labels or {}

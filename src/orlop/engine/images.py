@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from orlop.engine.platforms import require_platform
 from orlop.errors import InvalidParameterError
 from orlop.image.filters import PRUNE_FILTERS, boolean, check_names, filter_images, matches_labels
 from orlop.image.importer import ImportRequest, parse_name
@@ -51,11 +52,13 @@ class ImageService:
         self._users = users
         self.sweeper: BlobSweeper | None = None
 
-    def resolve(self, name: str) -> Image:
-        """Return the image of this name. Raises NotFoundError ("No such image: x:latest")."""
+    def resolve(self, name: str, *, platform: str = "") -> Image:
+        """Return the image of this name. Raises NotFoundError ("No such image: x:latest"), also of another platform."""
         if not name:
             raise InvalidParameterError("image name cannot be empty")
-        return self.store.get(name)
+        image = self.store.get(name)
+        require_platform(platform, name, image.config)
+        return image
 
     def count(self) -> int:
         """Return how many images there are."""
@@ -65,9 +68,9 @@ class ImageService:
         """Return the images that ``docker images`` shows. Raises InvalidParameterError, NotFoundError."""
         return filter_images(self.store, filters, every=every, until=until)
 
-    def history(self, name: str) -> Sequence[HistoryEntry]:
+    def history(self, name: str, *, platform: str = "") -> Sequence[HistoryEntry]:
         """Return the steps that made an image, newest first."""
-        return self.store.history(self.resolve(name))
+        return self.store.history(self.resolve(name, platform=platform))
 
     async def import_archive(self, request: ImportRequest, stream: AsyncIterator[bytes]) -> Image:
         """Make an image of a tar stream."""
@@ -87,9 +90,9 @@ class ImageService:
         self.store.tag(image.id, reference)
         self._tell("tag", image, reference.familiar)
 
-    def remove(self, name: str, *, force: bool, prune_parents: bool) -> Removal:
+    def remove(self, name: str, *, force: bool, prune_parents: bool, platform: str = "") -> Removal:
         """Remove a name or an image. Raises ConflictError in Docker's words."""
-        image = self.resolve(name)
+        image = self.resolve(name, platform=platform)
         removal = remove_image(self.store, name, self._users(), force=force, prune_parents=prune_parents)
         self._finish(removal, image)
         return removal

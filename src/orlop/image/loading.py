@@ -108,11 +108,14 @@ class Loader:
         self._unpacker = unpacker
         self._bury = bury
 
-    async def run(self, stream: AsyncIterator[bytes], progress: LoadProgress) -> None:
-        """Load every image of the archive.
+    async def run(
+        self, stream: AsyncIterator[bytes], progress: LoadProgress, *, wanted: Platform | None = None
+    ) -> None:
+        """Load every image of the archive; with ``wanted`` only those of that platform.
 
         Raises:
             InvalidParameterError: damaged, hostile, or not an archive of images.
+            NotFoundError: there is none of the platform.
             SystemFailureError: no space left on device and the like.
 
         Images that were told as loaded stay; the one that failed leaves nothing.
@@ -120,9 +123,13 @@ class Loader:
         members = Members(self._partials.spool)
         receiving = asyncio.create_task(members.receive(stream))
         try:
-            for image, manifest in await self._contents(members):
-                await self._load(members, image, manifest, progress)
+            loaded = [
+                await self._load(members, image, manifest, progress, wanted)
+                for image, manifest in await self._contents(members, wanted or Platform.host())
+            ]
             await receiving
+            if wanted is not None and not any(loaded):
+                raise NotFoundError(f"requested platform ({wanted}) not found: not found")
         except BaseException:
             receiving.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -131,7 +138,7 @@ class Loader:
         finally:
             members.close()
 
-    async def _contents(self, members: Members) -> list[tuple[ArchivedImage, _Manifested | None]]:
+    async def _contents(self, members: Members, wanted: Platform) -> list[tuple[ArchivedImage, _Manifested | None]]:
         first = await members.first_document(MANIFEST, INDEX)
         if first == MANIFEST:
             data = await members.document(MANIFEST)
@@ -142,7 +149,7 @@ class Loader:
         found: list[tuple[ArchivedImage, _Manifested | None]] = []
         merged: dict[Digest, int] = {}
         for entry in index.manifests:
-            manifest = await self._manifest(members, entry)
+            manifest = await self._manifest(members, entry, wanted)
             document = manifest.document
             names = names_of(entry)
             if document.config.digest in merged:
@@ -155,23 +162,31 @@ class Loader:
             found.append((ArchivedImage(blob_name(document.config.digest), layers, names), manifest))
         return found
 
-    async def _manifest(self, members: Members, entry: Descriptor) -> _Manifested:
-        """Follow an index's entry to a manifest for this machine."""
+    async def _manifest(self, members: Members, entry: Descriptor, wanted: Platform) -> _Manifested:
+        """Follow an index's entry to a manifest for a platform."""
         for _ in range(_DEPTH):
             data = await members.content(blob_name(entry.digest), limit=MANIFEST_LIMIT)
             document = parse_document(data, entry.media_type)
             if isinstance(document, Manifest):
                 return _Manifested(data, document)
-            entry = choose(document, Platform.host())
+            entry = choose(document, wanted)
         raise InvalidParameterError(f"manifest lists are nested more than {_DEPTH - 1} deep")
 
     async def _load(
-        self, members: Members, archived: ArchivedImage, manifest: _Manifested | None, progress: LoadProgress
-    ) -> None:
+        self,
+        members: Members,
+        archived: ArchivedImage,
+        manifest: _Manifested | None,
+        progress: LoadProgress,
+        wanted: Platform | None,
+    ) -> bool:
+        """Load one image; False if it is of another platform than wanted."""
         data = await members.content(archived.config, limit=SIZE_LIMIT)
         config = ImageConfig.parse(data)
         if config.os != "linux":
             raise InvalidParameterError(f'image operating system "{config.os[:50]}" cannot be used on this platform')
+        if wanted is not None and Platform.of(config.os, config.architecture, config.variant) != wanted:
+            return False
         if len(config.diff_ids) != len(archived.layers):
             raise InvalidParameterError(
                 f"invalid manifest, layers length mismatch: expected {len(config.diff_ids)}, got {len(archived.layers)}"
@@ -187,6 +202,7 @@ class Loader:
             if before is not None:
                 progress.renamed(name, before)
         progress.loaded(image, archived.names)
+        return True
 
     def _present(self, image_id: Digest) -> Image | None:
         try:

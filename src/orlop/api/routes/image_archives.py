@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orlop.api.call import Call, Route
+from orlop.api.platforms import single_platform
 from orlop.api.progress import answer_with_progress
 from orlop.api.responses import ByteStream
 
@@ -21,7 +22,7 @@ def routes(archives: ArchiveService) -> list[Route]:
     """Return the routes."""
 
     async def save(call: Call, names: Sequence[str]) -> web.StreamResponse:
-        pieces = archives.save(names)
+        pieces = archives.save(names, platform=single_platform(call))
         async with ByteStream(call, content_type="application/x-tar") as stream:
             async for piece in pieces:
                 await stream.write(piece)
@@ -34,10 +35,10 @@ def routes(archives: ArchiveService) -> list[Route]:
         return await save(call, [call.variables["name"]])
 
     async def load(call: Call) -> web.StreamResponse:
-        quiet = call.boolean("quiet")
+        quiet, platform = call.boolean("quiet"), single_platform(call)
 
         async def work(output: Output) -> None:
-            await archives.load(call.chunks(), output, quiet=quiet)
+            await archives.load(call.chunks(), output, quiet=quiet, platform=platform)
 
         return await answer_with_progress(call, work, quiet_start=False)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orlop.api.call import Call, Handler, Route
 from orlop.api.moments import until_of
+from orlop.api.platforms import single_platform
 from orlop.api.responses import JsonStream, empty, json_response
 from orlop.errors import UnsupportedError
 from orlop.image.importer import ImportRequest
@@ -52,13 +53,15 @@ def routes(images: ImageService, *, graph: Callable[[Digest | None], dict[str, o
         return json_response([summary(image, version=call.version) for image in found])
 
     async def inspect(call: Call) -> web.Response:
-        image = images.resolve(call.variables["name"])
         if call.boolean("manifests"):
             raise UnsupportedError("manifests of images are not kept")
+        image = images.resolve(call.variables["name"], platform=single_platform(call))
         return json_response(details(image, driver=graph(image.chain), version=call.version))
 
     async def history(call: Call) -> web.Response:
-        return json_response([_step(entry) for entry in images.history(call.variables["name"])])
+        return json_response(
+            [_step(entry) for entry in images.history(call.variables["name"], platform=single_platform(call))]
+        )
 
     async def create(call: Call) -> web.StreamResponse:
         if call.text("fromImage"):
@@ -85,6 +88,7 @@ def routes(images: ImageService, *, graph: Callable[[Digest | None], dict[str, o
     async def remove(call: Call) -> web.Response:
         removal = images.remove(
             call.variables["name"],
+            platform=single_platform(call, "platforms"),
             force=call.boolean("force"),
             prune_parents=not call.boolean("noprune"),
         )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.api.call import Call, Handler, Route
+from orlop.api.platforms import single_platform
 from orlop.api.progress import answer_with_progress
 from orlop.api.responses import json_response
 from orlop.engine.registry.pull import PullRequest
@@ -39,7 +40,7 @@ def routes(registry: RegistryService) -> list[Route]:
             raise InvalidParameterError("cannot push a digest reference")
         if call.text("tag"):
             reference = reference.with_tag(call.text("tag"))
-        request = PushRequest(reference, _credentials(call))
+        request = PushRequest(reference, _credentials(call), single_platform(call))
 
         async def work(output: Output) -> None:
             await registry.push(request, output)

@@ -14,8 +14,8 @@ from orlop.engine.builds import git
 from orlop.engine.builds.fetching import download, read_file
 from orlop.engine.builds.mounting import Mounter
 from orlop.engine.builds.transfer import copy_files
-from orlop.engine.containers.platforms import require_platform
 from orlop.engine.pipes import open_pipe
+from orlop.engine.platforms import require_platform
 from orlop.engine.registry.pull import PullRequest
 from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
 from orlop.image.compression import Decompressor

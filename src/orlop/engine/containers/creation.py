@@ -23,10 +23,10 @@ from orlop.engine.containers.oci_config import (
     oci_config,
     readonly_paths,
 )
-from orlop.engine.containers.platforms import require_platform
 from orlop.engine.containers.records import Definition
 from orlop.engine.containers.refusals import refuse_unsupported, require_host_modes_agree
 from orlop.engine.containers.remapping import refuse_with_remapping
+from orlop.engine.platforms import require_platform
 from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
 from orlop.kernel.rlimit import NUMBERS as RLIMITS
 from orlop.runtime.cgroups import normalise_path

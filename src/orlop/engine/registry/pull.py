@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orlop.engine.containers.platforms import require_platform
+from orlop.engine.platforms import require_platform
 from orlop.engine.registry.layers import LayerPlan
 from orlop.errors import InvalidParameterError, NotFoundError
 from orlop.registry.credentials import ANONYMOUS, Credentials
@@ -119,12 +119,15 @@ class Puller:
         return image
 
     def _present(self, reference: Reference, wanted: Platform | None) -> Image | None:
-        """Return the image that has this digest in this repository, if it is the one that is wanted."""
+        """Return the image that has this digest in this repository, if it is the one that is wanted.
+
+        The digest may be a list's, of which another platform was pulled before.
+        """
         image = self._images.find(reference)
         if image is None:
             return None
         actual = Platform.of(image.config.os, image.config.architecture, image.config.variant)
-        return image if wanted is None or actual == wanted else None
+        return image if actual == (wanted or Platform.host()) else None
 
     async def _select(self, repository: Repository, received: Received, wanted: Platform) -> tuple[Manifest, Received]:
         """Follow indexes to the manifest of a platform."""

@@ -17,6 +17,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orlop.engine.platforms import require_platform
 from orlop.engine.registry.layers import gather_all
 from orlop.errors import NotFoundError, OrlopError
 from orlop.image.compressing import compress
@@ -57,10 +58,11 @@ _SOURCES = 3
 
 @dataclass(frozen=True, slots=True)
 class PushRequest:
-    """What a client asked for: a repository, one tag or all of them, and the user's credentials."""
+    """What a client asked for: a repository, one tag or all of them, the user's credentials, and a platform or ""."""
 
     reference: Reference
     credentials: Credentials = ANONYMOUS
+    platform: str = ""
 
 
 class Pusher:
@@ -93,6 +95,8 @@ class Pusher:
         reference = request.reference
         output.message(f"The push refers to repository [{reference.name}]")
         chosen = self._choose(reference)
+        for name, image in chosen:
+            require_platform(request.platform, name.familiar, image.config)
         sources = self._mountable(chosen[0][1], reference)
 
         async def push(repository: Repository) -> None:
