@@ -25,7 +25,7 @@ from orlop.api.routes import volumes as volume_routes
 from orlop.daemon.checks import compose_checks
 from orlop.daemon.driver_records import definitions_of_others, open_records, records_home, volume_users
 from orlop.daemon.paths import engine_id, make_directory
-from orlop.daemon.registries import ImageParts, compose_registries
+from orlop.daemon.registries import ImageParts, compose_registries, find_proxies
 from orlop.daemon.subordinate_ids import read_remapping
 from orlop.engine import builds as build_engine
 from orlop.engine import containers as container_engine
@@ -213,6 +213,7 @@ class Engine:
             debug=self._options.debug,
             labels=self._options.labels,
             log_driver=self._options.log_driver,
+            proxies=find_proxies(self._options).shown(),
         )
 
     def _routes(self) -> Iterable[Route]:
@@ -231,7 +232,10 @@ class Engine:
         return [
             *system_routes.routes(self.system, events=self.events, disk=disk),
             *image_routes.routes(
-                self.images, graph=self._image_graph, pull=registry_routes.pull_handler(self.registry)
+                self.images,
+                graph=self._image_graph,
+                pull=registry_routes.pull_handler(self.registry),
+                fetch=registry_routes.import_handler(self.registry, self.images),
             ),
             *registry_routes.routes(self.registry),
             *image_archive_routes.routes(self.archives),

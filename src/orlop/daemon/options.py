@@ -24,6 +24,7 @@ from orlop.daemon.settings import (
 )
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.primitives.tar import Limits
+from orlop.registry.proxies import check_proxy
 from orlop.runtime.cgroups.systemd.scope import SLICE_EXPECTED, is_slice
 from orlop.storage.choice import check_driver
 
@@ -78,6 +79,9 @@ class Options:
     userns_remap: str
     registry_mirrors: tuple[str, ...]
     insecure_registries: tuple[str, ...]
+    http_proxy: str
+    https_proxy: str
+    no_proxy: str
     certs_dir: str
     max_concurrent_downloads: int
     max_concurrent_uploads: int
@@ -223,8 +227,21 @@ def _read_file(line: CommandLine) -> dict[str, object]:
         raise _FileError(f"invalid JSON: {error}") from None
     if not isinstance(document, dict):
         raise _FileError("invalid JSON: not an object")
-    _check_keys(document, line.values)
+    _check_keys(document := _with_proxies(document), line.values)
     return document
+
+
+def _with_proxies(document: dict[str, object]) -> dict[str, object]:
+    """Take the members of ``proxies``, which Docker keeps together, out of it."""
+    names = ("http-proxy", "https-proxy", "no-proxy")
+    if alone := [name for name in names if name in document]:
+        raise _FileError(f"the following directives don't match any configuration option: {', '.join(alone)}")
+    proxies = document.pop("proxies", {})
+    if not isinstance(proxies, dict):
+        raise _FileError(f"wrong type of proxies: {_shown(proxies)}: dict expected")
+    if unknown := [f"proxies.{name}" for name in proxies if name not in names]:
+        raise _FileError(f"the following directives don't match any configuration option: {', '.join(unknown)}")
+    return {**document, **proxies}
 
 
 def _check_keys(document: Mapping[str, object], flags: Mapping[str, object]) -> None:
@@ -307,6 +324,8 @@ def _check_choices(options: Options) -> None:
             raise InvalidParameterError(f"{name.replace('_', '-')} must be an absolute path: {getattr(options, name)}")
     if options.systemd_cgroup and options.cgroup_parent and not is_slice(options.cgroup_parent):
         raise InvalidParameterError(SLICE_EXPECTED)
+    for proxy in (options.http_proxy, options.https_proxy):
+        check_proxy(proxy)
     check_driver(options.storage_driver, options.storage_opts)
     if options.log_driver not in ("json-file", "none"):
         raise UnsupportedError(f"logger: no log driver named '{options.log_driver}' is registered")

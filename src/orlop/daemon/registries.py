@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ from orlop.image.sweeping import BlobSweeper
 from orlop.registry.certificates import DIRECTORIES, Certificates
 from orlop.registry.endpoints import Endpoints, RegistryOptions
 from orlop.registry.http import Http
+from orlop.registry.proxies import Proxies
+from orlop.registry.remote_file import RemoteFiles
 
 if TYPE_CHECKING:
     from orlop.daemon.options import Options
@@ -51,7 +54,8 @@ def compose_registries(
     """Build the use cases of registries, and of archives, which are read and written in the same ways."""
     endpoints = Endpoints(RegistryOptions(options.registry_mirrors, options.insecure_registries), _resolve)
     certificates = Certificates((options.certs_dir,) if options.certs_dir else DIRECTORIES)
-    http = Http(certificates, endpoints.is_insecure, agent=f"orlop/{orlop.__version__}")
+    proxies = find_proxies(options)
+    http = Http(certificates, endpoints.is_insecure, agent=f"orlop/{orlop.__version__}", proxies=proxies)
     registries = Registries(http, endpoints)
     partials = PartialStore(parts.blobs, parts.kept.content)
     sweeper = BlobSweeper(parts.images, parts.kept, partials)
@@ -71,8 +75,14 @@ def compose_registries(
     pusher = Pusher(registries, parts.images, parts.kept, tars, concurrent=options.max_concurrent_uploads)
     loader = Loader(parts.images, parts.layers, parts.kept, partials, parts.unpacker, removals.bury)
     archives = ArchiveService(Saver(parts.images, parts.kept, tars), loader, sweeper=sweeper, events=events)
-    service = RegistryService(registries, puller, pusher, sweeper=sweeper, events=events)
+    files = RemoteFiles(http, _resolve)
+    service = RegistryService(registries, puller, pusher, sweeper=sweeper, events=events, files=files)
     return service, archives, sweeper
+
+
+def find_proxies(options: Options) -> Proxies:
+    """Return the proxies of the settings, and where they say nothing, of the environment."""
+    return Proxies.of(os.environ, http=options.http_proxy, https=options.https_proxy, exceptions=options.no_proxy)
 
 
 def _resolve(host: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
 from orlop.registry.endpoints import check_insecure, check_mirror
+from orlop.registry.proxies import check_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,6 +197,9 @@ SETTINGS: tuple[Setting, ...] = (
         "insecure-registry",
         check=check_insecure,
     ),
+    Setting("http-proxy", TEXT, "", "proxy for http:// registries (default $HTTP_PROXY)", check=check_proxy),
+    Setting("https-proxy", TEXT, "", "proxy for https:// registries (default $HTTPS_PROXY)", check=check_proxy),
+    Setting("no-proxy", TEXT, "", "hosts and networks that need no proxy (default $NO_PROXY)"),
     Setting("certs-dir", TEXT, "", "directory of <host:port>/*.crt (default /etc/orlop/certs.d, /etc/docker/certs.d)"),
     Setting("max-concurrent-downloads", NUMBER, 3, "layers of all pulls that are downloaded at once"),
     Setting("max-concurrent-uploads", NUMBER, 5, "layers of all pushes that are uploaded at once"),
@@ -212,16 +216,8 @@ UNSUPPORTED = frozenset(
         *("add-runtime", "runtimes", "default-runtime", "authorization-plugins", "containerd", "containerd-namespace"),
         *("cdi-spec-dirs", "cpu-rt-period", "cpu-rt-runtime", "default-cgroupns-mode", "default-gateway"),
         *("default-gateway-v6", "default-ipc-mode", "default-network-opts", "experimental", "features"),
-        *(
-            "fixed-cidr",
-            "fixed-cidr-v6",
-            "host-gateway-ip",
-            "host-gateway-ips",
-            "http-proxy",
-            "https-proxy",
-            "no-proxy",
-        ),
-        *("proxies", "init-path", "ip6tables", "ipv6", "log-format"),
+        *("fixed-cidr", "fixed-cidr-v6", "host-gateway-ip", "host-gateway-ips"),
+        *("init-path", "ip6tables", "ipv6", "log-format"),
         *("metrics-addr", "network-control-plane-mtu"),
         *("node-generic-resources", "oom-score-adjust", "rootless", "seccomp-profile"),
         *("selinux-enabled", "swarm-default-advertise-addr", "tls", "tlscacert", "tlscert", "tlskey", "tlsverify"),

@@ -65,6 +65,7 @@ class Facts:
         debug: debug mode.
         labels: of the engine.
         log_driver: the default one.
+        proxies: for HTTP, for HTTPS, and what goes without; as they are shown.
         started: seconds since the epoch.
     """
 
@@ -79,6 +80,7 @@ class Facts:
     debug: bool
     labels: tuple[str, ...]
     log_driver: str
+    proxies: tuple[str, str, str] = ("", "", "")
 
 
 class SystemService:
@@ -195,9 +197,9 @@ class SystemService:
             "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             "GenericResources": None,
             "DockerRootDir": facts.data_root,
-            "HttpProxy": "",
-            "HttpsProxy": "",
-            "NoProxy": "",
+            "HttpProxy": facts.proxies[0],
+            "HttpsProxy": facts.proxies[1],
+            "NoProxy": facts.proxies[2],
             "Name": uname.nodename,
             "Labels": list(facts.labels),
             "ExperimentalBuild": False,

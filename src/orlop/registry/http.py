@@ -1,6 +1,7 @@
 """HTTP to registries: one hop after the other, so that each is judged.
 
-aiohttp follows no redirect, keeps no cookie, reads no proxy variable, no .netrc, and decompresses nothing.
+aiohttp follows no redirect, keeps no cookie, reads no proxy variable (:mod:`orlop.registry.proxies` does), no .netrc,
+and decompresses nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
+from orlop.errors import InvalidParameterError
 from orlop.registry.failures import RegistryError
+from orlop.registry.proxies import Proxies
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Mapping
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from orlop.registry.certificates import Certificates
 
 REDIRECTS = 10
-_REDIRECTING = frozenset({301, 302, 303, 307, 308})
+REDIRECTING = frozenset({301, 302, 303, 307, 308})
 _CONNECT_SECONDS = 30.0
 _READ_SECONDS = 60.0
 _LINE = 16 << 10
@@ -39,6 +42,7 @@ class Http:
         certificates: makes TLS contexts.
         is_insecure: tells whether a host:port may be spoken to without a trusted certificate.
         agent: User-Agent.
+        proxies: what requests go through.
         read_seconds: how long a registry may be silent.
     """
 
@@ -48,11 +52,13 @@ class Http:
         is_insecure: Callable[[str], bool],
         *,
         agent: str = "orlop",
+        proxies: Proxies | None = None,
         read_seconds: float = _READ_SECONDS,
     ) -> None:
         self._certificates = certificates
         self._is_insecure = is_insecure
         self._agent = agent
+        self._proxies = proxies or Proxies()
         self._read_seconds = read_seconds
         self._session: aiohttp.ClientSession | None = None
 
@@ -93,13 +99,24 @@ class Http:
             RegistryError: there was no answer; ``retry`` unless TLS is to blame.
         """
         parts = urlsplit(url)
+        try:
+            proxy = self._proxies.choose(url)
+        except InvalidParameterError as error:
+            raise RegistryError(f'{method.capitalize()} "{without_query(url)}": {error}') from None
         context: ssl.SSLContext | bool = False
         if parts.scheme == "https":
             insecure = await self.is_insecure(parts.netloc)
             context = await asyncio.to_thread(self._certificates.context, parts.netloc, insecure=insecure)
         try:
             return await self._opened().request(
-                method, URL(url, encoded=True), headers=headers, data=data, ssl=context, allow_redirects=False
+                method,
+                URL(url, encoded=True),
+                headers=headers,
+                data=data,
+                ssl=context,
+                allow_redirects=False,
+                proxy=None if proxy is None else proxy.url,
+                proxy_auth=None if proxy is None or not proxy.user else aiohttp.BasicAuth(proxy.user, proxy.password),
             )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise unreachable(method, url, error) from None
@@ -127,7 +144,7 @@ class Http:
         for _ in range(REDIRECTS + 1):
             same = origin(current) == first
             response = await self.send(method, current, {**headers, **(secret or {})} if same else headers)
-            if response.status not in _REDIRECTING:
+            if response.status not in REDIRECTING:
                 return response
             response.release()
             current = await self._target(current, response.headers.get("Location", ""))
@@ -179,18 +196,25 @@ def unreachable(method: str, url: str, error: BaseException) -> RegistryError:
     reason = str(error) or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason, retry = f"tls: failed to verify certificate: {_certificate(error.certificate_error)}", False
+    elif isinstance(error, aiohttp.ClientHttpProxyError):
+        reason, retry = error.message, False
+    elif isinstance(error, aiohttp.ClientProxyConnectionError):
+        reason = f"proxyconnect tcp: dial tcp {error.host}:{error.port}: connect: {_os_words(error)}"
     elif isinstance(error, aiohttp.ClientConnectorDNSError):
         reason = f"dial tcp: lookup {parts.hostname}: {_NO_HOST.sub('', str(error.os_error)).lower()}"
     elif isinstance(error, aiohttp.ClientConnectorSSLError):
         reason, retry = f"tls: {error.os_error.reason if isinstance(error.os_error, ssl.SSLError) else reason}", False
     elif isinstance(error, aiohttp.ClientConnectorError):
-        words = os.strerror(error.os_error.errno).lower() if error.os_error.errno else str(error.os_error)
-        reason = f"dial tcp {parts.hostname}:{port}: connect: {words}"
+        reason = f"dial tcp {parts.hostname}:{port}: connect: {_os_words(error)}"
     elif isinstance(error, aiohttp.ServerTimeoutError | TimeoutError):
         reason = "net/http: timeout awaiting response"
     elif isinstance(error, aiohttp.ServerDisconnectedError):
         reason = "EOF"
     return RegistryError(f'{method.capitalize()} "{without_query(url)}": {reason}', retry=retry)
+
+
+def _os_words(error: aiohttp.ClientConnectorError) -> str:
+    return os.strerror(error.os_error.errno).lower() if error.os_error.errno else str(error.os_error)
 
 
 def _certificate(error: BaseException) -> str:

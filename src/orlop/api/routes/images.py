@@ -14,7 +14,7 @@ from orlop.spec.image import render_defaults
 from orlop.spec.timestamps import rfc3339_nano, unix_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from aiohttp import web
 
@@ -36,13 +36,20 @@ _CONTAINER_FIELDS: dict[str, object] = {
 }
 
 
-def routes(images: ImageService, *, graph: Callable[[Digest | None], dict[str, object]], pull: Handler) -> list[Route]:
+def routes(
+    images: ImageService,
+    *,
+    graph: Callable[[Digest | None], dict[str, object]],
+    pull: Handler,
+    fetch: Callable[[Call, ImportRequest], Awaitable[web.StreamResponse]],
+) -> list[Route]:
     """Return the routes.
 
     Args:
         images: the use cases.
         graph: returns the document ``GraphDriver`` of a top layer.
         pull: answers ``POST /images/create`` with ``fromImage``.
+        fetch: answers it with a URL as ``fromSrc``.
     """
 
     async def listing(call: Call) -> web.Response:
@@ -67,15 +74,16 @@ def routes(images: ImageService, *, graph: Callable[[Digest | None], dict[str, o
         if call.text("fromImage"):
             return await pull(call)
         source = call.text("fromSrc")
-        if source != "-":
-            raise UnsupportedError(f"importing from a URL is not supported yet: {source}")
         request = ImportRequest(
             repository=call.text("repo"),
             tag=call.text("tag"),
             changes=tuple(call.texts("changes")),
             message=call.text("message"),
             platform=call.text("platform"),
+            source=source,
         )
+        if source != "-":
+            return await fetch(call, request)
         async with JsonStream(call) as stream:
             image = await images.import_archive(request, call.chunks())
             await stream.send({"status": str(image.id)})
@@ -104,19 +112,11 @@ def routes(images: ImageService, *, graph: Callable[[Digest | None], dict[str, o
         Route("GET", "/images/json", listing),
         Route("POST", "/images/create", create),
         Route("POST", "/images/prune", prune),
-        Route("GET", "/images/search", _refuse("searching registries is not supported yet")),
         Route("GET", "/images/{name:.*}/json", inspect),
         Route("GET", "/images/{name:.*}/history", history),
         Route("POST", "/images/{name:.*}/tag", tag),
         Route("DELETE", "/images/{name:.*}", remove),
     ]
-
-
-def _refuse(message: str) -> Handler:
-    async def handler(_call: Call) -> web.Response:
-        raise UnsupportedError(message)
-
-    return handler
 
 
 def summary(image: Image, *, version: tuple[int, int], containers: int = -1, shared: int = -1) -> dict[str, object]:

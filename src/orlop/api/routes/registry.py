@@ -18,10 +18,14 @@ from orlop.spec.platform import Platform
 from orlop.spec.reference import Reference, parse_reference
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
     from aiohttp import web
 
+    from orlop.engine.images import ImageService
     from orlop.engine.registry.output import Output
     from orlop.engine.registry.service import RegistryService
+    from orlop.image.importer import ImportRequest
 
 _HEADER = "X-Registry-Auth"
 
@@ -47,6 +51,22 @@ def routes(registry: RegistryService) -> list[Route]:
 
         return await answer_with_progress(call, work)
 
+    async def search(call: Call) -> web.Response:
+        limit = call.integer("limit", 0) or 0
+        found = await registry.search(call.text("term"), limit, filters=call.filters(), credentials=_credentials(call))
+        return json_response(
+            [
+                {
+                    "star_count": one.stars,
+                    "is_official": one.official,
+                    "name": one.name,
+                    "is_automated": False,
+                    "description": one.description,
+                }
+                for one in found
+            ]
+        )
+
     async def distribution(call: Call) -> web.Response:
         reference = parse_reference(call.variables["name"]).with_default_tag()
         found = await registry.inspect(reference, _credentials(call))
@@ -55,6 +75,7 @@ def routes(registry: RegistryService) -> list[Route]:
 
     return [
         Route("POST", "/auth", log_in),
+        Route("GET", "/images/search", search),
         Route("POST", "/images/{name:.*}/push", push),
         Route("GET", "/distribution/{name:.*}/json", distribution, since=(1, 30)),
     ]
@@ -74,6 +95,33 @@ def pull_handler(registry: RegistryService) -> Handler:
         return await answer_with_progress(call, work)
 
     return pull
+
+
+def import_handler(
+    registry: RegistryService, images: ImageService
+) -> Callable[[Call, ImportRequest], Awaitable[web.StreamResponse]]:
+    """Return what imports the file behind the request's source, a URL."""
+
+    async def answer(call: Call, request: ImportRequest) -> web.StreamResponse:
+        url = request.source if "://" in request.source else f"http://{request.source}"
+
+        async def work(output: Output) -> None:
+            async with registry.open_url(url) as file:
+                output.message(f"Downloading from {url}")
+
+                async def pieces() -> AsyncIterator[bytes]:
+                    done = 0
+                    async for piece in file.pieces():
+                        done += len(piece)
+                        output.update("", "Importing", done, max(done, file.size))
+                        yield piece
+
+                image = await images.import_archive(request, pieces())
+            output.message(str(image.id))
+
+        return await answer_with_progress(call, work)
+
+    return answer
 
 
 def _pulled(call: Call) -> Reference:

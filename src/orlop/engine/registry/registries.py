@@ -8,6 +8,7 @@ from orlop.registry.authorization import Authorization
 from orlop.registry.challenge import pull_scope, push_scope
 from orlop.registry.failures import RegistryError
 from orlop.registry.repository import Repository
+from orlop.registry.search import search
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from orlop.registry.credentials import Credentials
     from orlop.registry.endpoints import Endpoint, Endpoints
     from orlop.registry.http import Http
+    from orlop.registry.search import SearchQuery, SearchResult
     from orlop.spec.reference import Reference
 
 T = TypeVar("T")
@@ -55,6 +57,10 @@ class Registries:
         candidates = await _in_thread(self.endpoints.push, reference.domain)
         scopes = (push_scope(reference.path), *map(pull_scope, sources))
         return await self._attempt(candidates, reference, credentials, work, scopes)
+
+    async def search(self, query: SearchQuery, credentials: Credentials) -> list[SearchResult]:
+        """Ask an index. Raises RegistryError."""
+        return await search(self._http, await _in_thread(self.endpoints.push, query.domain), query, credentials)
 
     async def _attempt(
         self,

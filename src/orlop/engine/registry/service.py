@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 
 from orlop.engine.registry.pull import fetch_config, translate
 from orlop.errors import InvalidParameterError, NotFoundError
+from orlop.image.filters import boolean, check_names
 from orlop.registry.endpoints import login_domain
 from orlop.registry.failures import RegistryError
+from orlop.registry.search import SearchQuery
 from orlop.spec.image import ImageConfig
 from orlop.spec.manifest import Index, parse_document
 from orlop.spec.platform import Platform
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
     from orlop.engine.events import Events
     from orlop.engine.registry.output import Output
     from orlop.engine.registry.pull import Puller, PullRequest
@@ -22,7 +27,9 @@ if TYPE_CHECKING:
     from orlop.image.sweeping import BlobSweeper
     from orlop.registry.credentials import Credentials
     from orlop.registry.endpoints import RegistryOptions
+    from orlop.registry.remote_file import RemoteFile, RemoteFiles
     from orlop.registry.repository import Repository
+    from orlop.registry.search import SearchResult
     from orlop.spec.digest import Digest
     from orlop.spec.reference import Reference
 
@@ -37,12 +44,30 @@ class Distribution:
     platforms: tuple[Platform, ...]
 
 
+_SEARCH_FILTERS = frozenset({"is-automated", "is-official", "stars"})
+
+
+def _stars(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidParameterError(f"invalid filter 'stars=[{text}]'") from None
+
+
 class RegistryService:
     """The use cases of registries."""
 
     def __init__(
-        self, registries: Registries, puller: Puller, pusher: Pusher, *, sweeper: BlobSweeper, events: Events
+        self,
+        registries: Registries,
+        puller: Puller,
+        pusher: Pusher,
+        *,
+        sweeper: BlobSweeper,
+        events: Events,
+        files: RemoteFiles,
     ) -> None:
+        self._files = files
         self._sweeper = sweeper
         self._registries = registries
         self._puller = puller
@@ -73,6 +98,31 @@ class RegistryService:
             await self._pusher.run(request, output)
         name = request.reference.familiar
         self._events.publish("image", "push", name, {"name": request.reference.familiar_name})
+
+    async def search(
+        self, text: str, limit: int, *, filters: Mapping[str, Sequence[str]], credentials: Credentials
+    ) -> list[SearchResult]:
+        """Return what an index finds, as dockerd filters it.
+
+        Raises:
+            InvalidParameterError: a bad term, limit or filter.
+            RegistryError: the index is not there, or refused.
+        """
+        check_names(filters, _SEARCH_FILTERS)
+        automated = boolean(filters, "is-automated", default=False)
+        official = boolean(filters, "is-official", default=False)
+        least = max(map(_stars, filters.get("stars", ())), default=0)
+        query = SearchQuery.parse(text, limit)
+        if automated:
+            return []  # nothing is any more
+        found = await self._registries.search(query, credentials)
+        return [
+            one for one in found if one.stars >= least and ("is-official" not in filters or one.official is official)
+        ]
+
+    def open_url(self, url: str) -> AbstractAsyncContextManager[RemoteFile]:
+        """Begin to get a file from somewhere. Raises InvalidParameterError, RegistryError."""
+        return self._files.open(url)
 
     async def log_in(self, credentials: Credentials) -> str:
         """Check credentials; returns a token that stands for them, or nothing. Raises RegistryError."""
