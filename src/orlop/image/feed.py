@@ -15,7 +15,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, TypeVar
 
-from orlop.errors import InvalidParameterError, OrlopError
+from orlop.errors import InvalidParameterError
 from orlop.image.compression import Decompressor
 from orlop.spec.digest import Digest
 
@@ -62,8 +62,7 @@ async def pour(
         feed.close()
         if not task.done():
             # The child sees the end of the stream and stops; its error matters less than the first one.
-            with contextlib.suppress(OrlopError):
-                await asyncio.shield(task)
+            await ended(task)
         raise
     return Digest(feed.hash.hexdigest()), result
 
@@ -117,6 +116,14 @@ async def in_thread(function: Callable[[U], T], argument: U) -> T:
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        with contextlib.suppress(BaseException):
-            await future
+        await ended(future)
         raise
+
+
+async def ended(future: asyncio.Future[T]) -> None:
+    """Wait for the end, also when cancelled once more meanwhile; what comes out does not matter."""
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
+    if not future.cancelled():
+        future.exception()
