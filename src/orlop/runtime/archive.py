@@ -22,7 +22,7 @@ import stat
 
 from orlop.errors import InvalidParameterError, NotFoundError, OrlopError, SystemFailureError
 from orlop.kernel import mount as k
-from orlop.kernel.process import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
+from orlop.kernel.process import CLONE_NEWNS, unshare
 from orlop.kernel.statfs import (
     CGROUP2_SUPER_MAGIC,
     CGROUP_SUPER_MAGIC,
@@ -36,6 +36,7 @@ from orlop.primitives.rootpath import components, open_in_root
 from orlop.primitives.tar import Limits, Rules, pack_member, unpack
 from orlop.primitives.tar.entry import shown
 from orlop.primitives.tar.rules import clean_path
+from orlop.runtime.namespaces import join_files
 from orlop.runtime.operations import Bind
 from orlop.runtime.rootfs import build, mount_operation, mount_root, open_null, pivot
 from orlop.runtime.users import resolve_identity
@@ -74,12 +75,9 @@ def answer_archive(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: H
 
 def _enter(message: JsonObject, fds: list[OwnedFd]) -> OwnedFd:
     """Return the container's root with all that is mounted in it, where no device can be opened."""
-    if "pid" in message and fds:
-        flags = CLONE_NEWNS
-        if os.stat(f"/proc/{message['pid']}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino:
-            flags |= CLONE_NEWUSER  # the archive's ids are the container's
-        setns(fds[0].fileno(), flags)
-        if flags & CLONE_NEWUSER:
+    pid = message.get("pid")
+    if isinstance(pid, int) and fds:
+        if join_files(pid, fds[0].fileno()):
             os.setgroups([])
             os.setresgid(0, 0, 0)  # the ids of the host are none there, and could make no file
             os.setresuid(0, 0, 0)

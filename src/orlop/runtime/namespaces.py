@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from orlop.errors import UnsupportedError
+from orlop.errors import ConflictError, UnsupportedError
 from orlop.kernel import process as k
 from orlop.primitives.owned_fd import OwnedFd
 
@@ -63,3 +63,20 @@ def choose_namespaces(
     if not flags & k.CLONE_NEWNS:
         raise UnsupportedError("a container without a mount namespace of its own is not supported")
     return flags, joins, unshare
+
+
+def join_files(pid: int, pidfd: int) -> bool:
+    """Join a running container's mount namespace, and its user namespace if that is its own, whose ids files then have.
+
+    Returns:
+        Whether it has a user namespace of its own; the caller keeps the ids that it had in the host's.
+
+    Raises:
+        ConflictError: it ended a moment ago.
+    """
+    try:
+        own = os.stat(f"/proc/{pid}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino
+        k.setns(pidfd, k.CLONE_NEWNS | (k.CLONE_NEWUSER if own else 0))
+    except (ProcessLookupError, FileNotFoundError):
+        raise ConflictError("container is not running any more: try again") from None
+    return own

@@ -10,13 +10,14 @@ import os
 from orlop.errors import InvalidParameterError
 from orlop.kernel import mount as k
 from orlop.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
-from orlop.kernel.process import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
+from orlop.kernel.process import CLONE_NEWNS, unshare
 from orlop.primitives.copy_up import copy_up
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.removal import remove_tree
 from orlop.primitives.tar import Limits, Rules, compare, pack, rebuild, unpack
 from orlop.primitives.tar.pack_difference import pack_difference
 from orlop.runtime.mount_stubs import find_stubs
+from orlop.runtime.namespaces import join_files
 from orlop.runtime.rootfs import mount_overlay, mount_overlay_at
 from orlop.runtime.users import resolve_identity
 from orlop.spec.launch import OverlayRoot, from_message
@@ -77,19 +78,16 @@ def answer_compare(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: H
 
 def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
     """Operation ``pack``: a container's root file system, running or not, or a layer's changes, as a tar stream."""
-    overlay = message.get("overlay")
+    overlay, pid = message.get("overlay"), message.get("pid")
     if "layer" in message and len(fds) == 1:
         root = open_layer(_text(message, "layer"))
         out = fds[0]
     elif isinstance(overlay, dict) and len(fds) == 1:
         root = open_view(from_message(OverlayRoot, overlay))
         out = fds[0]
-    elif "pid" in message and len(fds) == 2:
+    elif isinstance(pid, int) and len(fds) == 2:
         # The mount itself, without what is mounted in it: the container's /proc, /dev, volumes are not its files.
-        flags = CLONE_NEWNS
-        if os.stat(f"/proc/{message['pid']}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino:
-            flags |= CLONE_NEWUSER  # there the files have the ids that they have on disk
-        setns(fds[0].fileno(), flags)
+        join_files(pid, fds[0].fileno())
         root = OwnedFd(k.open_tree(k.AT_FDCWD, "/", k.OPEN_TREE_CLONE))
         out = fds[1]
     else:
