@@ -4,15 +4,16 @@ import gzip
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tarfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from backports import zstd
 
-from harness import wait_for
+from harness import BIN, wait_for
 from orlop.client.client import connect
 from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
 
@@ -358,3 +359,69 @@ def test_refusals(engine, images, tmp_path, options, message):
     done = engine.orlop("build", *options, write(tmp_path, "FROM busybox\n"), check=False)
     assert done.returncode == 1
     assert message in done.stderr
+
+
+# Secrets and agents.
+
+
+def test_secrets_leave_nothing(engine, images, tmp_path):
+    """Threat F9: a secret is not in the image, the history, the cache's key, the log or on the disk."""
+    script = 'FROM busybox\nRUN --mount=type=secret,id=a --mount=type=secret,id=b,env=B sha256sum /run/secrets/a | cut -c1-8; test "$B" = second\n'
+    context = write(tmp_path / "c", script)
+    value = f"first-{os.urandom(8).hex()}"
+    (tmp_path / "file").write_text(value)
+    options = ["--secret", f"id=a,src={tmp_path}/file", "--secret", "id=b,env=SECOND"]
+    done = build(engine, "-t", "outer:secret", *options, context, env={"SECOND": "second"})
+    assert hashlib.sha256(value.encode()).hexdigest()[:8] in done.stderr
+    (tmp_path / "file").write_text("another")
+    again = build(engine, *options, context, env={"SECOND": "second"})
+    assert steps(again)[2] == "CACHED"
+    engine.docker("save", "-o", tmp_path / "saved.tar", "outer:secret")
+    told = (
+        engine.docker("history", "--no-trunc", "outer:secret").stdout + engine.docker("inspect", "outer:secret").stdout
+    )
+    assert value.encode() not in (tmp_path / "saved.tar").read_bytes()
+    assert value not in told + engine.log_text()
+    found = subprocess.run(
+        ["grep", "-rlF", value, engine.data_root, engine.exec_root], capture_output=True, check=False
+    )
+    assert found.stdout == b""
+
+
+def test_agent_is_forwarded(engine, images, tmp_path):
+    """Each connection to a step's socket is one to the user's agent, at the same time as others."""
+    place = tmp_path / "agent"
+    context = write(tmp_path / "c", "FROM busybox\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK && sleep 1000\n")
+    command = [BIN / "orlop", "build", "--ssh", f"default={place}", context]
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(place))
+        agent.listen()
+        agent.settimeout(20)
+        client = subprocess.Popen(command, env=engine.environment, stderr=subprocess.DEVNULL)
+        try:
+            sockets = list(wait_for(lambda: find_sockets(engine.exec_root / "builds")))
+            with ExitStack() as stack:
+                ends = []
+                for number in range(2):
+                    step = stack.enter_context(socket.socket(socket.AF_UNIX))
+                    step.settimeout(20)
+                    step.connect(str(sockets[0]))
+                    step.sendall(b"hello %d" % number)
+                    ends.append((step, stack.enter_context(agent.accept()[0])))
+                    ends[-1][1].settimeout(20)
+                for number, (step, user) in enumerate(ends):
+                    assert user.recv(100) == b"hello %d" % number
+                    user.sendall(b"answer %d" % number)
+                    assert step.recv(100) == b"answer %d" % number
+                ends[0][0].close()
+                assert ends[0][1].recv(100) == b""
+                ends[1][1].close()
+                assert ends[1][0].recv(100) == b""
+        finally:
+            client.terminate()
+            client.wait()
+    wait_for(lambda: find_sockets(engine.exec_root / "builds") == [])
+
+
+def find_sockets(top):
+    return [path for path in top.rglob("*") if path.is_socket()]
