@@ -404,8 +404,10 @@ def test_prune_forgets_what_is_older(engine, tmp_path: Path) -> None:
     build = ("build", "-q", "-t", "pruned:1", tmp_path)
     environment = {"DOCKER_BUILDKIT": "0"}
     first = engine.docker(*build, env=environment).stdout
-    engine.docker("builder", "prune", "-f", "--filter", "until=1h", env=environment)
+    engine.docker("builder", "prune", "-f", "-a", "--filter", "until=1h", env=environment)
     assert engine.docker(*build, env=environment).stdout == first
-    engine.docker("system", "prune", "-f", "--filter", "until=0s")
+    engine.docker("builder", "prune", "-f", env=environment)  # without --all, what an image stands on stays
+    assert engine.docker(*build, env=environment).stdout == first
+    engine.docker("builder", "prune", "-f", "-a", "--filter", "until=0s", env=environment)
     assert engine.docker(*build, env=environment).stdout != first
     engine.docker("rmi", "-f", "pruned:1")

@@ -302,6 +302,50 @@ def test_no_cache_for_some_stages(engine, images, tmp_path):
     }
 
 
+def cache_entries(engine):
+    return json.loads(engine.http("GET", "/system/df?type=build-cache")[1])["BuildCache"]
+
+
+def test_disk_usage_and_prune(engine, images, tmp_path):
+    plain = {"DOCKER_BUILDKIT": "0"}
+    engine.docker("builder", "prune", "-f", "-a", env=plain)
+    assert cache_entries(engine) == []
+    script = "FROM busybox\nRUN dd if=/dev/zero of=/big bs=1M count=2\nRUN --mount=type=cache,target=/c dd if=/dev/zero of=/c/x bs=1M count=1\n"
+    context = write(tmp_path / "c", script, x="1")
+    build(engine, context)
+    build(engine, context)
+    found = {entry["Type"]: entry for entry in cache_entries(engine) if entry["Size"]}
+    assert set(found) == {"regular", "exec.cachemount", "source.local"}
+    assert 2 << 20 <= found["regular"]["Size"] < 3 << 20
+    assert (found["regular"]["UsageCount"], found["regular"]["InUse"], found["regular"]["Shared"]) == (1, False, False)
+    assert "dd if=/dev/zero of=/big" in found["regular"]["Description"]
+    table = engine.docker("system", "df").stdout.splitlines()[-1].split()
+    assert table[:4] == ["Build", "Cache", "4", "0"]
+    for command in (engine.docker, engine.orlop):
+        rows = command("system", "df", "-v").stdout.partition("Build cache usage: ")[2].splitlines()
+        assert rows[0].startswith("3.1"), rows
+        assert sorted(row.split()[1] for row in rows if "seconds ago" in row or "Less than" in row) == sorted(
+            ["regular", "regular", "exec.cachemount", "source.local"]
+        )
+    one = ["--filter", "type=exec.cachemount"]
+    assert "1.049MB" in engine.docker("builder", "prune", "-f", *one, env=plain).stdout
+    assert "exec.cachemount" not in {entry["Type"] for entry in cache_entries(engine)}
+    build(engine, "-t", "outer:kept", context)
+    assert "Total:\t3" not in engine.docker("builder", "prune", "-f", env=plain).stdout
+    assert steps(build(engine, context)) == {1: "DONE", 2: "CACHED", 3: "CACHED"}  # a name stands on it
+    engine.docker("rmi", "outer:kept")
+    build(engine, context)
+    (context / "Dockerfile").write_text("FROM busybox\nRUN dd if=/dev/zero of=/other bs=1M count=2\n")
+    build(engine, context)
+    done = engine.orlop("builder", "prune", "-f", "-a", "--keep-storage", "2100k")
+    assert "Total reclaimed space: 2.1" in done.stdout
+    assert steps(build(engine, context)) == {1: "DONE", 2: "CACHED"}
+    assert "invalid filter 'x'" in engine.orlop("builder", "prune", "-f", "--filter", "x=1", check=False).stderr
+    engine.orlop("builder", "prune", "-f", "-a")
+    assert cache_entries(engine) == []
+    assert steps(build(engine, context))[2] == "DONE"
+
+
 # Outputs.
 
 

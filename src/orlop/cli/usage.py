@@ -13,7 +13,7 @@ from orlop.cli.images import image_rows
 from orlop.cli.invocation import CommandError, Invocation, write_out
 from orlop.cli.listing import HEADERS as CONTAINER_HEADERS
 from orlop.cli.listing import container_row
-from orlop.cli.units import human_size
+from orlop.cli.units import human_duration, human_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,27 @@ def _write_all(answer: Mapping[str, object]) -> None:
     _write("\nLocal Volumes space usage:", headers, tuple(headers), volumes)
     labels = ("CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED")
     names = {label.title().replace(" ", ""): label for label in labels}
-    _write(f"\nBuild cache usage: {_cache(answer)['Size']}", names, tuple(names), [])
+    rows = [_cache_row(entry, now) for entry in members(answer, "BuildCache")]
+    _write(f"\nBuild cache usage: {_cache(answer)['Size']}", names, tuple(names), rows)
+
+
+def _cache_row(entry: Mapping[str, object], now: float) -> dict[str, object]:
+    return {
+        "CacheId": text(entry, "ID")[:12],
+        "CacheType": text(entry, "Type"),
+        "Size": human_size(number(entry, "Size"), digits=4),
+        "Created": _ago(text(entry, "CreatedAt"), now),
+        "LastUsed": _ago(text(entry, "LastUsedAt"), now),
+        "Usage": str(number(entry, "UsageCount")),
+        "Shared": str(entry.get("Shared") is True).lower(),
+    }
+
+
+def _ago(stamp: str, now: float) -> str:
+    from orlop.spec.timestamps import unix_seconds
+
+    seconds = unix_seconds(stamp)
+    return f"{human_duration(now - seconds)} ago" if seconds > 0 else ""
 
 
 def _write(

@@ -221,6 +221,7 @@ class Engine:
             images=self.images,
             volumes=self.volumes,
             containers=self.containers,
+            build_cache=self.builds.cache.entries,
             layer_size=self.layers.size,
         )
         catalogue = NetworkCatalogue(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from orlop.engine.builds import CacheEntry
     from orlop.engine.images import ImageService
     from orlop.engine.volumes import VolumeService
     from orlop.image.records import Image, ImageUser
@@ -37,6 +38,7 @@ class DiskUsage:
         images: the images.
         volumes: the volumes.
         containers: the containers.
+        build_cache: returns what builds keep.
         layer_size: bytes of a layer and all below it, by chain id.
     """
 
@@ -46,11 +48,13 @@ class DiskUsage:
         images: ImageService,
         volumes: VolumeService,
         containers: Containers,
+        build_cache: Callable[[], Awaitable[Sequence[CacheEntry]]],
         layer_size: Callable[[Digest | None], int],
     ) -> None:
         self._images = images
         self._volumes = volumes
         self._containers = containers
+        self.build_cache = build_cache
         self._layer_size = layer_size
 
     def images(self) -> tuple[int, list[tuple[Image, int, int]]]:

@@ -12,7 +12,7 @@ from orlop.image.importer import ImportRequest, parse_name
 from orlop.image.removal import prune_images, remove_image
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from orlop.engine.events import Events
     from orlop.engine.removals import Removals
@@ -116,6 +116,13 @@ class ImageService:
         self._finish(removal, None)
         self._events.publish("image", "prune", "", {"reclaimed": str(removal.reclaimed)})
         return removal
+
+    def discard(self, images: Iterable[Image]) -> int:
+        """Remove those of these images that have no name and nobody needs; returns the bytes reclaimed."""
+        nameless = (image for image in images if not image.references)
+        removal = prune_images(self.store, nameless, self._users(), prune_parents=False)
+        self._finish(removal, None)
+        return removal.reclaimed
 
     def _finish(self, removal: Removal, image: Image | None) -> None:
         for kind, text in removal.records:

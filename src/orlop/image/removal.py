@@ -65,7 +65,9 @@ def remove_image(
     return _delete(store, image, users, records, prune_parents=prune_parents)
 
 
-def prune_images(store: ImageStore, images: Iterable[Image], users: Sequence[ImageUser]) -> Removal:
+def prune_images(
+    store: ImageStore, images: Iterable[Image], users: Sequence[ImageUser], *, prune_parents: bool = True
+) -> Removal:
     """Remove every one of these images that no container uses and no other image needs."""
     used = {user.image_id.removeprefix("sha256:") for user in users}
     records: list[tuple[str, str]] = []
@@ -76,7 +78,7 @@ def prune_images(store: ImageStore, images: Iterable[Image], users: Sequence[Ima
         if image.id.hex in used or str(image.id) in deleted or store.children(image.id):
             continue  # in use, or gone as the parent of one before
         _untag_all(store, image, records)
-        removal = _delete(store, image, users, [], prune_parents=True)
+        removal = _delete(store, image, users, [], prune_parents=prune_parents)
         records.extend(removal.records)
         tombstones.extend(removal.tombstones)
         reclaimed += removal.reclaimed

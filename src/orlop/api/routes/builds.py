@@ -8,11 +8,11 @@ import json
 from typing import TYPE_CHECKING, TypeVar
 
 from orlop.api.call import Call, Route, decode
-from orlop.api.moments import until_of
+from orlop.api.moments import parse_moment
 from orlop.api.progress import answer_with_progress
 from orlop.api.responses import ByteStream, json_response
 from orlop.build.steps import ENTITLEMENTS, BuildOptions
-from orlop.engine.builds import BuildRequest, BuildService, RunLimits
+from orlop.engine.builds import BuildRequest, BuildService, PruneRequest, RunLimits
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.registry.credentials import Credentials, parse_credentials
 from orlop.registry.endpoints import login_domain
@@ -46,12 +46,8 @@ def routes(builds: BuildService) -> list[Route]:
         return await answer_with_progress(call, work)
 
     async def prune(call: Call) -> web.Response:
-        filters = call.filters()
-        if others := set(filters) - {"until"}:
-            raise UnsupportedError(f"filters of the build cache are not supported yet: {min(others)}")
-        builds.prune(until=until_of(filters))
-        # What is forgotten are the steps' keys: their images are images, and docker image prune removes them.
-        return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
+        deleted, reclaimed = await builds.cache.prune(_prune_request(call))
+        return json_response({"CachesDeleted": deleted or None, "SpaceReclaimed": reclaimed})
 
     async def tree(call: Call) -> web.StreamResponse:
         async with ByteStream(call, content_type="application/x-tar") as stream:
@@ -64,6 +60,22 @@ def routes(builds: BuildService) -> list[Route]:
         Route("POST", "/build/prune", prune),
         Route("GET", "/images/{name:.*}/tree", tree),
     ]
+
+
+def _prune_request(call: Call) -> PruneRequest:
+    if call.integer("min-free-space"):
+        raise UnsupportedError("min-free-space is not supported: use reserved-space or max-used-space")
+    filters = call.filters()
+    moments = [*filters.get("until", ()), *filters.get("unused-for", ())]
+    if len(moments) > 1:
+        raise InvalidParameterError("more than one until filter specified")
+    keep = [call.integer(name) or 0 for name in ("keep-storage", "reserved-space", "max-used-space")]
+    return PruneRequest(
+        filters,
+        before=parse_moment(moments[0]) if moments else None,
+        everything=call.boolean("all"),
+        keep=max(keep),
+    )
 
 
 def _request(call: Call) -> BuildRequest:

@@ -15,10 +15,12 @@ from orlop.api.routes.volumes import document as volume_document
 from orlop.api.routing import API_VERSION, MIN_API_VERSION, version_text
 from orlop.engine.events import EventFilter
 from orlop.errors import InvalidParameterError, UnavailableError, UnsupportedError
+from orlop.spec.timestamps import rfc3339_nano
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from orlop.engine.builds import CacheEntry
     from orlop.engine.disk_usage import DiskUsage
     from orlop.engine.events import Event, Events
     from orlop.engine.system import SystemService
@@ -31,6 +33,7 @@ _PING_HEADERS = {
     "Swarm": "inactive",
     "Content-Type": "text/plain; charset=utf-8",
 }
+_PARENTS_SINCE = (1, 42)
 _NOT_A_MANAGER = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm'
     " and try again."
@@ -112,7 +115,26 @@ async def _disk_usage(call: Call, disk: DiskUsage, kinds: frozenset[str]) -> dic
             for volume, size, users in await disk.volumes()
         ]
     if not kinds or "build-cache" in kinds:
-        document["BuildCache"] = []
+        document["BuildCache"] = [_cache_entry(call, entry) for entry in await disk.build_cache()]
+    return document
+
+
+def _cache_entry(call: Call, entry: CacheEntry) -> dict[str, object]:
+    document: dict[str, object] = {
+        "ID": entry.id,
+        "Type": entry.kind,
+        "Description": entry.description,
+        "InUse": entry.in_use,
+        "Shared": entry.shared,
+        "Size": entry.size,
+        "CreatedAt": rfc3339_nano(entry.created),
+        "LastUsedAt": rfc3339_nano(entry.used) if entry.used else None,
+        "UsageCount": entry.uses,
+    }
+    if call.version < _PARENTS_SINCE:
+        document["Parent"] = entry.parents[0] if entry.parents else ""
+    elif entry.parents:
+        document["Parents"] = list(entry.parents)
     return document
 
 

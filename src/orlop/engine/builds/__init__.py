@@ -7,17 +7,21 @@ from orlop.engine.builds.records import SCHEMA as STEP_SCHEMA
 from orlop.engine.builds.records import BuildRecords
 from orlop.engine.builds.service import BuildRequest, BuildService, RunLimits
 from orlop.engine.builds.sessions import Sessions
+from orlop.engine.builds.usage import BuildCache, CacheEntry, PruneRequest
 from orlop.engine.builds.workshop import Tools
 
 SCHEMA = STEP_SCHEMA + CACHE_SCHEMA
 
 __all__ = [
     "SCHEMA",
+    "BuildCache",
     "BuildRecords",
     "BuildRequest",
     "BuildService",
     "CacheDirectories",
+    "CacheEntry",
     "ContextFiles",
+    "PruneRequest",
     "RunLimits",
     "Sessions",
     "Tools",

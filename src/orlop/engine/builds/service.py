@@ -24,6 +24,7 @@ from orlop.engine.builds.output import BuildOutput
 from orlop.engine.builds.running import Runner, host_config
 from orlop.engine.builds.sources import CacheSources
 from orlop.engine.builds.steps_output import StepsOutput
+from orlop.engine.builds.usage import BuildCache
 from orlop.engine.builds.workshop import EngineWorkshop, Tools
 from orlop.engine.pipes import open_pipe
 from orlop.errors import OrlopError
@@ -108,6 +109,15 @@ class BuildService:
         self._private = private
         self._platform = platform
         self._version = version
+        self.cache = BuildCache(
+            records=tools.records,
+            images=tools.images,
+            directories=tools.caches,
+            files=sessions.files,
+            events=events,
+            users=containers.image_users,
+            layer_size=tools.layers.size,
+        )
 
     async def clean(self) -> None:
         """Remove what a crash left; call once, when containers have been adopted."""
@@ -119,18 +129,6 @@ class BuildService:
             os.makedirs(directory, mode=0o700, exist_ok=True)
             self._tools.removals.bury(f"{directory}/{name}" for name in os.listdir(directory))
         self._tools.caches.clean()
-
-    def prune(self, *, until: str | None = None) -> list[str]:
-        """Forget which step gave which image, made before ``until``; the images stay.
-
-        Returns the ids of images that still are there.
-        """
-        made = {image.id.hex: image.config.created for image in self._tools.images.store.images()}
-        records = self._tools.records
-        chosen = [image for image in records.images() if until is None or made.get(image, "") < until]
-        records.forget(chosen)
-        self._events.publish("builder", "prune", "", {"reclaimed": "0"})
-        return [image for image in chosen if image in made]
 
     async def tree(self, name: str) -> AsyncIterator[bytes]:
         """Yield an image's files as a tar. Raises NotFoundError: "No such image: x:latest"."""
@@ -177,6 +175,7 @@ class BuildService:
             await asyncio.shield(runner.remove_all())
             private = f"{self._private}/{os.path.basename(directory)}"
             self._tools.removals.bury([directory, private])
+            self._tools.records.write_uses()
             if session is not None:
                 self.sessions.end(session)
         told.finish(str(image.id), [str(stage.id) for stage in stages])

@@ -128,9 +128,11 @@ class EngineWorkshop:
         if found is None:
             return None
         try:
-            return self._tools.images.store.get_by_id(found)
+            image = self._tools.images.store.get_by_id(found)
         except NotFoundError:
             return None
+        self._tools.records.touch(found)
+        return image
 
     def find_similar(self, below: ImageConfig, told: str, author: str) -> tuple[History, Layer] | None:
         """Return a step of an image that the user named."""
