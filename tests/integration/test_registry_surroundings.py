@@ -102,6 +102,39 @@ def test_registries_through_proxies(lab):
     assert 'Get "https://unknown.example/v2/": Bad Gateway' in refused.stderr
 
 
+def test_hosts_toml(lab):
+    """Mirrors of any registry, in the file's order, with trust of their own; pushes go to the registry itself."""
+    engine = lab.engine
+    directory = engine.home / "certs.d/mirrored.example"
+    directory.mkdir()
+    (directory / "mirror.crt").write_bytes((lab.tls / "cert.pem").read_bytes())
+    (directory / "hosts.toml").write_text(f"""
+server = "https://nowhere.example"
+[host."http://{WEB}/other/path"]
+  override_path = true
+  [host."http://{WEB}/other/path".header]
+    Authorization = "custom"
+[host."https://127.0.0.1:5444"]
+  capabilities = ["pull", "resolve"]
+  ca = "mirror.crt"
+""")
+    with Registry(engine, port=5444, tls=lab.tls):
+        engine.docker("tag", "busybox", "127.0.0.1:5444/box:1")
+        engine.docker("push", "127.0.0.1:5444/box:1")
+        engine.docker("pull", "mirrored.example/box:1")
+        asked = [entry for entry in lab.log() if entry[1].startswith("/other/path/")]
+        assert ["GET", "/other/path/box/manifests/1", "", "custom"] in asked
+        refused = engine.docker("pull", "mirrored.example/none:1", check=False)
+        assert 'Get "https://nowhere.example/v2/": Bad Gateway' in refused.stderr
+        refused = engine.docker("push", "mirrored.example/box:1", check=False)
+        assert 'Get "https://nowhere.example/v2/": Bad Gateway' in refused.stdout + refused.stderr
+        (directory / "mirror.crt").unlink()
+        assert "mirror.crt: no such file" in engine.docker("pull", "mirrored.example/box:1", check=False).stderr
+        (directory / "hosts.toml").write_text("dial_timeout = '1s'")
+        refused = engine.docker("pull", "mirrored.example/box:1", check=False)
+        assert f"{directory}/hosts.toml: unknown key: dial_timeout" in refused.stderr
+
+
 def search(lab, *arguments):
     form = ("--format", "{{.Name}}|{{.Description}}|{{.StarCount}}|{{.IsOfficial}}")
     return lab.engine.docker("search", *form, *arguments, check=False)

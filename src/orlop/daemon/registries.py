@@ -22,6 +22,7 @@ from orlop.image.saving import Saver
 from orlop.image.sweeping import BlobSweeper
 from orlop.registry.certificates import DIRECTORIES, Certificates
 from orlop.registry.endpoints import Endpoints, RegistryOptions
+from orlop.registry.hosts import read_hosts
 from orlop.registry.http import Http
 from orlop.registry.proxies import Proxies
 from orlop.registry.remote_file import RemoteFiles
@@ -52,8 +53,13 @@ def compose_registries(
     options: Options, parts: ImageParts, *, spawner: Spawner, removals: Removals, events: Events
 ) -> tuple[RegistryService, ArchiveService, BlobSweeper]:
     """Build the use cases of registries, and of archives, which are read and written in the same ways."""
-    endpoints = Endpoints(RegistryOptions(options.registry_mirrors, options.insecure_registries), _resolve)
-    certificates = Certificates((options.certs_dir,) if options.certs_dir else DIRECTORIES)
+    directories = (options.certs_dir,) if options.certs_dir else DIRECTORIES
+    endpoints = Endpoints(
+        RegistryOptions(options.registry_mirrors, options.insecure_registries),
+        _resolve,
+        lambda domain: read_hosts(directories, domain),
+    )
+    certificates = Certificates(directories)
     proxies = find_proxies(options)
     http = Http(certificates, endpoints.is_insecure, agent=f"orlop/{orlop.__version__}", proxies=proxies)
     registries = Registries(http, endpoints)

@@ -24,6 +24,23 @@ _LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
 @dataclass(frozen=True, slots=True)
+class Trust:
+    """What ``hosts.toml`` says of speaking to one host.
+
+    Attributes:
+        authorities: files, beside the system's.
+        clients: certificates and their keys; no key when it is in the same file.
+        skip_verify: nobody need vouch for its certificate.
+        headers: of each request.
+    """
+
+    authorities: tuple[str, ...] = ()
+    clients: tuple[tuple[str, str], ...] = ()
+    skip_verify: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One address of a registry.
 
@@ -31,11 +48,20 @@ class Endpoint:
         url: scheme, host and port, and a mirror's path; no slash at the end.
         insecure: nobody vouches for its certificate.
         mirror: it only has copies: never pushed to, never given the user's credentials.
+        path: URL of the API where that is not the address with ``/v2``; empty otherwise.
+        trust: instead of what is usual for the host; None for nothing.
     """
 
     url: str
     insecure: bool = False
     mirror: bool = False
+    path: str = ""
+    trust: Trust | None = None
+
+    @property
+    def api(self) -> str:
+        """Where the API is, no slash at the end."""
+        return self.path or f"{self.url}/v2"
 
     @property
     def host(self) -> str:
@@ -115,9 +141,21 @@ def is_loopback(host: str) -> bool:
 
 
 class Endpoints:
-    """Finds the addresses of registries. Owns nothing; ``resolve`` returns a host's addresses, none when unknown."""
+    """Finds the addresses of registries. Owns nothing.
 
-    def __init__(self, options: RegistryOptions, resolve: Callable[[str], Sequence[str]]) -> None:
+    Args:
+        options: the administrator's settings.
+        resolve: returns a host's addresses, none when unknown.
+        hosts: returns what a file says of a registry's addresses (:mod:`orlop.registry.hosts`), None for nothing.
+    """
+
+    def __init__(
+        self,
+        options: RegistryOptions,
+        resolve: Callable[[str], Sequence[str]],
+        hosts: Callable[[str], list[Endpoint] | None] = lambda _: None,
+    ) -> None:
+        self._hosts = hosts
         self._options = options
         self._networks = options.networks()
         self._resolve = resolve
@@ -147,7 +185,10 @@ class Endpoints:
         return host == "localhost" or any(_network(text) is not None for text in self._options.insecure)
 
     def pull(self, domain: str) -> list[Endpoint]:
-        """Return where to pull from, in order."""
+        """Return where to pull from, in order. Reads files: call it from a thread."""
+        written = self._hosts(domain)
+        if written is not None:
+            return written
         mirrors = self._options.mirrors if domain == DEFAULT_DOMAIN else ()
         found = [
             Endpoint(url.rstrip("/"), insecure=self.is_insecure(urlsplit(url).netloc), mirror=True) for url in mirrors
@@ -155,7 +196,10 @@ class Endpoints:
         return [*found, *self.push(domain)]
 
     def push(self, domain: str) -> list[Endpoint]:
-        """Return where to push to and log in at, in order."""
+        """Return where to push to and log in at, in order. Reads files: call it from a thread."""
+        written = self._hosts(domain)
+        if written is not None:
+            return written[-1:]
         if domain == DEFAULT_DOMAIN:
             return [Endpoint(HUB)]
         if not self.is_insecure(domain):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Mapping
 
     from orlop.registry.certificates import Certificates
+    from orlop.registry.endpoints import Endpoint
 
 REDIRECTS = 10
 REDIRECTING = frozenset({301, 302, 303, 307, 308})
@@ -61,6 +62,22 @@ class Http:
         self._proxies = proxies or Proxies()
         self._read_seconds = read_seconds
         self._session: aiohttp.ClientSession | None = None
+        self._parent: Http | None = None
+        self._endpoint: Endpoint | None = None
+
+    def trusting(self, endpoint: Endpoint) -> Http:
+        """Return one that treats this endpoint's host as the endpoint says; its connections are this one's."""
+        if endpoint.trust is None:
+            return self
+        other = Http(
+            self._certificates,
+            self._is_insecure,
+            agent=self._agent,
+            proxies=self._proxies,
+            read_seconds=self._read_seconds,
+        )
+        other._parent, other._endpoint = self, endpoint
+        return other
 
     async def close(self) -> None:
         """Close all connections."""
@@ -68,7 +85,10 @@ class Http:
             await self._session.close()
             self._session = None
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def opened(self) -> aiohttp.ClientSession:
+        """Return the session, which is this object's, or that of the one that it was made of."""
+        if self._parent is not None:
+            return self._parent.opened()
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
@@ -105,10 +125,11 @@ class Http:
             raise RegistryError(f'{method.capitalize()} "{without_query(url)}": {error}') from None
         context: ssl.SSLContext | bool = False
         if parts.scheme == "https":
-            insecure = await self.is_insecure(parts.netloc)
-            context = await asyncio.to_thread(self._certificates.context, parts.netloc, insecure=insecure)
+            context = await self._context(parts.netloc)
+        if self._own(parts.netloc) and self._endpoint is not None and self._endpoint.trust is not None:
+            headers = {**headers, **dict(self._endpoint.trust.headers)}
         try:
-            return await self._opened().request(
+            return await self.opened().request(
                 method,
                 URL(url, encoded=True),
                 headers=headers,
@@ -120,6 +141,15 @@ class Http:
             )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise unreachable(method, url, error) from None
+
+    def _own(self, host: str) -> bool:
+        return self._endpoint is not None and host == self._endpoint.host
+
+    async def _context(self, host: str) -> ssl.SSLContext:
+        if self._own(host) and self._endpoint is not None and self._endpoint.trust is not None:
+            return await asyncio.to_thread(self._certificates.context_of, host, self._endpoint.trust)
+        insecure = await self.is_insecure(host)
+        return await asyncio.to_thread(self._certificates.context, host, insecure=insecure)
 
     async def follow(
         self,

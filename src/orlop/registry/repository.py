@@ -60,7 +60,7 @@ class Repository:
 
     @property
     def _base(self) -> str:
-        return f"{self.endpoint.url}/v2/{self.path}"
+        return f"{self.endpoint.api}/{self.path}"
 
     async def ping(self) -> None:
         """Find out whether a registry is there.
@@ -68,7 +68,7 @@ class Repository:
         Raises:
             RegistryError: it is not.
         """
-        url = f"{self.endpoint.url}/v2/"
+        url = f"{self.endpoint.api}/"
         response = await self._http.follow("GET", url, {})
         response.release()
         if response.status >= 500:

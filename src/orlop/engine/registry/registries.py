@@ -72,11 +72,14 @@ class Registries:
     ) -> T:
         failure: RegistryError | None = None
         working = self._working.get(reference.domain)
+        if working not in candidates:
+            working = None  # the settings are files, and have changed
         for endpoint in candidates:
             if working is not None and not endpoint.mirror and endpoint != working:
                 continue
-            authorization = Authorization(self._http, endpoint, credentials, scopes)
-            repository = Repository(self._http, endpoint, reference.path, authorization)
+            http = self._http.trusting(endpoint)
+            authorization = Authorization(http, endpoint, credentials, scopes)
+            repository = Repository(http, endpoint, reference.path, authorization)
             try:
                 if endpoint != working:
                     await repository.ping()
@@ -104,10 +107,11 @@ class Registries:
         """
         failure: RegistryError | None = None
         for endpoint in await _in_thread(self.endpoints.push, domain):
-            authorization = Authorization(self._http, endpoint, credentials, (), offline=True)
-            url = f"{endpoint.url}/v2/"
+            http = self._http.trusting(endpoint)
+            authorization = Authorization(http, endpoint, credentials, (), offline=True)
+            url = f"{endpoint.api}/"
             try:
-                response = await self._http.send("GET", url, {})
+                response = await http.send("GET", url, {})
             except RegistryError as error:
                 failure = error
                 continue
@@ -115,7 +119,7 @@ class Registries:
             if response.status == 401 and await authorization.answer(
                 response.headers.getall("WWW-Authenticate", []), ""
             ):
-                response = await self._http.send("GET", url, {"Authorization": authorization.header()})
+                response = await http.send("GET", url, {"Authorization": authorization.header()})
                 response.release()
             if response.status != 200:
                 raise RegistryError(
