@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import stat
+import subprocess
 import tempfile
 import threading
 import time
@@ -17,6 +18,7 @@ import pytest
 from harness import busybox_tree, wait_for
 from orlop.primitives.channel import Channel
 from orlop.primitives.owned_fd import OwnedFd
+from orlop.runtime.cgroups import detect
 from orlop.spec.launch import AttachTarget, ContainerLaunch, LogTarget, OverlayRoot, to_message
 from orlop.spec.record import replace
 from spawned import Process, Runtime, failure, read_all, read_until, unframed
@@ -72,6 +74,30 @@ def test_a_program_that_cannot_run_leaves_nothing(runtime, program, kind, text):
     assert process.control.receive() is None
     assert not any(runtime.parent in line for line in Path("/proc/self/mountinfo").read_text().splitlines())
     assert not list(Path("/sys/fs/cgroup").glob(f"*{runtime.parent}/{process.id}"))
+
+
+@pytest.mark.requires("cgroup1")
+def test_a_cgroup_with_somebody_elses_process_is_refused_and_left_alone(runtime, tmp_path):
+    """Init is there already when the second directory of v1 turns out to be taken."""
+    taken = Path(f"{detect().directory('pids')}{runtime.parent}/taken")
+    taken.mkdir(parents=True)
+    other = subprocess.Popen(["sleep", "100"])
+    try:
+        (taken / "cgroup.procs").write_text(str(other.pid))
+        config = runtime.config("true")
+        config["linux"]["cgroupsPath"] = f"{runtime.parent}/taken"
+        launch = ContainerLaunch(id="a" * 64, state_dir=str(tmp_path / "state"), config=config)
+        answer, fds = runtime.answer({"op": "container", "launch": to_message(launch)})
+        assert (answer["event"], fds) == ("failed", [])
+        assert answer["error"]["message"] == "container's cgroup is not empty: 1 process(es) found"
+        assert other.poll() is None
+        assert (taken / "cgroup.procs").read_text().split() == [str(other.pid)]
+        directories = {str(path) for path in Path("/sys/fs/cgroup").glob(f"*{runtime.parent}/taken")}
+        assert {os.path.realpath(path) for path in directories} == {os.path.realpath(taken)}
+        assert os.listdir(tmp_path / "state") == []
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_overlay_root_is_written_in_its_upper_layer_only(runtime, tmp_path):

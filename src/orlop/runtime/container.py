@@ -14,7 +14,7 @@ from orlop.primitives.channel import Channel
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime import init
-from orlop.runtime.cgroups import create_cgroup, create_cgroup_if_permitted, normalise_path
+from orlop.runtime.cgroups import begin_cgroup, begin_cgroup_if_permitted, normalise_path
 from orlop.runtime.init_task import MADE_ROOT, InitTask
 from orlop.runtime.namespaces import choose_namespaces
 from orlop.runtime.operations import Bind
@@ -61,6 +61,7 @@ class Creation:
         rootless: an ordinary user makes it, in a user namespace.
         needs_cgroup: else it may run without one, where this user may not make any.
         warn: told of failures that change nothing.
+        meanwhile: called with init's pid while init builds the root; the program does not run yet.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Creation:
     rootless: bool = False
     needs_cgroup: bool = True
     warn: Callable[[str], None] | None = None
+    meanwhile: Callable[[int], None] | None = None
 
 
 @dataclass(slots=True)
@@ -117,7 +119,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
             config = creation.config
         parent = _parent(creation, always, on_failure)
         prepared = _prepare(creation, process)
-        cgroup = _make_cgroup(creation, hierarchies)
+        cgroup = _begin_cgroup(creation, hierarchies)
         on_failure.callback(_remove_cgroup, cgroup)
         always.callback(cgroup.close)
         donor = _donor(config, always)
@@ -146,6 +148,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
             operations=operations,
             prepared=prepared,
             cloned=cgroup.clone_fd is not None,
+            joins_later=not cgroup.is_whole,
             joins=joins,
             unshare=unshare,
             stdio=creation.stdio,
@@ -169,13 +172,18 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         on_failure.callback(pidfd.close)
         on_failure.callback(kill_and_reap, pidfd)
         theirs.close()
+        if task.joins_later:
+            _complete_cgroup(cgroup)
         if user_namespace:
             if userns is None:
                 _map_ids(pid, creation)
             if not creation.rootless:
                 _send_trees(ours, pid, creation, operations, frozenset(trees))
             _schedule(task.process, pid)
-            ours.send({"go": True})
+        if user_namespace or task.joins_later:
+            ours.send({"go": True}, cgroup.join_fds if task.joins_later else ())
+        if creation.meanwhile is not None:
+            creation.meanwhile(pid)
         handlers = None if parent is None else parent.handlers(ours, pid)
         master, waiting = await_running(ours, started_by_fifo=creation.fifo is not None, handlers=handlers)
         on_failure.dismiss()
@@ -280,6 +288,9 @@ def kill_and_reap(pidfd: OwnedFd) -> None:
 
 
 def _remove_cgroup(cgroup: CgroupSet) -> None:
+    if not cgroup.is_whole:
+        cgroup.give_up()
+        return
     with suppress(OrlopError, OSError):
         cgroup.kill()
     cgroup.remove()
@@ -334,13 +345,21 @@ def _prepare(creation: Creation, process: Process) -> PreparedPrivileges:
     return rootless.prepare(process, creation.config)
 
 
-def _make_cgroup(creation: Creation, hierarchies: Hierarchies) -> CgroupSet:
+def _begin_cgroup(creation: Creation, hierarchies: Hierarchies) -> CgroupSet:
     linux = creation.config.linux
     path = normalise_path(linux.cgroups_path, container_id=creation.id)
-    make = create_cgroup if creation.needs_cgroup else create_cgroup_if_permitted
+    make = begin_cgroup if creation.needs_cgroup else begin_cgroup_if_permitted
     mask = os.umask(0o022)  # users other than root read their limits there
     try:
         return make(hierarchies, path, linux.resources)
+    finally:
+        os.umask(mask)
+
+
+def _complete_cgroup(cgroup: CgroupSet) -> None:
+    mask = os.umask(0o022)
+    try:
+        cgroup.complete()
     finally:
         os.umask(mask)
 

@@ -26,7 +26,7 @@ from orlop.runtime.cgroups import open_cgroup
 from orlop.runtime.cgroups.events import adopt_oom_events
 from orlop.runtime.clients import Client
 from orlop.runtime.container import RunningProcess
-from orlop.runtime.control import listen, started_event
+from orlop.runtime.control import SOCKET_NAME, listen, started_event
 from orlop.runtime.json_log import JsonLog
 from orlop.runtime.loop import Loop, write_pid
 from orlop.runtime.streams import Streams
@@ -37,6 +37,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.runtime.cgroups import Hierarchies
+    from orlop.spec.json import JsonObject
     from orlop.spec.launch import ContainerLaunch
 
 
@@ -71,21 +72,43 @@ class Handover:
     attach: tuple[AttachTarget, ...] = ()
 
 
-def announce(control: Channel, running: RunningProcess, *, started_at: int, state_dir: str) -> socket.socket:
-    """Make the running container known, in its state directory and to the engine; returns the listening socket.
+class Announcement:
+    """Makes a container known: in its state directory, as soon as there is an init, and to the engine when it runs."""
 
-    Raises:
-        UnavailableError: the engine died before it knew: the start was never acknowledged, so it must not have
-            happened (faults R3).
-        OSError: the state directory cannot be written.
-    """
-    write_pid(state_dir, running.pid)
-    listener = listen(state_dir)
-    try:
-        control.send(started_event(running.pid, started_at), (running.pidfd.fileno(),))
-    except OSError:
-        raise UnavailableError("engine is gone") from None
-    return listener
+    def __init__(self, state_dir: str, started_at: int) -> None:
+        self.started_at = started_at
+        self._state_dir = state_dir
+        self._listener: socket.socket | None = None
+        self._event: JsonObject = {}
+
+    def prepare(self, pid: int) -> None:
+        """Do all of it that can be done before the program runs, while init builds its root. Raises OSError."""
+        write_pid(self._state_dir, pid)
+        self._listener = listen(self._state_dir)
+        self._event = started_event(pid, self.started_at)
+
+    def withdraw(self) -> None:
+        """Undo that, for a program that never ran."""
+        if self._listener is not None:
+            self._listener.close()
+        for name in ("pid", SOCKET_NAME):
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self._state_dir}/{name}")
+
+    def make(self, control: Channel, running: RunningProcess) -> socket.socket:
+        """Tell the engine that the container runs; returns the listening socket.
+
+        Raises:
+            UnavailableError: the engine died before it knew: the start was never acknowledged, so it must not have
+                happened (faults R3).
+        """
+        if self._listener is None:
+            raise ValueError("not prepared")
+        try:
+            control.send(self._event, (running.pidfd.fileno(),))
+        except OSError:
+            raise UnavailableError("engine is gone") from None
+        return self._listener
 
 
 @dataclass(slots=True)

@@ -7,7 +7,8 @@ A failure travels back through the sync channel as ``{"error": {"kind", "message
 one means that execve succeeded.
 
     init                                       shim
-     │  (user namespace only) wait "go"  ◀──    writes uid_map, gid_map; {"trees"} + mounts made for it
+     │  (user namespace, cgroups v1)     ◀──    writes uid_map, gid_map; {"trees"} + mounts made for it
+     │  wait "go"                        ◀──    {"go"} + on v1 the files of the cgroups to join
      │  ──▶ {"terminal"} + pty descriptor       with a terminal only
      │  ──▶ {"ready"}                           everything is made; OCI create: then init waits on the fifo
      │  ──▶ end of file, or {"error"}           execve, or why not
@@ -39,7 +40,7 @@ from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import NoReturn
 
     from orlop.primitives.channel import Channel
@@ -94,20 +95,24 @@ def _run(task: InitTask) -> None:
     reset_signals()
     if task.die_with_parent:
         set_pdeathsig(signal.SIGKILL)
-    if select.select([task.sync], [], [], 0)[0] and not task.user_namespace:
+    waits = task.user_namespace or task.joins_later
+    if not waits and select.select([task.sync], [], [], 0)[0]:
         raise UnavailableError("shim is gone")
     os.setsid()
     os.umask(0)
     set_name(b"orlop-init")
-    if task.user_namespace:
-        task.trees.update(_await_go(task.sync))
+    files: Sequence[int] = () if task.joins_later else task.cgroup.join_fds
+    if waits:
+        trees, came = _await_go(task.sync)
+        files = [file.release() for file in came] or files
+        task.trees.update(trees)
     if task.rootless:
         set_dumpable(0)
     _process_limits(task.process)
     # 4
-    task.cgroup.join(cloned=task.cloned)
+    task.cgroup.join(cloned=task.cloned, fds=files)
     k.allow_every_cpu()
-    close_fds(task.cgroup.join_fds)
+    close_fds(files)
     for fd, flag in task.joins:
         k.setns(fd, flag)
     if task.unshare:
@@ -316,8 +321,8 @@ def close_fds(fds: Iterable[int]) -> None:
         os.close(fd)
 
 
-def _await_go(sync: Channel) -> dict[int, list[OwnedFd]]:
-    """Wait until the ids are mapped; returns the mounts that were made meanwhile."""
+def _await_go(sync: Channel) -> tuple[dict[int, list[OwnedFd]], list[OwnedFd]]:
+    """Wait until the parent has done its part; returns the mounts that were made meanwhile, and the cgroups' files."""
     trees: dict[int, list[OwnedFd]] = {}
     while True:
         got = sync.receive()
@@ -329,8 +334,9 @@ def _await_go(sync: Channel) -> dict[int, list[OwnedFd]]:
             for place, fd in zip(places, fds, strict=True):
                 if isinstance(place, int):
                     trees.setdefault(place, []).append(fd)
+            continue
         if message.get("go") is True:
-            return trees
+            return trees, fds
 
 
 def _await_start(fifo: int, *, hold: bool) -> int:

@@ -3,7 +3,8 @@
     spawner ──fork──▶ shim-to-be ──fork──▶ worker     waits for a packet on the engine's socket, which all workers share
 
 The kernel gives a packet to one of those who wait. That worker says so on a pipe, upon which the spawner forks the next
-pair. A worker that started a container hands it to its parent, the shim; of any other work the parent has no part.
+pair; for a container when init builds its root, since two processes are busy until then. A worker that started a
+container hands it to its parent, the shim; of any other work the parent has no part.
 
 Nobody keeps an unused pair: a worker ends when the engine closed its end, when the spawner is gone (the pipe
 ``alive`` has no writer any more) and when its parent is gone.
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.runtime.importing import Blocker
 
-    # what a worker does with a request: packet, descriptors, the socket to its parent
-    Work = Callable[[bytes, list[OwnedFd], socket.socket], None]
+    # what a worker does with a request: packet, descriptors, the socket to its parent, and what to call when the next
+    # pair may be forked, at the latest when it returns
+    Work = Callable[[bytes, list[OwnedFd], socket.socket, Callable[[], None]], None]
     # what the parent does: the socket to its worker, and the worker's pid
     Shim = Callable[[socket.socket, int], None]
     # how a request is answered that no process can be had for
@@ -137,8 +139,16 @@ class ReadyChildren:
             break
         if not packet:
             return
-        os.write(self._tell, _PID.pack(parent))
         self._channel.close()
         os.close(self._alive)
-        os.close(self._tell)
-        self._work(packet, fds, shim)
+
+        def taken() -> None:
+            if self._tell >= 0:
+                os.write(self._tell, _PID.pack(parent))
+                os.close(self._tell)
+                self._tell = -1
+
+        try:
+            self._work(packet, fds, shim, taken)
+        finally:
+            taken()

@@ -27,6 +27,8 @@ from orlop.spec.oci import parse_config, parse_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orlop.primitives.channel import Channel
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.runtime.cgroups import Hierarchies
@@ -51,9 +53,18 @@ def serve_container(worker: socket.socket, worker_pid: int, hierarchies: Hierarc
 
 
 def start_container(
-    control: Channel, message: JsonObject, fds: list[OwnedFd], hierarchies: Hierarchies, shim: socket.socket
+    control: Channel,
+    message: JsonObject,
+    fds: list[OwnedFd],
+    hierarchies: Hierarchies,
+    shim: socket.socket,
+    taken: Callable[[], None],
 ) -> None:
-    """Operation ``container``: start it, tell the engine and hand over to the shim, whose child init becomes."""
+    """Operation ``container``: start it, tell the engine and hand over to the shim, whose child init becomes.
+
+    ``taken`` is called when init builds the root and this process waits for it.
+    """
+    announcement: handover.Announcement | None = None
     try:
         launch = from_message(ContainerLaunch, _object(message, "launch"))
         netns = fds.pop(0) if launch.has_netns and fds else None
@@ -61,16 +72,24 @@ def start_container(
             raise InvalidParameterError("network namespace is missing")
         _check_clients(launch.attach, fds)
         os.makedirs(launch.state_dir, mode=0o700, exist_ok=True)
-        started_at = time.time_ns()
+        announcement = known = handover.Announcement(launch.state_dir, time.time_ns())
+
+        def meanwhile(pid: int) -> None:
+            taken()
+            known.prepare(pid)
+
         with Streams(terminal=_wants_terminal(launch.config), open_stdin=launch.open_stdin) as streams:
             log = None if launch.log is None else open_log(launch.log)
-            running = _create(launch, netns, streams.theirs, hierarchies)
+            running = _create(launch, netns, streams.theirs, hierarchies, meanwhile)
             streams.started(running.master)
     except BaseException as error:  # noqa: BLE001 - the answer is the only way to tell
+        if announcement is not None:
+            announcement.withdraw()
         _failed(control, error)
         return
+    started_at = announcement.started_at
     try:
-        listener = handover.announce(control, running, started_at=started_at, state_dir=launch.state_dir)
+        listener = announcement.make(control, running)
         started = handover.Started(running, streams, started_at, fds, log, listener)
         if handover.ends_at_once(shim, control, started, launch):
             _serve(handover.own_loop(shim, control, started, launch))
@@ -84,7 +103,11 @@ def start_container(
 
 
 def _create(
-    launch: ContainerLaunch, netns: OwnedFd | None, stdio: tuple[int, int, int] | None, hierarchies: Hierarchies
+    launch: ContainerLaunch,
+    netns: OwnedFd | None,
+    stdio: tuple[int, int, int] | None,
+    hierarchies: Hierarchies,
+    meanwhile: Callable[[int], None],
 ) -> RunningProcess:
     """Create the container with its init as a child of the shim."""
     creation = Creation(
@@ -97,6 +120,7 @@ def _create(
         console_size=launch.console_size,
         reap=launch.init,
         for_parent=True,
+        meanwhile=meanwhile,
     )
     return create(creation, hierarchies)
 

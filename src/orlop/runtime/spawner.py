@@ -92,7 +92,7 @@ def main(channel_fd: int) -> None:
     children = _watch_children()
     ready = ReadyChildren(
         channel,
-        lambda packet, fds, shim: _work(packet, fds, hierarchies, shim),
+        lambda packet, fds, shim, taken: _work(packet, fds, hierarchies, shim, taken),
         lambda worker, pid: session.serve_container(worker, pid, hierarchies),
         blocker,
     )
@@ -107,7 +107,9 @@ def _watch_children() -> int:
     return reading
 
 
-def _work(packet: bytes, fds: list[OwnedFd], hierarchies: Hierarchies, shim: socket.socket) -> None:
+def _work(
+    packet: bytes, fds: list[OwnedFd], hierarchies: Hierarchies, shim: socket.socket, taken: Callable[[], None]
+) -> None:
     """Do what a request asks for, in a worker; ``shim`` leads to its parent, which waits for a container."""
     message, fds = decode(packet, fds)
     if not fds:
@@ -115,8 +117,9 @@ def _work(packet: bytes, fds: list[OwnedFd], hierarchies: Hierarchies, shim: soc
     answer = Channel.from_fd(fds.pop(0))
     operation = message.get("op")
     if operation == "container":
-        session.start_container(answer, message, fds, hierarchies, shim)
+        session.start_container(answer, message, fds, hierarchies, shim, taken)
         return
+    taken()
     shim.close()
     try:
         work = WORK.get(str(operation))

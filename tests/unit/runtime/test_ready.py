@@ -56,7 +56,7 @@ def _serve(channel: socket.socket, fork: Callable[..., int] | None) -> None:
     if fork is not None:
         ready.fork = fork
 
-    def work(packet: bytes, fds: list, shim: socket.socket) -> None:
+    def work(packet: bytes, fds: list, shim: socket.socket, _taken: Callable[[], None]) -> None:
         socket.socket(fileno=fds[0].release()).send(str(os.getppid()).encode())
         if packet == b"container":
             shim.send(b"yours")

@@ -8,8 +8,9 @@ from __future__ import annotations
 from orlop.runtime.cgroups.cgroup_set import (
     CgroupSet,
     OomEvents,
+    begin_cgroup,
+    begin_cgroup_if_permitted,
     create_cgroup,
-    create_cgroup_if_permitted,
     open_cgroup,
 )
 from orlop.runtime.cgroups.hierarchy import Hierarchies, Hierarchy, detect, require_systemd
@@ -20,8 +21,9 @@ __all__ = [
     "Hierarchies",
     "Hierarchy",
     "OomEvents",
+    "begin_cgroup",
+    "begin_cgroup_if_permitted",
     "create_cgroup",
-    "create_cgroup_if_permitted",
     "detect",
     "normalise_path",
     "open_cgroup",

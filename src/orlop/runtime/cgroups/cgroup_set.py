@@ -10,6 +10,7 @@ from orlop.runtime.cgroups.v1 import CgroupV1
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Protocol
 
     from orlop.runtime.cgroups.hierarchy import Hierarchies
@@ -69,7 +70,21 @@ class CgroupSet(Protocol):
         On a hybrid machine both are used: this for the unified hierarchy, :meth:`join` for the others.
         """
 
-    def join(self, *, cloned: bool) -> None:
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is made; else it was only begun (``begin_cgroup``), and :meth:`complete` is to follow."""
+
+    def complete(self) -> None:
+        """Make what ``begin_cgroup`` left.
+
+        Raises:
+            ConflictError, UnsupportedError, SystemFailureError: as ``create_cgroup``; :meth:`give_up` is to follow.
+        """
+
+    def give_up(self) -> None:
+        """Remove what was made of a cgroup that did not become whole; nothing is in it any more."""
+
+    def join(self, *, cloned: bool, fds: Sequence[int] | None = None) -> None:
         """Move the calling, single-threaded process in, before it runs anything of the container's (threats.md A14).
 
         Unshare the cgroup namespace after it, or the namespace's root is the old cgroup.
@@ -77,6 +92,7 @@ class CgroupSet(Protocol):
         Args:
             cloned: the process was made by ``clone3`` with ``clone_fd``, and has closed every descriptor but
                 ``join_fds`` (``close_range``): ``clone_fd`` is forgotten, not closed.
+            fds: the ``join_fds``, where another process completed the cgroup after this one was made.
         """
 
     def close(self) -> None:
@@ -140,8 +156,18 @@ def create_cgroup(hierarchies: Hierarchies, path: str, resources: Resources) -> 
     return _v2().create(hierarchies, path, resources)
 
 
-def create_cgroup_if_permitted(hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupSet:
-    """Make the cgroup like :func:`create_cgroup`, or none where this user may not."""
+def begin_cgroup(hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupSet:
+    """Make of the cgroup what ``clone3`` enters; on v1 the other hierarchies' directories come by ``complete``.
+
+    They are a dozen, and init can be made meanwhile. Raises as :func:`create_cgroup`.
+    """
+    if hierarchies.version == 1 and not is_scope(path):
+        return CgroupV1.begin(hierarchies, path, resources)
+    return create_cgroup(hierarchies, path, resources)
+
+
+def begin_cgroup_if_permitted(hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupSet:
+    """Make the whole cgroup like :func:`create_cgroup`, or none where this user may not."""
     try:
         return create_cgroup(hierarchies, path, resources)
     except (SystemFailureError, OSError) as error:

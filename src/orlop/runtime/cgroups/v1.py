@@ -17,6 +17,9 @@ from orlop.runtime.cgroups.device_defaults import with_default_devices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orlop.runtime.cgroups.controllers.write import Write
     from orlop.runtime.cgroups.events import NoOomEvents, OomEventsV1
     from orlop.runtime.cgroups.hierarchy import Hierarchies
     from orlop.spec.json import JsonObject
@@ -44,34 +47,67 @@ class CgroupV1:
         self._join_fds: tuple[int, ...] | None = None
         self._clone_fd: int | None = None
         self._closed = False
+        self._made: list[str] = []
+        self._writes: list[Write] | None = None
 
     @classmethod
     def create(cls, hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupV1:
         """See ``create_cgroup``."""
-        cgroup = cls(hierarchies, path)
-        writes = v1_writes(with_default_devices(resources))
-        made: list[str] = []
+        cgroup = cls.begin(hierarchies, path, resources)
         try:
-            for directory in cgroup._all_directories():
-                cgroup._make(directory, made)
-            if "cpuset" in cgroup._by_controller:
-                _inherit_cpuset(cgroup._by_controller["cpuset"])
-            files.apply(writes, cgroup._by_controller.get)
-            cgroup._open()
+            cgroup.complete()
+        except BaseException:
+            cgroup.give_up()
+            raise
+        return cgroup
+
+    @classmethod
+    def begin(cls, hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupV1:
+        """See ``begin_cgroup``: check the limits, make what ``clone3`` enters."""
+        cgroup = cls(hierarchies, path)
+        cgroup._writes = v1_writes(with_default_devices(resources))
+        cgroup._join_fds = ()
+        try:
+            if cgroup._unified is not None:
+                cgroup._make(cgroup._unified)
+                cgroup._clone_fd = os.open(cgroup._unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except BaseException as error:
-            cgroup.close()
-            for directory in reversed(made):
-                with suppress(OrlopError):
-                    files.remove_tree(directory)
+            cgroup.give_up()
             if isinstance(error, OSError):
                 raise SystemFailureError(f"unable to create cgroup: {error}") from error
             raise
         return cgroup
 
-    def _all_directories(self) -> list[str]:
-        return self._directories if self._unified is None else [*self._directories, self._unified]
+    @property
+    def is_whole(self) -> bool:
+        """Whether :meth:`complete` has nothing to do."""
+        return self._writes is None
 
-    def _make(self, directory: str, made: list[str]) -> None:
+    def complete(self) -> None:
+        """Make the directories with controllers, set the limits, open what joining needs."""
+        if self._writes is None:
+            return
+        try:
+            for directory in self._directories:
+                self._make(directory)
+            if "cpuset" in self._by_controller:
+                _inherit_cpuset(self._by_controller["cpuset"])
+            files.apply(self._writes, self._by_controller.get)
+            self._join_fds = self._open_tasks()
+        except OSError as error:
+            raise SystemFailureError(f"unable to create cgroup: {error}") from error
+        self._writes = None
+        self._made = []
+
+    def give_up(self) -> None:
+        """Remove what was made so far; nothing once it is whole."""
+        self.close()
+        for directory in reversed(self._made):
+            with suppress(OrlopError):
+                files.remove_tree(directory)
+        self._made = []
+
+    def _make(self, directory: str) -> None:
         """Make one cgroup, and its parents if this is the first in them; a stale empty one is replaced."""
         try:
             os.mkdir(directory, _DIRECTORY_MODE)
@@ -85,7 +121,7 @@ class CgroupV1:
             # left by a crash, with another container's limits
             files.remove_tree(directory)
             os.mkdir(directory, _DIRECTORY_MODE)
-        made.append(directory)
+        self._made.append(directory)
 
     def _make_parents(self, directory: str) -> None:
         parent = os.path.dirname(directory)
@@ -99,19 +135,17 @@ class CgroupV1:
             # the kernel then gives each new child its parent's CPUs and nodes (cgroup-v1/cgroups.rst, 1.5)
             files.write_text(f"{parent}/cgroup.clone_children", "1")
 
-    def _open(self) -> None:
+    def _open_tasks(self) -> tuple[int, ...]:
         fds: list[int] = []
         try:
             # "tasks", not "cgroup.procs": moving one's own single thread skips the kernel's thread group lock, which
             # waits for an RCU grace period (kernel/cgroup/cgroup.c, cgroup_procs_write_start)
             fds.extend(os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC) for directory in self._directories)
-            if self._unified is not None:
-                self._clone_fd = os.open(self._unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except BaseException:
             for fd in fds:
                 os.close(fd)
             raise
-        self._join_fds = tuple(fds)
+        return tuple(fds)
 
     @property
     def join_fds(self) -> tuple[int, ...]:
@@ -134,13 +168,15 @@ class CgroupV1:
         if self._unified is not None and not os.path.isdir(self._unified):
             self._unified = None
         try:
-            self._open()
+            self._join_fds = self._open_tasks()
+            if self._unified is not None:
+                self._clone_fd = os.open(self._unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise SystemFailureError(f"unable to open cgroup: {error}") from error
 
-    def join(self, *, cloned: bool) -> None:
+    def join(self, *, cloned: bool, fds: Sequence[int] | None = None) -> None:
         """Write "0", which is the writer itself in any pid namespace, to each ``tasks``."""
-        for fd in self.join_fds:
+        for fd in self.join_fds if fds is None else fds:
             os.write(fd, b"0")
         if cloned:
             self._clone_fd = None  # closed with everything that join does not need; its number may be another's now
@@ -260,7 +296,7 @@ class CgroupV1:
         """Remove each directory; all are tried, the first failure is raised."""
         self.close()
         failure: SystemFailureError | None = None
-        for directory in self._all_directories():
+        for directory in self._directories if self._unified is None else [*self._directories, self._unified]:
             try:
                 files.remove_tree(directory)
             except SystemFailureError as error:
