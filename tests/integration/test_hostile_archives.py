@@ -3,18 +3,23 @@
 Nothing outside of the target may change, memory must stay bounded, an error must be one of ours and name the member.
 """
 
+import bz2
+import contextlib
+import lzma
 import os
 import random
 import re
 import resource
 import stat
 import tempfile
+import threading
+import zlib
 from pathlib import Path
 
 import pytest
 
 from conftest import make_engine
-from harness import busybox_tar
+from harness import Engine, busybox_tar
 from orlop.errors import OrlopError
 from orlop.primitives.removal import remove_tree
 from orlop.primitives.tar import Limits, Rules, unpack_chunks
@@ -259,4 +264,71 @@ def test_limits_are_settings(home):
         (home / "fine.tar").write_bytes(member(b"a/b/c", b"x") + END)
         engine.docker("import", home / "fine.tar", "box")
     finally:
+        engine.destroy()
+
+
+def bombs():
+    """Yield what is small and becomes large, in the ways in which a layer may be compressed."""
+    zeros = bytes(1 << 20)
+    for name, compressor in (
+        ("gzip", zlib.compressobj(9, zlib.DEFLATED, 31)),
+        ("bzip2", bz2.BZ2Compressor()),
+        ("xz", lzma.LZMACompressor(preset=6)),
+    ):
+        pieces = [compressor.compress(member(b"big%d" % number, zeros)) for number in range(40)]
+        yield name, b"".join(pieces) + compressor.flush()
+
+
+class Peaks(threading.Thread):
+    """Watches the resident memory of the engine and of the children that unpack for it; peaks in KiB."""
+
+    def __init__(self, engine):
+        super().__init__()
+        self.engine, self.child, self.ended = engine.process.pid, 0, threading.Event()
+        self.spawner = engine.spawner()
+        self.base = (self.status(self.engine, "VmRSS"), self.status(self.spawner, "VmRSS"))
+        Path(f"/proc/{self.engine}/clear_refs").write_text("5")  # proc_pid_clear_refs(5): forget the peak
+
+    @staticmethod
+    def status(pid, name):
+        text = Path(f"/proc/{pid}/status").read_text()
+        return int(text.partition(f"{name}:")[2].split()[0]) if f"{name}:" in text else 0
+
+    def run(self):
+        while not self.ended.wait(0.01):
+            with contextlib.suppress(OSError):
+                for pid in Path(f"/proc/{self.spawner}/task/{self.spawner}/children").read_text().split():
+                    with contextlib.suppress(OSError):
+                        self.child = max(self.child, self.status(pid, "VmHWM"))
+
+    def grown(self):
+        """Return by how many MiB each grew: engine, child beyond the spawner that it was forked from."""
+        self.ended.set()
+        self.join()
+        peak = self.status(self.engine, "VmHWM")
+        return (peak - self.base[0]) >> 10, max(self.child - self.base[1], 0) >> 10
+
+
+@pytest.mark.requires("root", "netns", "overlay", "docker-client", "busybox")
+def test_memory_of_the_engine(home):
+    """E7: what strangers' archives cost the engine, and the child that unpacks them, while they come in."""
+    engine = Engine(home / "engine", home.name, ("--layer-limit", f"size={32 << 20}"))
+    engine.start()
+    try:
+        engine.http("POST", "/images/create?fromSrc=-", member(b"warm", b"x") + END)
+        peaks = Peaks(engine)
+        peaks.start()
+        many = header(b"d/f") * 40_000  # one name: each replaces the one before
+        engine.http("POST", "/images/create?fromSrc=-", many)
+        told = {}
+        for name, data in bombs():
+            assert len(data) < 1 << 20
+            told[name] = engine.http("POST", "/images/create?fromSrc=-", data)[1]
+        grown = peaks.grown()
+        assert all(b"larger than 33554432 bytes: big" in text for text in told.values()), told
+        assert peaks.child > 0, "no child was seen"
+        assert grown[0] < 64, "MiB of the engine"
+        assert grown[1] < 64, "MiB of the child"
+    finally:
+        peaks.ended.set()
         engine.destroy()

@@ -127,6 +127,19 @@ def test_an_image_is_mounted_read_only(engine, client):
     assert "etc/passwd" in engine.docker("cp", "user:/i/etc", "-").stdout
     engine.docker("rm", "user")
     engine.docker("rmi", "mounted")
+    if client == "orlop":  # docker's client says it since 28.3
+        script = "cat /h; ls /i/busybox; touch /i/x"
+        parts = ("--mount", "type=image,source=busybox,target=/i,image-subpath=bin")
+        file = ("--mount", "type=image,source=busybox,target=/h,image-subpath=etc/group")
+        done = run(engine, *parts, *file, "busybox", "sh", "-c", script, check=False, client=client)
+        assert done.stdout.splitlines() == ["root:x:0:", "alice:x:1000:", "staff:x:50:alice", "/i/busybox"]
+        assert "Read-only" in done.stderr
+        engine.orlop("create", "--name", "part", *parts, "busybox", "true")
+        assert "busybox" in engine.docker("cp", "part:/i", "-").stdout
+        engine.docker("rm", "part")
+        for part, message in (("../etc", "relative path within the image"), ("nowhere", "cannot access path nowhere")):
+            mount = f"type=image,source=busybox,target=/i,image-subpath={part}"
+            assert message in run(engine, "--mount", mount, "busybox", "true", check=False, client=client).stderr
     missing = run(
         engine, "--pull", "never", "--mount", "type=image,source=nope,target=/i", "busybox", "true", check=False
     )

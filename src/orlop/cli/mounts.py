@@ -47,6 +47,8 @@ def parse_mount(text: str) -> dict[str, object]:
     bind: dict[str, object] = {}
     volume: dict[str, object] = {}
     tmpfs: dict[str, object] = {}
+    image: dict[str, object] = {}
+    groups = {"bind": bind, "tmpfs": tmpfs, "image": image}
     for item in split_fields(text):
         key, equals, value = item.partition("=")
         key = key.lower().strip()
@@ -57,27 +59,22 @@ def parse_mount(text: str) -> dict[str, object]:
         setter = _SETTERS.get(key)
         if setter is None:
             raise ValueError(f"unexpected key '{key}' in '{item}'")
-        setter(key, value, mount, bind if key.startswith("bind") else tmpfs if key.startswith("tmpfs") else volume)
-    return _checked(mount, bind, volume, tmpfs)
+        setter(key, value, mount, groups.get(key.partition("-")[0], volume))
+    return _checked(mount, {**groups, "volume": volume})
 
 
-def _checked(
-    mount: dict[str, object], bind: dict[str, object], volume: dict[str, object], tmpfs: dict[str, object]
-) -> dict[str, object]:
+def _checked(mount: dict[str, object], groups: dict[str, dict[str, object]]) -> dict[str, object]:
     kind = mount["Type"]
     if not mount.get("Target"):
         raise ValueError("target is required")
-    for name, options in (("volume", volume), ("bind", bind), ("tmpfs", tmpfs)):
+    for name in ("volume", "bind", "tmpfs", "image"):
+        options = groups[name]
         if options and kind != name:
             raise ValueError(f"cannot mix '{name}-*' options with mount type '{kind}'")
-    if kind == "bind" and bind:
-        mount["BindOptions"] = bind
-    if kind == "volume" and volume:
-        mount["VolumeOptions"] = volume
-    if kind == "tmpfs" and tmpfs:
-        mount["TmpfsOptions"] = tmpfs
-    if volume and "DriverConfig" not in volume:
-        volume["DriverConfig"] = {}
+        if options:
+            mount[f"{name.capitalize()}Options"] = options
+    if groups["volume"]:
+        groups["volume"].setdefault("DriverConfig", {})
     return mount
 
 
@@ -138,6 +135,10 @@ def _volume_option(key: str, value: str, _mount: dict[str, object], options: dic
         where[name] = content
 
 
+def _image_option(_key: str, value: str, _mount: dict[str, object], options: dict[str, object]) -> None:
+    options["Subpath"] = value
+
+
 def _inner(options: dict[str, object], name: str) -> dict[str, object]:
     inner = options.setdefault(name, {})
     return inner if isinstance(inner, dict) else {}
@@ -160,6 +161,7 @@ _SETTERS: dict[str, Callable[[str, str, dict[str, object], dict[str, object]], N
     **dict.fromkeys(("readonly", "ro"), _read_only),
     **dict.fromkeys(("bind-propagation", "bind-nonrecursive", "bind-recursive"), _bind_option),
     **dict.fromkeys(("volume-nocopy", "volume-subpath", "volume-driver", "volume-opt", "volume-label"), _volume_option),
+    "image-subpath": _image_option,
     **dict.fromkeys(("tmpfs-size", "tmpfs-mode"), _tmpfs_option),
 }
 

@@ -19,4 +19,6 @@ async def run_to_end(work: Coroutine[object, object, T]) -> T:
     except asyncio.CancelledError:
         if not task.done():
             await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # the caller, who would be told, was told something else
         raise

@@ -323,18 +323,28 @@ def _check_subpath(subpath: str, source: str) -> None:
     bad = 'invalid mount config for type "volume": '
     if not source:
         raise InvalidParameterError(f"{bad}must not set Subpath when using anonymous volumes")
+    _check_relative(subpath, bad, "volume")
+
+
+def _check_relative(subpath: str, bad: str, what: str) -> None:
     if subpath.startswith("/") or "\0" in subpath or posixpath.normpath(subpath).split("/")[0] == "..":
-        raise InvalidParameterError(f"{bad}subpath must be a relative path within the volume")
+        raise InvalidParameterError(f"{bad}subpath must be a relative path within the {what}")
 
 
 def _image_document(document: MountDocument, destination: str, image_id: Callable[[str], str]) -> MountPoint:
     """An image is shown read-only: what a container would write there would be nobody's."""
     if not document.source:
         raise InvalidParameterError('invalid mount config for type "image": field Source must not be empty')
-    if (document.image_options or {}).get("Subpath"):
-        raise UnsupportedError("subpath of an image mount is not supported")
+    subpath = document.image_options.subpath if document.image_options else ""
+    if subpath:
+        _check_relative(subpath, 'invalid mount config for type "image": ', "image")
     return MountPoint(
-        kind="image", source=document.source, name=image_id(document.source), destination=destination, writable=False
+        kind="image",
+        source=document.source,
+        name=image_id(document.source),
+        destination=destination,
+        writable=False,
+        subpath=subpath,
     )
 
 

@@ -116,6 +116,12 @@ class TmpfsOptions(Document, frozen=True, omit_defaults=True):
     options: list[list[str]] | None = None
 
 
+class ImageOptions(Document, frozen=True, omit_defaults=True):
+    """``--mount type=image`` options, since API 1.48."""
+
+    subpath: str = ""
+
+
 class MountDocument(Document, frozen=True, omit_defaults=True):
     """One ``--mount``."""
 
@@ -127,7 +133,7 @@ class MountDocument(Document, frozen=True, omit_defaults=True):
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
-    image_options: dict[str, object] | None = None
+    image_options: ImageOptions | None = None
     cluster_options: dict[str, object] | None = None
 
 
