@@ -324,7 +324,7 @@ def test_disk_usage_and_prune(engine, images, tmp_path):
     for command in (engine.docker, engine.orlop):
         rows = command("system", "df", "-v").stdout.partition("Build cache usage: ")[2].splitlines()
         assert rows[0].startswith("3.1"), rows
-        assert sorted(row.split()[1] for row in rows if "seconds ago" in row or "Less than" in row) == sorted(
+        assert sorted(row.split()[1] for row in rows if " ago" in row) == sorted(
             ["regular", "regular", "exec.cachemount", "source.local"]
         )
     one = ["--filter", "type=exec.cachemount"]
@@ -338,7 +338,7 @@ def test_disk_usage_and_prune(engine, images, tmp_path):
     (context / "Dockerfile").write_text("FROM busybox\nRUN dd if=/dev/zero of=/other bs=1M count=2\n")
     build(engine, context)
     done = engine.orlop("builder", "prune", "-f", "-a", "--keep-storage", "2100k")
-    assert "Total reclaimed space: 2.1" in done.stdout
+    assert "Total reclaimed space: 3.1" in done.stdout
     assert steps(build(engine, context)) == {1: "DONE", 2: "CACHED"}
     assert "invalid filter 'x'" in engine.orlop("builder", "prune", "-f", "--filter", "x=1", check=False).stderr
     engine.orlop("builder", "prune", "-f", "-a")

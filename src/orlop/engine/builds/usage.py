@@ -14,7 +14,7 @@ An image that a name or a container stands on is ``shared``: its key goes with `
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
@@ -131,11 +131,14 @@ class BuildCache:
     def _steps(self) -> list[CacheEntry]:
         known = {image.id.hex: image for image in self._images.store.images()}
         needed = self._needed(known)
-        found = []
-        for name, uses in self._records.uses().items():
-            if name in known:
-                found.append(self._step(known[name], uses, known, shared=name in needed))
-        return found
+        all_uses = {name: uses for name, uses in self._records.uses().items() if name in known}
+        names = sorted(all_uses, key=lambda name: len(known[name].config.history))
+        # What others stand on is of use whenever they are, so that it never goes before them.
+        for name in reversed(names):
+            parent = known[name].parent
+            if parent is not None and parent.hex in all_uses and all_uses[parent.hex].used < all_uses[name].used:
+                all_uses[parent.hex] = replace(all_uses[parent.hex], used=all_uses[name].used)
+        return [self._step(known[name], all_uses[name], known, shared=name in needed) for name in names]
 
     def _step(self, image: Image, uses: Uses, known: Mapping[str, Image], *, shared: bool) -> CacheEntry:
         below = known.get(image.parent.hex) if image.parent is not None else None
