@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from backports import zstd
 
-from harness import BIN, wait_for
+from harness import BIN, busybox_tar, wait_for
 from orlop.client.client import connect
 from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
 
@@ -469,3 +469,28 @@ def test_agent_is_forwarded(engine, images, tmp_path):
 
 def find_sockets(top):
     return [path for path in top.rglob("*") if path.is_socket()]
+
+
+def test_source_date_epoch_gives_the_same_image_twice(engine, own_engine, images, tmp_path):
+    script = (
+        "FROM scratch AS made\nADD base.tar /\nARG SOURCE_DATE_EPOCH\nWORKDIR /some/deep\nCOPY x /x\n"
+        "RUN mkdir -p /a/b && echo $SOURCE_DATE_EPOCH >/a/b/c && rm /x && ln -s b /a/l && mkfifo /a/p\n"
+        'FROM made\nCOPY --from=made /a /copied/\nCMD ["sh"]\n'
+    )
+    context = write(tmp_path / "c", script, x="1")
+    busybox_tar(context / "base.tar")
+    saved, ids = [], []
+    for number, one in enumerate((engine, own_engine)):
+        build(one, "-t", "outer:same", "--iidfile", tmp_path / "id", context, env={"SOURCE_DATE_EPOCH": "1700000000"})
+        ids.append((tmp_path / "id").read_text())
+        one.docker("save", "-o", tmp_path / f"{number}.tar", "outer:same")
+        saved.append((tmp_path / f"{number}.tar").read_bytes())
+    assert ids[0] == ids[1]
+    assert saved[0] == saved[1]
+    assert "2023-11-14T22:13:20Z" in engine.docker("inspect", "-f", "{{.Created}}", "outer:same").stdout
+    engine.orlop("build", "-o", tmp_path / "tree", context, env={"SOURCE_DATE_EPOCH": "1700000000"})
+    assert (tmp_path / "tree/a/b/c").stat().st_mtime == 1700000000
+    plain = engine.orlop("build", "-q", context).stdout.strip()
+    assert plain != ids[0]  # what bears the time as it is does not come from what does not
+    bad = build(engine, "--build-arg", "SOURCE_DATE_EPOCH=tomorrow", context, check=False)
+    assert "invalid SOURCE_DATE_EPOCH: 'tomorrow'" in bad.stderr

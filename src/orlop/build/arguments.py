@@ -13,6 +13,8 @@ PREDEFINED = frozenset(
     for word in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
     for name in (word, word.upper())
 )
+# The time that a reproducible image bears (https://reproducible-builds.org/specs/source-date-epoch/).
+EPOCH = "SOURCE_DATE_EPOCH"
 # Of the platform: FROM knows them, a stage after an ARG of that name.
 PLATFORM = tuple(f"{side}{part}" for side in ("BUILD", "TARGET") for part in ("PLATFORM", "OS", "ARCH", "VARIANT"))
 
@@ -52,7 +54,7 @@ class Arguments:
 
     def unused(self) -> list[str]:
         """Return what was given and never declared."""
-        known = PREDEFINED.union(PLATFORM)
+        known = PREDEFINED.union(PLATFORM, (EPOCH,))
         return sorted(name for name in self.given if name not in self.used and name not in known)
 
 

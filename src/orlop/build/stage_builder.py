@@ -267,5 +267,6 @@ class StageBuilder:
         parent = "" if self.image is None else str(self.image.id)
         parts = [parent, told, self._author, self._base.os, self._base.architecture, self._base.variant]
         parts += [inputs] if inputs else []
+        parts += [] if self.build.options.epoch is None else [f"epoch {self.build.options.epoch}"]
         data = json.dumps([*parts, render_defaults(self.config)], sort_keys=True)
         return hashlib.sha256(data.encode("utf-8", "surrogateescape")).hexdigest()

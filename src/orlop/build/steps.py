@@ -41,6 +41,8 @@ class BuildOptions:
         no_cache_stages: run every step of the stages of these names or numbers.
         pull: look for newer base images.
         platform: ``os/architecture``; empty for this machine's.
+        epoch: seconds since 1970 that the image and its history bear, and that no file of a new layer is later than;
+            None for the time as it is.
         remove: remove the containers of steps that succeeded.
         force_remove: remove those of steps that failed as well.
         allowed: of :data:`ENTITLEMENTS`; a step that needs another is refused.
@@ -53,6 +55,7 @@ class BuildOptions:
     no_cache_stages: frozenset[str] = frozenset()
     pull: bool = False
     platform: str = ""
+    epoch: int | None = None
     remove: bool = True
     force_remove: bool = False
     allowed: frozenset[str] = frozenset()

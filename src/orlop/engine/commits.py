@@ -70,7 +70,13 @@ class Packer(Protocol):
     """Packs layers in children of the spawner."""
 
     async def pack_layer(
-        self, directory: str, out_fd: int, *, below: str | None = None, stubs: Sequence[str] = ()
+        self,
+        directory: str,
+        out_fd: int,
+        *,
+        below: str | None = None,
+        stubs: Sequence[str] = (),
+        latest: int | None = None,
     ) -> int:
         """Write a layer's tar; returns the bytes written."""
         ...
@@ -158,21 +164,30 @@ class CommitService:
         raise ConflictError(f"the image of container {container.id} is gone: {container.definition.image_id}")
 
     async def _layer(
-        self, container: Container, *, pause: bool, stubs: Sequence[str] = ()
+        self, container: Container, *, pause: bool, stubs: Sequence[str] = (), latest: int | None = None
     ) -> tuple[Digest | None, Digest | None]:
         """Make a layer of the changes; return the new top, retained for the caller, and its diff id, None if empty."""
         below = self._layers.chain_of(container.id)
         async with self._frozen(container, pause=pause):
             changes = self._layers.driver.difference(container.id)
             return await self.layer_of(
-                below, lambda out: self._packer.pack_layer(changes.directory, out, below=changes.below, stubs=stubs)
+                below,
+                lambda out: self._packer.pack_layer(
+                    changes.directory, out, below=changes.below, stubs=stubs, latest=latest
+                ),
             )
 
     async def layer_of_changes(
-        self, container: Container, *, stubs: Sequence[str] = ()
+        self, container: Container, *, stubs: Sequence[str] = (), latest: int | None = None
     ) -> tuple[Digest | None, Digest | None]:
-        """Make a layer of what a container that ended has changed, without ``stubs``, as :meth:`layer_of`."""
-        return await self._layer(container, pause=False, stubs=stubs)
+        """Make a layer of what a container that ended has changed, as :meth:`layer_of`.
+
+        Args:
+            container: whose changes.
+            stubs: paths that are left out where nothing is in them.
+            latest: a later time of a file becomes this one, in nanoseconds since the epoch.
+        """
+        return await self._layer(container, pause=False, stubs=stubs, latest=latest)
 
     async def layer_of(
         self, below: Digest | None, pack: Callable[[int], Coroutine[None, None, object]]

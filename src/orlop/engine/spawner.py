@@ -136,7 +136,13 @@ class Spawner:
         return _number(await self._plain({"op": "pack", "overlay": to_message(overlay)}, [out_fd]), "size")
 
     async def pack_layer(
-        self, directory: str, out_fd: int, *, below: str | None = None, stubs: Sequence[str] = ()
+        self,
+        directory: str,
+        out_fd: int,
+        *,
+        below: str | None = None,
+        stubs: Sequence[str] = (),
+        latest: int | None = None,
     ) -> int:
         """Write a layer's tar; returns the bytes written.
 
@@ -145,10 +151,13 @@ class Spawner:
             out_fd: where to.
             below: the tree that it differs from.
             stubs: paths that are left out where nothing is in them (``runtime.mount_stubs``).
+            latest: a later time of a file becomes this one, in nanoseconds since the epoch.
         """
         message: JsonObject = {"op": "pack", "layer": directory, **({} if below is None else {"below": below})}
         if stubs:
             message["stubs"] = list[JsonValue](stubs)
+        if latest is not None:
+            message["latest"] = latest
         return _number(await self._plain(message, [out_fd]), "size")
 
     async def pack_running(self, pid: int, pidfd: int, *, out_fd: int) -> int:

@@ -223,6 +223,8 @@ def _pack(parts: list[_Part], out_fd: int, message: JsonObject, stack: contextli
         top_fd = stack.enter_context(OwnedFd(os.open(".", _READ, dir_fd=tree.fileno()))).fileno()
     owner = (0, 0) if not owner_text else _owner(top_fd, owner_text)
     packer = _Gatherer(out_fd, mode=mode if isinstance(mode, int) else None, exclude=message.get("exclude"))
+    latest = message.get("latest")
+    packer.latest = latest if isinstance(latest, int) else None
     place = follow(top_fd, components(text))
     found = [source for part in parts for source in part.found]
     if not found and place.directory:

@@ -94,14 +94,16 @@ def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hier
         raise InvalidParameterError("pack takes an overlay, or a pid with its pidfd, and a stream")
     with root, OwnedFd(os.open(".", _READ, dir_fd=root.fileno())) as top:
         omit = find_stubs(top.fileno(), message.get("stubs"))
+        limit = message.get("latest")
+        latest = limit if isinstance(limit, int) else None
         if message.get("below"):
             with (
                 open_layer(_text(message, "below")) as tree,
                 OwnedFd(os.open(".", _READ, dir_fd=tree.fileno())) as below,
             ):
-                done = pack_difference(top.fileno(), below.fileno(), out.fileno(), omit=omit)
+                done = pack_difference(top.fileno(), below.fileno(), out.fileno(), omit=omit, latest=latest)
         else:
-            done = pack(top.fileno(), out.fileno(), layer="layer" in message, omit=omit)
+            done = pack(top.fileno(), out.fileno(), layer="layer" in message, omit=omit, latest=latest)
     out.close()
     reply.send({"ok": True, "size": done.size})
 

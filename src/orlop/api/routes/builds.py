@@ -11,6 +11,7 @@ from orlop.api.call import Call, Route, decode
 from orlop.api.moments import parse_moment
 from orlop.api.progress import answer_with_progress
 from orlop.api.responses import ByteStream, json_response
+from orlop.build.arguments import EPOCH
 from orlop.build.steps import ENTITLEMENTS, BuildOptions
 from orlop.engine.builds import BuildRequest, BuildService, PruneRequest, RunLimits
 from orlop.errors import InvalidParameterError, UnsupportedError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TEXT_LIMIT = 64 << 10
+_EPOCH_DIGITS = 11  # up to the year 5138
 # Asked for and not done: refused, whatever it would have changed.
 _REFUSED = {
     "outputs": "outputs need BuildKit: outputs",
@@ -62,6 +64,15 @@ def routes(builds: BuildService) -> list[Route]:
     ]
 
 
+def _epoch(text: str) -> int | None:
+    """Read SOURCE_DATE_EPOCH."""
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= _EPOCH_DIGITS):
+        raise InvalidParameterError(f"invalid {EPOCH}: {text[:80]!r}")
+    return int(text)
+
+
 def _prune_request(call: Call) -> PruneRequest:
     if call.integer("min-free-space"):
         raise UnsupportedError("min-free-space is not supported: use reserved-space or max-used-space")
@@ -91,13 +102,12 @@ def _request(call: Call) -> BuildRequest:
     platform = call.text("platform").strip()
     if platform and Platform.parse(platform) not in Platform.host().candidates():
         raise UnsupportedError(f"building for another platform is not supported: {platform}: this is {Platform.host()}")
+    given = _object(call, "buildargs", dict[str, str | None])
+    arguments = {name: value for name, value in given.items() if value is not None}
     options = BuildOptions(
         target=call.text("target"),
-        build_args={
-            name: value
-            for name, value in _object(call, "buildargs", dict[str, str | None]).items()
-            if value is not None
-        },
+        build_args=arguments,
+        epoch=_epoch(arguments.get(EPOCH, "")),
         labels=_object(call, "labels", dict[str, str]),
         no_cache=call.boolean("nocache"),
         no_cache_stages=frozenset(name.lower() for name in _list(call, "nocachefilter")),

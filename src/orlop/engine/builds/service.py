@@ -31,6 +31,7 @@ from orlop.errors import OrlopError
 from orlop.image.importer import now, parse_name
 from orlop.primitives.tar import END
 from orlop.spec.docker.containers import HostConfig
+from orlop.spec.timestamps import rfc3339_seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from orlop.registry.credentials import Credentials
     from orlop.spec.platform import Platform
 
+_BILLION = 1_000_000_000
 RunLimits = HostConfig
 
 
@@ -200,6 +202,7 @@ class BuildService:
         runner: Runner,
         told: BuildOutput,
     ) -> tuple[Image, list[Image]]:
+        epoch = request.options.epoch
         workshop = EngineWorkshop(
             self._tools,
             directory,
@@ -223,7 +226,7 @@ class BuildService:
             contexts=made.named,
             workshop=workshop,
             console=told,
-            now=now,
+            now=now if epoch is None else lambda: rfc3339_seconds(epoch * _BILLION),
             platform=f"{self._platform.os}/{self._platform.architecture}",
             version=self._version,
         )

@@ -108,6 +108,8 @@ class EngineWorkshop:
         self._output = output
         self._credentials = request.credentials
         self._remove = request.options.remove
+        epoch = request.options.epoch
+        self._latest = None if epoch is None else epoch * 1_000_000_000
         self._sources = sources
 
     async def base_image(self, name: str, *, pull: bool, platform: str) -> Image:
@@ -260,6 +262,7 @@ class EngineWorkshop:
             "action": "pack",
             "parts": [self._part(part) for part in step.parts],
             "destination": step.destination,
+            "latest": self._latest,
             "owner": step.owner,
             "mode": step.mode,
             "parents": step.parents,
@@ -273,8 +276,9 @@ class EngineWorkshop:
         """Run a command and make a layer of what it changed."""
         async with self._mounter.prepare(below, command.mounts) as prepared:
             container = await self._runner.run(below, command, step, prepared)
-        top, diff_id = await self._tools.commits.layer_of_changes(container, stubs=prepared.stubs)
-        return Layer(top, diff_id, container.id)
+        latest = self._latest
+        top, diff_id = await self._tools.commits.layer_of_changes(container, stubs=prepared.stubs, latest=latest)
+        return Layer(top, diff_id, container.id if latest is None else "")
 
     async def end_step(self, step: Step) -> None:
         """Remove the step's container, or leave it to the user."""

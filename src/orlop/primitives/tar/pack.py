@@ -48,7 +48,14 @@ class Packed:
     entries: int
 
 
-def pack(root_fd: int, out_fd: int, *, layer: bool = False, omit: frozenset[bytes] = frozenset()) -> Packed:
+def pack(
+    root_fd: int,
+    out_fd: int,
+    *,
+    layer: bool = False,
+    omit: frozenset[bytes] = frozenset(),
+    latest: int | None = None,
+) -> Packed:
     """Write everything below the directory, itself not included, as a tar.
 
     Args:
@@ -56,11 +63,13 @@ def pack(root_fd: int, out_fd: int, *, layer: bool = False, omit: frozenset[byte
         out_fd: where to; a pipe, socket or file.
         layer: the directory is an overlay's upper one: write its whiteouts and opaque directories as ``.wh.`` members.
         omit: paths that are left out, with what is below.
+        latest: a later time of a member becomes this one, in nanoseconds since the epoch; None for no limit.
 
     Raises:
         SystemFailureError: the reader of the stream went away, or the file system refused.
     """
     packer = Packer(out_fd, layer=layer, devices=frozenset((os.fstat(root_fd).st_dev,)), omit=omit)
+    packer.latest = latest
     packer.enter(os.dup(root_fd), b"")
     return packer.pack()
 
@@ -111,6 +120,7 @@ class Packer:
     ) -> None:
         self.size = 0
         self.entries = 0
+        self.latest: int | None = None
         self._out_fd = out_fd
         self._layer = layer
         self._devices = devices
@@ -227,6 +237,8 @@ class Packer:
         """Write a member's header."""
         if self._owner is not None:
             entry = replace(entry, uid=self._owner[0], gid=self._owner[1])
+        if self.latest is not None and entry.mtime > self.latest:
+            entry = replace(entry, mtime=self.latest)
         self.entries += 1
         self._put(render_entry(entry))
 

@@ -11,13 +11,16 @@ from orlop.primitives.tar.pack import Packed, Packer
 from orlop.primitives.tar.unpack import WHITEOUT
 
 
-def pack_difference(upper_fd: int, lower_fd: int, out_fd: int, *, omit: frozenset[bytes] = frozenset()) -> Packed:
-    """Write the tar; the same two trees always give the same bytes; paths in ``omit`` are left out.
+def pack_difference(
+    upper_fd: int, lower_fd: int, out_fd: int, *, omit: frozenset[bytes] = frozenset(), latest: int | None = None
+) -> Packed:
+    """Write the tar; the same two trees always give the same bytes; ``omit`` and ``latest`` are those of ``pack``.
 
     Raises:
         SystemFailureError: the reader of the stream went away, or the file system refused.
     """
     packer = Packer(out_fd, layer=True, devices=frozenset((os.fstat(upper_fd).st_dev,)), omit=omit)
+    packer.latest = latest
     try:
         for entry in differences(upper_fd, lower_fd):
             if entry.kind == DELETED:
