@@ -213,10 +213,11 @@ def traffic(subjects: Sequence[Subject], rounds: int) -> None:
     figures: dict[str, dict[str, list[float]]] = {}
     places: list[tuple[Subject, Path, Path, str]] = []
     with contextlib.ExitStack() as stack:
-        for subject in subjects:
+        for number, subject in enumerate(subjects):
+            bulk, echo = published(number)
             subject.command("network", "create", "nb-net")
             stack.callback(subject.command, "network", "rm", "nb-net")
-            server = subject.run("nb-server", "--network", "nb-net", "-p", "15201:5201", "-p", "15007:7")
+            server = subject.run("nb-server", "--network", "nb-net", "-p", f"{bulk}:5201", "-p", f"{echo}:7")
             stack.callback(subject.command, "rm", "-f", "nb-server")
             client = subject.run("nb-client", "--network", "nb-net")
             stack.callback(subject.command, "rm", "-f", "nb-client")
@@ -234,15 +235,22 @@ def traffic(subjects: Sequence[Subject], rounds: int) -> None:
                 beyond = f"10.198.{number}.2"
                 for way, netns, where, ports in (
                     ("container to container", client, address, (5201, 7)),
-                    ("host to 127.0.0.1:published", subject.netns, "127.0.0.1", (15201, 15007)),
-                    ("host to [::1]:published", subject.netns, "::1", (15201, 15007)),
+                    ("host to 127.0.0.1:published", subject.netns, "127.0.0.1", published(number)),
+                    ("host to [::1]:published", subject.netns, "::1", published(number)),
                     ("container to outside", client, beyond, (5201, 7)),
-                    ("outside to published", far, f"10.198.{number}.1", (15201, 15007)),
+                    ("outside to published", far, f"10.198.{number}.1", published(number)),
                 ):
-                    with contextlib.suppress(RuntimeError):  # podman has no [::1]
+                    try:
                         measure(figures, subject.name, way, (netns, where, ports))
+                    except (RuntimeError, subprocess.TimeoutExpired) as error:
+                        print(f"{subject.name}: {way}: {str(error)[-200:]}", file=sys.stderr)
     for title, times in figures.items():
         report(title, times, "Gbit/s" if "throughput" in title else "us" if "round" in title else "q/s")
+
+
+def published(number: int) -> tuple[int, int]:
+    """Return the host ports of a subject; the peers share a host."""
+    return 15000 + number, 16000 + number
 
 
 def ask(figures: dict[str, dict[str, list[float]]], subject: Subject, client: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -69,6 +70,25 @@ def test_containers_find_each_other_by_name(networks):
     assert lookup(networks, "client", "web") == []
     networks.docker("stop", "-t", "0", "shop")
     assert lookup(networks, "client", "site") == ["10.71.0.3"]
+
+
+def test_bridge_and_routes_are_seen_as_on_the_default_network(networks):
+    network = networks.docker("network", "create", "--subnet", "10.79.0.0/24", "net").stdout.strip()
+    sleeper(networks, "one", "--network", "net")
+    sleeper(networks, "two", "--network", "net")
+    lines = networks.in_network("brctl", "show").stdout.splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith(f"br-{network[:12]}"))
+    name, bridge_id, stp, *_ = lines[place].split()
+    assert (len(bridge_id), stp) == (17, "no")
+    ports = [re.findall(r"veth[0-9a-f]+", line) for line in lines[place : place + 2]]
+    assert [len(found) for found in ports] == [1, 1]
+    assert f"dev {name} proto kernel scope link src 10.79.0.1" in networks.in_network("ip", "route", "show").stdout
+    table = [line.split() for line in within(networks, "one", "route", "-n").splitlines()[2:]]
+    assert [(row[0], row[1], row[7]) for row in table] == [
+        ("0.0.0.0", "10.79.0.1", "eth0"),
+        ("10.79.0.0", "0.0.0.0", "eth0"),
+    ]
+    assert "default via 10.79.0.1 dev eth0" in within(networks, "one", "ip", "route", "show")
 
 
 def test_running_containers_join_and_leave(networks):
