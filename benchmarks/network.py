@@ -222,27 +222,26 @@ def traffic(subjects: Sequence[Subject], rounds: int) -> None:
             client = subject.run("nb-client", "--network", "nb-net")
             stack.callback(subject.command, "rm", "-f", "nb-client")
             places.append((subject, server, client, subject.address("nb-server", "nb-net")))
-            stack.enter_context(serving(server, "iperf3", "-s", "--forceflush", ready=b"listening"))
             stack.enter_context(serving(server, PYTHON, "-I", "-S", "-c", ECHO, ready=b"ready"))
         far, holder = outside(stack)
         for number, (subject, *_) in enumerate(places):
             link(stack, subject, far, holder, number)
-        stack.enter_context(serving(far, "iperf3", "-s", "--forceflush", ready=b"listening"))
         stack.enter_context(serving(far, PYTHON, "-I", "-S", "-c", ECHO, ready=b"ready"))
         for _ in range(rounds):
-            for number, (subject, _, client, address) in enumerate(places):
+            for number, (subject, server, client, address) in enumerate(places):
                 ask(figures, subject, client)
                 beyond = f"10.198.{number}.2"
-                for way, netns, where, ports in (
-                    ("container to container", client, address, (5201, 7)),
-                    ("host to 127.0.0.1:published", subject.netns, "127.0.0.1", published(number)),
-                    ("host to [::1]:published", subject.netns, "::1", published(number)),
-                    ("container to outside", client, beyond, (5201, 7)),
-                    ("outside to published", far, f"10.198.{number}.1", published(number)),
+                for way, (netns, end), where, ports in (
+                    ("container to container", (client, server), address, (5201, 7)),
+                    ("host to 127.0.0.1:published", (subject.netns, server), "127.0.0.1", published(number)),
+                    ("host to [::1]:published", (subject.netns, server), "::1", published(number)),
+                    ("container to outside", (client, far), beyond, (5201, 7)),
+                    ("outside to published", (far, server), f"10.198.{number}.1", published(number)),
                 ):
                     try:
-                        measure(figures, subject.name, way, (netns, where, ports))
-                    except (RuntimeError, subprocess.TimeoutExpired) as error:
+                        with serving(end, "iperf3", "-s", "-1", "--forceflush", ready=b"listening"):
+                            measure(figures, subject.name, way, (netns, where, ports))
+                    except (RuntimeError, KeyError, subprocess.TimeoutExpired) as error:
                         print(f"{subject.name}: {way}: {str(error)[-200:]}", file=sys.stderr)
     for title, times in figures.items():
         report(title, times, "Gbit/s" if "throughput" in title else "us" if "round" in title else "q/s")

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -51,13 +52,14 @@ PROBES = {
         *("unshare", "-n", "sh", "-c"),
         "ip link add va type veth peer name vb && ip link add link va name va.1 type vlan id 1 && ip link add type dummy",
     ),
+    "sctp": lambda: _runs(sys.executable, "-I", "-S", "-c", "import socket; socket.socket(2, 1, 132)"),
     "docker-client": lambda: _runs(DOCKER, "--version"),
     "docker-registry": lambda: os.access(REGISTRY, os.X_OK),
     "busybox": lambda: shutil.which("busybox") is not None,
     "peers": lambda: "ORLOP_PEERS" in os.environ,
 }
 # what CI's machine is known not to have; anything else missing there is a failure
-MAY_MISS = {"cgroup2", "cgroup1", "peers", "macvlan", "ipvlan", "vlan", "cni-plugins"}
+MAY_MISS = {"cgroup2", "cgroup1", "peers", "macvlan", "ipvlan", "vlan", "sctp", "cni-plugins"}
 
 
 def _read(path: str) -> str:

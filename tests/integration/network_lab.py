@@ -56,7 +56,7 @@ def in_thread(work: Callable[[], Any], *, fresh: bool = True) -> Any:
     return value
 
 
-def _open_namespace(path: str = "/proc/thread-self/ns/net") -> tuple[OwnedFd, socket.socket]:
+def open_namespace(path: str = "/proc/thread-self/ns/net") -> tuple[OwnedFd, socket.socket]:
     fd = OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     return fd, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
 
@@ -74,7 +74,7 @@ class ThreadFactory:
                 with open(f"/proc/sys/net/ipv6/conf/default/{name}", "w") as file:
                     file.write(value)
         raise_loopback()
-        netns, route = _open_namespace()
+        netns, route = open_namespace()
         route.close()
         return netns, [socket.socket(fileno=made.detach()) for made in open_sockets(sockets)]
 
@@ -95,7 +95,7 @@ class ThreadFactory:
         def join() -> tuple[OwnedFd, socket.socket]:
             if libc.setns(pidfd, CLONE_NEWNET) != 0:
                 raise OSError("setns")
-            return _open_namespace()
+            return open_namespace()
 
         return in_thread(join, fresh=False)
 
@@ -199,7 +199,7 @@ class Lab:
 
 @contextlib.contextmanager
 def _laboratory() -> Iterator[Lab]:
-    outside, sock = in_thread(_open_namespace)
+    outside, sock = in_thread(open_namespace)
     host = Rtnetlink.open()
     with Rtnetlink(sock) as far:
         host.execute(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from network_lab import HOST, HOST6, OUTSIDE, Lab, in_laboratory, run_in
+from network_lab import HOST, HOST6, OUTSIDE, OUTSIDE6, Lab, in_laboratory, in_thread, open_namespace, run_in
 
 from orlop.network.requests import NetworkRequest, PoolRequest
 from orlop.network.sandbox import AttachRequest
@@ -19,11 +24,16 @@ FROM = ("same network", "other network", "host", "neighbour", "outside")
 # by the host's address and port / by the container's own address and port
 TABLE = {
     "published": ("yes / yes", "no / no", "yes / yes", "yes / no", "yes / no"),
-    "published on 127.0.0.1": ("no / yes", "no / no", "loopback / yes", "no / no", "no / no"),
+    "published on loopback": ("no / yes", "no / no", "loopback / yes", "no / no", "no / no"),
     "exposed": ("- / yes", "- / no", "- / yes", "- / no", "- / no"),
     "neither": ("- / yes", "- / no", "- / yes", "- / no", "- / no"),
 }
 HOST_PORT, LOOPBACK_PORT, EXPOSED, OTHER = 8080, 9090, 81, 82
+# the neighbour's second address, the outside's, their network, and the host's way there
+BEYOND = {
+    4: ("10.98.0.1/24", "10.98.0.2/24", "10.98.0.0/24", OUTSIDE),
+    6: ("fd98::1/64", "fd98::2/64", "fd98::/64", OUTSIDE6),
+}
 
 
 def test_the_table_is_the_documented_one():
@@ -32,26 +42,48 @@ def test_the_table_is_the_documented_one():
     assert "\n".join(lines) in DOCUMENT.read_text()
 
 
+def outside_of(lab: Lab, version: int) -> OwnedFd:
+    """Make a namespace behind the neighbour, which is its router and the host's way to it."""
+    beyond, sock = in_thread(open_namespace)
+    sock.close()
+    near, far, net, hop = BEYOND[version]
+    path = f"/proc/{os.getpid()}/fd/{beyond.fileno()}"
+    run_in(lab.outside, *"ip link add inner type veth peer name outer".split())
+    with subprocess.Popen(["nsenter", f"--net={path}", "--", "sleep", "30"]) as holder:
+        inode = os.stat(path).st_ino
+        while os.stat(f"/proc/{holder.pid}/ns/net").st_ino != inode:
+            time.sleep(0.01)
+        run_in(lab.outside, *"ip link set outer netns".split(), str(holder.pid))
+        holder.kill()
+    for netns, link, address in ((lab.outside, "inner", near), (beyond, "outer", far)):
+        run_in(netns, "ip", "addr", "add", address, "dev", link, *(("nodad",) if version == 6 else ()))
+        run_in(netns, "ip", "link", "set", link, "up")
+    run_in(beyond, "ip", f"-{version}", "route", "add", "default", "via", near.partition("/")[0])
+    forwarding = "ipv6.conf.all.forwarding" if version == 6 else "ipv4.ip_forward"
+    run_in(lab.outside, "sysctl", "-qw", f"net.{forwarding}=1")
+    run_in(None, "ip", f"-{version}", "route", "add", net, "via", hop)
+    return beyond
+
+
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])
 @pytest.mark.parametrize("version", [4, 6])
 def test_reachability(backend: str, version: int):
     six = version == 6
-    host = HOST6 if six else HOST
-    own_ports = {"published": 80, "published on 127.0.0.1": 8000, "exposed": EXPOSED, "neither": OTHER}
-    if six:
-        del own_ports["published on 127.0.0.1"]
+    host, loopback = (HOST6, "::1") if six else (HOST, "127.0.0.1")
+    own_ports = {"published": 80, "published on loopback": 8000, "exposed": EXPOSED, "neither": OTHER}
 
     async def body(lab: Lab) -> None:
-        service = lab.service(firewall_backend=backend, pool_size=0)
+        service = lab.service(firewall_backend=backend, pool_size=0, userland_proxy=True)
         await service.start({})
         assert service.firewall_name == backend
         subnet = "fd00:7::/64" if six else "10.7.0.0/24"
         await service.create_network(NetworkRequest("n1", pools=(PoolRequest(subnet),), ipv6=six))
         await service.create_network(NetworkRequest("n2", ipv6=six))
-        ports = [PortRequest(80, "tcp", "::" if six else "", HOST_PORT, HOST_PORT)]
-        if not six:
-            ports.append(PortRequest(8000, "tcp", "127.0.0.1", LOOPBACK_PORT, LOOPBACK_PORT))
-        web = await service.attach("a" * 64, AttachRequest(network="n1", container_name="web", ports=tuple(ports)))
+        ports = (
+            PortRequest(80, "tcp", "::" if six else "0.0.0.0", HOST_PORT, HOST_PORT),
+            PortRequest(8000, "tcp", loopback, LOOPBACK_PORT, LOOPBACK_PORT),
+        )
+        web = await service.attach("a" * 64, AttachRequest(network="n1", container_name="web", ports=ports))
         same = await service.attach("b" * 64, AttachRequest(network="n1"))
         other = await service.attach("c" * 64, AttachRequest(network="n2"))
         address = web.endpoints[0].address6 if six else web.endpoints[0].address
@@ -68,29 +100,33 @@ def test_reachability(backend: str, version: int):
             direct = word(reached(address, own_ports[kind]))
             if kind == "published":
                 return f"{word(reached(host, HOST_PORT))} / {direct}"
-            if kind == "published on 127.0.0.1":
+            if kind == "published on loopback":
                 assert not reached(host, LOOPBACK_PORT)
-                local = reached("127.0.0.1", LOOPBACK_PORT)
+                local = reached(loopback, LOOPBACK_PORT)
                 return f"{'loopback' if local else 'no'} / {direct}"
             return f"- / {direct}"
 
-        def route(*words: str) -> None:
-            run_in(lab.outside, "ip", f"-{version}", "route", *words)
+        for port in (HOST_PORT, LOOPBACK_PORT):  # the relay listens some moments after the programs
+            for _ in range(100):
+                if await asyncio.to_thread(lab.ask, None, loopback, port):
+                    break
+                await asyncio.sleep(0.02)
 
-        found: dict[str, list[str]] = {kind: [] for kind in own_ports}
+        def route(*words: str, at: OwnedFd = lab.outside) -> None:
+            run_in(at, "ip", f"-{version}", "route", *words)
+
         route("add", subnet, "via", host)  # the neighbour knows the way to containers
-        for netns in (same.netns, other.netns, None, lab.outside):
-            for kind, cells in found.items():
-                cells.append(row(netns, kind))
+        beyond = outside_of(lab, version)
+        places = (same.netns, other.netns, None, lab.outside, beyond)
+        with ThreadPoolExecutor(8) as pool:  # of this thread's namespace
+            rows = {kind: [pool.submit(row, netns, kind) for netns in places] for kind in own_ports}
+        found = {kind: [cell.result() for cell in cells] for kind, cells in rows.items()}
         if not six:  # and sends to the host what only the host's loopback ought to get (moby#45610)
             run_in(lab.outside, "ip", "addr", "del", "127.0.0.1/8", "dev", "lo", check=False)
             run_in(lab.outside, "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
             route("add", "127.0.0.1/32", "via", HOST, "src", OUTSIDE)
             assert lab.ask(lab.outside, "127.0.0.1", LOOPBACK_PORT) == ""
-        route("del", subnet)
-        route("add", "default", "via", host)  # the outside sends everything to a router
-        for kind, cells in found.items():
-            cells.append(row(lab.outside, kind))
+        beyond.close()
         assert found == {kind: list(TABLE[kind]) for kind in own_ports}
 
     in_laboratory(body)

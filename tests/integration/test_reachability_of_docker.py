@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(not PEER, reason="ORLOP_PEERS_HOST names no daemon"),
 ]
 UPLINK, FAR = "10.199.0.1", "10.199.0.2"
-PORTS = {"published": 80, "published on 127.0.0.1": 8000, "exposed": EXPOSED, "neither": OTHER}
+PORTS = {"published": 80, "published on loopback": 8000, "exposed": EXPOSED, "neither": OTHER}
 SERVE = """
 import socket, selectors
 watch = selectors.DefaultSelector()
@@ -54,8 +54,8 @@ DIFFERENCES = {
     ),
     ("published", "neighbour"): ("yes / yes", DIRECT),
     ("published", "outside"): ("yes / yes", DIRECT),
-    ("published on 127.0.0.1", "neighbour"): ("no / yes", DIRECT),
-    ("published on 127.0.0.1", "outside"): ("no / yes", DIRECT),
+    ("published on loopback", "neighbour"): ("no / yes", DIRECT),
+    ("published on loopback", "outside"): ("no / yes", DIRECT),
 }
 
 
@@ -111,7 +111,7 @@ def cell(netns: OwnedFd, kind: str, address: str) -> str:
     direct = word(reached(netns, address, PORTS[kind]))
     if kind == "published":
         return f"{word(reached(netns, UPLINK, HOST_PORT))} / {direct}"
-    if kind == "published on 127.0.0.1":
+    if kind == "published on loopback":
         assert not reached(netns, UPLINK, LOOPBACK_PORT)
         return f"{'loopback' if reached(netns, '127.0.0.1', LOOPBACK_PORT) else 'no'} / {direct}"
     return f"- / {direct}"

@@ -21,7 +21,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from orlop.network.relay_stream import RESET, PipePool, Stream
 
@@ -39,6 +39,7 @@ _DATAGRAMS = 256 * 1024  # bytes of datagrams that wait
 _PKTINFO = struct.Struct("16sI")  # struct in6_pktinfo
 _PKTINFO4 = struct.Struct("i4s4s")  # struct in_pktinfo
 _Address = tuple[str, int]
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
@@ -111,6 +112,7 @@ class Relay:
         self._forget_listener(sock)
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RD)  # which a listener survives as a bound socket (inet_shutdown)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
 
     def close_socket(self, sock: socket.socket) -> None:
         """Let go of a socket and of all that came in by it; the port is free when this returns."""
@@ -151,9 +153,9 @@ class Relay:
         swept = time.monotonic()
         while not self._closed:
             for number, _ in self._epoll.poll(0 if self._busy else _SWEEP_SECONDS):
-                self._serve(number)
+                self._guard(self._serve, number)
             for _ in range(len(self._busy)):
-                self._pump(self._busy.popleft())
+                self._guard(self._pump, self._busy.popleft())
             now = time.monotonic()
             if now - swept > _SWEEP_SECONDS:
                 swept = now
@@ -168,6 +170,13 @@ class Relay:
         self._epoll.close()
         os.close(self._wake)
 
+    @staticmethod
+    def _guard(action: Callable[[_T], None], subject: _T) -> None:
+        try:
+            action(subject)
+        except Exception:  # noqa: BLE001 - nothing of one peer may end the others'
+            _log.exception("published port: relay failed")
+
     def _serve(self, number: int) -> None:
         if number == self._wake:
             with contextlib.suppress(BlockingIOError):
@@ -177,17 +186,14 @@ class Relay:
                     self._commands.popleft()()
             return
         watched = self._watched.get(number)
-        try:
-            if isinstance(watched, Stream):
-                self._pump(watched)
-            elif isinstance(watched, _Flow):
-                self._answer(watched)
-            elif watched is not None and watched.udp:
-                self._receive(watched)
-            elif watched is not None:
-                self._accept(watched)
-        except Exception:  # noqa: BLE001 - nothing of one peer may end the others'
-            _log.exception("published port: relay failed")
+        if isinstance(watched, Stream):
+            self._pump(watched)
+        elif isinstance(watched, _Flow):
+            self._answer(watched)
+        elif watched is not None and watched.udp:
+            self._receive(watched)
+        elif watched is not None:
+            self._accept(watched)
 
     def _watch(self, number: int, watched: _Listener | _Flow | Stream, events: int) -> None:
         if number < 0:
