@@ -18,7 +18,7 @@ from orlop.build.configuring import Words
 from orlop.build.instructions import Instruction, read_instructions
 from orlop.build.parser import parse
 from orlop.build.stage_builder import Build, StageBuilder
-from orlop.build.stages import find_stage, needed_stages, split_stages
+from orlop.build.stages import StageNames, needed_stages, split_stages
 from orlop.build.steps import BuildOptions, Console, Step, Tree, Workshop
 from orlop.errors import InvalidParameterError
 from orlop.spec.platform import Platform
@@ -47,9 +47,12 @@ class Plan:
         self.options = options
         dockerfile = parse(data, name=name)
         self.escape = dockerfile.escape
+        self.has_checks = bool(dockerfile.check)
         self.meta, self.stages = split_stages(read_instructions(dockerfile))
         self.platform = platform or str(Platform.host())
-        chosen = find_stage(self.stages, options.target) if options.target else self.stages[-1]
+        self.names = StageNames(self.stages)
+        last = len(self.stages)
+        chosen = self.names.find(options.target, last) if options.target else self.stages[-1]
         self.arguments = Arguments(
             options.build_args or {},
             build=self.platform,
@@ -104,7 +107,7 @@ class Builder:
         self._plan = plan
         self._build = Build(
             plan.options,
-            plan.stages,
+            plan.names,
             context,
             contexts=contexts or {},
             escape=plan.escape,

@@ -39,6 +39,18 @@ def expand_words(text: str, variables: Mapping[str, str], *, escape: str = "\\")
     ]
 
 
+def unset_variables(word: str, variables: Mapping[str, str], *, escape: str = "\\") -> list[str]:
+    """Return the variables that a word needs and that are not set, as they are named; a default is not needed.
+
+    Raises:
+        InvalidParameterError: as :func:`expand`, but for what ``?`` requires.
+    """
+    reader = _Word(word, variables, escape)
+    reader.unset = []
+    reader.whole()
+    return reader.unset
+
+
 def split_words(text: str, *, escape: str = "\\") -> list[str]:
     """Split at white space outside of quotes; quotes and escapes stay."""
     words: list[str] = []
@@ -72,6 +84,7 @@ class _Word:
         self._depth = 0
         self._size = 0
         self._raw = False  # escapes stay: the word is a pattern
+        self.unset: list[str] | None = None  # None: nobody asks
 
     def whole(self) -> str:
         result = self._until("")
@@ -139,6 +152,8 @@ class _Word:
             return "$"
         self._at = match.end()
         value = self._variables.get(match[0])
+        if value is None and self.unset is not None and not (braced and self._has_default()):
+            self.unset.append(match[0])
         if braced:
             value = self._modified(match[0], value)
         value = value or ""
@@ -146,6 +161,9 @@ class _Word:
         if self._size > _LONGEST:
             raise InvalidParameterError(f"variables make a word longer than {_LONGEST} characters: {match[0]}")
         return value
+
+    def _has_default(self) -> bool:
+        return self._text[self._at : self._at + 2].removeprefix(":")[:1] in ("-", "+")
 
     def _modified(self, name: str, value: str | None) -> str | None:
         head = self._text[self._at : self._at + 2]
@@ -174,7 +192,7 @@ class _Word:
             return value if there else word
         if modifier.endswith("+"):
             return word if there else ""
-        if not there:
+        if not there and self.unset is None:
             raise InvalidParameterError(f"{name}: {word or 'not allowed to be unset'}")
         return value
 

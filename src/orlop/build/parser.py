@@ -57,6 +57,7 @@ class Line:
         text: what follows the flags, continuations joined.
         original: the instruction as written, continuations joined.
         heredocs: in the order of their marks.
+        comment: the rows of comment right above, without their marks.
     """
 
     number: int
@@ -65,14 +66,29 @@ class Line:
     text: str
     original: str
     heredocs: tuple[Heredoc, ...] = ()
+    comment: tuple[str, ...] = ()
+
+    @property
+    def keyword(self) -> str:
+        """The instruction's name as written."""
+        return self.original.split(None, 1)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Dockerfile:
-    """What a text says: its instructions, and the character that escapes."""
+    """What a text says.
+
+    Attributes:
+        lines: its instructions.
+        escape: the character that escapes.
+        check: value of the directive of this name.
+        empty_continuations: numbers of the instructions that have empty lines within.
+    """
 
     lines: tuple[Line, ...]
     escape: str = "\\"
+    check: str = ""
+    empty_continuations: tuple[int, ...] = ()
 
 
 def parse(data: bytes, *, name: str = "Dockerfile") -> Dockerfile:
@@ -92,11 +108,12 @@ def parse(data: bytes, *, name: str = "Dockerfile") -> Dockerfile:
     if not data.strip():
         raise InvalidParameterError(f"the Dockerfile ({name}) cannot be empty")
     rows = [row.removesuffix("\r") for row in rows]
-    reader = _Reader(rows, _directives(rows))
+    directives = read_directives(rows)
+    reader = _Reader(rows, directives.get("escape", "\\"), begin=len(directives))
     lines = tuple(reader.lines())
     if not lines:
         raise InvalidParameterError(f"dockerfile parse error: file with no instructions: {name}")
-    return Dockerfile(lines, reader.escape)
+    return Dockerfile(lines, reader.escape, directives.get("check", ""), tuple(reader.empty_continuations))
 
 
 def parse_line(text: str, *, number: int, escape: str = "\\") -> Line:
@@ -107,31 +124,30 @@ def parse_line(text: str, *, number: int, escape: str = "\\") -> Line:
     return lines[0]
 
 
-def _directives(rows: list[str]) -> str:
-    """Return the escape character; the other directives say nothing to this builder, as to Docker's classic one."""
-    seen: set[str] = set()
-    escape = "\\"
+def read_directives(rows: list[str]) -> dict[str, str]:
+    """Return the directives at the top of a file. Raises DockerfileError."""
+    found: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
         match = _DIRECTIVE.fullmatch(row.strip())
         key = match[1].lower() if match else ""
         if match is None or key not in _DIRECTIVES:
             break
-        if key in seen:
+        if key in found:
             raise DockerfileError(number, f"only one {key} parser directive can be used")
-        seen.add(key)
-        if key == "escape":
-            escape = match[2].strip()
-            if escape not in ("\\", "`"):
-                raise DockerfileError(number, f"invalid ESCAPE '{escape[:40]}' does not match ` or \\")
-    return escape
+        found[key] = match[2].strip()
+        if key == "escape" and found[key] not in ("\\", "`"):
+            raise DockerfileError(number, f"invalid ESCAPE '{found[key][:40]}' does not match ` or \\")
+    return found
 
 
 class _Reader:
-    def __init__(self, rows: list[str], escape: str, *, first: int = 1) -> None:
+    def __init__(self, rows: list[str], escape: str, *, first: int = 1, begin: int = 0) -> None:
         self.escape = escape
         self._rows = rows
-        self._next = 0
+        self._next = begin
         self._first = first
+        self._comment: list[str] = []
+        self.empty_continuations: list[int] = []
 
     def lines(self) -> list[Line]:
         found = []
@@ -143,22 +159,30 @@ class _Reader:
     def _joined(self) -> tuple[int, str] | None:
         """Return the next instruction with its continuations, without comments and empty lines."""
         parts: list[str] = []
-        number = 0
+        number, empty = 0, False
+        self._comment = []
         while self._next < len(self._rows):
             row = self._rows[self._next]
             self._next += 1
-            bare = row.lstrip(" \t")
+            bare = row.strip()
             if not bare or bare.startswith("#"):
+                empty = empty or not bare
+                if not number and bare:
+                    self._comment.append(bare[1:].strip())
+                elif not number:
+                    self._comment.clear()
                 continue
-            number = number or self._next - 1 + self._first
-            piece, goes_on = self._continued(row if parts else bare)
+            if not number:
+                number, empty = self._next - 1 + self._first, False
+            piece, goes_on = self._continued(row if parts else row.lstrip())
             parts.append(piece)
             if not goes_on:
                 break
         text = "".join(parts).strip()
-        if not number:
-            return None
-        return (number, text) if text else self._joined()
+        if empty and number:
+            self.empty_continuations.append(number)
+        # a last line that holds nothing but the mark of continuation is none
+        return (number, text) if text else None
 
     def _continued(self, row: str) -> tuple[str, bool]:
         bare = row.rstrip(" \t")
@@ -177,7 +201,7 @@ class _Reader:
             inner, inner_rest = _head(rest)
         heredocs = tuple(self._heredocs(number, inner_rest)) if inner in _WITH_HEREDOCS else ()
         flags, rest = _flags(rest)
-        return Line(number, name, flags, rest, text, heredocs)
+        return Line(number, name, flags, rest, text, heredocs, tuple(self._comment))
 
     def _heredocs(self, number: int, text: str) -> list[Heredoc]:
         if "<<" not in text or text.startswith("["):

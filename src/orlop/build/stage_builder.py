@@ -19,7 +19,6 @@ from orlop.build.copying import CopyInstruction
 from orlop.build.executing import RunInstruction
 from orlop.build.instructions import read_trigger
 from orlop.build.parser import DockerfileError
-from orlop.build.stages import find_named, find_stage
 from orlop.build.steps import CopyStep, Layer, Tree
 from orlop.errors import InvalidParameterError
 from orlop.spec.image import ContainerDefaults, History, ImageConfig, render_defaults
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from orlop.build.arguments import Arguments
     from orlop.build.instructions import Instruction
-    from orlop.build.stages import Stage
+    from orlop.build.stages import Stage, StageNames
     from orlop.build.steps import BuildOptions, Console, Step, Workshop
     from orlop.image.records import Image
 
@@ -47,7 +46,7 @@ class Build:
     """
 
     options: BuildOptions
-    stages: Sequence[Stage]
+    names: StageNames
     context: Tree
     contexts: Mapping[str, Tree]
     escape: str
@@ -85,7 +84,7 @@ class Build:
         """Return what ``--from`` names for the stage ``before``: a context, an earlier stage, or an image."""
         if name in self.contexts:
             return self.contexts[name]
-        stage = find_stage(self.stages[:before], name)
+        stage = self.names.find(name, before)
         if stage is not None and stage.index in self.images:
             return Tree(image=await self.image_of(stage))
         if stage is not None:  # only a trigger of a base image can name what was not seen to be needed
@@ -136,7 +135,7 @@ class StageBuilder:
         if not name:
             raise DockerfileError(stage.start.line, f"base name ({stage.base}) should not be blank")
         platform = words.one(stage.start.flags.get("platform", "")) or build.options.platform
-        earlier = find_named(build.stages[: stage.index], name)
+        earlier = build.names.named(name, stage.index)
         if earlier is not None:
             self.image = await build.image_of(earlier)
         elif name in build.contexts:

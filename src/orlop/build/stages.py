@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,14 +60,28 @@ def split_stages(instructions: Sequence[Instruction]) -> tuple[tuple[Instruction
     return tuple(meta), tuple(made)
 
 
-def find_stage(stages: Sequence[Stage], name: str) -> Stage | None:
-    """Return the last stage of this name, or the one with this number; None for neither."""
-    for stage in reversed(stages):
-        if stage.name and stage.name == name.lower():
-            return stage
-    if name.isascii() and name.isdigit() and int(name[:9]) < len(stages):
-        return stages[int(name[:9])]
-    return None
+class StageNames:
+    """Finds stages by name among those before another one; the last of several of one name is meant."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self._stages = stages
+        self._places: dict[str, list[int]] = {}
+        for stage in stages:
+            if stage.name:
+                self._places.setdefault(stage.name, []).append(stage.index)
+
+    def named(self, name: str, before: int) -> Stage | None:
+        """Return the stage that FROM means, which knows no numbers."""
+        places = self._places.get(name.lower(), ())
+        at = bisect_left(places, before)
+        return self._stages[places[at - 1]] if at else None
+
+    def find(self, name: str, before: int) -> Stage | None:
+        """Return the stage of this name or number; None for neither."""
+        stage = self.named(name, before)
+        if stage is None and name.isascii() and name.isdigit() and int(name[:9]) < before:
+            return self._stages[int(name[:9])]
+        return stage
 
 
 def needed_stages(
@@ -82,9 +97,8 @@ def needed_stages(
     Raises:
         InvalidParameterError: ``target stage "x" could not be found``.
     """
-    final: Stage | None = stages[-1]
-    if target:
-        final = find_stage(stages, target)
+    known = StageNames(stages)
+    final = known.find(target, len(stages)) if target else stages[-1]
     if final is None:
         raise InvalidParameterError(f'target stage "{target}" could not be found')
     needed: set[int] = set()
@@ -94,14 +108,13 @@ def needed_stages(
         if stage.index in needed:
             continue
         needed.add(stage.index)
-        before = stages[: stage.index]
         base = stage.base if base_of is None else base_of(stage)
-        parent = find_named(before, base)
+        parent = known.named(base, stage.index)
         names = [] if parent is None else [str(parent.index)]
         if parent is not None:  # its triggers are carried out here
             names += [name for item in parent.instructions if item.trigger for name in _origins(item.trigger)]
         names += [name for item in stage.instructions for name in _origins(item)]
-        waiting += [found for name in names if (found := find_stage(before, name)) is not None]
+        waiting += [found for name in names if (found := known.find(name, stage.index)) is not None]
     return tuple(stage for stage in stages if stage.index in needed)
 
 
@@ -110,8 +123,3 @@ def _origins(item: Instruction) -> list[str]:
     if item.name == "COPY":
         return [item.flags["from"]] if "from" in item.flags else []
     return mount_origins(item.repeated.get("mount", ()))
-
-
-def find_named(stages: Sequence[Stage], name: str) -> Stage | None:
-    """Return the last stage of this name: FROM knows no numbers."""
-    return next((stage for stage in reversed(stages) if stage.name and stage.name == name.lower()), None)

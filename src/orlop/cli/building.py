@@ -41,6 +41,8 @@ def _build(invocation: Invocation) -> int:
     from orlop.cli.build_view import choose
 
     options = invocation.options
+    if options.on("check"):
+        return _check(invocation)
     outputs = read_outputs(options.texts("output"))
     if options.on("push"):
         outputs.append(BuildOutput("image", push=True))
@@ -65,6 +67,16 @@ def _build(invocation: Invocation) -> int:
     if quiet and not any(output.place == "-" for output in outputs):
         write_out(view.image)
     return 0
+
+
+def _check(invocation: Invocation) -> int:
+    """Look at the Dockerfile only; 1 when something was found."""
+    from orlop.cli.build_check import CheckView
+
+    view = CheckView(sys.stdout)
+    source = _source(invocation.arguments[0], invocation.options.text("file"))
+    _run(invocation, source, {**query(invocation.options), "check": "1"}, view)
+    return 1 if view.found else 0
 
 
 def _run(invocation: Invocation, source: _Source, asked: dict[str, str | list[str] | None], view: View) -> None:
@@ -142,6 +154,7 @@ BUILD = Command(
         Flag("build-context", "Another context, name=PATH, URL or docker-image://NAME", kind="list"),
         Flag("cache-from", "Take steps from an image, or type=local,src=PATH", kind="list"),
         Flag("cache-to", "Keep steps: type=local,dest=PATH[,mode=max], type=registry,ref=NAME, inline", kind="list"),
+        Flag("check", "Look at the Dockerfile only: say what it should better say"),
         Flag("file", "Path of the Dockerfile (default PATH/Dockerfile)", short="f", kind="string"),
         Flag("force-rm", "Remove the containers of steps that failed as well"),
         Flag("iidfile", "Write the image's id to this file", kind="string"),

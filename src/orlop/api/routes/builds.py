@@ -123,6 +123,7 @@ def _request(call: Call) -> BuildRequest:
         tags=tuple(call.texts("t")),
         quiet=call.boolean("q"),
         steps=call.text("progress") == "steps",
+        check=call.boolean("check"),
         limits=_limits(call),
         credentials=_credentials(call),
         remote=call.text("remote"),

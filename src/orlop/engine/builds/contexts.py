@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from orlop.engine.builds.sessions import Session
     from orlop.engine.spawner import Spawner
     from orlop.image.records import Image
+    from orlop.primitives.ignore import IgnoreRules
 
 MAIN = "context"
 DOCKERFILE = "dockerfile"
@@ -54,11 +55,13 @@ class Context:
         directory: of the main context.
         dockerfile: the text.
         named: further trees.
+        ignored: what its ignore file keeps out; None when it came without one.
     """
 
     directory: str
     dockerfile: bytes
     named: Mapping[str, Tree] = field(default_factory=dict)
+    ignored: IgnoreRules | None = None
 
 
 class ContextMaker:
@@ -102,6 +105,7 @@ class ContextMaker:
                 await asyncio.to_thread(self._files.lay_out, manifests[MAIN], root)
             else:
                 await self._unpack(root, body)
+        ignored = await asyncio.to_thread(read_rules, root, dockerfile)
         if DOCKERFILE in manifests:
             of_its_own = f"{self._directory}/{DOCKERFILE}"
             os.mkdir(of_its_own, 0o700)
@@ -110,7 +114,7 @@ class ContextMaker:
         else:
             data = await asyncio.to_thread(read_dockerfile, root, "Dockerfile" if alone else dockerfile)
         named = {name: await self._named(name, origin, session) for name, origin in self._origins(session).items()}
-        return Context(root, data, named)
+        return Context(root, data, named, ignored)
 
     @staticmethod
     def _origins(session: Session | None) -> Mapping[str, str]:
@@ -166,6 +170,17 @@ def _is_tar(path: str) -> bool:
         except InvalidParameterError:
             return False
     return plain[257:262] == b"ustar"
+
+
+def read_rules(root: str, dockerfile: str) -> IgnoreRules | None:
+    """Read what the context's ignore file keeps out; None when there is none. Raises InvalidParameterError."""
+    with OwnedFd(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as top:
+        for ignore in (f"{dockerfile}.dockerignore", ".dockerignore"):
+            try:
+                return parse_ignore(_read(top, ignore).decode("utf-8", "replace"))
+            except OSError:
+                continue
+    return None
 
 
 def read_dockerfile(root: str, path: str) -> bytes:

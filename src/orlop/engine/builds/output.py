@@ -14,6 +14,7 @@ from orlop.engine.registry.output import Output
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orlop.build.lint import Findings
     from orlop.build.steps import Step, StepFailedError
     from orlop.engine.registry.output import Document
 
@@ -89,6 +90,24 @@ class BuildOutput:
         else:
             self._output.put({"aux": {"ID": image}})
             self._put(f"Successfully built {image.removeprefix('sha256:')[:12]}\n")
+
+    def warn(self, findings: Findings) -> None:
+        """Docker's classic stream has no place for what a Dockerfile should better say."""
+
+    def checked(self, findings: Findings, dockerfile: bytes, name: str) -> None:
+        """Put what a check has found, with the text that it is about."""
+        warnings = [
+            {
+                "RuleName": found.rule.name,
+                "Description": found.rule.description,
+                "URL": found.rule.url,
+                "Detail": found.text,
+                "Line": found.line,
+            }
+            for found in findings.warnings
+        ]
+        text = dockerfile.decode("utf-8", "replace")
+        self._output.put({"aux": {"Warnings": warnings, "Name": name, "Text": text}})
 
     def tagged(self, name: str) -> None:
         """Put one of the image's new names."""

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orlop.build.builder import Builder, Plan
+from orlop.build.lint import ARGUMENT, Findings, check
 from orlop.build.steps import BuildOptions, NoSecrets, StepFailedError, Tree
-from orlop.engine.builds.contexts import ContextMaker
+from orlop.engine.builds.contexts import Context, ContextMaker
 from orlop.engine.builds.output import BuildOutput
 from orlop.engine.builds.running import Runner, host_config
 from orlop.engine.builds.sources import CacheSources
@@ -58,6 +59,7 @@ class BuildRequest:
         tags: names of the image.
         quiet: tell only the image's id.
         steps: tell of steps as documents instead of Docker's text.
+        check: look at the Dockerfile only, and tell what it should better say.
         limits: of the containers of steps.
         credentials: for pulls, by the registry's domain.
         remote: URL of the context; empty for the request's body, or the session's.
@@ -70,6 +72,7 @@ class BuildRequest:
     tags: tuple[str, ...] = ()
     quiet: bool = False
     steps: bool = False
+    check: bool = False
     limits: RunLimits = field(default_factory=HostConfig)
     credentials: Mapping[str, Credentials] = field(default_factory=dict)
     remote: str = ""
@@ -163,7 +166,7 @@ class BuildService:
         os.mkdir(directory, 0o700)
         runner = Runner(self._containers, self._tools.records, host=host_config(request.limits), output=told)
         try:
-            image, stages = await self._run(request, context, session, directory=directory, runner=runner, told=told)
+            done = await self._run(request, context, session, directory=directory, runner=runner, told=told)
         except StepFailedError as error:
             if not request.options.force_remove:
                 runner.leave_ended()  # for the user to look at, as Docker does
@@ -180,10 +183,30 @@ class BuildService:
             self._tools.records.write_uses()
             if session is not None:
                 self.sessions.end(session)
+        if done is None:
+            return
+        image, stages = done
         told.finish(str(image.id), [str(stage.id) for stage in stages])
         for tag in tags:
             self._tools.images.tag(str(image.id), str(tag), "")
             told.tagged(tag.familiar)
+
+    def _check(self, made: Context, request: BuildRequest) -> Findings:
+        return check(
+            made.dockerfile,
+            name=os.path.basename(request.dockerfile),
+            build_args=request.options.build_args,
+            ignored=made.ignored,
+            variables_of=self._variables_of,
+        )
+
+    def _variables_of(self, name: str) -> list[str] | None:
+        """Return the names of an image's environment; None when it is not here, since a check pulls nothing."""
+        try:
+            env = self._tools.images.resolve(name).config.config.env
+        except OrlopError:
+            return None
+        return [entry.partition("=")[0] for entry in env or ()]
 
     def _sources(self, names: Sequence[str]) -> CacheSources:
         found = []
@@ -201,7 +224,7 @@ class BuildService:
         directory: str,
         runner: Runner,
         told: BuildOutput,
-    ) -> tuple[Image, list[Image]]:
+    ) -> tuple[Image, list[Image]] | None:
         epoch = request.options.epoch
         workshop = EngineWorkshop(
             self._tools,
@@ -220,8 +243,18 @@ class BuildService:
             base_image=lambda name: workshop.base_image(name, pull=request.options.pull, platform=""),
         )
         made = await maker.make(context, session, remote=request.remote, dockerfile=request.dockerfile)
+        name = os.path.basename(request.dockerfile)
+        if request.check:
+            told.checked(await asyncio.to_thread(self._check, made, request), made.dockerfile, name)
+            return None
+        plan = Plan(made.dockerfile, request.options, name=name)
+        if plan.has_checks or request.steps or ARGUMENT in (request.options.build_args or {}):
+            findings = await asyncio.to_thread(self._check, made, request)
+            if (error := findings.error()) is not None:
+                raise error
+            told.warn(findings)
         builder = Builder(
-            Plan(made.dockerfile, request.options, name=os.path.basename(request.dockerfile)),
+            plan,
             Tree(directory=made.directory),
             contexts=made.named,
             workshop=workshop,

@@ -20,6 +20,7 @@ from orlop.engine.builds.output import BuildOutput
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orlop.build.lint import Findings
     from orlop.build.steps import Step
 
 _WORDS = (" ---> Running in ", " ---> Removed intermediate container ")
@@ -54,6 +55,12 @@ class StepsOutput(BuildOutput):
     def finish(self, image: str, stages: Sequence[str] = ()) -> None:
         """Put the image's id, and those of the stages."""
         self._output.put({"aux": {"ID": image, "Stages": list(stages)}})
+
+    def warn(self, findings: Findings) -> None:
+        """Put what the Dockerfile should better say."""
+        if count := len(findings.warnings):
+            rows = [f" - {found.rule.name}: {found.text} (line {found.line})\n" for found in findings.warnings]
+            self._output.stream(f"{count} warning{'s' if count > 1 else ''} found (see --check):\n{''.join(rows)}")
 
     def tagged(self, name: str) -> None:
         """Put one of the image's new names."""
