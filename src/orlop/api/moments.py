@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _TIMESTAMP = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,9}))?", re.ASCII)
-_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|m|s|ms|us|ns)", re.ASCII)
+_DURATION_PART = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(h|ms|m|s|us|ns)", re.ASCII)
+# all units once, with fractions
+_LONGEST = 128
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
@@ -28,6 +30,8 @@ def parse_moment(text: str) -> int | None:
         return None
     if match := _TIMESTAMP.fullmatch(text):
         return int(match[1]) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
+    if len(text) > _LONGEST:
+        raise InvalidParameterError(f"invalid time: {text[:_LONGEST]}")
     parts = _DURATION_PART.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:
         return time.time_ns() - int(sum(float(number) * _UNITS[unit] for number, unit in parts) * 1e9)

@@ -34,7 +34,7 @@ def _names(path: str, text: str, what: str) -> tuple[str, ...]:
         name, *fields = line.split(":")
         if len(fields) > 1 and text in (name, fields[1]):
             return (name, fields[1])
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return (text,)
     raise InvalidParameterError(f'error during "{text}" {what} lookup: no such {what}')
 

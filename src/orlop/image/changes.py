@@ -37,7 +37,8 @@ _ALLOWED = frozenset(
     ),
 )
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
-_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
+_DURATION_PART = re.compile(r"([0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(ns|us|µs|ms|s|m|h)")
+_LONGEST_DURATION = 40
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([a-zA-Z]+))?", re.ASCII)
 _SHELL = ("/bin/sh", "-c")
@@ -246,10 +247,10 @@ def parse_duration(text: str) -> int:
     Raises:
         InvalidParameterError: not one, or negative.
     """
-    parts = _DURATION_PART.findall(text)
     if text == "0":
         return 0
-    if not parts or "".join(number + unit for number, unit in parts) != text or len(text) > 40:
+    parts = _DURATION_PART.findall(text) if len(text) <= _LONGEST_DURATION else []
+    if not parts or "".join(number + unit for number, unit in parts) != text:
         raise InvalidParameterError(f"time: invalid duration {json.dumps(text)}")
     duration = sum(int(float(number) * _UNITS[unit]) for number, unit in parts)
     if duration >= 1 << 63:

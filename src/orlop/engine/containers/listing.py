@@ -238,7 +238,7 @@ def _ports_match(wanted: Iterable[str], ports: Iterable[str]) -> bool:
 def _port_range(text: str) -> tuple[int, int, str]:
     numbers, _, protocol = text.partition("/")
     first, _, last = numbers.partition("-")
-    if not first.isdecimal() or not (last or first).isdecimal():
+    if not numbers.isascii() or not first.isdecimal() or not (last or first).isdecimal():
         raise InvalidParameterError(f"invalid port: {text}")
     return int(first), int(last or first), protocol or "tcp"
 
