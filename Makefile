@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 # Most tests wait for processes most of the time; a file's tests share an engine.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-vm check conformance bench clean
+.PHONY: help setup demo test test-vm check conformance mutations bench clean
 
 help:
 	@echo "make demo    bring up an engine, run containers, explain what is seen, leave nothing behind"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-vm the tests that run in a virtual machine with another kernel (docs/reference/vm.md)"
 	@echo "make bench   measure beside Docker, Podman, crun and runc where they are present"
 	@echo "make conformance    orlop-runtime as OCI runtime, also under containerd, Podman and Slurm, which it installs"
+	@echo "make mutations      take each defence of the boundary out and see its tests fail (ROWS=\"B4 C2\" for some)"
 	@echo "make setup   what the others share: Debian packages, .venv/bin/orlop"
 	@echo "make check   lint, types and layers only"
 
@@ -37,6 +38,9 @@ check: setup
 conformance: setup
 	@tools/setup-callers
 	@CALLERS=required $(PY) -m pytest -q tests/conformance $(ARGS)
+
+mutations: setup
+	@$(PY) tests/boundary/mutations.py $(ROWS)
 
 bench: setup
 	@$(PY) benchmarks/$(or $(BENCH),main).py $(ARGS)

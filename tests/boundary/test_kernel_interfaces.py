@@ -86,23 +86,29 @@ def test_a_cgroup_parent_stays_below(engine, parent) -> None:  # C4
 # -------------------------------------------------------------------------------------------------- sysctls
 
 
-@pytest.mark.parametrize(
-    "sysctl",
-    [
-        "kernel.core_pattern=|/x",
-        "kernel.shm_rmid_forced=1+kernel.core_pattern=|/x\nkernel.core_pattern=|/x",
-        "kernel.shm_rmid_forced=1\nkernel.core_pattern=|/x",
-        "vm.swappiness=1",
-        "net/../kernel/core_pattern=x",
-        "net..ipv4.ip_forward=1",
-        "kernel.shm_rmid_forced/../core_pattern=x",
-        "fs.mqueue.msg_max/../../../kernel/core_pattern=x",
-    ],
-)
-def test_sysctls_outside_namespaces_are_refused(engine, sysctl) -> None:  # C2, CVE-2022-0811
+SYSCTLS = {
+    "a pattern": "kernel.core_pattern=|/x",
+    "two parameters": "kernel.shm_rmid_forced=1+kernel.core_pattern=|/x\nkernel.core_pattern=|/x",
+    "two lines": "kernel.shm_rmid_forced=1\nkernel.core_pattern=|/x",
+    "a path": "net/../kernel/core_pattern=x",
+    "two dots": "net..ipv4.ip_forward=1",
+    "a path behind a good name": "kernel.shm_rmid_forced/../core_pattern=x",
+    "a path behind a good prefix": "fs.mqueue.msg_max/../../../kernel/core_pattern=x",
+    # were it written, nothing would change
+    "the host's own value": f"vm.swappiness={Path('/proc/sys/vm/swappiness').read_text().strip()}",
+}
+
+
+@pytest.mark.parametrize("name", SYSCTLS)
+def test_sysctls_outside_namespaces_are_refused(engine, name) -> None:  # C2, CVE-2022-0811
     before = Path("/proc/sys/kernel/core_pattern").read_text()
-    assert engine.docker("run", "--rm", "--sysctl", sysctl, "busybox", "true", check=False).returncode == 125
+    done = engine.docker("run", "--rm", "--sysctl", SYSCTLS[name], "busybox", "true", check=False)
+    assert (done.returncode, "sysctl" in done.stderr) == (125, True)
     assert Path("/proc/sys/kernel/core_pattern").read_text() == before
+    # at create, before anything of the container exists
+    parameter, _, value = SYSCTLS[name].partition("=")
+    body = {"Image": "busybox", "HostConfig": {"Sysctls": {parameter: value}}}
+    assert engine.http("POST", "/v1.45/containers/create", body)[0] == 400
 
 
 def test_a_value_is_one_write_to_one_file(leak_free) -> None:  # C2
@@ -310,6 +316,7 @@ def test_keys_are_the_containers_own(engine) -> None:  # C7
         {"CpusetCpus": "-1"},
         {"CpusetCpus": "0-"},
         {"CpusetMems": "0-99999999999"},
+        {"CpusetMems": "0-999999"},
         {"NanoCpus": -1},
         {"NanoCpus": 9223372036854775807},
         {"CpuShares": -5},

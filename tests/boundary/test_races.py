@@ -158,6 +158,42 @@ def test_proc_itself_is_exchanged_in_a_shared_root(runtime, tmp_path, outside) -
         assert {"/interrupts", "/sys"} <= names
 
 
+def test_a_parameter_is_written_while_proc_is_exchanged(runtime, outside) -> None:  # B6; CVE-2025-52881
+    """Half of the time ``/proc`` is a directory of the attacker's, whose parameter is a link to a file of the host."""
+    parameter = "sys/net/ipv4/ip_unprivileged_port_start"
+    fake = runtime.root / "other" / parameter
+    fake.parent.mkdir(parents=True)
+    fake.symlink_to(outside / "file")
+    out = outside.parent / "out"
+    out.mkdir()
+    script = f"cat /*/{parameter} >$(mktemp /out/XXXXXX)"
+    config = in_shell(runtime, script, mounts=[bind(out, "/out")], sysctl={"net.ipv4.ip_unprivileged_port_start": "77"})
+    with Swapper(runtime.root / "proc", runtime.root / "other") as swapper:
+        outcomes = race(runtime, config, swapper)
+    assert "ran" in outcomes
+    # the glob and cat look the directory up one after the other
+    assert {line for path in out.iterdir() for line in path.read_text().splitlines()} == {"77"}
+
+
+def test_the_source_of_a_bind_is_exchanged(runtime, tmp_path) -> None:  # B17
+    """A directory now and a file then: what was looked at is what is mounted, or it is refused for what it is."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    (source / "name").mkdir()
+    (source / "name/file").write_text("of the directory")
+    (source / "other").write_text("a file")
+    mounts = [bind(source / "name", "/data"), bind(out, "/out")]
+    (runtime.root / "data").mkdir()
+    config = in_shell(runtime, "cat /data/file >$(mktemp /out/XXXXXX)", mounts=mounts)
+    with Swapper(source / "name", source / "other") as swapper:
+        outcomes = race(runtime, config, swapper)
+    assert "ran" in outcomes
+    refused = {text for text in outcomes if text != "ran"}
+    assert all("are you trying to mount a directory onto a file" in text for text in refused), refused
+    assert {path.read_text() for path in out.iterdir()} == {"of the directory"}
+
+
 def test_the_null_device_and_the_pty_are_exchanged(runtime, tmp_path, outside) -> None:  # B4, B5, B8
     """/dev is a volume; its null and its console are links to a kernel parameter half of the time."""
     dev = tmp_path / "dev"

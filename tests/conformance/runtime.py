@@ -96,7 +96,8 @@ class Runtime:
         self, *arguments: str, timeout: float = 20, setting: str = "", **options: Any
     ) -> subprocess.CompletedProcess[str]:
         full = self.line(*arguments, setting=setting)
-        options.setdefault("stdin", subprocess.DEVNULL)
+        if "stdin" not in options:
+            options["input"] = ""  # not the null device: crun gives it to the container's user, and with it everybody's
         # a created container keeps its output open: files, not pipes, or the end of output never comes
         out, err = self.home / "out", self.home / "err"
         with out.open("w") as stdout, err.open("w") as stderr:

@@ -234,7 +234,7 @@ class Bind:
             if directory:
                 return mkdir_all_in_root(root.fd, self.destination)
             target = create_file_in_root(root.fd, self.destination)
-        except NotADirectoryError:
+        except (NotADirectoryError, IsADirectoryError):
             pass
         else:
             if not stat.S_ISDIR(os.fstat(target.fileno()).st_mode):

@@ -1,0 +1,266 @@
+"""Defences of rows A: starting and entering processes."""
+
+from __future__ import annotations
+
+from defence import Defence, defence
+
+DEFENCES: tuple[Defence, ...] = (
+    defence(
+        "A1",
+        "sealed interpreter of the spawner",
+        (
+            "runtime/interpreter.py",
+            "    try:\n        return _from_overlay(path)\n",
+            "    try:\n        return OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))\n",
+        ),
+        ("runtime/spawner.py", "    if not is_sealed():", "    if False:"),
+        "test_processes.py::test_the_interpreter_is_not_written_by_who_may_trace",
+        "test_interpreter.py::test_the_spawner_is_sealed_single_threaded_and_closed_to_ptrace",
+    ),
+    defence(
+        "A2 J4",
+        "descriptors are closed after a fork",
+        ("kernel/process.py", '    call("close_range", first, last, 0)\n', "    return\n"),
+        "test_processes.py::test_descriptors_that_nobody_marked_do_not_come_along",
+        "tests/unit/kernel/test_credentials.py::test_descriptors_are_closed_but_those_kept",
+    ),
+    defence(
+        "A2",
+        "the working directory is inside of the root",
+        ("runtime/security/apply.py", "    if not inside:\n", "    if False:\n"),
+        "test_processes.py::test_a_host_directory_that_was_handed_over_is_no_working_directory",
+        "tests/unit/kernel/test_credentials.py::test_working_directory_outside_of_the_root_is_a_breakout",
+    ),
+    defence(
+        "A2",
+        "the null device of the standard streams is the container's",
+        (
+            "runtime/rootfs.py",
+            "        if is_char_device(number, 1, 3):\n            null = _null",
+            "        if False:\n            null = _null",
+        ),
+        "test_processes.py::test_the_null_device_of_the_standard_streams_is_not_the_hosts[]",
+    ),
+    defence(
+        "A3",
+        "an exec is in the pid namespace only when its root is",
+        (
+            "runtime/exec.py",
+            "        k.setns(execution.pidfd, flags)\n",
+            "        k.setns(execution.pidfd, k.CLONE_NEWPID)\n",
+        ),
+        (
+            "runtime/exec.py",
+            "    os.setsid()\n    _join",
+            "    os.setsid()\n    k.setns(execution.pidfd, k.CLONE_NEWNS | k.CLONE_NEWNET | k.CLONE_NEWIPC | k.CLONE_NEWUTS)\n    _join",
+        ),
+        "test_processes.py::test_whoever_may_trace_finds_nothing_of_the_host_in_an_exec",
+    ),
+    defence(
+        "A3",
+        "what is ours is not dumpable",
+        (
+            "kernel/prctl.py",
+            '_call(PR_SET_DUMPABLE, "PR_SET_DUMPABLE", value)',
+            '_call(PR_SET_DUMPABLE, "PR_SET_DUMPABLE", 1)',
+        ),
+        "test_processes.py::test_who_may_not_trace_cannot_look_into_what_is_ours",
+    ),
+    defence(
+        "A4",
+        "no inheritable capabilities",
+        ("runtime/security/capabilities.py", '"inheritable": [], ', '"inheritable": [*bounding], '),
+        "test_credentials.py::test_inheritable_file_capabilities_give_nothing",
+        "test_credentials.py::test_default_capabilities_and_filters",
+    ),
+    defence(
+        "A5",
+        "another user than root has nothing permitted",
+        ("runtime/security/apply.py", "    if identity.uid != 0:\n", "    if False:\n"),
+        "tests/unit/kernel/test_credentials.py::test_another_user_has_nothing_permitted",
+    ),
+    defence(
+        "A5",
+        "no ambient capabilities",
+        (
+            "runtime/security/capabilities.py",
+            '"inheritable": [], "ambient": []',
+            '"inheritable": [*bounding], "ambient": [*bounding]',
+        ),
+        "test_credentials.py::test_a_user_other_than_root_keeps_no_capability",
+    ),
+    defence(
+        "A6",
+        "setgroups is always called",
+        (
+            "runtime/security/apply.py",
+            "    if not prepared.keeps_groups or {*identity.groups} - {identity.gid}:\n        os.setgroups(identity.groups)\n",
+            "",
+        ),
+        "test_credentials.py::test_groups_are_set_whatever_the_engine_has",
+    ),
+    defence(
+        "A6",
+        "the primary group is one of the groups",
+        ("runtime/users.py", "    supplementary.add(gid)\n", ""),
+        ("runtime/users.py", "tuple(sorted({gid, *additional}))", "tuple(sorted(additional))"),
+        "test_credentials.py::test_groups_are_set_whatever_the_engine_has",
+        "test_credentials.py::test_a_user_other_than_root_keeps_no_capability",
+    ),
+    defence(
+        "A7",
+        "user numbers are within 31 bits",
+        (
+            "runtime/users.py",
+            '    if digits is not text or len(digits.lstrip(b"0")) > 10 or int(digits) > MAX_ID:',
+            "    if False:",
+        ),
+        "test_credentials.py::test_user_numbers_never_wrap",
+    ),
+    defence(
+        "A7",
+        "digits are never a name",
+        (
+            "runtime/users.py",
+            '    if digits is not text or len(digits.lstrip(b"0")) > 10 or int(digits) > MAX_ID:\n        raise InvalidParameterError(_RANGE_MESSAGE)',
+            '    if digits is not text or len(digits.lstrip(b"0")) > 10 or int(digits) > MAX_ID:\n        return None',
+        ),
+        ("runtime/users.py", "    return value if value <= MAX_ID else None", "    return value"),
+        "test_credentials.py::test_numbers_are_never_names",
+    ),
+    defence(
+        "A8",
+        "passwd and group are read without waiting, if they are files",
+        ("runtime/users.py", "_READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY", "_READ_FLAGS = os.O_RDONLY"),
+        "test_credentials.py::test_a_hostile_passwd_does_not_hold_the_engine",
+    ),
+    defence(
+        "A8",
+        "passwd and group are read up to a size: what fstat says and what is read",
+        ("runtime/users.py", "        if status.st_size > MAX_FILE_BYTES:", "        if False:"),
+        ("runtime/users.py", "while len(content) <= MAX_FILE_BYTES:", "while True:"),
+        "test_credentials.py::test_an_endless_group_file",
+    ),
+    defence(
+        "A8",
+        "passwd and group: what fstat says suffices",
+        ("runtime/users.py", "while len(content) <= MAX_FILE_BYTES:", "while True:"),
+        "test_credentials.py::test_an_endless_group_file",
+        spare=True,
+    ),
+    defence(
+        "A8",
+        "passwd and group: what is read suffices",
+        ("runtime/users.py", "        if status.st_size > MAX_FILE_BYTES:", "        if False:"),
+        "test_credentials.py::test_an_endless_group_file",
+        spare=True,
+    ),
+    defence(
+        "A9",
+        "control sockets are for root alone: their mode and their directory's",
+        ("runtime/control.py", "os.umask(0o177)", "os.umask(0)"),
+        ("daemon/compose.py", 'shims", 0o700)', 'shims", 0o755)'),
+        (
+            "engine/containers/launching.py",
+            "os.makedirs(state_dir, mode=0o700)",
+            "os.makedirs(state_dir), os.chmod(state_dir, 0o755)",
+        ),
+        "test_processes.py::test_no_control_socket_is_in_reach",
+    ),
+    defence(
+        "A9",
+        "control sockets: the directory suffices",
+        ("runtime/control.py", "os.umask(0o177)", "os.umask(0)"),
+        "test_processes.py::test_no_control_socket_is_in_reach",
+        spare=True,
+    ),
+    defence(
+        "A9",
+        "control sockets: the mode suffices",
+        ("daemon/compose.py", 'shims", 0o700)', 'shims", 0o755)'),
+        (
+            "engine/containers/launching.py",
+            "os.makedirs(state_dir, mode=0o700)",
+            "os.makedirs(state_dir), os.chmod(state_dir, 0o755)",
+        ),
+        "test_processes.py::test_no_control_socket_is_in_reach",
+        spare=True,
+    ),
+    defence(
+        "A9",
+        "control sockets are closed twice",
+        ("runtime/control.py", "os.umask(0o177)", "os.umask(0)"),
+        "test_processes.py::test_control_sockets_are_closed_twice",
+    ),
+    defence(
+        "A10",
+        "the terminal is of the container's devpts",
+        (
+            "runtime/console.py",
+            '                os.open("ptmx", os.O_RDWR',
+            '                os.open("/dev/ptmx", os.O_RDWR',
+        ),
+        "test_processes.py::test_the_terminal_is_the_containers_own",
+    ),
+    defence(
+        "A11",
+        "a pid is compared with its start time",
+        ("engine/containers/restore.py", "            if start == state.start_time:", "            if True:"),
+        "test_processes.py::test_a_recycled_pid_is_not_taken_for_the_container",
+    ),
+    defence(
+        "A12",
+        "top runs the host's ps",
+        (
+            "engine/containers/ps.py",
+            'commands.run(["ps", *words, "-q"',
+            'commands.run(["nsenter", f"--root=/proc/{min(pids)}/root", "/bin/ps", *words, "-q"',
+        ),
+        "test_processes.py::test_programs_of_the_image_are_not_run_by_top",
+    ),
+    defence(
+        "A13",
+        "limits are set",
+        ("runtime/init.py", "    set_rlimits(process.rlimits)\n", ""),
+        "test_processes.py::test_limits_given_are_limits_set",
+        "test_effective_state.py::test_as_recorded_from_docker[limits]",
+    ),
+    defence(
+        "A13",
+        "CPUs are not inherited",
+        ("runtime/init.py", "    k.allow_every_cpu()\n", ""),
+        "test_processes.py::test_cpus_of_the_engine_are_not_those_of_containers",
+    ),
+    defence(
+        "A13 J11",
+        "signals are reset",
+        ("runtime/init.py", "        _signal.signal(number, signal.SIG_DFL)\n", "        pass\n"),
+        "test_interpreter.py::test_signals_that_python_ignores_are_not_ignored_inside",
+        "test_credentials.py::test_default_capabilities_and_filters",
+        "test_effective_state.py::test_as_recorded_from_docker[run]",
+    ),
+    defence(
+        "A14",
+        "the cgroup is joined",
+        ("runtime/init.py", "    task.cgroup.join(cloned=task.cloned)\n", ""),
+        "test_processes.py::test_the_program_is_in_its_cgroup_from_its_first_instruction",
+    ),
+    defence(
+        "A15 C8",
+        "an exec has the container's filter",
+        (
+            "runtime/exec.py",
+            "return apply.prepare(execution.process, execution.config.linux.seccomp)",
+            "return apply.prepare(execution.process, None)",
+        ),
+        "test_processes.py::test_exec_health_checks_and_restarts_have_the_same_boundary",
+        "test_effective_state.py::test_as_recorded_from_docker[exec]",
+    ),
+    defence(
+        "A15",
+        "no_new_privs is set",
+        ("runtime/security/apply.py", "        prctl.set_no_new_privs()\n", "        pass\n"),
+        "test_processes.py::test_exec_health_checks_and_restarts_have_the_same_boundary",
+        "test_mounted_volumes.py::test_set_user_id_files_of_a_volume_mind_no_new_privileges",
+    ),
+)

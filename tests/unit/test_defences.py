@@ -1,0 +1,40 @@
+"""The list of defences fits the source, the tests and the table: it is run by hand, and must not rot meanwhile."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from defences import DEFENCES
+from mutations import changed, node
+
+ROOT = Path(__file__).resolve().parents[2]
+THREATS = (ROOT / "docs/reference/threats.md").read_text()
+
+
+@pytest.mark.parametrize("defence", DEFENCES, ids=lambda defence: defence.name)
+def test_what_is_taken_out_is_there(defence) -> None:
+    for file, text in changed(defence).items():
+        compile(text, file, "exec")
+    for test in defence.tests:
+        path, _, name = node(test).partition("::")
+        text = (ROOT / path).read_text()
+        assert not name or re.search(rf"^(async )?def {name.partition('[')[0]}\(", text, re.MULTILINE), test
+
+
+def test_every_row_is_in_the_list() -> None:
+    rows = {
+        row
+        for line in THREATS.splitlines()
+        if line.startswith("| ")
+        for row in re.findall(r"[A-Z]\d+", line.split("|")[1])
+    }
+    elsewhere = {row for row in rows if row[0] == "F"}  # builds have a list of their own in their tests
+    taken_out = {row for defence in DEFENCES for row in defence.rows}
+    assert rows - elsewhere <= taken_out
+    assert taken_out <= rows
+
+
+def test_names_are_names() -> None:
+    assert len({defence.name for defence in DEFENCES}) == len(DEFENCES)
