@@ -128,18 +128,9 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     defence(
         "J9",
-        "patterns of a context are no regular expressions",
-        (
-            "build/ignore.py",
-            "        places = self._pass(1)\n",
-            '        import re\n\n        return re.fullmatch(self.text.replace("*", ".*"), name) is not None\n        places = self._pass(1)\n',
-        ),
-        ("build/ignore.py", '__slots__ = ("_dirs", ', '__slots__ = ("text", "_dirs", '),
-        (
-            "build/ignore.py",
-            "        at = 0\n        while at < len(text):\n            at = self._read(text, at)\n",
-            "        self.text = text\n",
-        ),
+        "patterns of a context with many stars are simulated",
+        ("primitives/ignore.py", "_FEW_STARS = 2\n", "_FEW_STARS = 1000\n"),
+        ("primitives/ignore.py", "_FEW_DOUBLE_STARS = 1\n", "_FEW_DOUBLE_STARS = 1000\n"),
         "tests/property/test_hostile_text.py::test_patterns_of_a_context_try_no_two_ways",
     ),
     defence(
