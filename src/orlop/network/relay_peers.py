@@ -20,7 +20,7 @@ def is_a_containers(peer: str, networks: Iterable[Network]) -> bool:
     text, _, scope = peer.partition("%")
     address = ipaddress.ip_address(text)
     if address.is_link_local and scope:
-        name = socket.if_indextoname(int(scope)) if scope.isdecimal() else scope
+        name = socket.if_indextoname(int(scope)) if scope.isascii() and scope.isdecimal() else scope
         return any(network.driver == "bridge" and network.bridge_name == name for network in networks)
     return any(_contains(network, address) for network in networks if network.driver == "bridge")
 
