@@ -30,9 +30,8 @@ def test_every_row_is_in_the_list() -> None:
         if line.startswith("| ")
         for row in re.findall(r"[A-Z]\d+", line.split("|")[1])
     }
-    elsewhere = {row for row in rows if row[0] == "F"}  # builds have a list of their own in their tests
     taken_out = {row for defence in DEFENCES for row in defence.rows}
-    assert rows - elsewhere <= taken_out
+    assert {row for row in rows if row[0] in "ABCHJ"} <= taken_out
     assert taken_out <= rows
 
 
