@@ -17,7 +17,7 @@ from orlop.runtime import init
 from orlop.runtime.cgroups import begin_cgroup, begin_cgroup_if_permitted, normalise_path
 from orlop.runtime.init_task import MADE_ROOT, InitTask
 from orlop.runtime.namespaces import choose_namespaces
-from orlop.runtime.operations import Bind
+from orlop.runtime.operations import Bind, MountFilesystem
 from orlop.runtime.rootfs import plan, private_proc
 from orlop.runtime.security import apply
 from orlop.spec.record import dataclass
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _BATCH = 16  # descriptors in one message
 # whose /dev/shm comes with the joined IPC namespace: set by the engine, see orlop.runtime.shared_memory
 SHM_DONOR = "orlop.shm-of"
+TMPFS_DONOR = "orlop.tmpfs-of:"  # and the destination
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         user_namespace = bool(flags & k.CLONE_NEWUSER) or userns is not None
         operations = plan(config, cgroup.directories(), user_namespace=user_namespace)
         trees = {} if donor is None else _shared_memory(operations, donor, always)
+        trees.update(_shared_volumes(config, operations, always))
         if any(mount.uid_mappings for mount in config.mounts):
             from orlop.runtime.id_mapping import open_mapped
 
@@ -313,6 +315,24 @@ def _shared_memory(operations: Sequence[Operation], donor: int, stack: Cleanup) 
         if isinstance(operation, Bind) and operation.source == operation.destination == "/dev/shm":
             return {place: [stack.enter_context(clone_shared_memory(donor))]}
     return {}  # a volume is mounted there
+
+
+def _shared_volumes(config: Config, operations: Sequence[Operation], stack: Cleanup) -> dict[int, list[OwnedFd]]:
+    """Return the tmpfs of other containers that are mounted here instead of new ones, by their places."""
+    donors = {
+        name.removeprefix(TMPFS_DONOR): text
+        for name, text in config.annotations.items()
+        if name.startswith(TMPFS_DONOR)
+    }
+    if not donors:
+        return {}
+    from orlop.runtime.shared_memory import clone_volume
+
+    return {
+        place: [stack.enter_context(clone_volume(donors[operation.destination], operation.options.attr_set))]
+        for place, operation in enumerate(operations)
+        if isinstance(operation, MountFilesystem) and operation.fstype == "tmpfs" and operation.destination in donors
+    }
 
 
 def _before_user_namespace(creation: Creation, joins: Sequence[tuple[int, int]]) -> Mapping[str, str]:

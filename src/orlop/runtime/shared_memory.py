@@ -1,4 +1,4 @@
-"""Another container's ``/dev/shm``, for a container that joins its IPC namespace."""
+"""Another container's tmpfs: its ``/dev/shm``, for one that joins its IPC namespace, and volumes that are in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import os
 
 from orlop.errors import ConflictError, OrlopError, SystemFailureError, from_kind
 from orlop.kernel import mount as k
-from orlop.kernel.openat2 import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from orlop.kernel.openat2 import (
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    openat2,
+)
 from orlop.kernel.prctl import set_dumpable
 from orlop.kernel.process import CLONE_NEWNS, clone3, pidfd_open, setns, start_time
 from orlop.kernel.statfs import TMPFS_MAGIC, file_system_type
@@ -16,11 +22,12 @@ from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import suppress
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_ATTRIBUTES = k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
 _PLAIN = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 
 
-def open_donor(text: str) -> OwnedFd:
-    """Return a pidfd of the process that ``<pid>:<start time>`` names.
+def open_donor(text: str, what: str = "failed to join IPC namespace") -> OwnedFd:
+    """Return a pidfd of the process that ``<pid>:<start time>`` names; ``what`` begins the message of a failure.
 
     Raises:
         ConflictError: it has ended.
@@ -33,11 +40,41 @@ def open_donor(text: str) -> OwnedFd:
             return pidfd
     except (OSError, ValueError):
         pass
-    raise ConflictError("failed to join IPC namespace: container is not running")
+    raise ConflictError(f"{what}: container is not running")
 
 
 def clone_shared_memory(pidfd: int) -> OwnedFd:
     """Return a detached clone of the mount at ``/dev/shm`` of a process's mount namespace.
+
+    Raises:
+        ConflictError: there is none, or something else has been mounted there.
+    """
+    return _borrow(pidfd, "")
+
+
+def clone_volume(text: str, attributes: int) -> OwnedFd:
+    """Return a detached clone of another container's tmpfs.
+
+    Args:
+        text: ``<pid>:<start time>:<path>``: of its init, and where the tmpfs is there.
+        attributes: those that the mount is to have, and no others.
+
+    Raises:
+        ConflictError: the container has ended, or something else is there by now.
+    """
+    pid, started, path = text.split(":", 2)
+    with open_donor(f"{pid}:{started}", "cannot share a tmpfs volume") as pidfd:
+        tree = _borrow(pidfd.fileno(), path)
+    try:
+        k.mount_setattr(tree.fileno(), "", attr_set=attributes & _ATTRIBUTES, attr_clear=_ATTRIBUTES & ~attributes)
+    except BaseException:
+        tree.close()
+        raise
+    return tree
+
+
+def _borrow(pidfd: int, path: str) -> OwnedFd:
+    """Return a detached clone of what is mounted at a path of a process's mount namespace; at ``/dev/shm`` for none.
 
     A child enters that namespace, where everything but the kernel's answers is the other container's.
 
@@ -47,7 +84,7 @@ def clone_shared_memory(pidfd: int) -> OwnedFd:
     ours, theirs = Channel.pair()
     pid, child = clone3(0)
     if pid == 0:
-        _answer(theirs, pidfd)
+        _answer(theirs, pidfd, path)
     theirs.close()
     try:
         got = ours.receive()
@@ -65,16 +102,16 @@ def clone_shared_memory(pidfd: int) -> OwnedFd:
     return fds[0]
 
 
-def _answer(answers: Channel, pidfd: int) -> None:
+def _answer(answers: Channel, pidfd: int, path: str) -> None:
     try:
         set_dumpable(0)  # CVE-2016-9962
         setns(pidfd, CLONE_NEWNS)
-        tree = _clone()
+        tree = _clone_volume(path) if path else _clone()
         answers.send({}, [tree.fileno()])
     except OrlopError as error:
         answers.send({"error": str(error), "kind": error.kind})
     except BaseException as error:  # noqa: BLE001 - nothing may unwind into the parent's stack
-        answers.send({"error": f"cannot share /dev/shm: {error}", "kind": SystemFailureError.kind})
+        answers.send({"error": f"cannot share {path or '/dev/shm'}: {error}", "kind": SystemFailureError.kind})
     finally:
         os._exit(0)
 
@@ -94,4 +131,23 @@ def _clone() -> OwnedFd:
             return OwnedFd(k.open_tree(shm.fileno(), "", k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH))
 
 
-__all__ = ["clone_shared_memory", "open_donor"]
+def _clone_volume(path: str) -> OwnedFd:
+    with (
+        OwnedFd(os.open("/", _DIRECTORY)) as root,
+        OwnedFd(openat2(root.fileno(), path, _DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)) as place,
+    ):
+        if file_system_type(place.fileno()) != TMPFS_MAGIC or not _is_mount(place.fileno()):
+            raise ConflictError(f"cannot share {path} of the other container: its tmpfs is not there any more")
+        return OwnedFd(k.open_tree(place.fileno(), "", k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH))
+
+
+def _is_mount(fd: int) -> bool:
+    """Tell whether a directory is the top of a mount: the way up leads out of it."""
+    try:
+        OwnedFd(openat2(fd, "..", _DIRECTORY, resolve=_PLAIN | RESOLVE_NO_XDEV)).close()
+    except OSError as error:
+        return error.errno == errno.EXDEV
+    return False
+
+
+__all__ = ["clone_shared_memory", "clone_volume", "open_donor"]

@@ -1,8 +1,8 @@
 """Options of Docker's local volume driver: what is mounted instead of the volume's own directory.
 
 Docker mounts it on the host, once. Here each container's init mounts it in its own namespace; file systems on devices
-and servers are one and the same wherever they are mounted, but a tmpfs is not, so only one running container at a time
-may use such a volume.
+and servers are one and the same wherever they are mounted. A tmpfs is not: a container that is started while another
+one has it gets a clone of that mount (``runtime.shared_memory``).
 """
 
 from __future__ import annotations

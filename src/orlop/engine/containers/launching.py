@@ -93,6 +93,7 @@ class Launcher:
         self._network = network
         self._events = events
         self._endings = endings
+        self._turns: dict[str, asyncio.Lock] = {}  # by the name of a volume that is a tmpfs
         with open(BOOT_ID, encoding="ascii") as file:
             self._boot = file.read().strip()
 
@@ -114,6 +115,13 @@ class Launcher:
             CommandNotFoundError, CommandNotExecutableError and others: why the program never ran; everything is undone.
         """
         self._require_startable(container)
+        async with contextlib.AsyncExitStack() as turns:
+            # Whoever comes second mounts what the first one has mounted.
+            for name in sorted({point.name for point in container.definition.mounts if point.fstype == "tmpfs"}):
+                await turns.enter_async_context(self._turns.setdefault(name, asyncio.Lock()))
+            await self._start(container, by_policy=by_policy)
+
+    async def _start(self, container: Container, *, by_policy: bool) -> None:
         attributes = container.attributes()
         try:
             with contextlib.ExitStack() as failed:
@@ -154,7 +162,6 @@ class Launcher:
 
     async def _launch(self, container: Container, failed: contextlib.ExitStack) -> tuple[Started, ShimConnection]:
         definition = container.definition
-        self._require_exclusive(definition)
         make_bind_sources(definition.mounts)
         await self.fill_volumes(container)
         failed.callback(self._network.release, container.id)
@@ -246,7 +253,14 @@ class Launcher:
             raise UnsupportedError("image mounts are not supported with user namespaces")
         if owners and remapping is not None:
             raise UnsupportedError("mount option is not supported with user namespaces: U")
-        surroundings = replace(surroundings, shm_donor=donor, remapping=remapping, image_views=views, owners=owners)
+        surroundings = replace(
+            surroundings,
+            shm_donor=donor,
+            tmpfs_donors=self._tmpfs_donors(definition),
+            remapping=remapping,
+            image_views=views,
+            owners=owners,
+        )
         linked = link_environment(definition, self._directory, self._network.sandbox)
         if linked or container.private_env:
             env = [*linked, *(definition.config.env or []), *container.private_env]
@@ -292,13 +306,18 @@ class Launcher:
         mounts = tuple(point for point in definition.mounts if point.kind != "image")  # it may be gone by now
         return oci_config(replace_struct(definition, mounts=mounts), surroundings)
 
-    def _require_exclusive(self, definition: Definition) -> None:
-        """Refuse a tmpfs volume that another running container has: each would see a tmpfs of its own."""
-        names = {point.name for point in definition.mounts if point.fstype == "tmpfs"}
-        for other in self._directory:
-            for point in other.definition.mounts if other.alive and names else ():
-                if point.fstype == "tmpfs" and point.name in names:
-                    raise ConflictError(f"volume of type tmpfs is in use by running container {other.id}: {point.name}")
+    def _tmpfs_donors(self, definition: Definition) -> dict[str, str]:
+        """Return by destination, for the runtime, where a running container has the tmpfs that a volume is."""
+        wanted = [point for point in definition.mounts if point.fstype == "tmpfs"]
+        if not wanted:
+            return {}
+        there = {
+            point.name: f"{other.state.pid}:{other.state.start_time}:{point.destination}"
+            for other in self._directory
+            for point in other.definition.mounts
+            if other.alive and point.fstype == "tmpfs"
+        }
+        return {point.destination: there[point.name] for point in wanted if point.name in there}
 
     async def fill_volumes(self, container: Container) -> None:
         """Copy what the image has into volumes that wait for their first content."""

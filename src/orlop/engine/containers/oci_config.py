@@ -46,6 +46,7 @@ class Surroundings:
         apparmor: see Settings.
         shm_size: bytes of /dev/shm.
         shm_donor: whose /dev/shm it is instead, for the runtime's annotation.
+        tmpfs_donors: whose tmpfs is at a destination, likewise.
         remapping: ids in a user namespace of the container's own, or None.
         image_views: layers of the images that are mounted, by their ids.
         owners: by a mount's destination the ids that change places: user on disk and inside, group on disk and inside.
@@ -62,6 +63,7 @@ class Surroundings:
     apparmor: str = ""
     shm_size: int = 64 * 1024 * 1024
     shm_donor: str = ""
+    tmpfs_donors: Mapping[str, str] = field(default_factory=dict)
     remapping: Remapping | None = None
     image_views: Mapping[str, OverlayRoot] = field(default_factory=dict)
     owners: Mapping[str, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)
@@ -116,6 +118,7 @@ def oci_config(definition: Definition, surroundings: Surroundings) -> JsonObject
         notes["orlop.group-add"] = ",".join(groups)
     if surroundings.shm_donor:
         notes["orlop.shm-of"] = surroundings.shm_donor
+    notes.update({f"orlop.tmpfs-of:{place}": donor for place, donor in surroundings.tmpfs_donors.items()})
     if notes:
         config["annotations"] = dict[str, JsonValue](notes)
     return config
