@@ -1,4 +1,4 @@
-"""Pull with unpacking, and load, beside dockerd and podman in one run: one image of 10,000 files, about 150 MB.
+"""Images beside dockerd and podman in one run: pull, load, import, save, export, commit of 10,000 files, about 150 MB.
 
 ``make bench BENCH=images`` runs it. Each engine pulls from a docker-registry in its own network namespace; both
 hold the same blobs. The rounds are interleaved; the image is removed before each, which is not timed.
@@ -98,12 +98,44 @@ class Peers:
 
     def close(self) -> None:
         """End the registry and remove what was shared; the peers stay up."""
+        for run in (self.docker, self.podman):
+            run("rm", "-f", f"{_NAME}-box", check=False)
+            run("rmi", "-f", f"{_NAME}:imported", f"{_NAME}:committed", check=False)
         self.docker("rmi", "-f", f"127.0.0.1:{_PORT}/{_NAME}:1", f"{_NAME}:1", check=False)
         for name in (f"127.0.0.1:{_PORT}/{_NAME}:1", f"docker.io/library/{_NAME}:1"):
             self.podman("rmi", "-f", name, check=False)
         self.registry.kill()
         self.registry.wait()
         shutil.rmtree(self.shared, ignore_errors=True)
+
+
+def others(
+    run: Callable[..., object], there: Callable[[Path], str], places: dict[str, Path]
+) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
+    """Return what is done with an image that was loaded: by title what prepares it, and what is timed.
+
+    Args:
+        run: the engine's client; ``check=False`` lets it fail.
+        there: how that client calls a path.
+        places: the plain tar, a file of 1 MB, and where the outputs go.
+    """
+    out, box = places["out"], f"{_NAME}-box"
+    run("rm", "-f", box, check=False)
+    run("create", "--name", box, f"{_NAME}:1", "true")
+    run("cp", there(places["change"]), f"{box}:/change")
+
+    def forget(name: str) -> Callable[[], object]:
+        return lambda: run("rmi", "-f", f"{_NAME}:{name}", check=False)
+
+    def clear() -> None:
+        out.unlink(missing_ok=True)
+
+    return {
+        "import": (forget("imported"), lambda: run("import", there(places["tree"]), f"{_NAME}:imported")),
+        "save": (clear, lambda: run("save", "-o", there(out), f"{_NAME}:1")),
+        "export": (clear, lambda: run("export", "-o", there(out), box)),
+        "commit of 1 MB": (forget("committed"), lambda: run("commit", box, f"{_NAME}:committed")),
+    }
 
 
 def rounds_of(
@@ -120,13 +152,27 @@ def rounds_of(
     return times
 
 
+def report_others(engine: Engine, peers: Peers | None, tree: bytes, rounds: int) -> None:
+    """Time what is done with the image that every engine has."""
+    directory = engine.home if peers is None else peers.shared
+    places = {name: directory / name for name in ("tree", "change", "out")}
+    places["tree"].write_bytes(tree)
+    places["change"].write_bytes(os.urandom(1_000_000))
+    sides = {"orlop": others(engine.docker, str, places)}
+    if peers is not None:
+        sides["docker"] = others(peers.docker, str, places)
+        sides["podman"] = others(peers.podman, lambda path: f"/xchg/{_NAME}/{path.name}", places)
+    for title in sides["orlop"]:
+        report(title, rounds_of({side: actions[title] for side, actions in sides.items()}, rounds))
+
+
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layers", type=int, default=1)
-    parser.add_argument("--only", choices=("pull", "load"))
+    parser.add_argument("--only", choices=("pull", "load", "others"))
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that timeout(1) leaves nothing behind
     scratch = Path(tempfile.mkdtemp(prefix=f"{_NAME}-", dir="/var/tmp"))
@@ -179,10 +225,15 @@ def main() -> None:
                 )
                 loads["docker"] = (pulls["docker"][0], lambda: known.docker("load", "-q", "-i", archive))
                 loads["podman"] = (pulls["podman"][0], lambda: known.podman("load", "-q", "-i", inside))
-            if options.only != "load":
+            if options.only in (None, "pull"):
                 report("pull and unpack", rounds_of(pulls, options.rounds))
-            if options.only != "pull":
+            if options.only in (None, "load"):
                 report("load", rounds_of(loads, options.rounds))
+            if options.only in (None, "others"):
+                for prepare, action in loads.values():
+                    prepare()
+                    action()
+                report_others(engine, peers, tars[0], options.rounds)
     finally:
         if peers is not None:
             peers.close()

@@ -185,6 +185,22 @@ def test_volumes_are_shared_and_binds_are_raw(remapped, tmp_path):
     remapped.docker("volume", "rm", "shared")
 
 
+def test_files_belong_to_the_user_inside(remapped, tmp_path):
+    """``:U``: of volumes, whose ids are those inside, and of binds, whose ids are the host's."""
+    remapped.docker("run", "--rm", "-v", "own:/v", "busybox", "sh", "-c", "touch /v/a /v/b; chown 1000 /v/b")
+    script = "touch /v/new; stat -c %u:%g /v /v/a /v/b /v/new"
+    told = remapped.docker("run", "--rm", "-u", "alice", "-v", "own:/v:U", "busybox", "sh", "-c", script).stdout
+    assert told.split() == ["1000:1000", "1000:1000", "0:1000", "1000:1000"]
+    data = remapped.data_root / "volumes/own/_data"
+    assert {path.name: path.stat().st_uid for path in data.iterdir()} == {"a": 0, "b": 1000, "new": 0}
+    os.chown(tmp_path, 33, 44)
+    script = "touch /b/f; stat -c %u:%g /b /b/f"
+    told = remapped.docker("run", "--rm", "-u", "5:6", "-v", f"{tmp_path}:/b:U", "busybox", "sh", "-c", script).stdout
+    assert told == "5:6\n5:6\n"
+    assert ((tmp_path / "f").stat().st_uid, (tmp_path / "f").stat().st_gid) == (33, 44)
+    remapped.docker("volume", "rm", "own")
+
+
 def test_what_root_inside_may_not(remapped):
     script = (
         "echo x > /proc/sys/kernel/domainname || echo ro; echo x > /sys/kernel/mm/ksm/run || echo ro;"

@@ -251,8 +251,6 @@ class Launcher:
         }
         if views and remapping is not None:
             raise UnsupportedError("image mounts are not supported with user namespaces")
-        if owners and remapping is not None:
-            raise UnsupportedError("mount option is not supported with user namespaces: U")
         surroundings = replace(
             surroundings,
             shm_donor=donor,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orlop.engine.containers.limits import resources
+from orlop.engine.containers.remapping import host_id
 from orlop.runtime.mount_options import SUBPATH_OPTION
 from orlop.runtime.security import capabilities, paths, seccomp_profile
 from orlop.runtime.security.options import parse_security_options
@@ -275,16 +276,50 @@ def _mounts(definition: Definition, surroundings: Surroundings) -> list[JsonValu
     taken = {point.destination for point in points}
     result: list[JsonValue] = []
     for point in points:
-        mount = oci_mount(point, mapped=mapped and point.kind == "volume", images=surroundings.image_views)
-        if point.destination in surroundings.owners:
-            users, groups = surroundings.owners[point.destination]
-            mount.update(uidMappings=_swapped(*users), gidMappings=_swapped(*groups))
+        owned = surroundings.owners.get(point.destination)
+        usual = mapped and point.kind == "volume" and owned is None
+        mount = oci_mount(point, mapped=usual, images=surroundings.image_views)
+        if owned is not None:
+            mount.update(_owned(point, owned, surroundings.remapping))
         result.append(mount)
     for target, source in surroundings.files.items():
         if target not in taken:
             entry: JsonObject = {"destination": target, "type": "bind", "source": source}
             result.append({**entry, "options": list[JsonValue](options)})
     return result
+
+
+def _owned(
+    point: MountPoint, owned: tuple[tuple[int, int], tuple[int, int]], remapping: Remapping | None
+) -> JsonObject:
+    """Return the mappings of a ``:U`` mount; in a user namespace a volume has that one's beside, a bind raw ids."""
+    users, groups = owned
+    if remapping is None:
+        return {"uidMappings": _swapped(*users), "gidMappings": _swapped(*groups)}
+    if point.kind == "bind":
+        return {
+            "uidMappings": _swapped(users[0], host_id(remapping.uids, users[1])),
+            "gidMappings": _swapped(groups[0], host_id(remapping.gids, groups[1])),
+        }
+    return {
+        "uidMappings": _swapped_inside(remapping.uids, *users),
+        "gidMappings": _swapped_inside(remapping.gids, *groups),
+    }
+
+
+def _swapped_inside(ranges: Sequence[tuple[int, int, int]], disk: int, inside: int) -> list[JsonValue]:
+    """Return the mapping of a user namespace in which an id on disk and one inside change places."""
+    found = [(disk, host_id(ranges, inside), 1)]
+    for first, host, size in ranges:
+        start = first
+        for special in sorted({disk, inside}):
+            if first <= special < first + size:
+                found.append((start, host + start - first, special - start))
+                start = special + 1
+                if special == disk != inside:
+                    found.append((inside, host + special - first, 1))
+        found.append((start, host + start - first, first + size - start))
+    return [{"containerID": low, "hostID": host, "size": size} for low, host, size in found if size]
 
 
 def _swapped(one: int, other: int) -> list[JsonValue]:

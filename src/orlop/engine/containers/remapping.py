@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from orlop.errors import InvalidParameterError, UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from orlop.spec.docker.containers import HostConfig
     from orlop.spec.json import JsonObject, JsonValue
 
@@ -33,6 +35,14 @@ class Remapping:
 
 def _mappings(ranges: tuple[tuple[int, int, int], ...]) -> list[JsonValue]:
     return [{"containerID": inside, "hostID": host, "size": size} for inside, host, size in ranges]
+
+
+def host_id(ranges: Sequence[tuple[int, int, int]], number: int) -> int:
+    """Return what an id inside is on the host. Raises InvalidParameterError: nothing."""
+    for first, host, size in ranges:
+        if first <= number < first + size:
+            return host + number - first
+    raise InvalidParameterError(f"id is not mapped in the container's user namespace: {number}")
 
 
 def refuse_with_remapping(host: HostConfig) -> None:
