@@ -17,6 +17,7 @@ This module is imported by itself, from its directory and before there is a pack
 
 from __future__ import annotations
 
+import fcntl
 import marshal
 import posix
 import sys
@@ -32,8 +33,12 @@ if TYPE_CHECKING:
     # source file, is a package, modification time in seconds, size in bytes, offset, length
     Entry = tuple[str, bool, int, int, int, int]
 
-_VERSION = 1
+_VERSION = 2
 HEAD = 16
+# of the standard library what every start needs; what few need would only make the index longer
+_WITH = frozenset({"struct"})
+# Descriptors from 3 on are the caller's (``--preserve-fds``): ours is none that he could mean.
+_FIRST_FD = 1000
 _OTHERS_MAY_WRITE = 0o022
 _REGULAR, _KIND = 0o100000, 0o170000
 
@@ -58,16 +63,23 @@ class CodeStore:
     """A finder and loader of the modules in the file. ``entries`` and ``code`` are for who completes it."""
 
     def __init__(self) -> None:
-        """Read the file; without a usable one there are no modules in it.
-
-        It is read as a whole: an open descriptor would be one that the caller did not give us (``--preserve-fds``).
-        """
+        """Open the file and read its index; without a usable file there are no modules in it."""
         self.entries: dict[str, Entry] = {}
         self._missed: list[str] = []
-        self._data = _read(file_name())
-        length = int.from_bytes(self._data[8:12], "little")
-        if self._data[:HEAD] == head(length, len(self._data)):
-            self.entries = marshal.loads(self._data[HEAD : HEAD + length])  # noqa: S302 - as Python's own importer
+        try:
+            self._fd = _open(file_name())
+        except OSError:
+            return
+        state = posix.fstat(self._fd)
+        first = posix.pread(self._fd, HEAD, 0)
+        length = int.from_bytes(first[8:12], "little")
+        if (
+            first == head(length, state.st_size)
+            and state.st_uid in {0, posix.geteuid()}
+            and state.st_mode & _KIND == _REGULAR
+            and not state.st_mode & _OTHERS_MAY_WRITE
+        ):
+            self.entries = marshal.loads(posix.pread(self._fd, length, HEAD))  # noqa: S302 - as Python's own importer
 
     def install(self) -> None:
         """Be asked before the other finders."""
@@ -75,13 +87,14 @@ class CodeStore:
 
     def missed(self) -> list[str]:
         """Return the modules of source files that were loaded by others, if this user may add them to the file."""
-        specs = [(name, getattr(sys.modules.get(name), "__spec__", None)) for name in self._missed]
+        names = [name for name in self._missed if name.startswith("orlop") or name in _WITH]
+        specs = [(name, getattr(sys.modules.get(name), "__spec__", None)) for name in names]
         missed = [name for name, spec in specs if spec is not None and spec.cached is not None]
         return missed if missed and posix.access(directory(), posix.W_OK) else []
 
     def code(self, entry: Entry) -> bytes:
-        """Return the marshalled code of a module."""
-        return self._data[entry[4] : entry[4] + entry[5]]
+        """Return the marshalled code of a module. Raises OSError."""
+        return posix.pread(self._fd, entry[5], entry[4])
 
     def find_spec(
         self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
@@ -107,16 +120,13 @@ class CodeStore:
         exec(code, module.__dict__)  # noqa: S102 - likewise
 
 
-def _read(path: str) -> bytes:
-    """Return the file's content if nobody but root and ourselves can have written it, else nothing."""
+def _open(path: str) -> int:
+    """Open the file with a descriptor that does not get in anybody's way. Raises OSError."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW)
     try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW)
-    except OSError:
-        return b""
-    try:
-        state = posix.fstat(fd)
-        ours = state.st_uid in {0, posix.geteuid()} and not state.st_mode & _OTHERS_MAY_WRITE
-        return posix.read(fd, state.st_size) if ours and state.st_mode & _KIND == _REGULAR else b""
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD)
+    except OSError:  # a low limit of descriptors
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, fd + 1)
     finally:
         posix.close(fd)
 
