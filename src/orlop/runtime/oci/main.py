@@ -1,8 +1,4 @@
-"""Where ``orlop-runtime`` begins: the verbs that enter a container run from a sealed interpreter (threats.md A1).
-
-The console script starts whatever interpreter the machine has. Before anything is imported that costs time, it is
-replaced by itself, sealed, isolated, without site-packages and with next to no environment.
-"""
+"""The two ways into ``orlop-runtime`` after ``start.py``; verbs that enter a container run sealed (threats.md A1)."""
 
 from __future__ import annotations
 
@@ -15,27 +11,22 @@ if TYPE_CHECKING:
 
     from orlop.runtime.oci.code_store import CodeStore
 
-_ENTERING = frozenset({"create", "run", "exec"})
 _stores: list[CodeStore] = []
-_KEPT = ("LISTEN_FDS", "LISTEN_PID", "XDG_RUNTIME_DIR")
-# No collection of garbage that a process of some milliseconds makes. What is imported is compiled and kept for the next
-# time, which is why others must not be able to write to files that are made here, whatever the caller's umask.
-_START = (
-    "import gc, posix, sys; gc.disable(); posix.umask(0o22 | posix.umask(0o22)); "
-    "sys.path.insert(0, {source!r} + '/orlop/runtime/oci'); import code_store; sys.path[0] = {source!r}; "
-    "store = code_store.CodeStore(); store.install(); "
-    "from orlop.runtime.oci.main import sealed_entry; sealed_entry(store)"
-)
 
 
-def entry(store: CodeStore) -> NoReturn:
-    """Run ``sys.argv``; the installed script's function."""
-    arguments = sys.argv[1:]
-    # A value of a global option may look like a verb; being sealed for nothing does no harm.
-    if not _ENTERING.isdisjoint(arguments):
-        _become_sealed(arguments)
+def entry(store: CodeStore | None = None) -> NoReturn:
+    """Run ``sys.argv``, a verb that enters no container, in whatever interpreter the machine has.
+
+    Called with another verb, or without ``start.py`` having been first, it begins there.
+    """
+    from orlop.runtime.oci import start
+
+    if store is None or start.enters(sys.argv[1:]):
+        from orlop.runtime.interpreter import source_directory
+
+        start.main(source_directory())
     _stores.append(store)
-    status = _run(arguments)
+    status = _run(sys.argv[1:])
     complete_code()
     _exit(status)
 
@@ -76,19 +67,3 @@ def _run(arguments: list[str]) -> int:
     from orlop.runtime.oci.command import run
 
     return run(arguments)
-
-
-def _become_sealed(arguments: list[str]) -> None:
-    """Replace this process; returns only when the kernel refuses, and then nothing enters a container."""
-    from orlop.errors import SystemFailureError
-    from orlop.runtime.interpreter import open_sealed_interpreter, source_directory
-
-    try:
-        interpreter = open_sealed_interpreter()
-    except SystemFailureError as error:
-        sys.stderr.write(f"orlop-runtime: {error}\n")
-        sys.exit(1)
-    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    start = _START.format(source=source_directory())
-    command = [os.path.realpath(sys.executable), "-I", "-S", "-c", start, *arguments]
-    os.execve(f"/proc/self/fd/{interpreter.fileno()}", command, environment)

@@ -68,3 +68,58 @@ def test_the_installed_command_starts_without_site(tmp_path: Path, through: str)
     assert "runtime/oci" in opened
     assert "site.cpython" not in opened
     assert "/re/" not in opened
+
+
+FIRST_START = """
+import posix, sys
+sys.path.insert(0, {source!r} + "/orlop/runtime/oci")
+import start
+def no_overlay(_):
+    raise OSError(22, "")
+if {way!r} == "memfd":
+    start._from_overlay = no_overlay
+def execve(path, command, environment):
+    loaded = [name for name in sys.modules if name not in before]
+    try:
+        answer = posix.write(posix.open(path, posix.O_WRONLY), b"x")
+    except OSError as error:
+        answer = error.strerror
+    print(command[0], command[1:4], command[5:], environment, loaded, answer, sep="\\n")
+    raise SystemExit
+posix.execve = execve
+sys.argv[1:] = ["--root", "/x", "run", "name"]
+before = {{*sys.modules}}
+start.main({source!r})
+"""
+
+
+@pytest.mark.privileged
+@pytest.mark.requires("root", "overlay")
+@pytest.mark.parametrize(
+    ("way", "loaded", "answer"), [("overlay", "_ctypes", "Read-only file system"), ("memfd", "fcntl", "not permitted")]
+)
+def test_the_first_start_seals_with_c_modules_alone(way: str, loaded: str, answer: str) -> None:
+    """Its time is of every container; what it sealed nobody can write to."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", FIRST_START.format(source=str(SOURCE), way=way)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"LISTEN_FDS": "1", "LD_PRELOAD": "", "PYTHONPATH": "/nowhere", "SECRET": "1"},
+    )
+    interpreter, flags, arguments, environment, modules, refusal = done.stdout.splitlines()
+    assert interpreter == str(Path(sys.executable).resolve())
+    assert flags == "['-I', '-S', '-c']"
+    assert arguments == "['--root', '/x', 'run', 'name']"
+    assert environment == "{b'LISTEN_FDS': b'1'}"
+    assert set(ast.literal_eval(modules)) <= {loaded, "_struct"}
+    assert refusal.endswith(answer)
+
+
+def test_an_interpreter_that_is_not_sealed_enters_nothing() -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(SOURCE)!r}); sys.argv[1:] = ['run', 'x']\n"
+        "from orlop.runtime.oci.main import sealed_entry; sealed_entry(None)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "orlop-runtime: the interpreter is not sealed\n")
