@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 import time
 
 from orlop.cli.documents import member, number, text
@@ -24,6 +25,7 @@ _MODES = ("auto", "plain", "tty", "quiet")
 _LINES = 6  # of a running step's output that are shown
 _KEPT = 100  # and kept, for the step that fails
 _REFRESH = 0.1
+_TICK = 0.5
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|\r")
 _BLUE, _RED, _DIM, _PLAIN = "\x1b[34m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
 
@@ -213,12 +215,30 @@ class TerminalView(View):
         self._next = 0.0
         self._begin = time.monotonic()
         self._done = 0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
         self._pulls: dict[str, str] = {}
 
+    def show(self, documents: Iterable[Mapping[str, object]]) -> None:
+        """Show a build to its end; times go on when nothing else does. Raises CommandError: it failed."""
+        ticker = threading.Thread(target=self._tick, daemon=True)
+        ticker.start()
+        try:
+            super().show(documents)
+        finally:
+            self._ended.set()
+            ticker.join()
+
+    def _tick(self) -> None:
+        while not self._ended.wait(_TICK):
+            with self._lock:
+                self._draw()
+
     def _take(self, document: Mapping[str, object]) -> None:
-        super()._take(document)
-        if time.monotonic() >= self._next:
-            self._draw()
+        with self._lock:
+            super()._take(document)
+            if time.monotonic() >= self._next:
+                self._draw()
 
     def begun(self, step: _Step) -> None:
         """Show it at once."""
@@ -252,8 +272,10 @@ class TerminalView(View):
 
     def close(self) -> None:
         """Take the block away."""
-        self._erase()
-        self.stream.flush()
+        self._ended.set()
+        with self._lock:
+            self._erase()
+            self.stream.flush()
 
     def _above(self, colour: str, title: str, right: str) -> None:
         self._erase()
@@ -261,16 +283,18 @@ class TerminalView(View):
         self._next = 0.0
 
     def _line(self, colour: str, title: str, right: str) -> None:
-        width = self._width() - len(_SEQUENCE.sub("", colour)) - len(right) - 1
+        width = self._size()[0] - len(_SEQUENCE.sub("", colour)) - len(right) - 1
         shown = title.replace("\n", " ")
         shown = shown if len(shown) <= width else f"{shown[: max(width - 3, 0)]}..."
         self.stream.write(f"{colour}{shown:<{max(width, 0)}} {right}{_PLAIN}\n")
 
-    def _width(self) -> int:
+    def _size(self) -> tuple[int, int]:
+        """Return columns and lines; a terminal that does not tell has 80 and 24."""
         try:
-            return max(os.get_terminal_size(self.stream.fileno()).columns, 20)
+            size = os.get_terminal_size(self.stream.fileno())
         except (OSError, ValueError):
-            return 80
+            return 80, 24
+        return size.columns or 80, size.lines or 24
 
     def _erase(self) -> None:
         if self._drawn:
@@ -280,19 +304,18 @@ class TerminalView(View):
     def _draw(self) -> None:
         self._erase()
         self._next = time.monotonic() + _REFRESH
-        rows = 0
+        rows: list[tuple[str, str, str]] = []
         if self._steps:
             head = f"[+] Building {time.monotonic() - self._begin:.1f}s"
-            self._line("", head, f"{self._done} done, {len(self._steps)} running")
-            rows += 1
+            rows.append(("", head, f"{self._done} done, {len(self._steps)} running"))
         for step in sorted(self._steps.values(), key=lambda step: step.number):
-            self._line(" => ", safe(step.title), f"{step.seconds:.1f}s")
-            rows += 1
-            for line in step.tail[-_LINES:]:
-                self._line(f"{_DIM} => => # ", _clean(line), "")
-                rows += 1
-        for line in list(self._pulls.values())[-_LINES:] if self._steps else ():
-            self._line(f"{_DIM} => => ", line, "")
-            rows += 1
-        self._drawn = rows
+            rows.append((" => ", safe(step.title), f"{step.seconds:.1f}s"))
+            rows += [(f"{_DIM} => => # ", _clean(line), "") for line in step.tail[-_LINES:]]
+        if self._steps:
+            rows += [(f"{_DIM} => => ", line, "") for line in list(self._pulls.values())[-_LINES:]]
+        # A block that is higher than the terminal could not be taken back.
+        rows = rows[: max(self._size()[1] - 1, 1)]
+        for row in rows:
+            self._line(*row)
+        self._drawn = len(rows)
         self.stream.flush()
