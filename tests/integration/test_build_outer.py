@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from backports import zstd
+from registry_lab import Registry
 
 from harness import BIN, busybox_tar, wait_for
 from orlop.client.client import connect
@@ -288,6 +289,25 @@ def test_cache_in_a_directory(engine, images, tmp_path):
     assert "not empty, and no cache of a build" in refused.stderr
     for text in ("type=s3,bucket=x", "type=registry,ref=x,mode=max", "type=local"):
         assert build(engine, "--cache-to", text, context, check=False).returncode == 1
+
+
+@pytest.mark.requires("docker-registry")
+def test_cache_in_a_registry_and_push(engine, images, tmp_path):
+    context = write(tmp_path, "FROM busybox\nRUN echo one >/one\nCOPY x /\n", x="1")
+    with Registry(engine, port=5017) as registry:
+        name = f"{registry.host}/cache/box:1"
+        empty = build(engine, "--cache-from", f"type=registry,ref={name}", context)
+        assert f"WARNING: cannot take steps from {name}" in empty.stderr
+        made = engine.orlop("build", "-q", "--cache-to", f"type=registry,ref={name}", context).stdout
+        assert engine.orlop("inspect", name, check=False).returncode == 1  # the name was for the push only
+        engine.docker("builder", "prune", "-f", "-a", env={"DOCKER_BUILDKIT": "0"})
+        again = build(engine, "--cache-from", name, "--iidfile", tmp_path / "id", context)
+        assert steps(again) == {1: "DONE", 2: "CACHED", 3: "CACHED"}
+        assert (tmp_path / "id").read_text() == made.strip()
+        pushed = f"{registry.host}/pushed/box:1"
+        build(engine, "--push", "-t", pushed, context)
+        assert registry.manifest("pushed/box", "1")
+        engine.docker("rmi", "-f", name, pushed)
 
 
 def test_no_cache_for_some_stages(engine, images, tmp_path):
