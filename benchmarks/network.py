@@ -265,10 +265,9 @@ def measure(
 ) -> None:
     """Measure TCP one way."""
     netns, where, (bulk, echo) = to
-    done = json.loads(within(netns, "iperf3", "-c", where, "-p", str(bulk), "-t", "2", "-J", timeout=20))
-    figures.setdefault(f"{way}: TCP throughput", {}).setdefault(name, []).append(
-        done["end"]["sum_received"]["bits_per_second"] / 1e9
-    )
+    done = json.loads(within(netns, "iperf3", "-c", where, "-p", str(bulk), "-t", "2", "-J", timeout=8))
+    rate = done["end"]["sum_received"]["bits_per_second"] / 1e9
+    figures.setdefault(f"{way}: TCP throughput", {}).setdefault(name, []).append(rate)
     median = float(within(netns, PYTHON, "-I", "-S", "-c", PING, where, str(echo)))
     figures.setdefault(f"{way}: round trip of one byte", {}).setdefault(name, []).append(median)
 
