@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from network_lab import HOST, OUTSIDE, Lab, in_laboratory, run_in
+from network_lab import HOST, HOST6, OUTSIDE, OUTSIDE6, Lab, in_laboratory, run_in
 
 from orlop.network.requests import NetworkRequest
 from orlop.network.sandbox import AttachRequest
@@ -65,5 +65,48 @@ def test_options_of_a_bridge(backend: str):
         assert lab.ask(lab.outside, plain.endpoints[0].address, 80) == f"hit {OUTSIDE}"
         lab.serve(plain.netns, 81, "hit")
         assert lab.ask(lab.outside, plain.endpoints[0].address, 81) == ""
+
+    in_laboratory(body)
+
+
+def test_ipv6_and_ranges_of_the_default_bridge():
+    async def body(lab: Lab) -> None:
+        chosen = {"bip": "172.30.0.1/16", "fixed_cidr": "172.30.5.0/28", "ipv6": True, "pool_size": 0}
+        service = lab.service(**chosen)
+        await service.start({})
+        network = service.network("bridge")
+        assert (network.subnet, network.ip_range) == ("172.30.0.0/16", "172.30.5.0/28")
+        assert network.subnet6.startswith("fd")
+        web = await service.attach(A, AttachRequest(ports=publish("8080:80")))
+        endpoint = web.endpoints[0]
+        assert (endpoint.address, endpoint.prefix_length) == ("172.30.5.0", 16)
+        assert {port.host_ip for port in endpoint.ports} == {"0.0.0.0", "::"}
+        lab.serve(web.netns, 80, "hit", six=True)
+        assert lab.ask(lab.outside, HOST6, 8080) == f"hit {OUTSIDE6}"
+        lab.serve(lab.outside, 90, "from", six=True)
+        assert lab.ask(web.netns, OUTSIDE6, 90) == f"from {HOST6}"
+        pid = lab.sleeper(web).pid
+        await service.close()
+        service = lab.service(**chosen)
+        with open(f"/proc/{pid}/ns/net", "rb") as namespace:
+            await service.start({A: namespace.fileno()})
+        assert service.network("bridge").subnet6 == network.subnet6  # it stays
+        again = await service.attach(B, AttachRequest())
+        assert (again.endpoints[0].address, again.endpoints[0].address6[:5]) == ("172.30.5.1", endpoint.address6[:5])
+        assert again.endpoints[0].address6 != endpoint.address6
+        for container in (A, B):
+            service.release(container)
+        await service.close()
+        service = lab.service(pool_size=0, fixed_cidr="172.31.8.0/24", ipv6=True, fixed_cidr_v6="fd00:9::/64")
+        await service.start({})
+        network = service.network("bridge")
+        assert (network.subnet, network.gateway, network.ip_range) == ("172.31.8.0/24", "172.31.8.1", "")
+        assert (network.subnet6, network.gateway6) == ("fd00:9::/64", "fd00:9::1")
+        await service.close()
+        service = lab.service(pool_size=0)
+        await service.start({})
+        assert service.network("bridge").subnet6 == ""
+        plain = await service.attach(C, AttachRequest())
+        assert plain.endpoints[0].address6 == ""
 
     in_laboratory(body)

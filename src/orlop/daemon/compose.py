@@ -344,6 +344,9 @@ def _network_options(options: Options) -> NetworkOptions:
     return NetworkOptions(
         bridge=options.bridge or "docker0",
         bip=options.bip,
+        fixed_cidr=options.fixed_cidr,
+        ipv6=options.ipv6,
+        fixed_cidr_v6=options.fixed_cidr_v6,
         mtu=options.mtu,
         iptables=options.iptables,
         ip_forward=options.ip_forward,
@@ -367,6 +370,7 @@ def _container_settings(options: Options) -> Settings:
         log_driver=options.log_driver,
         log_options=options.log_opts,
         init=options.init,
+        host_gateway=options.host_gateway_ip,
         dns=options.dns,
         dns_search=options.dns_search,
         dns_options=options.dns_opts,

@@ -54,6 +54,10 @@ class Options:
     tcp_without_tls: bool
     bridge: str
     bip: str
+    fixed_cidr: str
+    ipv6: bool
+    fixed_cidr_v6: str
+    host_gateway_ip: str
     mtu: int
     icc: bool
     ip: str

@@ -59,6 +59,8 @@ class Catalogue:
                 name=name,
                 driver=driver,
                 created_at=known.created_at if known else time.time_ns(),
+                subnet6=known.subnet6 if known and self._options.ipv6 else "",
+                gateway6=known.gateway6 if known and self._options.ipv6 else "",
             )
             if name == "bridge":
                 if self._options.bridge == "none":
@@ -71,6 +73,16 @@ class Catalogue:
                 self._records.put_network(network)
             self._networks[network.id] = network
         self._networks.update({network.id: network for network in recorded.values()})
+        if self.default is not None and self._options.ipv6:
+            self._add_ipv6(self.default, host)
+
+    def _add_ipv6(self, network: Network, host: Rtnetlink) -> None:
+        """Give the default network an IPv6 subnet: the administrator's, the one that it had, or a free one."""
+        text = self._options.fixed_cidr_v6 or network.subnet6
+        subnet = ipaddress.IPv6Network(text) if text else self._pools(6, [], host)[0].subnet
+        self.default = replace(network, subnet6=str(subnet), gateway6=str(subnet[1]))
+        self._networks[network.id] = self.default
+        self._records.put_network(self.default)
 
     def _placed(self, network: Network, place: placement.Placement) -> Network:
         options = {
@@ -82,7 +94,11 @@ class Catalogue:
             networks.OPTION_MTU: str(self._options.mtu),
         }
         gateway = place.gateway
-        return replace(network, subnet=str(gateway.network), gateway=str(gateway.ip), options=options)
+        fixed = self._options.fixed_cidr
+        ip_range = fixed if fixed and ipaddress.IPv4Network(fixed) != gateway.network else ""
+        return replace(
+            network, subnet=str(gateway.network), gateway=str(gateway.ip), ip_range=ip_range, options=options
+        )
 
     def find(self, name_or_id: str) -> Network:
         """Return a network by name, full id or unique beginning of an id.

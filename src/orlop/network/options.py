@@ -35,6 +35,9 @@ class NetworkOptions:
     Attributes:
         bridge: name of the default network's bridge; "none" for no default network.
         bip: address and prefix length of the default bridge, "172.17.0.1/16"; "" chooses a free pool.
+        fixed_cidr: part of the default bridge's subnet that addresses are given out from, or "".
+        ipv6: the default bridge has IPv6 as well.
+        fixed_cidr_v6: its IPv6 subnet; "" chooses one of the pools.
         mtu: of bridges and containers' interfaces, bytes.
         iptables: whether firewall rules are kept at all; without them no port can be published.
         ip_forward: switch IPv4 forwarding on at start.
@@ -51,6 +54,9 @@ class NetworkOptions:
 
     bridge: str = "docker0"
     bip: str = ""
+    fixed_cidr: str = ""
+    ipv6: bool = False
+    fixed_cidr_v6: str = ""
     mtu: int = 1500
     iptables: bool = True
     ip_forward: bool = True
@@ -70,6 +76,10 @@ class NetworkOptions:
         check_interface_name(self.bridge)
         if self.bip:
             check_bip(self.bip)
+        if self.fixed_cidr:
+            check_fixed(self.fixed_cidr, self.bip)
+        if self.fixed_cidr_v6:
+            check_fixed(self.fixed_cidr_v6, "", version=6)
         if not 68 <= self.mtu <= 65535:
             raise InvalidParameterError(f"invalid MTU: {self.mtu}")
         try:
@@ -98,6 +108,20 @@ def check_bip(text: str) -> ipaddress.IPv4Interface:
     if "/" not in text or subnet.prefixlen > 30 or interface.ip in (subnet.network_address, subnet.broadcast_address):
         raise InvalidParameterError(f"invalid bridge address (bip): {text}")
     return interface
+
+
+def check_fixed(text: str, bip: str, *, version: int = 4) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Parse the range that a default bridge's addresses come from; it must be part of the bridge's subnet."""
+    key = "fixed-cidr" if version == 4 else "fixed-cidr-v6"
+    try:
+        found = ipaddress.ip_network(text)
+    except ValueError:
+        raise InvalidParameterError(f"invalid {key}: {text}") from None
+    if found.version != version or "/" not in text or found.max_prefixlen - found.prefixlen < 2 or found.is_multicast:
+        raise InvalidParameterError(f"invalid {key}: {text}")
+    if bip and isinstance(found, ipaddress.IPv4Network) and not found.subnet_of(check_bip(bip).network):
+        raise InvalidParameterError(f"invalid {key}: {text}: it is no part of {check_bip(bip).network}")
+    return found
 
 
 def _check_pool(pool: AddressPool) -> None:

@@ -73,6 +73,9 @@ def _choose_gateway(
 ) -> ipaddress.IPv4Interface:
     if options.bip:
         return check_bip(options.bip)
+    if options.fixed_cidr:  # as Docker: the range is the subnet, then
+        fixed = ipaddress.IPv4Network(options.fixed_cidr)
+        return ipaddress.IPv4Interface(f"{fixed[1]}/{fixed.prefixlen}")
     link = _link(host, name)
     if link is not None:
         for address in host.addresses(link.index):

@@ -67,7 +67,7 @@ def write_files(
             addresses=_addresses(sandbox),
             links=links,
             extra=extra,
-            gateway=host_gateway(sandbox, gateway),
+            gateway=host_gateway(settings, sandbox, gateway),
         )
     resolv = _resolv(settings, definition, sandbox)
     contents = {"resolv.conf": resolv, "hostname": hostname_content(config.hostname), "hosts": hosts}
@@ -76,16 +76,17 @@ def write_files(
     return {TARGETS[name]: f"{directory}/{name}" for name in contents}
 
 
-def host_gateway(sandbox: Sandbox, default: str) -> str:
+def host_gateway(settings: Settings, sandbox: Sandbox, default: str) -> str:
     """Return what ``host-gateway`` means to a container, "" for nothing.
 
     Args:
+        settings: the engine's, which may name it.
         sandbox: its networks.
         default: the default bridge's address, which cannot be reached from other bridges (threats.md G8).
     """
     if not sandbox.endpoints or sandbox.mode != "bridge":
         return ""
-    return next((endpoint.gateway for endpoint in outward(sandbox.endpoints)), "") or default
+    return settings.host_gateway or next((endpoint.gateway for endpoint in outward(sandbox.endpoints)), "") or default
 
 
 def rewrite_files(
@@ -114,8 +115,8 @@ def rewrite_files(
     )
     changed = change_gateway(
         changed,
-        old=host_gateway(before, gateway),
-        new=host_gateway(after, gateway),
+        old=host_gateway(settings, before, gateway),
+        new=host_gateway(settings, after, gateway),
         extra=definition.host.extra_hosts or [],
     )
     if changed != hosts:

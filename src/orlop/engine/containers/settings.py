@@ -23,6 +23,7 @@ class Settings:
         log_driver: ``json-file``, ``none`` or ``local`` as its synonym.
         log_options: of the default driver.
         init: run an init in every container.
+        host_gateway: what ``host-gateway`` means; "" for the gateway of the way out.
         dns: name servers of containers that name none.
         dns_search: likewise, search domains.
         dns_options: likewise, resolver options.
@@ -41,6 +42,7 @@ class Settings:
     log_driver: str = "json-file"
     log_options: dict[str, str] = field(default_factory=dict)
     init: bool = False
+    host_gateway: str = ""
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
