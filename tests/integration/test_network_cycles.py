@@ -71,6 +71,7 @@ def cycles(backend: str, count: int) -> None:
         assert [len(network["Containers"]) for network in networks] == [1, 0]
         assert engine.inspect("box")["NetworkSettings"]["Networks"]["four"]["IPAddress"] == "10.81.0.2"
         engine.docker("rm", "-f", "box")
+        wait_for(lambda: seen()[3][:2] == [[0], [0]], what="no row of an endpoint or a sandbox")
         engine.docker("network", "rm", "four", "six")
         assert "bridge orlop" not in engine.in_network("nft", "list", "tables").stdout
     finally:
