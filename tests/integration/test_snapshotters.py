@@ -17,10 +17,14 @@ import pytest
 
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError
 from orlop.primitives.removal import remove_tree
+from orlop.spec.launch import to_message
 from orlop.storage.choice import DRIVERS
 from orlop.storage.contract import Change, ChangeKind
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("overlay", "mountns")]
+
+
+SMALL_POOL = {"dm.loopdatasize": "1g", "dm.loopmetadatasize": "16m", "dm.basesize": "64m"}
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +56,14 @@ def opener(request, tmp_path):
         root = Path(request.getfixturevalue("btrfs")) / secrets.token_hex(8)
         root.mkdir()
 
+    options = {}
+    if request.param == "devicemapper":
+        if "device-mapper" not in Path("/proc/misc").read_text():
+            pytest.skip("no device mapper in this kernel: tests/vm/test_devicemapper.py")
+        options = SMALL_POOL
+
     def opened():
-        return DRIVERS[request.param](str(root / "layers"))
+        return DRIVERS[request.param](str(root / "layers"), options)
 
     return opened
 
@@ -72,11 +82,18 @@ libc = ctypes.CDLL(None, use_errno=True)
 assert libc.unshare(0x20000) == 0
 assert libc.mount(b"none", b"/", None, 0x44000, None) == 0
 layers = json.loads(sys.argv[1])
+device = layers["device"]
 target = sys.argv[2].encode()
 options = "lowerdir=" + ":".join(layers["lower"])
 if layers["upper"]:
     options += f",upperdir={layers['upper']},workdir={layers['work']}"
-if layers["upper"] and not layers["lower"]:
+if device:
+    # a detached mount's options: the file system's own, and whether this mount can be written to
+    flags, text = (1 if device["sealed"] else 0), ",".join(device["options"])
+    ok = libc.mount(device["path"].encode(), target, device["kind"].encode(), flags, text.encode()) == 0
+    if ok and device["view"] and not device["sealed"]:
+        ok = libc.mount(None, target, None, 0x1021, None) == 0
+elif layers["upper"] and not layers["lower"]:
     ok = libc.mount(layers["upper"].encode(), target, None, 0x1000, None) == 0
 elif layers["upper"] or len(layers["lower"]) > 1:
     ok = libc.mount(b"overlay", target, b"overlay", 0, options.encode()) == 0
@@ -95,7 +112,7 @@ def inside(driver, key, tmp_path, code, *, writable=True):
     root = driver.mounts(key, writable=writable)
     target = tmp_path / "mounted"
     target.mkdir(exist_ok=True)
-    layers = json.dumps({"lower": root.lower, "upper": root.upper, "work": root.work})
+    layers = json.dumps(to_message(root))
     # what is mounted in another namespace is bound there
     holder = re.search(r"/proc/(\d+)/root", layers)
     enter = ["nsenter", "--mount", "--target", holder[1]] if holder else []
@@ -237,7 +254,8 @@ print(os.listdir('.'), open('new/f').read())
             parent = f"l{number}"
         with pytest.raises(InvalidParameterError, match="max depth exceeded"):
             driver.prepare("too-deep", parent)
-        assert len(driver.mounts(parent, writable=False).lower) == (1 if driver.whole else 128)
+        view = driver.mounts(parent, writable=False)
+        assert len(view.lower or [view.device]) == (1 if driver.whole else 128)
 
 
 class TestRules:

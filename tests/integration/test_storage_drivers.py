@@ -38,7 +38,8 @@ def engine(request):
         if "btrfs" not in Path("/proc/filesystems").read_text() or shutil.which("mkfs.btrfs") is None:
             pytest.skip("needs btrfs and mkfs.btrfs")
         within = ("unshare", "-m", "sh", "-c", ON_BTRFS, "HOME")
-    made = make("--storage-driver", request.param, within=within)
+    options = ("--storage-opt", "btrfs.min_space=8m") if request.param == "btrfs" else ()
+    made = make("--storage-driver", request.param, *options, within=within)
     try:
         made.start()
         made.import_busybox()
@@ -67,9 +68,24 @@ def test_containers_are_apart_and_info_names_the_driver(engine):
 
 
 def test_a_size_is_refused_where_nothing_could_hold_it(engine):
+    if engine.options[1] == "btrfs":
+        pytest.skip("it can")
     refused = engine.docker("create", "--storage-opt", "size=1G", "busybox", check=False)
     assert "--storage-opt is supported only for overlay over xfs or ext4 with project quotas" in refused.stderr
     assert engine.docker("ps", "-aq").stdout == ""
+
+
+def test_a_size_on_btrfs_holds(engine):
+    """By quota groups, which are the file system's own affair: what the container has from its image counts as well."""
+    if engine.options[1] != "btrfs":
+        pytest.skip("it is for btrfs")
+    small = engine.docker("create", "--storage-opt", "size=7M", "busybox", check=False)
+    assert "btrfs: storage size cannot be less than 8.389MB" in small.stderr
+    script = "dd if=/dev/zero of=/f bs=1M count=40; sync; du -m /f | cut -f1"
+    limited = engine.docker("run", "--rm", "--storage-opt", "size=20M", "busybox", "sh", "-c", script, check=False)
+    assert "Disk quota exceeded" in limited.stderr
+    assert int(limited.stdout.split()[-1]) < 20
+    assert engine.docker("run", "--rm", "busybox", "sh", "-c", script).stdout.split()[-1] == "40"
 
 
 def test_commit_makes_whiteouts_and_the_layer_is_applied(engine):
@@ -161,5 +177,12 @@ def test_what_cannot_be_is_refused_by_name():
         engine.options = ("--storage-driver", "aufs")
         with pytest.raises(AssertionError, match="storage driver is not supported: aufs"):
             engine.start()
+        engine.options = ("--storage-opt", "overlay2.size=1g")
+        with pytest.raises(AssertionError, match=r"overlay2\.size not supported"):
+            engine.start()
+        if "device-mapper" not in Path("/proc/misc").read_text():
+            engine.options = ("--storage-driver", "devicemapper")
+            with pytest.raises(AssertionError, match="devicemapper: there is no device mapper in this kernel"):
+                engine.start()
     finally:
         engine.destroy()

@@ -225,7 +225,7 @@ class StageBuilder:
             return False
         similar = None if inputs else self.build.workshop.find_similar(self._base, told, self._author)
         if similar is not None:
-            self._take(self._step_config(told, similar[1], similar[0]), similar[1])
+            await self._take(self._step_config(told, similar[1], similar[0]), similar[1])
             return True
         # Two stages with the same step: the second takes what the first made.
         async with self.build.flights.setdefault(key, asyncio.Lock()):
@@ -238,11 +238,11 @@ class StageBuilder:
 
     async def _make(self, key: str, told: str, work: Callable[[], Coroutine[None, None, Layer]] | None) -> None:
         layer = _NOTHING if work is None else await work()
-        self.build.workshop.keep_cached(key, self._take(self._step_config(told, layer), layer))
+        self.build.workshop.keep_cached(key, await self._take(self._step_config(told, layer), layer))
 
-    def _take(self, config: ImageConfig, layer: Layer) -> Image:
+    async def _take(self, config: ImageConfig, layer: Layer) -> Image:
         """Make the step's image, on which the next one stands."""
-        self.image = self.build.workshop.commit(self.image, config, layer)
+        self.image = await self.build.workshop.commit(self.image, config, layer)
         self._base = self.image.config
         return self.image
 

@@ -302,6 +302,6 @@ class Workshop(Protocol):
         """Remove what a step needed, if the user wants that."""
         ...
 
-    def commit(self, below: Image | None, config: ImageConfig, layer: Layer) -> Image:
+    async def commit(self, below: Image | None, config: ImageConfig, layer: Layer) -> Image:
         """Make an image; the layer is taken over."""
         ...

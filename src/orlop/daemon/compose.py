@@ -118,7 +118,7 @@ class Engine:
         root = options.data_root
         schemas = [LAYER_SCHEMA, IMAGE_SCHEMA, KEPT_SCHEMA, container_engine.SCHEMA, build_engine.SCHEMA]
         self.database = Database(f"{root}/state.db", [*schemas, VOLUME_SCHEMA])
-        self._driver = open_chosen(f"{root}/layers", options.storage_driver)
+        self._driver = open_chosen(f"{root}/layers", options.storage_driver, options.storage_opts)
         self._records = open_records(root, self._driver.name, schemas, shared=self.database)
         records, blobs = self._records.connection, f"{records_home(root, self._driver.name)}/blobs"
         self.layers = LayerStore(records, self._driver)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from orlop.image.store import ImageStore
     from orlop.image.unpacking import LayerUnpacker
     from orlop.spec.docker.containers import ContainerConfig
+    from orlop.spec.launch import OverlayRoot
     from orlop.storage.layers import LayerStore
 
 # Of a tar of nothing (two blocks of zeros): such a layer is left out, as Docker does.
@@ -71,10 +72,10 @@ class Packer(Protocol):
 
     async def pack_layer(
         self,
-        directory: str,
+        tree: OverlayRoot,
         out_fd: int,
         *,
-        below: str | None = None,
+        below: OverlayRoot | None = None,
         stubs: Sequence[str] = (),
         latest: int | None = None,
     ) -> int:
@@ -142,7 +143,7 @@ class CommitService:
                 docker_version=self._version,
                 container=container.id,
             )
-            image, tombstones = self._images.create(config.render(), chain, reference, parent=parent)
+            image, tombstones = await self._images.create(config.render(), chain, reference, parent=parent)
         except BaseException:
             if chain is not None:
                 self._removals.bury(self._layers.release(chain))
@@ -172,9 +173,7 @@ class CommitService:
             changes = self._layers.driver.difference(container.id)
             return await self.layer_of(
                 below,
-                lambda out: self._packer.pack_layer(
-                    changes.directory, out, below=changes.below, stubs=stubs, latest=latest
-                ),
+                lambda out: self._packer.pack_layer(changes.tree, out, below=changes.below, stubs=stubs, latest=latest),
             )
 
     async def layer_of_changes(

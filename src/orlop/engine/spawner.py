@@ -86,7 +86,7 @@ class Spawner:
 
     async def unpack(
         self,
-        root: str,
+        root: OverlayRoot,
         stream_fd: int,
         limits: Limits,
         *,
@@ -94,10 +94,10 @@ class Spawner:
         recipe_fd: int | None = None,
         plain: bool = False,
     ) -> Unpacked:
-        """Unpack an uncompressed layer tar into the directory ``root``; the stream is read to its end.
+        """Unpack an uncompressed layer tar; the stream is read to its end.
 
         Args:
-            root: a layer's directory.
+            root: one tree, which is written to.
             stream_fd: the tar.
             limits: what it may ask for.
             apply: the directory holds the lower layers' files, too: whiteouts remove them.
@@ -105,7 +105,7 @@ class Spawner:
             plain: it is no layer: a name that begins with ``.wh.`` is a name.
         """
         fds = [stream_fd] if recipe_fd is None else [stream_fd, recipe_fd]
-        message: JsonObject = {"op": "unpack", "root": root, "limits": to_message(limits), "apply": apply}
+        message: JsonObject = {"op": "unpack", "root": to_message(root), "limits": to_message(limits), "apply": apply}
         message["plain"] = plain
         answer = await self._plain(message, fds)
         return Unpacked(_number(answer, "size"), _number(answer, "entries"), answer.get("recipe") is True)
@@ -137,23 +137,25 @@ class Spawner:
 
     async def pack_layer(
         self,
-        directory: str,
+        tree: OverlayRoot,
         out_fd: int,
         *,
-        below: str | None = None,
+        below: OverlayRoot | None = None,
         stubs: Sequence[str] = (),
         latest: int | None = None,
     ) -> int:
         """Write a layer's tar; returns the bytes written.
 
         Args:
-            directory: the layer's changes, or, with ``below``, its whole tree.
+            tree: the layer's changes, or, with ``below``, its whole tree.
             out_fd: where to.
             below: the tree that it differs from.
             stubs: paths that are left out where nothing is in them (``runtime.mount_stubs``).
             latest: a later time of a file becomes this one, in nanoseconds since the epoch.
         """
-        message: JsonObject = {"op": "pack", "layer": directory, **({} if below is None else {"below": below})}
+        message: JsonObject = {"op": "pack", "layer": to_message(tree)}
+        if below is not None:
+            message["below"] = to_message(below)
         if stubs:
             message["stubs"] = list[JsonValue](stubs)
         if latest is not None:

@@ -88,7 +88,7 @@ class Importer:
             docker_version=self._version,
         )
         try:
-            image, tombstones = self._images.create(config.render(), chain, reference)
+            image, tombstones = await self._images.create(config.render(), chain, reference)
         except BaseException:
             await self._bury(self._layers.release(chain))
             raise

@@ -222,7 +222,7 @@ class Loader:
                     below = held[-1] if held else None
                     await self._layer(await members.file(member), diff_id, below, progress)
                 held.append(chain)
-            image, tombstones = self._images.create(data, held[-1] if held else None)
+            image, tombstones = await self._images.create(data, held[-1] if held else None)
             held = held[:-1]  # the image has it now
             self._bury(tombstones)
             return image

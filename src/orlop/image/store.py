@@ -58,7 +58,7 @@ class Layers(Protocol):
         """Return the bytes of a layer and all below it."""
         ...
 
-    def prepare_init(self, chain: Digest | None) -> str:
+    async def prepare_init(self, chain: Digest | None) -> str:
         """Make the init layer ready."""
         ...
 
@@ -204,7 +204,7 @@ class ImageStore:
 
     # Making and naming.
 
-    def create(
+    async def create(
         self,
         config: bytes,
         chain: Digest | None,
@@ -233,9 +233,10 @@ class ImageStore:
         if (parsed.chain_ids or (None,))[-1] != chain:
             raise InvalidParameterError("invalid image config: its layers are not those of the image")
         image_id = Digest.of(config)
+        if image_id not in self._images:
+            await self._layers.prepare_init(chain)
         known = image_id in self._images
         if not known:
-            self._layers.prepare_init(chain)
             self._content.put(config)
         now = time.time_ns()
         try:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from orlop.image.recipes import RecipeStore
     from orlop.spec.digest import Digest
+    from orlop.spec.launch import OverlayRoot
 
 
 class LayerSink(Protocol):
@@ -35,11 +36,11 @@ class LayerSink(Protocol):
         """Whether a layer's directory holds the files of the layers below as well."""
         ...
 
-    def begin(self, parent: Digest | None) -> tuple[str, str]:
-        """Start a layer; return its key and directory."""
+    async def begin(self, parent: Digest | None) -> tuple[str, OverlayRoot]:
+        """Start a layer; return its key and where to unpack it."""
         ...
 
-    def finish(self, key: str, diff_id: Digest, parent: Digest | None, *, size: int) -> tuple[Digest, list[str]]:
+    async def finish(self, key: str, diff_id: Digest, parent: Digest | None, *, size: int) -> tuple[Digest, list[str]]:
         """Make it real; return the chain id, retained for the caller, and tombstones."""
         ...
 
@@ -56,9 +57,9 @@ class TreeOps(Protocol):
     """Work on trees, done in children of the spawner (docs/concepts/processes.md)."""
 
     def unpack(
-        self, root: str, stream_fd: int, limits: Limits, *, apply: bool = False, recipe_fd: int | None = None
+        self, root: OverlayRoot, stream_fd: int, limits: Limits, *, apply: bool = False, recipe_fd: int | None = None
     ) -> Coroutine[None, None, Unpacked]:
-        """Unpack an uncompressed tar stream into a directory; the descriptors stay the caller's."""
+        """Unpack an uncompressed tar stream into a tree; the descriptors stay the caller's."""
         ...
 
     async def remove_tree(self, path: str) -> None:
@@ -114,20 +115,20 @@ class LayerUnpacker:
             InvalidParameterError: damaged archive ("unexpected EOF"), or another diff id than expected.
             SystemFailureError: no space left on device and the like.
         """
-        key, directory = self._layers.begin(parent)
+        key, tree = await self._layers.begin(parent)
         draft = self._recipes.begin() if self._recipes is not None and record else None
         try:
             recipe_fd = None if draft is None else draft.fd
             diff_id, unpacked = await pour(
                 stream,
-                lambda fd: self._ops.unpack(directory, fd, self._limits, apply=self._layers.whole, recipe_fd=recipe_fd),
+                lambda fd: self._ops.unpack(tree, fd, self._limits, apply=self._layers.whole, recipe_fd=recipe_fd),
                 compressed=compressed,
             )
             if expected is not None and diff_id != expected:
                 raise InvalidParameterError(f"layers from manifest don't match image configuration: {diff_id}")
             if draft is not None and unpacked.recipe:
                 await in_thread(draft.finish, diff_id)
-            chain, tombstones = self._layers.finish(key, diff_id, parent, size=unpacked.size)
+            chain, tombstones = await self._layers.finish(key, diff_id, parent, size=unpacked.size)
         except BaseException:
             await asyncio.shield(self._bury(self._layers.abandon(key)))
             raise

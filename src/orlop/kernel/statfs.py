@@ -1,4 +1,4 @@
-"""fstatfs(2): which kind of file system a descriptor is on."""
+"""fstatfs(2) and syncfs(2): which kind of file system a descriptor is on, and having it written out."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ OVERLAYFS_SUPER_MAGIC = 0x794C7630
 _STATFS_BYTES = 256
 
 _fstatfs = prototype("fstatfs", ctypes.c_int, ctypes.c_char_p)
+_syncfs = prototype("syncfs", ctypes.c_int)
 
 
 def file_system_type(fd: int) -> int:
@@ -25,3 +26,8 @@ def file_system_type(fd: int) -> int:
     buffer = ctypes.create_string_buffer(_STATFS_BYTES)
     check(_fstatfs(fd, buffer), "fstatfs", fd)
     return int(ctypes.c_ulong.from_buffer(buffer).value)
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): write a file system out. Since Linux 5.8 it tells what could not be written and nobody knows yet."""
+    check(_syncfs(fd), "syncfs", fd)

@@ -15,6 +15,7 @@ from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime import init
 from orlop.runtime.cgroups import begin_cgroup, begin_cgroup_if_permitted, normalise_path
+from orlop.runtime.device_root import mount_device, mount_devices
 from orlop.runtime.init_task import MADE_ROOT, InitTask
 from orlop.runtime.namespaces import choose_namespaces
 from orlop.runtime.operations import Bind, MountFilesystem
@@ -129,10 +130,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         operations = plan(config, cgroup.directories(), user_namespace=user_namespace)
         trees = {} if donor is None else _shared_memory(operations, donor, always)
         trees.update(_shared_volumes(config, operations, always))
-        if any(mount.uid_mappings for mount in config.mounts):
-            from orlop.runtime.id_mapping import open_mapped
-
-            trees.update(open_mapped(operations, always))
+        trees.update(_mounts(creation, operations, always, user_namespace=user_namespace))
         sysctls: Mapping[str, str] = config.linux.sysctl
         if user_namespace and not creation.rootless:
             sysctls = _before_user_namespace(creation, joins)
@@ -306,6 +304,24 @@ def _donor(config: Config, stack: Cleanup) -> int | None:
     from orlop.runtime.shared_memory import open_donor
 
     return stack.enter_context(open_donor(text)).fileno()
+
+
+def _mounts(
+    creation: Creation, operations: Sequence[Operation], stack: Cleanup, *, user_namespace: bool
+) -> dict[int, list[OwnedFd]]:
+    """Make the mounts that have mapped ids, and those of block devices, which may be the root."""
+    trees: dict[int, list[OwnedFd]] = {}
+    if any(mount.uid_mappings for mount in creation.config.mounts):
+        from orlop.runtime.id_mapping import open_mapped
+
+        trees.update(open_mapped(operations, stack))
+    if user_namespace:
+        return trees
+    for place, tree in mount_devices(operations):
+        trees[place] = [stack.enter_context(tree)]
+    if creation.overlay is not None and creation.overlay.device is not None:
+        trees[MADE_ROOT] = [stack.enter_context(mount_device(creation.overlay.device))]
+    return trees
 
 
 def _shared_memory(operations: Sequence[Operation], donor: int, stack: Cleanup) -> dict[int, list[OwnedFd]]:

@@ -17,6 +17,7 @@ from orlop.kernel.mounter import mounting_as
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup
 from orlop.runtime.operations import Bind, MountCgroups, MountFilesystem
+from orlop.runtime.rootfs import mount_overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,10 +107,10 @@ def mount_mapped_overlay(root: OverlayRoot, userns_fd: int, owner: tuple[int, in
     Raises:
         UnsupportedError: no id-mapped mounts here, or no layers by descriptor (before Linux 6.13).
     """
-    if not root.lower and root.upper is not None:
-        whole = OwnedFd(k.open_tree(k.AT_FDCWD, root.upper, k.OPEN_TREE_CLONE))
+    if not root.lower:
+        whole = mount_overlay(root)
         try:
-            map_ids(whole, userns_fd, root.upper)
+            map_ids(whole, userns_fd, root.device.path if root.device else root.upper or "")
         except BaseException:
             whole.close()
             raise

@@ -12,6 +12,7 @@ from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.kernel import mount as k
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.rootpath import is_char_device, is_proc, open_in_root
+from orlop.runtime.device_root import mount_device
 from orlop.runtime.mount_options import PROPAGATION, MountOptions, parse_options
 from orlop.runtime.mount_targets import check_below_proc
 from orlop.runtime.nodes import default_nodes
@@ -131,13 +132,15 @@ def overlay_legacy_options(root: OverlayRoot, names: Sequence[str]) -> str:
 
 
 def mount_overlay(root: OverlayRoot) -> OwnedFd:
-    """Return a detached mount: a whole tree bound, or an overlay of layers.
+    """Return a detached mount: a whole tree bound, a device's file system, or an overlay of layers.
 
     Each layer is one ``lowerdir+``, so that no path is ever parsed (threats.md B18).
 
     Raises:
         OSError: EINVAL where the kernel (before 6.5) does not know ``lowerdir+``.
     """
+    if root.device is not None:
+        return mount_device(root.device)
     if not root.lower and root.upper is not None:
         return OwnedFd(k.open_tree(k.AT_FDCWD, root.upper, k.OPEN_TREE_CLONE))
     with OwnedFd(k.fsopen("overlay")) as context:

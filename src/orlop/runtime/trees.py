@@ -16,6 +16,7 @@ from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.removal import remove_tree
 from orlop.primitives.tar import Limits, Rules, compare, pack, rebuild, unpack
 from orlop.primitives.tar.pack_difference import pack_difference
+from orlop.runtime.device_root import mount_device
 from orlop.runtime.mount_stubs import find_stubs
 from orlop.runtime.namespaces import join_files
 from orlop.runtime.rootfs import mount_overlay, mount_overlay_at
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _EINVAL = 22
 _TOLD = 20  # differences of a layer: an answer is one packet
+_HARMLESS = k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
 
 
 def answer_unpack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
@@ -39,9 +41,7 @@ def answer_unpack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hi
         raise InvalidParameterError("unpack takes one stream, and a file for its recipe")
     unshare(CLONE_NEWNS)
     k.mount(None, "/", None, k.MS_PRIVATE | k.MS_REC)
-    # Opened here, not before: only mounts of the own mount namespace can be cloned.
-    with OwnedFd(os.open(_text(message, "root"), _READ | os.O_NOFOLLOW)) as root:
-        _leave_host(root)
+    with _leave_host(_root(message, "root")) as root:
         recipe_fd = fds[1].fileno() if len(fds) > 1 else None
         rules = Rules(layer=message.get("plain") is not True, apply=message.get("apply") is True)
         done = unpack(root.fileno(), fds[0].fileno(), _limits(message), rules=rules, recipe_fd=recipe_fd)
@@ -80,7 +80,7 @@ def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hier
     """Operation ``pack``: a container's root file system, running or not, or a layer's changes, as a tar stream."""
     overlay, pid = message.get("overlay"), message.get("pid")
     if "layer" in message and len(fds) == 1:
-        root = open_layer(_text(message, "layer"))
+        root = open_changes(_root(message, "layer"))
         out = fds[0]
     elif isinstance(overlay, dict) and len(fds) == 1:
         root = open_view(from_message(OverlayRoot, overlay))
@@ -98,7 +98,7 @@ def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hier
         latest = limit if isinstance(limit, int) else None
         if message.get("below"):
             with (
-                open_layer(_text(message, "below")) as tree,
+                open_changes(_root(message, "below")) as tree,
                 OwnedFd(os.open(".", _READ, dir_fd=tree.fileno())) as below,
             ):
                 done = pack_difference(top.fileno(), below.fileno(), out.fileno(), omit=omit, latest=latest)
@@ -147,12 +147,21 @@ def answer_remove(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _: H
 def open_layer(path: str) -> OwnedFd:
     """Return a layer's directory, which a container may be changing: on a mount where no device can be opened."""
     tree = OwnedFd(k.open_tree(k.AT_FDCWD, path, k.OPEN_TREE_CLONE))
-    k.mount_setattr(tree.fileno(), "", attr_set=k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC)
+    k.mount_setattr(tree.fileno(), "", attr_set=_HARMLESS)
     return tree
+
+
+def open_changes(root: OverlayRoot) -> OwnedFd:
+    """Return one tree, a directory or on a device, likewise."""
+    if root.device is not None:
+        return mount_device(root.device, _HARMLESS)
+    return open_layer(root.upper or root.lower[0])
 
 
 def open_view(view: OverlayRoot) -> OwnedFd:
     """Return a read-only view of layers; overlay itself wants two."""
+    if view.device is not None:
+        return mount_device(view.device)
     if len(view.lower) == 1:
         return OwnedFd(os.open(view.lower[0], _READ | os.O_NOFOLLOW))
     try:
@@ -166,14 +175,28 @@ def open_view(view: OverlayRoot) -> OwnedFd:
     return OwnedFd(os.open("/mnt", _READ))
 
 
-def _leave_host(root: OwnedFd) -> None:
-    """Make ``root`` all that this process can see: what the archive names cannot be anything else."""
-    with OwnedFd(k.open_tree(root.fileno(), "", k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH)) as tree:
-        k.move_mount(tree.fileno(), root.fileno())
-        os.fchdir(tree.fileno())
-        k.pivot_root(".", ".")
-        k.umount2(".", k.MNT_DETACH)
-        os.chdir("/")
+def _leave_host(root: OverlayRoot) -> OwnedFd:
+    """Make one tree all that this process can see and return it: what an archive names cannot be anything else."""
+    # Opened here, not before: only mounts of the own mount namespace can be cloned.
+    with OwnedFd(os.open("/mnt" if root.device else root.upper or "", _READ | os.O_NOFOLLOW)) as place:
+        if root.device is not None:
+            tree = mount_device(root.device)
+        else:
+            tree = OwnedFd(k.open_tree(place.fileno(), "", k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH))
+        with tree:
+            k.move_mount(tree.fileno(), place.fileno())
+            os.fchdir(tree.fileno())
+    k.pivot_root(".", ".")
+    k.umount2(".", k.MNT_DETACH)
+    os.chdir("/")
+    return OwnedFd(os.open("/", _READ))
+
+
+def _root(message: JsonObject, name: str) -> OverlayRoot:
+    value = message.get(name)
+    if not isinstance(value, dict):
+        raise InvalidParameterError(f"bad {name}: {value!r:.80}")
+    return from_message(OverlayRoot, value)
 
 
 def _limits(message: JsonObject) -> Limits:

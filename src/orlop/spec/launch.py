@@ -23,6 +23,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceRoot:
+    """A root file system on a block device of its own.
+
+    Attributes:
+        path: of the device's node on the host.
+        kind: the file system's type.
+        options: the file system's own, ``name`` or ``name=value``.
+        sealed: the device can only be read.
+        view: this mount can only be read; there may be another that can be written.
+    """
+
+    path: str
+    kind: str
+    options: tuple[str, ...] = ()
+    sealed: bool = False
+    view: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class OverlayRoot:
     """A root file system made of layers, mounted by the container's init inside its own mount namespace.
 
@@ -32,12 +51,14 @@ class OverlayRoot:
         upper: the writable layer, or None for a read-only view.
         work: overlay's work directory on the same file system as ``upper``.
         volatile: skip syncs (the layer does not outlive a crash of the machine).
+        device: holds the whole tree; there are no layers then.
     """
 
     lower: tuple[str, ...]
     upper: str | None = None
     work: str | None = None
     volatile: bool = False
+    device: DeviceRoot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +275,6 @@ def _list(value: JsonValue, name: str) -> list[JsonValue]:
     return value
 
 
-for _cls in (OverlayRoot, LogTarget, AttachTarget, ContainerLaunch, ExecLaunch, ExitRecord):
+for _cls in (DeviceRoot, OverlayRoot, LogTarget, AttachTarget, ContainerLaunch, ExecLaunch, ExitRecord):
     _RECORDS[_cls.__name__] = _cls
     _checks(_cls)

@@ -52,12 +52,12 @@ class Difference:
     """Where to find what a snapshot changes, to pack it as a layer.
 
     Attributes:
-        directory: holds the changes, in overlay's form; or, with ``below``, the whole tree.
+        tree: the changes, in overlay's form; or, with ``below``, the whole tree.
         below: the tree that it is to be compared with; None for no comparison.
     """
 
-    directory: str
-    below: str | None = None
+    tree: OverlayRoot
+    below: OverlayRoot | None = None
 
 
 class Snapshotter(Protocol):
@@ -65,16 +65,23 @@ class Snapshotter(Protocol):
 
     Keys match ``[a-z0-9][a-z0-9_.-]{0,127}`` and name a snapshot of either kind; they become file names.
 
-    Every method is synchronous and, unless it says otherwise, short (microseconds, no walk): the engine calls it from
-    its event loop. (``vfs`` copies whole trees in ``prepare``: that is what is wrong with it.) After a crash at any
+    Every method is synchronous and, unless it says otherwise, short (no walk, no waiting for a disk): the engine calls
+    it from its event loop. Of a ``slow`` driver, ``prepare`` and ``commit`` may take long and are called from threads,
+    several at once, while the loop calls other methods. After a crash at any
     instruction each method can be called again; what a driver had begun and not finished is listed by :meth:`keys` or
     :meth:`tombstones` and by nothing else, so that the caller, who knows what should exist, can remove it.
 
     No driver mounts anything in the engine's mount namespace.
     """
 
+    slow: bool
+    """Whether ``prepare`` and ``commit`` copy trees or wait for a disk (``orlop.storage.working``)."""
+
     whole: bool
     """Whether a snapshot's directory is its whole tree, to which a layer is applied, and not only its changes."""
+
+    default_size: int
+    """Bytes that a container may have that was given no size; 0 for no limit."""
 
     @property
     def name(self) -> str:
@@ -115,6 +122,13 @@ class Snapshotter(Protocol):
 
     def directory(self, key: str) -> str:
         """Return the absolute path of the directory that holds an active snapshot's changes.
+
+        It is for this process, until the snapshot is committed or removed; another one mounts :meth:`tree`.
+        """
+        ...
+
+    def tree(self, key: str) -> OverlayRoot:
+        """Return how another process mounts that directory, as one tree.
 
         A layer's tar is unpacked there: whiteouts in overlay's form, or, where it is the ``whole`` tree, done at once.
         """

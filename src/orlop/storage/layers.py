@@ -17,9 +17,9 @@ and parent links, so that no crash can make them wrong.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-import os
 import re
 import secrets
 import time
@@ -29,7 +29,11 @@ from typing import TYPE_CHECKING
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError
 from orlop.primitives.sql import transaction
 from orlop.spec.digest import Digest, chain_id
-from orlop.storage import init_layer
+from orlop.storage.init_layers import INIT as _INIT
+from orlop.storage.init_layers import NEW as _NEW
+from orlop.storage.init_layers import SCRATCH_INIT as _SCRATCH_INIT
+from orlop.storage.init_layers import InitLayers, init_key
+from orlop.storage.working import perform
 
 if TYPE_CHECKING:
     import sqlite3
@@ -48,11 +52,7 @@ CREATE TABLE IF NOT EXISTS layers (
     created INTEGER NOT NULL        -- nanoseconds since the epoch
 ) STRICT;
 """
-_NEW = "new-"
-_INIT = "-init"
 _CONTAINER = re.compile("[0-9a-f]{64}")
-_SCRATCH_INIT = "scratch-init"
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _log = logging.getLogger(__name__)
 
 
@@ -69,8 +69,9 @@ class Layer:
 class LayerStore:
     """Owns the layers' rows and all snapshots of its driver.
 
-    All methods are synchronous and, where not said otherwise, short. Those that return paths ("tombstones") expect the
-    caller to have them removed (``remove_tree`` in a spawner's child) when nobody waits.
+    The methods that make something wait, with a slow driver, for a thread; with another they never do. The others are
+    short where not said otherwise. Those that return paths ("tombstones") expect the caller to have them removed
+    (``remove_tree`` in a spawner's child) when nobody waits.
     """
 
     def __init__(self, database: sqlite3.Connection, snapshotter: Snapshotter) -> None:
@@ -79,9 +80,10 @@ class LayerStore:
         self._layers: dict[Digest, Layer] = {}
         self._references: dict[Digest, int] = {}
         self._containers: dict[str, Digest | None] = {}
-        self._inits: set[str] = set()
+        self._inits = InitLayers(snapshotter, self._undo)
         self._begun: set[str] = set()
-        self._failed: dict[str, str | None] = {}  # tombstones of begun layers that could not be finished
+        self._finishing = asyncio.Lock()
+        self._left: list[str] = []  # tombstones of what was undone; whoever asks next gets them
 
     @property
     def driver(self) -> Snapshotter:
@@ -100,7 +102,7 @@ class LayerStore:
             containers: id and top chain id of every container record.
         """
         keys = set(self._snapshotter.keys())
-        self._inits = {key for key in keys if key.endswith(_INIT)}
+        self._inits.load(keys)
         rows = self._database.execute(
             "SELECT chain_id, diff_id, parent, size FROM layers WHERE driver = ?",
             (self._snapshotter.name,),
@@ -136,7 +138,7 @@ class LayerStore:
                 self._drop(layer.chain)
         for key in self._snapshotter.keys():  # noqa: SIM118 - a method of the driver, not a mapping
             if not self._is_known(key) and key.endswith(_INIT):
-                self._inits.discard(key)
+                self._inits.forget(key)
                 self._snapshotter.remove(key)
         if left := self._remove_unknown():
             raise SystemFailureError(f"layers refer to each other in a circle: {left[0]}")
@@ -222,7 +224,7 @@ class LayerStore:
             # next start finds a row without snapshot.
             with contextlib.suppress(SystemFailureError), transaction(self._database, "delete layer"):
                 self._database.execute("DELETE FROM layers WHERE chain_id = ?", (current.hex,))
-            self._inits.discard(current.hex + _INIT)
+            self._inits.forget(current.hex + _INIT)
             tombstones.append(self._snapshotter.remove(current.hex + _INIT))
             tombstones.append(self._snapshotter.remove(current.hex))
             current = layer.parent
@@ -234,7 +236,8 @@ class LayerStore:
 
     def lost(self) -> list[str]:
         """Return the snapshots that no record knows and nobody is making."""
-        return [key for key in self._snapshotter.keys() if not self._is_known(key) and key not in self._begun]  # noqa: SIM118
+        making = self._begun | self._inits.drafts
+        return [key for key in self._snapshotter.keys() if not self._is_known(key) and key not in making]  # noqa: SIM118
 
     def is_container(self, key: str) -> bool:
         """Tell whether a lost snapshot holds somebody's container, whose record is what was lost."""
@@ -250,90 +253,84 @@ class LayerStore:
 
     # Making layers.
 
-    def begin(self, parent: Digest | None) -> tuple[str, str]:
-        """Start a layer on top of ``parent``; return its key and the directory to unpack into."""
+    async def begin(self, parent: Digest | None) -> tuple[str, OverlayRoot]:
+        """Start a layer on top of ``parent``, which the caller retains; return its key and where to unpack it."""
         if parent is not None:
             self.get(parent)
         key = _NEW + secrets.token_hex(16)
-        self._snapshotter.prepare(key, None if parent is None else parent.hex)
         self._begun.add(key)
-        return key, self._snapshotter.directory(key)
+        try:
+            await self._prepare(key, None if parent is None else parent.hex)
+            return key, await perform(self._snapshotter, self._snapshotter.tree, lambda: self._undo(key), key)
+        except BaseException:
+            self._begun.discard(key)
+            raise
 
-    def finish(self, key: str, diff_id: Digest, parent: Digest | None, *, size: int) -> tuple[Digest, list[str]]:
+    async def finish(self, key: str, diff_id: Digest, parent: Digest | None, *, size: int) -> tuple[Digest, list[str]]:
         """Make a begun layer real, or drop it when the same layer is there already.
 
-        The caller holds one reference of the layer afterwards.
+        The caller holds one reference of the layer afterwards. When it raises, the caller abandons the key.
 
         Returns:
             The chain id and tombstones.
         """
         chain = chain_id(parent, diff_id)
-        tombstones: list[str] = []
-        if chain in self._layers:
-            tombstones = self.abandon(key)
-        else:
-            if chain.hex in self._snapshotter.keys():  # noqa: SIM118 - its row was lost
+        async with self._finishing:
+            # with its row lost, the snapshot may be there all the same
+            if chain in self._layers or chain.hex in self._snapshotter.keys():  # noqa: SIM118
                 tombstones = self.abandon(key)
             else:
-                self._snapshotter.commit(key, chain.hex)
-            row = (chain.hex, diff_id.hex, parent.hex if parent else None, self._snapshotter.name, size, time.time_ns())
-            try:
-                with transaction(self._database, "register layer"):
-                    self._database.execute("INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?)", row)
-            except BaseException:
-                self._failed[key] = self._snapshotter.remove(chain.hex)
-                raise
-            self._layers[chain] = Layer(chain, diff_id, parent, size)
-            if parent is not None:
-                self._add_reference(parent)
+                tombstones = []
+                self._begun.add(chain.hex)
+                try:
+                    driver = self._snapshotter
+                    await perform(driver, driver.commit, lambda: self._undo(chain.hex), key, chain.hex)
+                finally:
+                    self._begun.discard(chain.hex)
+            if chain not in self._layers:
+                self._register(chain, diff_id, parent, size=size)
         self._add_reference(chain)
         self._begun.discard(key)
         return chain, tombstones
 
+    def _register(self, chain: Digest, diff_id: Digest, parent: Digest | None, *, size: int) -> None:
+        row = (chain.hex, diff_id.hex, parent.hex if parent else None, self._snapshotter.name, size, time.time_ns())
+        try:
+            with transaction(self._database, "register layer"):
+                self._database.execute("INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?)", row)
+        except BaseException:
+            self._undo(chain.hex)
+            raise
+        self._layers[chain] = Layer(chain, diff_id, parent, size)
+        if parent is not None:
+            self._add_reference(parent)
+
     def abandon(self, key: str) -> list[str]:
         """Drop a begun layer, also one whose :meth:`finish` failed; return tombstones."""
         self._begun.discard(key)
-        path = self._snapshotter.remove(key) or self._failed.pop(key, None)
-        return [] if path is None else [path]
+        self._undo(key)
+        left, self._left = self._left, []
+        return left
+
+    def _undo(self, key: str) -> None:
+        path = self._snapshotter.remove(key)
+        if path is not None:
+            self._left.append(path)
+
+    async def _prepare(self, key: str, parent: str | None, *, size: int = 0) -> None:
+        driver = self._snapshotter
+        await perform(driver, driver.prepare, lambda: self._undo(key), key, parent, size=size)
 
     # Containers.
 
-    def prepare_init(self, chain: Digest | None) -> str:
+    async def prepare_init(self, chain: Digest | None) -> str:
         """Make the init layer on top of an image's layers if it is missing; return its key.
 
         Done when an image is made, so that creating a container does not have to.
         """
-        key = _SCRATCH_INIT if chain is None else chain.hex + _INIT
-        if key in self._inits:
-            return key
-        draft = _NEW + secrets.token_hex(16)
-        parent = None if chain is None else chain.hex
-        self._snapshotter.prepare(draft, parent)
-        try:
-            lower = () if parent is None else self._snapshotter.mounts(parent, writable=False).lower
-            self._fill_init(draft, lower)
-            self._snapshotter.commit(draft, key)
-            self._inits.add(key)
-        except BaseException:
-            self._snapshotter.remove(draft)
-            raise
-        return key
+        return await self._inits.make(chain)
 
-    def _fill_init(self, draft: str, lower: tuple[str, ...]) -> None:
-        fds: list[int] = []
-        try:
-            fds.extend(os.open(path, _DIRECTORY) for path in (self._snapshotter.directory(draft), *lower))
-            if self._snapshotter.whole:
-                init_layer.fill_tree(fds[0])
-            else:
-                init_layer.fill(fds[0], fds[1:])
-        except OSError as error:
-            raise SystemFailureError(f"init layer: {(error.strerror or '').lower()}") from error
-        finally:
-            for fd in fds:
-                os.close(fd)
-
-    def create_container(self, container_id: str, chain: Digest | None, *, size: int = 0) -> None:
+    async def create_container(self, container_id: str, chain: Digest | None, *, size: int = 0) -> None:
         """Make a container's writable layer, of at most ``size`` bytes if that is not 0.
 
         Raises:
@@ -342,11 +339,18 @@ class LayerStore:
             SystemFailureError: no space left on device and the like; nothing is left.
         """
         if chain is not None:
-            self.get(chain)
-        self._snapshotter.prepare(container_id, self.prepare_init(chain), size=size)
+            self.retain(chain)
+        self._begun.add(container_id)
+        try:
+            size = size or self._snapshotter.default_size
+            await self._prepare(container_id, await self._inits.make(chain), size=size)
+        except BaseException:
+            if chain is not None:
+                self._left += self.release(chain)
+            raise
+        finally:
+            self._begun.discard(container_id)
         self._containers[container_id] = chain
-        if chain is not None:
-            self._add_reference(chain)
 
     def has_container(self, container_id: str) -> bool:
         """Tell whether the container has its layer."""
@@ -380,8 +384,11 @@ class LayerStore:
         return self._snapshotter.mounts(container_id, writable=False)
 
     def image_view(self, chain: Digest | None) -> OverlayRoot:
-        """Return how to mount an image read-only, with its init layer."""
-        return self._snapshotter.mounts(self.prepare_init(chain), writable=False)
+        """Return how to mount an image read-only, with its init layer if it has one already."""
+        key = init_key(chain)
+        if chain is not None and not self._inits.has(key):
+            return self.layer_view(chain)
+        return self._snapshotter.mounts(key, writable=False)
 
     def layer_view(self, chain: Digest) -> OverlayRoot:
         """Return how to mount an image's layers up to this one read-only, without an init layer."""

@@ -8,7 +8,9 @@ meet; it is read from the directory again when the layer is removed.
 from __future__ import annotations
 
 import os
+import re
 import secrets
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, SystemFailureError
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FIRST, _NUMBERS, _ATTEMPTS = 1 << 30, 1 << 29, 100
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+_SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,19})?) ?([kmgtp]?)i?b?")
+_LARGEST = 1 << 63
 UNSUPPORTED = "--storage-opt is supported only for overlay over xfs or ext4 with project quotas (mount option prjquota)"
 
 
@@ -33,14 +37,32 @@ def parse_storage_options(options: Mapping[str, str] | None) -> int:
         if name.lower() != "size":
             raise InvalidParameterError(f"unknown option {name}")
     text = next(iter((options or {}).values()), "")
-    if not text:
-        return 0
-    number = text.strip().lower().removesuffix("ib").removesuffix("b") if text[-1:].isalpha() else text
-    unit = number[-1:] if number[-1:] in "kmgtp" else ""
-    digits = number.removesuffix(unit)
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 16):
+    return parse_size(text) if text else 0
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of ``10G``, ``1.5 GiB`` or ``1024``; units are powers of 1024 (docker's ``RAMInBytes``).
+
+    Raises:
+        InvalidParameterError: "invalid size: 'x'".
+    """
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None:
         raise InvalidParameterError(f"invalid size: '{text}'")
-    return int(digits) * _UNITS[unit]
+    number = Decimal(match[1]) * _UNITS[match[2]]
+    if number >= _LARGEST:
+        raise InvalidParameterError(f"invalid size: '{text}'")
+    return int(number)
+
+
+def human_size(size: int) -> str:
+    """Return bytes as dockerd writes them: ``10.74GB``, units of 1000 and four digits (docker's ``HumanSize``)."""
+    number = float(size)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number < 1000:
+            return f"{number:.4g}{unit}"
+        number /= 1000
+    return f"{number:.4g}PB"
 
 
 class Limits:

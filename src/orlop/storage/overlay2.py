@@ -17,25 +17,30 @@ from orlop.spec.launch import OverlayRoot
 from orlop.storage import layered
 from orlop.storage.contract import Difference
 from orlop.storage.limits import Limits
+from orlop.storage.options import overlay2_size
 from orlop.storage.probe import FileSystem, probe_overlay
 from orlop.storage.snapshots import DIRECTORY, LAYER_LIMIT, Snapshots, make_root
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orlop.storage.contract import Change, Usage
 
 NAME = "overlay2"
 
 
-def open_driver(layers_root: str) -> Overlay2:
+def open_driver(layers_root: str, options: Mapping[str, str] | None = None) -> Overlay2:
     """Make the driver's directory below ``<data-root>/layers``, probe the file system and open the driver.
 
     Raises:
+        InvalidParameterError: an unknown option.
         UnsupportedError: the file system under it cannot hold overlay's layers; the message says why.
         SystemFailureError: the directory cannot be made.
     """
+    size = overlay2_size(options or {})
     root = make_root(layers_root, NAME)
     try:
-        return Overlay2(root, probe_overlay(root))
+        return Overlay2(root, probe_overlay(root), size)
     except OSError as error:
         raise SystemFailureError(f"{NAME}: {root}: {(error.strerror or '').lower()}") from error
 
@@ -44,8 +49,9 @@ class Overlay2:
     """See :class:`orlop.storage.contract.Snapshotter` for what each method promises."""
 
     whole = False
+    slow = False
 
-    def __init__(self, root: str, file_system: FileSystem) -> None:
+    def __init__(self, root: str, file_system: FileSystem, size: int = 0) -> None:
         self._file_system = file_system
         self._snapshots = Snapshots(NAME, root, marker="work")
         self._limits = Limits(self._snapshots.root_fd)
@@ -54,6 +60,11 @@ class Overlay2:
         self.commit = self._snapshots.commit
         self.tombstones = self._snapshots.tombstones
         self.close = self._snapshots.close
+        self.default_size = size
+        if size and not self._limits.offered:
+            self.close()
+            message = "Storage option overlay2.size not supported. Filesystem does not support Project Quota"
+            raise InvalidParameterError(message)
 
     @property
     def name(self) -> str:
@@ -107,9 +118,13 @@ class Overlay2:
         self._snapshots.check(key)
         return f"{self._snapshots.root}/{key}/diff"
 
+    def tree(self, key: str) -> OverlayRoot:
+        """Return the same, to be mounted."""
+        return OverlayRoot((), upper=self.directory(key))
+
     def difference(self, key: str) -> Difference:
         """Return the directory that holds a snapshot's changes and nothing else."""
-        return Difference(self.directory(key))
+        return Difference(self.tree(key))
 
     def mounts(self, key: str, *, writable: bool = True) -> OverlayRoot:
         """Return how to mount the snapshot."""

@@ -13,7 +13,8 @@
 A snapshot appears by one rename and disappears by one rename. Nobody but root passes ``<key>/``, so that setuid files
 of images cannot be executed from the host (threats.md H6, CVE-2021-41091).
 
-``parent`` files are read once and kept in memory; this object is the only one that changes the directory.
+``parent`` files are read once and kept in memory; this object is the only one that changes the directory. Its methods
+may be called from several threads: what takes long happens in ``.new-<key>``, which nobody else knows of.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError
@@ -65,6 +67,8 @@ class Snapshots:
         self._marker = marker
         self._parents: dict[str, str | None] = {}
         self._children: dict[str, int] = {}
+        self._preparing: set[str] = set()
+        self._changing = threading.RLock()
         self._removals = 0
         self._load()
 
@@ -148,7 +152,26 @@ class Snapshots:
     def prepare(self, key: str, parent: str | None, fill: Callable[[str, str | None], None]) -> None:
         """Make an active snapshot; ``fill`` gets the unfinished one's directory (in ``root_fd``) and the parent."""
         _check_key(key)
-        if key in self._parents:
+        with self._changing:
+            self._reserve(key, parent)
+        draft = _NEW + key
+        try:
+            self._make(draft, parent)
+            fill(draft, parent)
+            with self._changing:
+                os.rename(draft, key, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd)
+                self._parents[key] = parent
+                self._preparing.discard(key)
+        except OSError as error:
+            self._give_up(key, parent)
+            raise SystemFailureError(f"{self._driver}: prepare {key}: {(error.strerror or '').lower()}") from error
+        except BaseException:
+            self._give_up(key, parent)
+            raise
+
+    def _reserve(self, key: str, parent: str | None) -> None:
+        """Keep the name for us, and the parent where it is."""
+        if key in self._parents or key in self._preparing:
             raise ConflictError(f"snapshot exists: {key}")
         if parent is not None:
             self.check(parent)
@@ -156,22 +179,16 @@ class Snapshots:
                 raise NotFoundError(f"snapshot is not committed: {parent}")
             if len(self.chain(parent)) >= LAYER_LIMIT:
                 raise InvalidParameterError("max depth exceeded")
-        draft = _NEW + key
-        try:
-            self._make(draft, parent)
-            fill(draft, parent)
-            os.rename(draft, key, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._bury(draft)
-            raise SystemFailureError(f"{self._driver}: prepare {key}: {(error.strerror or '').lower()}") from error
-        except BaseException:
-            with contextlib.suppress(OSError):
-                self._bury(draft)
-            raise
-        self._parents[key] = parent
-        if parent is not None:
             self._children[parent] = self._children.get(parent, 0) + 1
+        self._preparing.add(key)
+
+    def _give_up(self, key: str, parent: str | None) -> None:
+        with self._changing:
+            with contextlib.suppress(OSError):
+                self._bury(_NEW + key)
+            self._preparing.discard(key)
+            if parent is not None:
+                self._children[parent] -= 1
 
     def _make(self, draft: str, parent: str | None) -> None:
         os.mkdir(draft, _PRIVATE, dir_fd=self.root_fd)
@@ -187,6 +204,10 @@ class Snapshots:
     def commit(self, key: str, name: str) -> None:
         """Turn an active snapshot into a committed one."""
         _check_key(name)
+        with self._changing:
+            self._commit(key, name)
+
+    def _commit(self, key: str, name: str) -> None:
         if not self.is_active(key):
             raise NotFoundError(f"no active snapshot: {key}")
         if name in self._parents:
@@ -204,6 +225,10 @@ class Snapshots:
 
     def remove(self, key: str) -> str | None:
         """Make the snapshot disappear; return what is left of it."""
+        with self._changing:
+            return self._remove(key)
+
+    def _remove(self, key: str) -> str | None:
         if key not in self._parents:
             return None
         if self._children.get(key):

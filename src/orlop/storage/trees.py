@@ -6,8 +6,10 @@
       tree/                                    the whole root directory; with btrfs a subvolume
       active/                         0700     only while active
 
-``vfs`` works everywhere and is slow: each layer and each container is a copy of what is below it, made while the
-engine waits. It is for file systems on which nothing else works, and for tests.
+``vfs`` works everywhere and is slow: each layer and each container is a copy of what is below it, made in a thread
+while the engine serves others. It is for file systems on which nothing else works, and for tests.
+
+A size of a container is a limit of its subvolume's quota group, and counts what it shares with its image, as in Docker.
 """
 
 from __future__ import annotations
@@ -16,39 +18,43 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.kernel import btrfs
 from orlop.kernel.statfs import file_system_type
 from orlop.primitives.copy_up import copy_tree
-from orlop.primitives.difference import ADDED, DELETED, Entry, differences
+from orlop.primitives.difference import differences
 from orlop.spec.launch import OverlayRoot
-from orlop.storage.contract import Change, ChangeKind, Difference, Usage
-from orlop.storage.limits import UNSUPPORTED
+from orlop.storage.comparing import list_difference, measure_difference
+from orlop.storage.contract import Difference
+from orlop.storage.limits import UNSUPPORTED, human_size
+from orlop.storage.options import btrfs_min_space, refuse_for_vfs
 from orlop.storage.snapshots import DIRECTORY, Snapshots, make_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping
 
-T = TypeVar("T")
+    from orlop.storage.contract import Change, Usage
 
 _TREE = "tree"
-_KINDS = {ADDED: ChangeKind.ADD, DELETED: ChangeKind.DELETE}
 
 
-def open_vfs(layers_root: str) -> Trees:
-    """Open the ``vfs`` driver. Raises SystemFailureError."""
+def open_vfs(layers_root: str, options: Mapping[str, str] | None = None) -> Trees:
+    """Open the ``vfs`` driver. Raises InvalidParameterError, SystemFailureError."""
+    refuse_for_vfs(options or {})
     return Trees("vfs", make_root(layers_root, "vfs"), _Copies())
 
 
-def open_btrfs(layers_root: str) -> Trees:
+def open_btrfs(layers_root: str, options: Mapping[str, str] | None = None) -> Trees:
     """Open the ``btrfs`` driver.
 
     Raises:
+        InvalidParameterError: an unknown option.
         UnsupportedError: the file system is another.
         SystemFailureError: the directory cannot be made.
     """
+    least = btrfs_min_space(options or {})
     root = make_root(layers_root, "btrfs")
     fd = os.open(root, DIRECTORY)
     try:
@@ -56,13 +62,22 @@ def open_btrfs(layers_root: str) -> Trees:
             raise UnsupportedError(f"btrfs: prerequisites for driver not satisfied (wrong filesystem?): {root}")
     finally:
         os.close(fd)
-    return Trees("btrfs", root, _Subvolumes())
+    return Trees("btrfs", root, _Subvolumes(least))
 
 
 class _Copies:
     """Trees as plain directories."""
 
     status: tuple[tuple[str, str], ...] = ()
+    slow = True
+
+    def check_size(self, size: int) -> None:
+        """Refuse a limit, as dockerd does where there are no project quotas."""
+        if size:
+            raise InvalidParameterError(UNSUPPORTED)
+
+    def limit(self, fd: int, size: int) -> None:
+        """There is no limit to set."""
 
     def make(self, directory_fd: int, source_fd: int | None) -> None:
         """Make ``tree`` in a directory, empty or as a copy of another."""
@@ -86,6 +101,21 @@ class _Subvolumes:
     """Trees as subvolumes, which appear, and go, without a look at their files."""
 
     status: tuple[tuple[str, str], ...] = (("Btrfs", ""),)
+    slow = False
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+
+    def check_size(self, size: int) -> None:
+        """Refuse a limit that is too small."""
+        if size and size < self._least:
+            raise InvalidParameterError(f"btrfs: storage size cannot be less than {human_size(self._least)}")
+
+    def limit(self, fd: int, size: int) -> None:
+        """Let a subvolume have ``size`` bytes."""
+        if size:
+            btrfs.quota_enable(fd)
+            btrfs.subvolume_limit(fd, size)
 
     def make(self, directory_fd: int, source_fd: int | None) -> None:
         """Make ``tree`` in a directory, empty or as a snapshot of another."""
@@ -109,6 +139,8 @@ class _Subvolumes:
 
     def _destroy(self, parent: int, name: bytes) -> None:
         try:
+            with _opened(parent, name) as fd:
+                number = btrfs.subvolume_id(fd)
             btrfs.subvolume_destroy(parent, name)
         except FileNotFoundError:
             return
@@ -119,6 +151,8 @@ class _Subvolumes:
                 btrfs.set_read_only(fd, read_only=False)
                 self._destroy_below(fd)
             btrfs.subvolume_destroy(parent, name)
+        with contextlib.suppress(OSError):  # nobody counts, or its data is still being given back
+            btrfs.quota_forget(parent, number)
 
     def _destroy_below(self, top: int) -> None:
         device = os.fstat(top).st_dev
@@ -140,10 +174,12 @@ class Trees:
     """See :class:`orlop.storage.contract.Snapshotter` for what each method promises."""
 
     whole = True
+    default_size = 0
 
     def __init__(self, name: str, root: str, trees: _Copies | _Subvolumes) -> None:
         self._name = name
         self._trees = trees
+        self.slow = trees.slow
         self._snapshots = Snapshots(name, root, marker="active")
         self.keys = self._snapshots.keys
         self.is_active = self._snapshots.is_active
@@ -160,11 +196,10 @@ class Trees:
 
     def prepare(self, key: str, parent: str | None, *, size: int = 0) -> None:
         """Make an active snapshot."""
-        if size:
-            raise InvalidParameterError(UNSUPPORTED)
-        self._snapshots.prepare(key, parent, self._make)
+        self._trees.check_size(size)
+        self._snapshots.prepare(key, parent, lambda draft, below: self._make(draft, below, size))
 
-    def _make(self, draft: str, parent: str | None) -> None:
+    def _make(self, draft: str, parent: str | None, size: int) -> None:
         root = self._snapshots.root_fd
         with contextlib.ExitStack() as stack:
             directory = stack.enter_context(_opened(root, os.fsencode(draft)))
@@ -174,6 +209,7 @@ class Trees:
             times = os.fstat(tree)
             os.fchmod(tree, 0o755)  # whatever the umask and the archive's root say
             os.utime(tree, ns=(times.st_atime_ns, times.st_mtime_ns))
+            self._trees.limit(tree, size)
 
     def commit(self, key: str, name: str) -> None:
         """Turn an active snapshot into a committed one."""
@@ -200,11 +236,15 @@ class Trees:
         self._snapshots.check(key)
         return f"{self._snapshots.root}/{key}/{_TREE}"
 
+    def tree(self, key: str) -> OverlayRoot:
+        """Return the same, to be mounted."""
+        return OverlayRoot((), upper=self.directory(key))
+
     def difference(self, key: str) -> Difference:
         """Return the snapshot's tree and the one that it began as."""
-        tree = self.directory(key)
+        tree = self.tree(key)
         parent = self._snapshots.parent(key)
-        return Difference(tree, None if parent is None else self.directory(parent))
+        return Difference(tree, None if parent is None else self.tree(parent))
 
     def mounts(self, key: str, *, writable: bool = True) -> OverlayRoot:
         """Return how to mount the snapshot: its tree is bound."""
@@ -213,26 +253,20 @@ class Trees:
 
     def usage(self, key: str) -> Usage:
         """Walk the tree and measure what differs from the parent's."""
-        size = 0
-        inodes: set[tuple[int, int]] = set()
-        for status, kind in self._compare(key, lambda entry: (entry.status, entry.kind)):
-            inode = (status.st_dev, status.st_ino)
-            if kind != DELETED and inode not in inodes:
-                inodes.add(inode)
-                size += 0 if stat.S_ISDIR(status.st_mode) else status.st_size
-        return Usage(size, len(inodes))
+        with self._compared(key) as (tree, below):
+            return measure_difference(tree, below)
 
     def diff(self, key: str) -> list[Change]:
         """Walk the tree and compare it with the parent's."""
-        found = self._compare(key, lambda entry: Change(b"/" + entry.path, _KINDS.get(entry.kind, ChangeKind.MODIFY)))
-        return sorted(found)
+        with self._compared(key) as (tree, below):
+            return list_difference(tree, below)
 
-    def _compare(self, key: str, result: Callable[[Entry], T]) -> list[T]:
+    @contextlib.contextmanager
+    def _compared(self, key: str) -> Iterator[tuple[int, int | None]]:
         self._snapshots.check(key)
         parent = self._snapshots.parent(key)
-        keys = (key,) if parent is None else (key, parent)
-        with self._snapshots.opened(keys, _TREE) as fds:
-            return [result(entry) for entry in differences(fds[0], fds[1] if parent is not None else None)]
+        with self._snapshots.opened((key,) if parent is None else (key, parent), _TREE) as fds:
+            yield fds[0], fds[1] if parent is not None else None
 
     def describe(self, key: str) -> dict[str, str]:
         """Dockerd shows nothing for these drivers."""

@@ -58,7 +58,7 @@ class Workshop:
     async def end_step(self, step):
         pass
 
-    def commit(self, below, config, layer):
+    async def commit(self, below, config, layer):
         return self.image(config)
 
 

@@ -148,7 +148,7 @@ def test_bad_flags(arguments, message):
         (["--layer-limit", "colour=3"], "unknown limit of layers: colour"),
         (["--layer-limit", "size=-1"], "invalid limit of layers: size=-1"),
         (["--storage-driver", "aufs"], "storage driver is not supported: aufs"),
-        (["--storage-opt", "overlay2.size=1g"], "overlay2: unknown option"),
+        (["--storage-opt", "overlay2.colour=1g"], "overlay2: unknown option overlay2.colour"),
         (["--log-driver", "syslog"], "logger: no log driver named 'syslog' is registered"),
         (["--live-restore=false"], "live-restore cannot be switched off"),
         (["--log-level", "xx"], "invalid logging level: xx"),

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import sqlite3
@@ -38,7 +39,7 @@ class FakeLayers:
     def size(self, chain):
         return 0 if chain is None else 100
 
-    def prepare_init(self, chain):
+    async def prepare_init(self, chain):
         self.inits.append(chain)
         return "init"
 
@@ -69,7 +70,7 @@ def make(store, number, name=None, parent=None, **config):
         created=f"2026-01-{number:02d}T00:00:00Z",
     )
     reference = parse_reference(name) if name else None
-    return store.create(document.render(), layer, reference, parent=parent)[0]
+    return asyncio.run(store.create(document.render(), layer, reference, parent=parent))[0]
 
 
 def user(image, running=False, container="c" * 64):
@@ -160,7 +161,7 @@ class TestNames:
         layer = Digest("1" * 64)
         world[2].retain(layer)
         with pytest.raises(InvalidParameterError):
-            store.create(ImageConfig("amd64", "linux").render(), layer)
+            asyncio.run(store.create(ImageConfig("amd64", "linux").render(), layer))
         assert world[2].references == {layer: 1}  # still the caller's
         assert list(world[1].digests()) == []
         assert store.images() == []

@@ -94,7 +94,7 @@ class _Handlers:
 
     async def create(self, call: Call) -> web.Response:
         body = await call.body_object()
-        container_id, warnings = self._containers.create(
+        container_id, warnings = await self._containers.create(
             decode_create(body), call.text("name"), platform=call.text("platform")
         )
         return json_response({"Id": container_id, "Warnings": warnings}, status=201)

@@ -29,6 +29,7 @@ from orlop.image.feed import pour
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.rootpath import open_in_root
 from orlop.primitives.tar import Limits
+from orlop.spec.launch import OverlayRoot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -135,7 +136,8 @@ class ContextMaker:
         raise UnsupportedError(f"unsupported context: {name}={origin[:200]}")
 
     async def _unpack(self, target: str, stream: AsyncIterator[bytes]) -> None:
-        await pour(stream, lambda fd: self._spawner.unpack(target, fd, Limits(), plain=True))
+        tree = OverlayRoot((), upper=target)
+        await pour(stream, lambda fd: self._spawner.unpack(tree, fd, Limits(), plain=True))
 
     async def _fetch(self, url: str) -> tuple[str, bool]:
         """Return the directory of what a URL names, and whether that is a Dockerfile alone."""

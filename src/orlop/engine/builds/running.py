@@ -60,7 +60,7 @@ class Runner:
         self._records.begin_container(name)
         try:
             request = self._request(image, command, prepared.env)
-            container_id, _ = self._containers.create(request, name, mounts=prepared.points)
+            container_id, _ = await self._containers.create(request, name, mounts=prepared.points)
         except BaseException:
             self._records.end_container(name)
             raise

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from orlop.primitives.tar import Limits
+from orlop.spec.launch import OverlayRoot
 
 if TYPE_CHECKING:
     from orlop.engine.spawner import Spawner
@@ -27,7 +28,7 @@ async def copy_files(spawner: Spawner, request: JsonObject, target: str) -> None
     reader, writer = os.pipe2(os.O_CLOEXEC)
     packing = asyncio.ensure_future(spawner.gather({**request, "action": "pack"}, writer))
     packing.add_done_callback(lambda _: os.close(writer))
-    unpacking = asyncio.ensure_future(spawner.unpack(target, reader, Limits(), plain=True))
+    unpacking = asyncio.ensure_future(spawner.unpack(OverlayRoot((), upper=target), reader, Limits(), plain=True))
     unpacking.add_done_callback(lambda _: os.close(reader))
     try:
         done, _ = await asyncio.wait((packing, unpacking), return_when=asyncio.FIRST_EXCEPTION)

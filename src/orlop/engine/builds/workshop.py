@@ -23,7 +23,7 @@ from orlop.image.feed import pour
 from orlop.primitives.tar import Limits
 from orlop.registry.credentials import ANONYMOUS
 from orlop.spec.json import JsonValue
-from orlop.spec.launch import to_message
+from orlop.spec.launch import OverlayRoot, to_message
 from orlop.spec.reference import parse_reference
 
 if TYPE_CHECKING:
@@ -233,7 +233,8 @@ class EngineWorkshop:
                 task.add_done_callback(_forget)
 
     async def _unpack(self, target: str, stream: AsyncIterator[bytes]) -> None:
-        await pour(stream, lambda fd: self._tools.spawner.unpack(target, fd, Limits(), plain=True))
+        tree = OverlayRoot((), upper=target)
+        await pour(stream, lambda fd: self._tools.spawner.unpack(tree, fd, Limits(), plain=True))
 
     def make_directory(self, kind: str) -> str:
         """Make a private directory of this build."""
@@ -287,14 +288,14 @@ class EngineWorkshop:
         else:
             self._runner.leave(step)
 
-    def commit(self, below: Image | None, config: ImageConfig, layer: Layer) -> Image:
+    async def commit(self, below: Image | None, config: ImageConfig, layer: Layer) -> Image:
         """Make an image; without a layer of its own it stands on that of the image below."""
         chain = layer.chain
         if layer.diff_id is None and chain is None and below is not None and below.chain is not None:
             chain = below.chain
             self._tools.layers.retain(chain)
         try:
-            image, tombstones = self._tools.images.store.create(
+            image, tombstones = await self._tools.images.store.create(
                 config.render(), chain, None, parent=None if below is None else below.id
             )
         except BaseException:

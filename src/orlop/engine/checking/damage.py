@@ -46,8 +46,8 @@ class DamageOps(Protocol):
         """Compare a tar with the topmost layer's files; returns what differs."""
         ...
 
-    def unpack(self, root: str, stream_fd: int, limits: Limits) -> Coroutine[None, None, Unpacked]:
-        """Unpack a tar over what is in a directory."""
+    def unpack(self, root: OverlayRoot, stream_fd: int, limits: Limits) -> Coroutine[None, None, Unpacked]:
+        """Unpack a tar over what is in a tree."""
         ...
 
 
@@ -197,6 +197,6 @@ class Damage:
 
     async def _unpack_again(self, chain: Digest, blob: Digest) -> None:
         """Unpack the layer over its own files: each is replaced, what lies there besides stays."""
-        directory = self._layers.driver.directory(chain.hex)
+        tree = self._layers.driver.tree(chain.hex)
         stream = read_file(self._kept.content.path(blob))
-        await pour(stream, lambda fd: self._ops.unpack(directory, fd, self._limits))
+        await pour(stream, lambda fd: self._ops.unpack(tree, fd, self._limits))

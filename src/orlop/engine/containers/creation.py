@@ -66,7 +66,7 @@ class Images(Protocol):
 class ContainerLayers(Protocol):
     """Where the writable layer is made."""
 
-    def create_container(self, container_id: str, chain: Digest | None, *, size: int = 0) -> None:
+    async def create_container(self, container_id: str, chain: Digest | None, *, size: int = 0) -> None:
         """Make the layer, of at most ``size`` bytes if that is not 0."""
 
     def remove_container(self, container_id: str) -> list[str]:
@@ -102,7 +102,7 @@ class Creator:
         self._networks = networks
         self._events = events
 
-    def create(
+    async def create(
         self, request: ContainerCreate, name: str, *, platform: str = "", mounts: Sequence[MountPoint] = ()
     ) -> tuple[Container, list[str]]:
         """Create a container and return it with warnings; undone completely on error.
@@ -149,7 +149,7 @@ class Creator:
         oci_config(definition, Surroundings(cgroups_path=path))
         require_loaded(apparmor_profile(host, self._settings.apparmor))
         definition = msgspec.structs.replace(definition, mounts=self._mounts(config, host, mounts))
-        container = self._make(definition, image.chain)
+        container = await self._make(definition, image.chain)
         self._events.publish("container", "create", container_id, container.attributes())
         return container, self._warnings(host)
 
@@ -165,15 +165,16 @@ class Creator:
         )
         return tuple(sorted((*asked, *own), key=lambda point: point.destination.split("/"))) if own else asked
 
-    def _make(self, definition: Definition, chain: Digest | None) -> Container:
+    async def _make(self, definition: Definition, chain: Digest | None) -> Container:
         container = self._directory.add(definition)
-        with contextlib.ExitStack() as undo:
+        # it can be found by its name already: who wants to start or remove it waits
+        async with container.lock, contextlib.AsyncExitStack() as undo:
             undo.callback(self._directory.remove, container)
             path = self._settings.container_dir(definition.id)
             os.makedirs(path, mode=0o710)
             undo.callback(os.rmdir, path)
             size = parse_storage_options(definition.host.storage_opt)
-            self._layers.create_container(definition.id, chain, size=size)
+            await self._layers.create_container(definition.id, chain, size=size)
             undo.callback(self._layers.remove_container, definition.id)
             self._directory.set_ready(container)
             undo.pop_all()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orlop.engine.containers.limits import resources
 from orlop.engine.containers.remapping import host_id
+from orlop.errors import UnsupportedError
 from orlop.runtime.mount_options import SUBPATH_OPTION
 from orlop.runtime.security import capabilities, paths, seccomp_profile
 from orlop.runtime.security.options import parse_security_options
@@ -364,8 +365,12 @@ def oci_mount(point: MountPoint, *, mapped: bool, images: Mapping[str, OverlayRo
 
 
 def _image_mount(point: MountPoint, images: Mapping[str, OverlayRoot]) -> JsonObject:
-    layers = images[point.name].lower
+    layers, device = images[point.name].lower, images[point.name].device
     entry: JsonObject = {"destination": point.destination}
+    if device is not None:
+        if point.subpath:
+            raise UnsupportedError("a part of an image is not supported with the storage driver devicemapper")
+        return {**entry, "type": device.kind, "source": device.path, "options": [*device.options, "ro"]}
     part = [f"{SUBPATH_OPTION}{point.subpath}"] if point.subpath else []
     if len(layers) == 1:
         return {**entry, "type": "bind", "source": layers[0], "options": ["bind", "rprivate", "ro", *part]}

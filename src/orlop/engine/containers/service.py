@@ -164,11 +164,11 @@ class ContainerService:
         """Find a container. Raises NotFoundError, InvalidParameterError."""
         return self.directory.get(name)
 
-    def create(
+    async def create(
         self, request: ContainerCreate, name: str, *, platform: str = "", mounts: Sequence[MountPoint] = ()
     ) -> tuple[str, list[str]]:
         """Create; returns id and warnings. ``mounts`` are the engine's own, beside the user's."""
-        container, warnings = self._creator.create(request, name, platform=platform, mounts=mounts)
+        container, warnings = await self._creator.create(request, name, platform=platform, mounts=mounts)
         return container.id, warnings
 
     async def start(self, name: str) -> None:

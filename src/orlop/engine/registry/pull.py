@@ -167,7 +167,7 @@ class Puller:
             return image
         chain = await self._fetcher.fetch(plan, work.tell)
         try:
-            image, tombstones = self._images.create(data, chain)
+            image, tombstones = await self._images.create(data, chain)
         except BaseException:
             if chain is not None:
                 self._bury(self._fetcher.layers.release(chain))
