@@ -20,7 +20,7 @@ from harness import wait_for
 DIFFERS = {
     "crun": {
         # no such command or flag
-        *("events", "out_of_memory_event", "exec_in_paused", "exec_groups", "update_from_stdin"),
+        *("events", "out_of_memory_event", "exec_in_paused", "exec_groups", "update_from_stdin", "exec_sub_cgroups"),
         # its log has other levels
         "debug",
         # a frozen container stays so, and resuming a running one is no error

@@ -224,6 +224,38 @@ def exec_detached(runtime: Runtime) -> None:
         assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
 
 
+def exec_sub_cgroups(runtime: Runtime) -> None:
+    """A path for every controller, and one for some; cgroup v1."""
+
+    def cgroups(pid: int) -> dict[str, str]:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        return {name: path for _, names, path in (line.split(":", 2) for line in lines) for name in names.split(",")}
+
+    def executed(*flags: str) -> dict[str, str]:
+        runtime.expect("exec", *flags, "--detach", "--pid-file", f"{runtime.seen}/sub.pid", identity, "sleep", "62")
+        return cgroups(int((runtime.home / "sub.pid").read_text()))
+
+    with runtime.running() as identity:
+        own = cgroups(runtime.state(identity)["pid"])
+        made = [Path("/sys/fs/cgroup", name, own[name].lstrip("/"), "below") for name in ("pids", "memory")]
+        for path in made:
+            path.mkdir()
+        got = executed("--cgroup", "pids,memory:below")
+        assert (got["pids"], got["memory"]) == (f"{own['pids']}/below", f"{own['memory']}/below")
+        assert got["freezer"] == own["freezer"]
+        got = executed("--cgroup", "pids:below")
+        assert (got["pids"], got["memory"]) == (f"{own['pids']}/below", own["memory"])
+        for flags in (
+            ["--cgroup", "nosuch:below"],
+            ["--cgroup", ":below"],
+            ["--cgroup", "below", "--cgroup", "pids:below"],
+            ["--cgroup", "pids:missing"],
+        ):
+            runtime.refuses("exec", *flags, identity, "true")
+        runtime.expect("kill", "--all", identity, "KILL")
+        runtime.wait(identity, "stopped")
+
+
 def exec_in_paused(runtime: Runtime) -> None:
     with runtime.running() as identity:
         runtime.expect("pause", identity)
@@ -238,5 +270,5 @@ def exec_in_paused(runtime: Runtime) -> None:
 PROCESSES = (
     *(run_detached, run_keeps, standard_streams, preserved_descriptors, listening_sockets),
     *(console_socket, exec_console_socket, console_refusals),
-    *(exec_process, exec_flags, exec_groups, exec_detached, exec_in_paused),
+    *(exec_process, exec_flags, exec_groups, exec_detached, exec_sub_cgroups, exec_in_paused),
 )

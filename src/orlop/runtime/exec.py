@@ -27,6 +27,7 @@ from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup
 from orlop.runtime import init, rootfs
 from orlop.runtime.cgroups import normalise_path, open_cgroup
+from orlop.runtime.cgroups.v1 import CgroupV1
 from orlop.runtime.container import RunningProcess, await_running, kill_and_reap
 from orlop.runtime.importing import refuse_loading
 from orlop.runtime.namespaces import CLONE_FLAGS
@@ -36,7 +37,7 @@ from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
     from orlop.runtime.cgroups import CgroupSet, Hierarchies
@@ -61,6 +62,7 @@ class Execution:
         bundle: of the container, for seccomp agents.
         rootless: an ordinary user's.
         without_cgroup: the container has none.
+        sub_cgroups: on cgroup v1, by controller: what is joined below the container's cgroup instead of it.
     """
 
     container_id: str
@@ -74,6 +76,7 @@ class Execution:
     bundle: str = ""
     rootless: bool = False
     without_cgroup: bool = False
+    sub_cgroups: Mapping[str, str] | None = None
 
 
 def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
@@ -89,6 +92,8 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
         path = normalise_path(config.linux.cgroups_path, container_id=execution.container_id)
         cgroup = open_cgroup(hierarchies, "" if execution.without_cgroup else path)
         always.callback(cgroup.close)
+        if execution.sub_cgroups and isinstance(cgroup, CgroupV1):
+            cgroup.enter_below(execution.sub_cgroups)
         joined = _open_cgroup_files(cgroup, always)
         if execution.stdio is not None and config.linux.uid_mappings and not execution.rootless:
             from orlop.runtime.remapping import give_streams, host_owner

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from orlop.errors import ConflictError, OrlopError, SystemFailureError
+from orlop.errors import ConflictError, InvalidParameterError, OrlopError, SystemFailureError
 from orlop.kernel.plain import signal
 from orlop.primitives.scope import suppress
 from orlop.runtime.cgroups import files
@@ -17,7 +17,7 @@ from orlop.runtime.cgroups.device_defaults import with_default_devices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from orlop.runtime.cgroups.controllers.write import Write
     from orlop.runtime.cgroups.events import NoOomEvents, OomEventsV1
@@ -134,6 +134,21 @@ class CgroupV1:
             _inherit_cpuset(parent)
             # the kernel then gives each new child its parent's CPUs and nodes (cgroup-v1/cgroups.rst, 1.5)
             files.write_text(f"{parent}/cgroup.clone_children", "1")
+
+    def enter_below(self, parts: Mapping[str, str]) -> None:
+        """Join cgroups below this one in the hierarchies of these controllers, and this one in the others.
+
+        Args:
+            parts: by controller, from ``/`` on; each exists already.
+
+        Raises:
+            InvalidParameterError: no hierarchy has this controller; runc's words.
+        """
+        for controller, path in parts.items():
+            own = self._by_controller.get(controller)
+            if own is None:
+                raise InvalidParameterError(f"unknown controller {controller} in SubCgroupPaths")
+            self._directories = [directory + path if directory == own else directory for directory in self._directories]
 
     def _open_tasks(self) -> tuple[int, ...]:
         fds: list[int] = []

@@ -9,12 +9,13 @@ from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, Or
 from orlop.kernel.plain import signal
 from orlop.kernel.process import pidfd_open, pidfd_send_signal
 from orlop.runtime.cgroups import open_cgroup
-from orlop.runtime.oci.state import HOOKS, State, is_alive
+from orlop.runtime.oci.state import HOOKS, NOTIFY, NOTIFY_VARIABLE, State, is_alive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.runtime.cgroups import CgroupSet
     from orlop.runtime.oci.command import Invocation
+    from orlop.runtime.oci.notify import Notifications
     from orlop.spec.oci.hooks import Hooks
 
 # how long a killed container may take to disappear, as in runc
@@ -129,13 +130,38 @@ def start(invocation: Invocation) -> int:
     if status == "paused":
         raise ConflictError("cannot start a container in the paused state")
     hooks = _hooks(invocation, state)
+    notifications = _notifications(invocation, state)
     try:
         invocation.store.open_gate(state, until_executed=hooks is not None)
     except SystemFailureError:  # of a container with hooks
         destroy(invocation, state)
         raise
     after_start(invocation, state)
+    if notifications is not None:
+        _await_ready(notifications, state)
     return 0
+
+
+def _notifications(invocation: Invocation, state: State) -> Notifications | None:
+    """Listen for the program's readiness where a service manager asked for it, at create and now."""
+    directory, manager = invocation.store.directory(state.id), os.environ.get(NOTIFY_VARIABLE)
+    if not manager or not os.path.isdir(f"{directory}/{NOTIFY}"):
+        return None
+    from orlop.runtime.oci.notify import Notifications
+
+    return Notifications(directory, manager)
+
+
+def _await_ready(notifications: Notifications, state: State) -> None:
+    try:
+        pidfd = pidfd_open(state.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if is_alive(state):
+            notifications.wait(state.pid, pidfd)
+    finally:
+        os.close(pidfd)
 
 
 def after_start(invocation: Invocation, state: State) -> None:

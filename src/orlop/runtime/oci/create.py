@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from orlop.errors import ConflictError, OrlopError
+from orlop.errors import ConflictError, OrlopError, UnsupportedError
 from orlop.kernel.prctl import set_child_subreaper
 from orlop.kernel.process import start_time
 from orlop.primitives.atomic import write_atomic
@@ -19,7 +19,7 @@ from orlop.runtime.oci import control
 from orlop.runtime.oci.bundle import Bundle, check_console, enter_bundle, listening_fds, preserved_fds
 from orlop.runtime.oci.foreground import wait_in_foreground
 from orlop.runtime.oci.main import complete_code
-from orlop.runtime.oci.state import ROOT_TARGET, State
+from orlop.runtime.oci.state import NOTIFY_VARIABLE, ROOT_TARGET, State
 from orlop.spec.oci import SPEC_VERSION, Root
 from orlop.spec.record import replace
 
@@ -27,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.runtime.container import RunningProcess
     from orlop.runtime.oci.command import Invocation
+    from orlop.runtime.oci.notify import Notifications
     from orlop.spec.oci import Process
 
 
@@ -48,10 +49,13 @@ def run(invocation: Invocation) -> int:
         running = creation.make()
         creation.record()
     control.after_start(invocation, creation.state)
+    notifications = creation.notifications
     if detached:
+        if notifications is not None:
+            notifications.wait(running.pid, running.pidfd.fileno())
         return 0
     master = None if running.master is None else running.master.fileno()
-    code = wait_in_foreground(running.pid, running.pidfd.fileno(), master)
+    code = wait_in_foreground(running.pid, running.pidfd.fileno(), master, notifications)
     reap_orphans()
     if not options.switch("keep"):
         control.destroy(invocation, creation.state)
@@ -76,6 +80,7 @@ class _Creation:
         self._waits = waits
         self._detached = detached
         self._undo = Cleanup()
+        self.notifications: Notifications | None = None
         self._running: RunningProcess | None = None
         invocation.store.directory(self._identity)
         # before the bundle is entered: these are relative to where we were called
@@ -107,6 +112,10 @@ class _Creation:
         readonly = bundle.config.root is not None and bundle.config.root.readonly
         rootless = os.geteuid() != 0
         config = replace(bundle.config, root=Root(bundle.rootfs, readonly), process=_process(bundle))
+        if os.environ.get(NOTIFY_VARIABLE):
+            from orlop.runtime.oci.notify import with_notifications
+
+            config = with_notifications(config, directory)
         creation = container.Creation(
             id=identity,
             config=replace(config, linux=replace(config.linux, cgroups_path=self._cgroup)),
@@ -127,6 +136,11 @@ class _Creation:
                 import orlop.runtime.oci.hooks  # noqa: F401 - while imports may be made
             load_for(creation.config, bundle.process, cgroup_version=hierarchies.version)
             complete_code()
+            if os.environ.get(NOTIFY_VARIABLE) and not self._waits:
+                from orlop.runtime.oci.notify import Notifications
+
+                self.notifications = Notifications(directory, os.environ[NOTIFY_VARIABLE])
+                self._undo.callback(self.notifications.close)
             Blocker().install()
             running = container.create(creation, hierarchies)
         except OrlopError as error:
@@ -198,6 +212,8 @@ def cgroup_reference(invocation: Invocation, bundle: Bundle) -> str:
     """Return where the container's cgroup will be, by the driver that was asked for."""
     systemd = invocation.settings.switch("systemd-cgroup")
     if systemd:
+        if os.geteuid() != 0:
+            raise UnsupportedError("scopes of a user's own systemd are not supported: --systemd-cgroup needs root")
         require_systemd(invocation.hierarchies)
     path = bundle.config.linux.cgroups_path
     return normalise_path(path, container_id=invocation.arguments[0], systemd=systemd)

@@ -50,11 +50,12 @@ def execute(invocation: Invocation) -> int:
     console = os.path.abspath(options.text("console-socket")) if options.given("console-socket") else ""
     check_console(console, terminal=process.terminal, detached=detached)
     preserved = preserved_fds(options)
+    cgroup, sub_cgroups = _cgroup(invocation, state)
     with Cleanup() as stack:
         pidfd = stack.enter_context(_open_init(state))
         plan = execution.Execution(
             container_id=identity,
-            config=replace(config, linux=replace(config.linux, cgroups_path=_cgroup(invocation, state))),
+            config=replace(config, linux=replace(config.linux, cgroups_path=cgroup)),
             process=process,
             pidfd=pidfd.fileno(),
             stdio=None if process.terminal else (0, 1, 2),
@@ -63,6 +64,7 @@ def execute(invocation: Invocation) -> int:
             bundle=state.bundle,
             rootless=os.geteuid() != 0,
             without_cgroup=not state.cgroup,
+            sub_cgroups=sub_cgroups,
         )
         if not detached:
             set_child_subreaper(True)
@@ -104,22 +106,45 @@ def _open_init(state: State) -> OwnedFd:
     return pidfd
 
 
-def _cgroup(invocation: Invocation, state: State) -> str:
-    """Return the cgroup to join: the container's own, or one below it that must exist.
+def _cgroup(invocation: Invocation, state: State) -> tuple[str, dict[str, str]]:
+    """Return the cgroup to join: the container's own, or one below it that must exist, and those of single controllers.
 
     Raises:
-        InvalidParameterError: it is not below.
-        UnsupportedError: another one for each controller.
+        InvalidParameterError: it is not below, or a controller twice, in runc's words.
+        UnsupportedError: the container has no cgroup.
     """
-    below = invocation.options.texts("cgroup")
+    below = _sub_cgroups(invocation.options.texts("cgroup"))
     if not below:
-        return state.cgroup
+        return state.cgroup, {}
     if not state.cgroup:
         raise UnsupportedError("container without a cgroup has none below it")
-    if len(below) > 1 or ":" in below[0]:
-        raise UnsupportedError(f"a sub-cgroup for single controllers is not supported: {', '.join(below)}")
     own = open_cgroup(invocation.hierarchies, state.cgroup).path
-    return normalise_path(f"{own}/{below[0]}", container_id=state.id)
+    paths = {name: normalise_path(f"{own}/{path}", container_id=state.id) for name, path in below.items()}
+    if "" in paths:
+        return paths[""], {}
+    if invocation.hierarchies.version != 1:
+        raise InvalidParameterError(f"unknown controller {min(below)} in SubCgroupPaths")
+    return state.cgroup, {name: path.removeprefix(own) for name, path in paths.items()}
+
+
+def _sub_cgroups(given: list[str]) -> dict[str, str]:
+    """Read ``--cgroup``: a path for all controllers (by ""), or ``controller[,controller...]:path`` each."""
+    paths: dict[str, str] = {}
+    for item in given:
+        controllers, colon, path = item.partition(":")
+        if not colon:
+            if len(given) != 1:
+                raise InvalidParameterError(f"invalid --cgroup argument: {item} (missing <controller>: prefix)")
+            return {"": item}
+        for controller in controllers.split(","):
+            if not controller:
+                raise InvalidParameterError(f"invalid --cgroup argument: {item} (empty <controller> prefix)")
+            if controller in paths:
+                raise InvalidParameterError(
+                    f"invalid --cgroup argument(s): controller {controller} specified multiple times"
+                )
+            paths[controller] = path
+    return paths
 
 
 def _process(options: Parsed, command: list[str], initial: Process) -> Process:

@@ -14,40 +14,47 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import Self
 
+    from orlop.runtime.oci.notify import Notifications
+
 # SIGURG is Go's own preemption signal, which runc must not forward; SIGPIPE is about our output, not the container
 _KEPT = {signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH}
 
 
-def wait_in_foreground(pid: int, pidfd: int, master: int | None) -> int:
+def wait_in_foreground(pid: int, pidfd: int, master: int | None, notifications: Notifications | None = None) -> int:
     """Wait for the process and return its exit status, 128+n after signal n.
 
     Args:
         pid: a child, or what the kernel gave us as subreaper.
         pidfd: of the same.
         master: the master end of its terminal, or None; ``orlop.runtime.oci.console`` must have been imported then.
+        notifications: of the program's readiness, handed on meanwhile; this process is the service then.
     """
     with _Signals() as signals:
         if master is None:
-            _wait(pidfd, signals)
+            _wait(pidfd, signals, notifications)
         else:
-            _relay(pidfd, signals, master)
+            _relay(pidfd, signals, master, notifications)
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-def _wait(pidfd: int, signals: _Signals) -> None:
+def _wait(pidfd: int, signals: _Signals, notifications: Notifications | None) -> None:
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     poller.register(signals.fileno(), select.POLLIN)
+    if notifications is not None:
+        poller.register(notifications.fileno(), select.POLLIN)
     while True:
         ready = {fd for fd, _ in poller.poll()}
+        if notifications is not None and notifications.fileno() in ready:
+            notifications.relay(os.getpid())
         if pidfd in ready:
             return
         signals.forward(pidfd, None)
 
 
-def _relay(pidfd: int, signals: _Signals, master: int) -> None:
+def _relay(pidfd: int, signals: _Signals, master: int, notifications: Notifications | None) -> None:
     import selectors
 
     from orlop.runtime.oci.console import Relay, copy_size, raw_terminal
@@ -61,6 +68,8 @@ def _relay(pidfd: int, signals: _Signals, master: int) -> None:
     with selectors.DefaultSelector() as selector, raw_terminal(0):
         selector.register(pidfd, selectors.EVENT_READ, end)
         selector.register(signals.fileno(), selectors.EVENT_READ, lambda: signals.forward(pidfd, master))
+        if notifications is not None:
+            selector.register(notifications.fileno(), selectors.EVENT_READ, lambda: notifications.relay(os.getpid()))
         copy_size(0, master)
         relay = Relay(selector, master)
         while not ended:

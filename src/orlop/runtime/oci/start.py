@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _ENTERING = frozenset({"create", "run", "exec"})
-_KEPT = ("LISTEN_FDS", "LISTEN_PID", "XDG_RUNTIME_DIR")
+_KEPT = ("LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "XDG_RUNTIME_DIR")
 # No collection of garbage that a process of some milliseconds makes. What is imported is compiled and kept for the next
 # time, which is why others must not be able to write to files that are made here, whatever the caller's umask.
 _SEALED_START = (

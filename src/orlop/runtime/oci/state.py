@@ -35,6 +35,8 @@ FIFO = "exec.fifo"
 HOOKS = "hooks.json"
 # a message through the fifo is written at once (pipe(7), PIPE_BUF)
 _MESSAGE_BYTES = 4096
+NOTIFY_VARIABLE = "NOTIFY_SOCKET"
+NOTIFY = "notify"  # a directory with the socket of sd_notify(3), see orlop.runtime.oci.notify
 ROOT_TARGET = "root"
 _STARTING = "exec.fifo.starting"
 _POLL_MS = 100
@@ -136,6 +138,10 @@ class StateStore:
         try:
             for name in os.listdir(directory):
                 if name == ROOT_TARGET:
+                    os.rmdir(f"{directory}/{name}")
+                elif name == NOTIFY:
+                    for inner in os.listdir(f"{directory}/{name}"):
+                        os.unlink(f"{directory}/{name}/{inner}")
                     os.rmdir(f"{directory}/{name}")
                 else:
                     os.unlink(f"{directory}/{name}")

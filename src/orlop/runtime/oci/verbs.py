@@ -63,7 +63,7 @@ _EXEC = (
     Flag(("no-new-privs",), "", "set no_new_privs"),
     Flag(("cap", "c"), "CAP", "add a capability", many=True),
     Flag(("preserve-fds",), "N", "hand N descriptors after stdio (and LISTEN_FDS) to the process"),
-    Flag(("cgroup",), "PATH", "run it in this existing cgroup below the container's", many=True),
+    Flag(("cgroup",), "[CONTROLLER,...:]PATH", "run it in this existing cgroup below the container's", many=True),
     Flag(("ignore-paused",), "", "allow it in a paused container"),
 )
 _VERBS = {
