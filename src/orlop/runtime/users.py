@@ -244,7 +244,8 @@ def _content(root_fd: int, path: bytes) -> bytes:
             raise InvalidParameterError(f"larger than {MAX_FILE_BYTES} bytes: /{path.decode()}")
         content = bytearray()
         while len(content) <= MAX_FILE_BYTES:
-            part = os.read(file.fileno(), MAX_FILE_BYTES + 1 - len(content))
+            # about what is left: a buffer of a megabyte for three lines is mapped and unmapped
+            part = os.read(file.fileno(), max(status.st_size - len(content), 0) + 4096)
             if not part:
                 return bytes(content)
             content += part
