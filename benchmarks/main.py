@@ -169,6 +169,10 @@ def bundle(into: Path, cgroup: str) -> Path:
     return into
 
 
+# Where state is kept is a tmpfs: /run, as the peers have it in their tree, is none on every machine.
+STATE = "/dev/shm"
+
+
 def runtimes(scratch: Path, rounds: int, exchange: Path | None) -> dict[str, list[float]]:
     """Time ``RUNTIME run`` of the same bundle; each loop is a bash inside the runtime's own namespaces."""
     times: dict[str, list[float]] = {"orlop": [], "crun": [], "runc": []}
@@ -180,9 +184,10 @@ def runtimes(scratch: Path, rounds: int, exchange: Path | None) -> dict[str, lis
         shutil.rmtree(theirs, ignore_errors=True)
         bundle(theirs, cgroup)
     per_block = 5
+    state = tempfile.mkdtemp(prefix="orlop-bench-", dir=STATE)
     try:
         for _ in range(max(1, rounds // per_block)):
-            command = [BIN / "orlop-runtime", "--root", scratch / "state", "run", "--bundle", ours]
+            command = [BIN / "orlop-runtime", "--root", state, "run", "--bundle", ours]
             times["orlop"] += loop(["unshare", "-n"], command, per_block)
             if theirs is None:
                 continue
@@ -191,6 +196,7 @@ def runtimes(scratch: Path, rounds: int, exchange: Path | None) -> dict[str, lis
                 times[name] += loop([str(PEERS), "exec"], command, per_block)
     finally:
         remove_cgroups(scratch.name)
+        shutil.rmtree(state, ignore_errors=True)
         if theirs is not None:
             shutil.rmtree(theirs, ignore_errors=True)
     return {name: values for name, values in times.items() if values}
@@ -214,11 +220,12 @@ def through_the_spawner(scratch: Path, rounds: int) -> list[float]:
     bundle(scratch / "requested", f"/{scratch.name}/requested")
     config = json.loads((scratch / "requested/config.json").read_text())
     config["root"]["path"] = str(scratch / "requested/rootfs")
+    state = Path(tempfile.mkdtemp(prefix="orlop-bench-", dir=STATE))
     spawner = start_spawner()
     channel = Channel(spawner.socket)
 
     def start(number: int) -> float:
-        directory = scratch / f"requested/{number}"
+        directory = state / str(number)
         directory.mkdir()
         launch = ContainerLaunch(id=f"{number:064x}", state_dir=str(directory), config=config)
         ours, theirs = Channel.pair()
@@ -248,6 +255,7 @@ def through_the_spawner(scratch: Path, rounds: int) -> list[float]:
         os.waitpid(spawner.pid, 0)
         spawner.pidfd.close()
         remove_cgroups(scratch.name)
+        shutil.rmtree(state, ignore_errors=True)
 
 
 def pss(pid: int) -> float:
