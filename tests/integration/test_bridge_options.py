@@ -110,3 +110,17 @@ def test_ipv6_and_ranges_of_the_default_bridge():
         assert plain.endpoints[0].address6 == ""
 
     in_laboratory(body)
+
+
+def test_defaults_of_new_networks():
+    async def body(lab: Lab) -> None:
+        mtu = "com.docker.network.driver.mtu"
+        service = lab.service(pool_size=0, default_network_opts={"bridge": {mtu: "1400"}, "macvlan": {"parent": "x"}})
+        await service.start({})
+        plain = await service.create_network(NetworkRequest("plain"))
+        own = await service.create_network(NetworkRequest("own", options={mtu: "1300"}))
+        assert (plain.options, own.options) == ({mtu: "1400"}, {mtu: "1300"})
+        assert "mtu 1400 " in run_in(None, "ip", "link", "show", plain.bridge_name)
+        assert "mtu 1500 " in run_in(None, "ip", "link", "show", service.network("bridge").bridge_name)
+
+    in_laboratory(body)

@@ -355,6 +355,7 @@ def _network_options(options: Options) -> NetworkOptions:
         default_ip=options.ip,
         firewall_backend=options.firewall_backend,
         default_address_pools=pools or DEFAULT_POOLS,
+        default_network_opts=options.default_network_opts,
         allow_direct_routing=options.allow_direct_routing,
         userland_proxy=options.userland_proxy,
     )

@@ -16,9 +16,11 @@ from orlop.daemon.settings import (
     MAP,
     NUMBER,
     SETTINGS,
+    TEXT,
     UNSUPPORTED,
     Setting,
     parse_layer_limit,
+    parse_network_option,
     parse_pool,
     parse_ulimit,
 )
@@ -67,6 +69,7 @@ class Options:
     firewall_backend: str
     allow_direct_routing: bool
     userland_proxy: bool
+    default_network_opts: dict[str, dict[str, str]]
     default_address_pools: tuple[tuple[str, int], ...]
     dns: tuple[str, ...]
     dns_opts: tuple[str, ...]
@@ -190,6 +193,11 @@ def _from_flag(setting: Setting, value: object) -> object:
         return {name: {"Name": name, "Soft": soft, "Hard": hard} for name, soft, hard in map(parse_ulimit, words)}
     if setting.key == "default-address-pools":
         return [{"base": base, "size": size} for base, size in map(parse_pool, words)]
+    if setting.key == "default-network-opts":
+        found: dict[str, dict[str, str]] = {}
+        for driver, option, chosen in map(parse_network_option, words):
+            found.setdefault(driver, {})[option] = chosen
+        return found
     if setting.kind == MAP:
         return dict(word.partition("=")[::2] for word in words)
     return value
@@ -278,6 +286,8 @@ def _checked(values: Mapping[str, object]) -> Options:
         value = values.get(setting.key, setting.default)
         if setting.kind == LIST and setting.key != "default-address-pools":
             value = _strings(setting, value)
+        elif setting.kind == TEXT and setting.check is not None and value:
+            setting.check(str(value))
         fields[setting.field] = value
     fields["default_address_pools"] = tuple(
         parse_pool(f"base={_entry(pool, 'base')},size={_entry(pool, 'size')}")
@@ -286,6 +296,8 @@ def _checked(values: Mapping[str, object]) -> Options:
     fields["default_ulimits"] = dict(
         _ulimit(*item) for item in cast("dict[str, object]", fields["default_ulimits"]).items()
     )
+    opts = cast("dict[str, object]", fields["default_network_opts"])
+    fields["default_network_opts"] = {driver: _network_options(driver, chosen) for driver, chosen in opts.items()}
     limits = cast("dict[str, object]", fields["layer_limits"])
     fields["layer_limits"] = Limits(**{name: parse_layer_limit(name, value) for name, value in limits.items()})
     fields["log_opts"] = {key: str(value) for key, value in cast("dict[str, object]", fields["log_opts"]).items()}
@@ -311,6 +323,12 @@ def _entry(value: object, name: str) -> object:
     if not isinstance(value, dict) or not isinstance(value.get(name), str | int):
         raise InvalidParameterError(f"invalid default address pool: {_shown(value)}")
     return value[name]
+
+
+def _network_options(driver: str, value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for pair in value.items() for item in pair):
+        raise InvalidParameterError(f"invalid default network options of {driver}: {_shown(value)}")
+    return value
 
 
 def _ulimit(name: str, value: object) -> tuple[str, tuple[int, int]]:

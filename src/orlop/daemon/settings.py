@@ -58,6 +58,19 @@ def _check_address(text: str) -> None:
         raise InvalidParameterError(f"invalid string being converted to IP address: {text}") from None
 
 
+def _check_network_option(text: str) -> None:
+    parse_network_option(text)
+
+
+def parse_network_option(text: str) -> tuple[str, str, str]:
+    """Parse ``driver=option=value``. Raises InvalidParameterError."""
+    driver, _, rest = text.partition("=")
+    option, equals, value = rest.partition("=")
+    if not driver or not option or not equals:
+        raise InvalidParameterError(f"invalid default network option: {text}: driver=option=value expected")
+    return driver, option, value
+
+
 def _check_label(text: str) -> None:
     if "=" not in text:
         raise InvalidParameterError(f"bad attribute format: {text}")
@@ -174,6 +187,11 @@ SETTINGS: tuple[Setting, ...] = (
         "default-address-pool",
         check=_check_pool,
     ),
+    Setting(
+        *("default-network-opts", MAP, {}, "driver=option=value: option of new networks that are made without it"),
+        flag="default-network-opt",
+        check=_check_network_option,
+    ),
     Setting("dns", LIST, (), "name server for containers", check=_check_address),
     Setting("dns-opts", LIST, (), "resolver option for containers", flag="dns-opt"),
     Setting("dns-search", LIST, (), "search domain for containers"),
@@ -225,7 +243,7 @@ UNSUPPORTED = frozenset(
     [
         *("add-runtime", "runtimes", "default-runtime", "authorization-plugins", "containerd", "containerd-namespace"),
         *("cdi-spec-dirs", "cpu-rt-period", "cpu-rt-runtime", "default-cgroupns-mode", "default-gateway"),
-        *("default-gateway-v6", "default-ipc-mode", "default-network-opts", "experimental", "features"),
+        *("default-gateway-v6", "default-ipc-mode", "experimental", "features"),
         *("host-gateway-ips",),
         *("init-path", "ip6tables", "log-format"),
         *("metrics-addr", "network-control-plane-mtu"),

@@ -128,6 +128,8 @@ class Catalogue:
         Raises:
             OrlopError: in Docker's words.
         """
+        defaults = self._options.default_network_opts.get(request.driver, {})
+        request = replace(request, options={**defaults, **request.options})
         check_request(request)
         if any(network.name == request.name for network in self):
             raise ConflictError(f"network with name {request.name} already exists")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class NetworkOptions:
         default_ip: address that ports are published on unless one is given.
         firewall_backend: "iptables", "nftables", or "" for what the machine has.
         default_address_pools: where subnets come from.
+        default_network_opts: driver -> options of networks that users make without naming them.
         pool_size: network namespaces kept ready.
         allow_direct_routing: let neighbours that route to a container's own address reach its published ports.
         userland_proxy: ports are published on [::1] as well, and on [::] for containers with IPv4 only: the engine
@@ -65,6 +70,7 @@ class NetworkOptions:
     default_ip: str = "0.0.0.0"
     firewall_backend: str = ""
     default_address_pools: tuple[AddressPool, ...] = DEFAULT_POOLS
+    default_network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     pool_size: int = 4
     allow_direct_routing: bool = False
     userland_proxy: bool = False

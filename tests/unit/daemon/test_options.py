@@ -189,3 +189,22 @@ def test_cgroup_driver(tmp_path):
     systemd = {"exec-opts": ["native.cgroupdriver=systemd"], "cgroup-parent": "/x"}
     with pytest.raises(OrlopError, match=r'a valid slice named as "xxx\.slice"'):
         load_file(tmp_path, systemd)
+
+
+def test_options_of_new_networks(tmp_path):
+    mtu, icc = "com.docker.network.driver.mtu", "com.docker.network.bridge.enable_icc"
+    given = {"bridge": {mtu: "1400", icc: "false"}, "macvlan": {"parent": "eth1"}}
+    assert load_file(tmp_path, {"default-network-opts": given}).default_network_opts == given
+    flags = [f"--default-network-opt=bridge={mtu}=1400", f"--default-network-opt=bridge={icc}=false"]
+    assert load(*flags).default_network_opts == {"bridge": given["bridge"]}
+    for bad in ({"bridge": {"a": 1}}, {"bridge": "x"}, {"bridge": ["a"]}):
+        with pytest.raises(InvalidParameterError, match="invalid default network options of bridge"):
+            load_file(tmp_path, {"default-network-opts": bad})
+    with pytest.raises(OrlopError, match="driver=option=value expected"):
+        load("--default-network-opt", "bridge=x")
+
+
+def test_addresses_of_the_file_are_checked(tmp_path):
+    assert load_file(tmp_path, {"host-gateway-ip": "192.0.2.1"}).host_gateway_ip == "192.0.2.1"
+    with pytest.raises(InvalidParameterError, match="invalid string being converted to IP address: x"):
+        load_file(tmp_path, {"host-gateway-ip": "x"})
