@@ -408,6 +408,7 @@ def test_outputs(engine, images, tmp_path):
         (["--platform", "linux/amd64,linux/arm64"], "unknown operating system or architecture"),
         (["-o", "type=image,foo=1"], "unsupported field of --output: foo"),
         (["-o", "type=zip,dest=x"], "unsupported type of --output"),
+        (["-o", "type=tar,dest=/nonexistent/x"], "invalid output path: /nonexistent/x"),
         (["-o", "type=oci"], "dest is required for oci output"),
         (["--push"], "tag is needed when pushing to registry"),
         (["--secret", "id=x,src=/nonexistent"], "failed to stat /nonexistent: no such file or directory"),

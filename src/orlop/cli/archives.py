@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from orlop.cli.files import check_place, write_file
 from orlop.cli.flags import Command, Flag
 from orlop.cli.invocation import CommandError, Invocation
 from orlop.cli.streaming import write_all
@@ -72,20 +73,9 @@ def _write(invocation: Invocation, begin: Callable[[], Response]) -> int:
         with begin() as response:
             _copy(response, 1)
         return 0
-    directory = os.path.dirname(output) or "."
-    if os.path.isdir(output) or not os.path.isdir(directory):
-        raise CommandError(f"failed to write output: invalid output path: {output}")
-    temporary = os.path.join(directory, f".orlop-{os.getpid()}-{os.path.basename(output)}")
+    check_place(output)
     with begin() as response:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            _copy(response, descriptor)
-            os.replace(temporary, output)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        finally:
-            os.close(descriptor)
+        write_file(response.chunks(), output, private=True)
     return 0
 
 

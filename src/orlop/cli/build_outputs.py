@@ -6,6 +6,7 @@ import os
 import sys
 
 from orlop.cli.build_request import fields_of
+from orlop.cli.files import check_place, write_file
 from orlop.cli.invocation import CommandError
 from orlop.cli.streaming import write_all
 from orlop.errors import OrlopError
@@ -45,6 +46,8 @@ def read_outputs(texts: Sequence[str]) -> list[BuildOutput]:
     for output in found:
         if output.place == "-" and os.isatty(1):
             raise CommandError("refusing to write the output to a terminal: name a file, or redirect")
+        if output.place not in ("", "-") and not output.unpacked:
+            check_place(output.place)
     return found
 
 
@@ -93,29 +96,6 @@ def deliver(client: Client, output: BuildOutput, image: str, tags: Sequence[str]
                 write_all(1, chunk)
         else:
             write_file(response.chunks(), output.place)
-
-
-def write_file(chunks: Iterable[bytes], path: str) -> None:
-    """Write a file that is whole or not there. Raises CommandError."""
-    directory = os.path.dirname(path) or "."
-    if os.path.isdir(path) or not os.path.isdir(directory):
-        raise CommandError(f"failed to write output: invalid output path: {path}")
-    temporary = os.path.join(directory, f".orlop-{os.getpid()}-{os.path.basename(path)}")
-    mask = os.umask(0)
-    os.umask(mask)
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 & ~mask)
-        try:
-            for chunk in chunks:
-                write_all(descriptor, chunk)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise CommandError(f"failed to write output: {(error.strerror or '').lower()}: {path}") from None
 
 
 def unpack(chunks: Iterable[bytes], directory: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 from orlop.cli.build_caches import cached_images, keep_caches
-from orlop.cli.build_outputs import BuildOutput, deliver, read_outputs, write_file, write_metadata
+from orlop.cli.build_outputs import BuildOutput, deliver, read_outputs, write_metadata
 from orlop.cli.build_request import cache_wishes, is_remote, query, registry_config, session_wishes
+from orlop.cli.files import write_file
 from orlop.cli.flags import Command, Flag
 from orlop.cli.invocation import CommandError, Invocation, write_out
 from orlop.cli.run_flags import CREATE_FLAGS

@@ -37,8 +37,12 @@ class ContentStore:
             if name.startswith(_NEW):
                 os.unlink(os.path.join(self._root, name))
 
-    def put(self, data: bytes) -> Digest:
+    def put(self, data: bytes, *, durable: bool = True) -> Digest:
         """Keep ``data`` and return its digest; having it already is fine.
+
+        Args:
+            data: the blob.
+            durable: return when its content has reached the disk; else see :meth:`sync`.
 
         Raises:
             SystemFailureError: no space left on device and the like; nothing is left behind.
@@ -53,7 +57,8 @@ class ContentStore:
                 view = memoryview(data)
                 while view:
                     view = view[os.write(fd, view) :]
-                os.fsync(fd)
+                if durable:
+                    os.fsync(fd)
             finally:
                 os.close(fd)
             os.rename(draft, self.path(digest))
@@ -62,6 +67,17 @@ class ContentStore:
                 os.unlink(draft)
             raise SystemFailureError(f"write blob {digest}: {(error.strerror or '').lower()}") from error
         return digest
+
+    def sync(self, digest: Digest) -> None:
+        """Return when a blob's content has reached the disk. Raises SystemFailureError."""
+        try:
+            fd = os.open(self.path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise SystemFailureError(f"write blob {digest}: {(error.strerror or '').lower()}") from error
 
     def get(self, digest: Digest, *, limit: int) -> bytes:
         """Return a blob of at most ``limit`` bytes.

@@ -211,6 +211,7 @@ class ImageStore:
         reference: Reference | None = None,
         *,
         parent: Digest | None = None,
+        step: bool = False,
     ) -> tuple[Image, list[str]]:
         """Make an image of a configuration and layers that exist, and name it.
 
@@ -219,6 +220,8 @@ class ImageStore:
             chain: its top layer, whose reference the caller hands over.
             reference: its name, taken from another image that may have it; None for none.
             parent: the image it was made from.
+            step: it is one of many of a build: a power cut may take it, and what a container needs beside its layers is
+                made when one is; :meth:`complete` makes up for both.
 
         Returns:
             The image, and tombstones.
@@ -233,11 +236,11 @@ class ImageStore:
         if (parsed.chain_ids or (None,))[-1] != chain:
             raise InvalidParameterError("invalid image config: its layers are not those of the image")
         image_id = Digest.of(config)
-        if image_id not in self._images:
+        if image_id not in self._images and not step:
             await self._layers.prepare_init(chain)
         known = image_id in self._images
         if not known:
-            self._content.put(config)
+            self._content.put(config, durable=not step)
         now = time.time_ns()
         try:
             with transaction(self._database, "create image"):
@@ -258,6 +261,15 @@ class ImageStore:
         if reference is not None:
             self._hold_name(image_id, _key(reference.with_default_tag()), now)
         return self._images[image_id], tombstones
+
+    async def complete(self, image: Image) -> None:
+        """Make an image of a build's step one like others.
+
+        Raises:
+            SystemFailureError: no space left on device and the like.
+        """
+        await self._layers.prepare_init(image.chain)
+        self._content.sync(image.id)
 
     def tag(self, image_id: Digest, reference: Reference) -> Image | None:
         """Name an image; returns the image that had the name before, if another one did.

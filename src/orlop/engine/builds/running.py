@@ -48,6 +48,7 @@ class Runner:
         self._host = host
         self._output = output
         self._made: dict[int, list[Container]] = {}
+        self._removing: set[asyncio.Task[None]] = set()
 
     async def run(self, image: Image, command: RunStep, step: Step, prepared: Prepared) -> Container:
         """Run a step's command to its end, with what was made for its mounts.
@@ -121,10 +122,12 @@ class Runner:
         finally:
             writer.close()
 
-    async def remove(self, step: Step) -> None:
-        """Remove the containers of a step."""
+    def remove(self, step: Step) -> None:
+        """Remove the containers of a step; the next one need not wait for that."""
         for container in self._made.pop(step.number, ()):
-            await self._remove(container)
+            task = asyncio.create_task(self._remove(container))
+            self._removing.add(task)
+            task.add_done_callback(self._removing.discard)
             self._output.say(step, f" ---> Removed intermediate container {container.id[:12]}\n")
 
     async def remove_all(self) -> None:
@@ -132,6 +135,7 @@ class Runner:
         while self._made:
             for container in self._made.popitem()[1]:
                 await self._remove(container)
+        await asyncio.gather(*self._removing)
 
     async def _remove(self, container: Container) -> None:
         with contextlib.suppress(OrlopError):

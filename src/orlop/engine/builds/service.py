@@ -186,6 +186,7 @@ class BuildService:
         if done is None:
             return
         image, stages = done
+        await self._tools.images.store.complete(image)
         told.finish(str(image.id), [str(stage.id) for stage in stages])
         for tag in tags:
             self._tools.images.tag(str(image.id), str(tag), "")

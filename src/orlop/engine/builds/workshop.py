@@ -284,7 +284,7 @@ class EngineWorkshop:
     async def end_step(self, step: Step) -> None:
         """Remove the step's container, or leave it to the user."""
         if self._remove:
-            await self._runner.remove(step)
+            self._runner.remove(step)
         else:
             self._runner.leave(step)
 
@@ -296,7 +296,7 @@ class EngineWorkshop:
             self._tools.layers.retain(chain)
         try:
             image, tombstones = await self._tools.images.store.create(
-                config.render(), chain, None, parent=None if below is None else below.id
+                config.render(), chain, None, parent=None if below is None else below.id, step=True
             )
         except BaseException:
             if chain is not None:
