@@ -109,8 +109,9 @@ class Saver:
             NotFoundError: an image was removed meanwhile.
         """
         documents: list[tuple[SavedImage, bytes, Image]] = []
+        intact: set[Digest] = set()  # several images may have a layer
         for image, names in chosen:
-            saved, manifest = await self._describe(image, names)
+            saved, manifest = await self._describe(image, names, intact)
             documents.append((saved, manifest, image))
         images = [saved for saved, _, _ in documents]
         yield _file(LAYOUT, b'{"imageLayoutVersion": "1.0.0"}')
@@ -145,10 +146,12 @@ class Saver:
             return self._tars.read(diff_id, chain)
         return read_file(self._kept.content.path(layer.digest))
 
-    async def _describe(self, image: Image, names: tuple[Reference, ...]) -> tuple[SavedImage, bytes]:
+    async def _describe(
+        self, image: Image, names: tuple[Reference, ...], intact: set[Digest]
+    ) -> tuple[SavedImage, bytes]:
         config = image.config
         data = self._images.config_bytes(image.id)
-        document, manifest = await self._kept_manifest(image)
+        document, manifest = await self._kept_manifest(image, intact)
         if manifest is None:
             layers = [
                 await self._layer(diff_id, chain)
@@ -159,7 +162,7 @@ class Saver:
         descriptor = Descriptor(manifest.media_type, Digest.of(document), len(document))
         return SavedImage(descriptor, image.id, manifest.layers, config.diff_ids, names), document
 
-    async def _kept_manifest(self, image: Image) -> tuple[bytes, Manifest | None]:
+    async def _kept_manifest(self, image: Image, intact: set[Digest]) -> tuple[bytes, Manifest | None]:
         """Return the manifest that the image came with, if everything that it names is here and not damaged."""
         for descriptor in self._kept.manifests(image.id):
             try:
@@ -170,15 +173,18 @@ class Saver:
             if (
                 isinstance(document, Manifest)
                 and len(document.layers) == len(image.config.diff_ids)
-                and await self._are_intact(document.layers)
+                and await self._are_intact(document.layers, intact)
             ):
                 return data, document
         return b"", None
 
-    async def _are_intact(self, layers: Sequence[Descriptor]) -> bool:
+    async def _are_intact(self, layers: Sequence[Descriptor], intact: set[Digest]) -> bool:
         for layer in layers:
+            if layer.digest in intact:
+                continue
             if not await in_thread(self._kept.content.is_intact, layer.digest):
                 return False
+            intact.add(layer.digest)
         return True
 
     async def _layer(self, diff_id: Digest, chain: Digest) -> Descriptor:
