@@ -10,14 +10,16 @@ import contextlib
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import DOCKER, busybox_tar
+from harness import DOCKER, busybox_tree
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden/boundary/dockerd-26.1.json"
 IMAGE = "orlop-boundary-probe:1"
@@ -62,6 +64,7 @@ done
 echo @@sysctl; find /proc/sys/net /proc/sys/fs/mqueue /proc/sys/kernel/shm* /proc/sys/kernel/msg* /proc/sys/kernel/sem \
   -type f 2>/dev/null | while read f; do echo "$f=$(cat $f 2>/dev/null | tr '\n\t' '; ')"; done
 echo @@devices; cat /sys/fs/cgroup/devices/devices.list 2>/dev/null
+echo @@keyring; k=$(/bin/keyring); echo "$k $?"
 echo @@pid1; tr '\0' ' ' </proc/1/cmdline; echo; cat /proc/1/comm
 echo @@end
 """
@@ -109,6 +112,9 @@ SCENARIOS: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
 # of these also with userns-remap
 REMAPPED = ("run", "run-user", "exec", "exec-user", "tty", "init", "cap-drop-all", "no-new-privileges")
 
+# and of these after the daemon was killed and started again: a second start, or an exec in what went on running
+RESTARTED = ("run", "privileged", "cap-drop-all", "exec", "exec-user", "exec-privileged")
+
 NO_NETWORK = ("--network", "none")
 
 _STATUS = frozenset(
@@ -141,6 +147,30 @@ _NODES = frozenset(
 )
 
 
+def keyring_program() -> bytes:
+    """Return an executable of x86_64 that writes what keyctl(KEYCTL_DESCRIBE) says of its session keyring.
+
+    No file shows it: ``/proc/keys`` has every key that its reader may see. The exit status is the error's number.
+    """
+    code = bytes.fromhex(
+        "4881ec00020000"  # sub rsp, 512
+        "b8fa000000 bf06000000 48c7c6fdffffff 4889e2 41ba00010000 4531c0 0f05"  # keyctl(6, -3, rsp, 256, 0)
+        "4885c0 7819"  # negative: to the error
+        "4889c2 48ffca b801000000 bf01000000 4889e6 0f05"  # write(1, rsp, length without its NUL)
+        "31ff eb04"  # status 0
+        "f7d8 89c7"  # status -result
+        "b83c000000 0f05"  # exit
+    )
+    base, headers = 0x400000, 64 + 56
+    size = headers + len(code)
+    elf = (
+        b"\x7fELF\2\1\1"
+        + bytes(9)
+        + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, base + headers, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    )
+    return elf + struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 4096) + code
+
+
 class Daemon:
     """A daemon under comparison, by the docker client."""
 
@@ -158,8 +188,16 @@ class Daemon:
         return done.stdout
 
     def import_image(self) -> None:
+        """Import busybox with the program that shows its session keyring."""
         with tempfile.TemporaryDirectory() as scratch:
-            self.docker("import", str(busybox_tar(Path(scratch) / "busybox.tar")), IMAGE)
+            tree = busybox_tree(Path(scratch) / "tree")
+            tree.chmod(0o755)
+            (tree / "bin/keyring").write_bytes(keyring_program())
+            (tree / "bin/keyring").chmod(0o755)
+            archive = Path(scratch) / "image.tar"
+            words = ["--owner=0", "--group=0", "--numeric-owner", "-cf", str(archive), "."]
+            subprocess.run(["tar", "-C", str(tree), *words], check=True)
+            self.docker("import", str(archive), IMAGE)
 
     def probe(self, name: str, *extra: str) -> dict[str, str]:
         """Return a scenario's state."""
@@ -170,6 +208,20 @@ class Daemon:
             return normalise(self.docker("run", "--rm", *hostname, *options, IMAGE, "sh", "-c", PROBE))
         container = self.docker("run", "-d", *hostname, *options, IMAGE, "sleep", "1000").strip()
         try:
+            return normalise(self.docker("exec", *execution, container, "sh", "-c", PROBE))
+        finally:
+            self.docker("rm", "-f", "-v", container, check=False)
+
+    def probe_restarted(self, name: str, restart: Callable[[], object], *extra: str) -> dict[str, str]:
+        """Return a scenario's state after ``restart()`` of the daemon."""
+        options, execution = SCENARIOS[name]
+        command = ("sh", "-c", PROBE) if execution is None else ("sleep", "1000")
+        container = self.docker("create", "--hostname", "probe", *options, *extra, IMAGE, *command).strip()
+        try:
+            self.docker("start", *(["-a"] if execution is None else []), container)
+            restart()
+            if execution is None:
+                return normalise(self.docker("start", "-a", container))
             return normalise(self.docker("exec", *execution, container, "sh", "-c", PROBE))
         finally:
             self.docker("rm", "-f", "-v", container, check=False)
@@ -254,6 +306,12 @@ def normalise(text: str) -> dict[str, str]:
         name, _, value = line.removeprefix("/proc/sys/").partition("=")
         if _SYSCTLS.fullmatch(name):
             state[f"sysctl.{name}"] = value
+    description, _, status = parts["keyring"][0].rpartition(" ")
+    *numbers, name = description.split(";")
+    # the name of Docker's is the container's id
+    state["keyring"] = (
+        " ".join([*numbers, re.sub("[0-9a-f]{64}", "the id", name)]) if status == "0" else f"error {status}"
+    )
     state["device rules"] = "; ".join(sorted(parts["devices"]))
     state["pid 1"] = parts["pid1"][0].strip()[:60] if "PROBE" not in parts["pid1"][0] else "the program"
     state["pid 1.name"] = parts["pid1"][-1]
@@ -302,20 +360,31 @@ def _mounts(lines: list[str]) -> dict[str, str]:
     return state
 
 
-def record(host: str, remapping_host: str = "") -> None:
-    """Write the golden file from the daemon at ``host``, and from one with userns-remap."""
+def record(host: str, remapping_host: str = "", restarting_host: str = "", restart: str = "") -> None:
+    """Write the golden file from the daemon at ``host``, one with userns-remap, and one that ``restart`` restarts."""
     states = {}
-    for address, names in ((host, SCENARIOS), (remapping_host, REMAPPED)):
-        if address:
-            daemon = Daemon(address)
-            daemon.import_image()
-            try:
-                version = daemon.docker("version", "--format", "{{.Server.Version}}").strip()
-                prefix = "" if names is SCENARIOS else "userns-"
-                extra = () if names is SCENARIOS else NO_NETWORK
-                states.update({prefix + name: daemon.probe(name, *extra) for name in names})
-            finally:
-                daemon.docker("rmi", "-f", IMAGE, check=False)
+
+    def again() -> None:
+        subprocess.run(["sh", "-c", restart], check=True, timeout=60)
+
+    for address, prefix, names in (
+        (host, "", SCENARIOS),
+        (remapping_host, "userns-", REMAPPED),
+        (restarting_host, "restarted-", RESTARTED),
+    ):
+        if not address:
+            continue
+        daemon = Daemon(address)
+        daemon.import_image()
+        try:
+            version = daemon.docker("version", "--format", "{{.Server.Version}}").strip()
+            for name in names:
+                if prefix == "restarted-":
+                    states[prefix + name] = daemon.probe_restarted(name, again)
+                else:
+                    states[prefix + name] = daemon.probe(name, *(NO_NETWORK if prefix else ()))
+        finally:
+            daemon.docker("rmi", "-f", IMAGE, check=False)
     GOLDEN.parent.mkdir(exist_ok=True)
     hierarchy = "2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1"
     base = states["run"]
