@@ -121,9 +121,18 @@ async def in_thread(function: Callable[[U], T], argument: U) -> T:
 
 
 async def ended(future: asyncio.Future[T]) -> None:
-    """Wait for the end, also when cancelled once more meanwhile; what comes out does not matter."""
+    """Wait for the end, also when cancelled meanwhile; what comes out does not matter.
+
+    Raises:
+        CancelledError: after the end, if cancelled.
+    """
+    cancelled: asyncio.CancelledError | None = None
     while not future.done():
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
     if not future.cancelled():
         future.exception()
+    if cancelled is not None:
+        raise cancelled

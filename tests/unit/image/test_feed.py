@@ -37,6 +37,27 @@ async def test_the_work_has_ended_when_who_pours_is_cancelled(times):
     assert ended.is_set()
 
 
+async def test_who_is_cancelled_while_the_work_ends_is_cancelled():
+    """And does not begin again, as he would after the stream's own error."""
+    ending = asyncio.Event()
+
+    async def broken():
+        yield b"x"
+        raise InvalidParameterError("began again")
+
+    async def work(fd):
+        while await asyncio.to_thread(os.read, fd, 100):
+            pass
+        ending.set()
+        await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(pour(broken(), work, compressed=False))
+    await ending.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_the_work_says_why_it_stopped_reading():
     async def work(_fd):
         raise InvalidParameterError("too many entries")
