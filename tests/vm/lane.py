@@ -33,7 +33,7 @@ _REPORTS = Path("/ctl/reports")
 # Emulated, Python is about ten times slower.
 _SECONDS_PER_TEST = 600
 _BOOT_SECONDS = 600  # the image may have to be made first
-_NICE = 10
+_NICE = 5
 _LANE = pytest.StashKey["Lane"]()
 
 

@@ -85,6 +85,7 @@ def make_directories(options: Options) -> None:
     make_directory(f"{options.data_root}/containers", 0o710)
     make_directory(f"{options.data_root}/builds", 0o700)
     make_directory(f"{options.data_root}/build-cache", 0o700)
+    make_directory(f"{options.data_root}/build-files", 0o700)
     make_directory(f"{options.exec_root}/shims", 0o700)
     make_directory(f"{options.exec_root}/builds", 0o700)
 
