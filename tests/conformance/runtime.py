@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import busybox_tree, remove_cgroups
+from harness import PATIENCE, busybox_tree, remove_cgroups
 
 CONFIG: dict[str, Any] = {
     "ociVersion": "1.0.2",
@@ -101,7 +101,9 @@ class Runtime:
         # a created container keeps its output open: files, not pipes, or the end of output never comes
         out, err = self.home / "out", self.home / "err"
         with out.open("w") as stdout, err.open("w") as stderr:
-            done = subprocess.run(full, stdout=stdout, stderr=stderr, check=False, timeout=timeout, **options)
+            done = subprocess.run(
+                full, stdout=stdout, stderr=stderr, check=False, timeout=timeout * PATIENCE, **options
+            )
         return subprocess.CompletedProcess(full, done.returncode, out.read_text(), err.read_text())
 
     def expect(self, *arguments: str, **options: Any) -> str:

@@ -185,8 +185,8 @@ def test_pids_limit_stops_a_fork_bomb(engine) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_half_a_cpu_is_throttled(engine) -> None:
-    """As long as it takes on a machine that has other work; one that is never throttled fails after 30 seconds."""
+def test_a_tenth_of_a_cpu_is_throttled(engine) -> None:
+    """Less than anybody gets on a busy machine; one that is never throttled fails after 30 seconds."""
     script = """
         throttled() { cat /sys/fs/cgroup/cpu/cpu.stat /sys/fs/cgroup/cpu.stat 2>/dev/null | sed -n 's/nr_throttled //p'; }
         cut -d' ' -f1 /proc/uptime
@@ -195,9 +195,9 @@ def test_half_a_cpu_is_throttled(engine) -> None:
         kill $!; wait; throttled
         cat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null || sed -n 's/usage_usec \\(.*\\)/\\1000/p' /sys/fs/cgroup/cpu.stat
         cut -d' ' -f1 /proc/uptime"""
-    began, throttled, used, ended = run(engine, "--cpus", "0.5", "busybox", "sh", "-c", script).split()
+    began, throttled, used, ended = run(engine, "--cpus", "0.1", "busybox", "sh", "-c", script).split()
     assert int(throttled) >= 10
-    assert int(used) / 1e9 <= 0.5 * (float(ended) - float(began)) + 0.2  # a period of 0.1 s may begin before
+    assert int(used) / 1e9 <= 0.1 * (float(ended) - float(began)) + 0.1  # a period of 0.1 s may begin before
 
 
 def test_files_written_are_seen_neither_in_the_image_nor_in_a_sibling(engine) -> None:
