@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from harness import DOCKER, REGISTRY, Engine, HostState, wait_for
 from vm.lane import (  # noqa: F401 - hooks of tests marked vm
@@ -20,6 +21,10 @@ from vm.lane import (  # noqa: F401 - hooks of tests marked vm
     pytest_runtest_protocol,
     pytest_xdist_node_collection_finished,
 )
+
+# how long an example takes is the machine's business
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # it is imported by tests, which shows what it found only if it is rewritten as they are
 pytest.register_assert_rewrite("configuration")

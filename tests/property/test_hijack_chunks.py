@@ -61,7 +61,7 @@ async def _exchange(body: bytes, early: bytes, cuts: list[int], leading: int) ->
     return data, got
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     body=st.binary(max_size=300),
     early=st.binary(max_size=300) | st.just(PLAIN * 3) | st.just(b"POST /exec/e/start HTTP/1.1\r\n\r\n"),

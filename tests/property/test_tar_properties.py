@@ -52,7 +52,7 @@ def _drain(reader, found):
 
 
 @given(st.lists(st.tuples(entry, st.binary(max_size=1500)), max_size=6), st.lists(st.integers(0, 1 << 20), max_size=8))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_what_is_written_is_read_however_it_is_cut(members, cuts):
     data = b""
     wanted = []
@@ -66,7 +66,7 @@ def test_what_is_written_is_read_however_it_is_cut(members, cuts):
 
 
 @given(st.lists(st.tuples(entry, st.binary(max_size=700)), min_size=1, max_size=3))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_standard_library_reads_what_is_written(members):
     data = b""
     for item, payload in members:
@@ -84,7 +84,6 @@ def test_the_standard_library_reads_what_is_written(members):
 
 
 @given(st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]), st.data())
-@settings(deadline=None)
 def test_what_the_standard_library_writes_is_read(form, data):
     limit = 90 if form == tarfile.USTAR_FORMAT else 250
     names = data.draw(st.lists(st.text("abé/.", min_size=1, max_size=limit // 2), max_size=4))
@@ -109,7 +108,6 @@ def test_noise_is_an_error_or_nothing(data, cuts):
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_a_damaged_archive_never_crashes(data):
     item = Entry(b"dir/file", Kind.FILE, size=700, mtime=1, xattrs={b"user.a": b"1"})
     archive = bytearray(render_entry(item) + b"x" * 700 + bytes(324) + render_entry(replace(item, size=0)) + END)

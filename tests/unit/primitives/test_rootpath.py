@@ -181,7 +181,7 @@ def test_verification():
         assert is_on(proc.fileno(), PROC_SUPER_MAGIC)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.sampled_from(["a", "b", "c", "..", ".", "/", "out"]), max_size=8).map("/".join),
     st.sampled_from(["/", "..", "/b", "c/../..", "../../../outside", "a"]),

@@ -155,7 +155,7 @@ def test_what_the_engine_refuses_at_create():
             validate_user(bad)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(passwd=st.binary(max_size=300), group=st.binary(max_size=300), user=st.text(max_size=12))
 def test_no_file_and_no_string_breaks_it(tmp_path, passwd, group, user):
     (tmp_path / "etc").mkdir(exist_ok=True)

@@ -100,7 +100,7 @@ class Devices:
 
     def _read(self) -> Iterable[tuple[int, Record]]:
         for name in os.listdir(f"{self._root}/{_RECORDS}"):
-            if not name.isdigit():  # a record that was being written
+            if not (name.isascii() and name.isdigit()):  # a record that was being written
                 os.unlink(f"{self._root}/{_RECORDS}/{name}")
                 continue
             try:
@@ -112,7 +112,7 @@ class Devices:
     def _abandon_all(self) -> None:
         """Let devices of an engine that was killed go, if nobody has them open."""
         for name in self._control.names():
-            if name.startswith(f"{self._prefix}-") and name[len(self._prefix) + 1 :].isdigit():
+            if name.startswith(f"{self._prefix}-") and name.isascii() and name[len(self._prefix) + 1 :].isdigit():
                 with contextlib.suppress(OSError):
                     self._control.remove(name, deferred=True)
 

@@ -167,7 +167,7 @@ def matches(rule, values):
     return all(_MEANING[item.op](values[item.index], item) for item in rule.args)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"]),
     st.lists(rules("SCMP_ACT_TRAP").filter(masked_sensibly), max_size=4),
