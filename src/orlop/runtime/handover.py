@@ -131,8 +131,9 @@ def ends_at_once(shim: socket.socket, control: Channel, started: Started, launch
     poll = select.poll()
     for fd in (pidfd, shim.fileno(), control.fileno(), started.listener.fileno(), *started.streams.readers):
         poll.register(fd, select.POLLIN)
-    for client in started.clients:
-        poll.register(client.fileno(), select.POLLIN)
+    for client, target in zip(started.clients, launch.attach, strict=True):
+        # the docker client ends its half of the connection at once where there is no input
+        poll.register(client.fileno(), select.POLLIN if target.stdin else 0)
     ready = {fd for fd, _ in poll.poll(_SHORT_LIFE_MS)}
     if not ready or pidfd in ready:
         return pidfd in ready

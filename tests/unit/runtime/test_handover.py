@@ -94,7 +94,7 @@ def test_output_of_a_container_that_goes_on_is_not_held_back(case, monkeypatch) 
 @pytest.mark.parametrize("who", ["engine", "another engine", "client", "shim"])
 def test_whoever_wants_something_is_not_kept_waiting(case, monkeypatch, tmp_path, who) -> None:
     monkeypatch.setattr(handover, "_SHORT_LIFE_MS", 20_000)
-    one = case("sleep 10", AttachTarget())
+    one = case("sleep 10", AttachTarget(stdin=True))
     if who == "engine":
         one.engine.send({"op": "status", "seq": 1})
     elif who == "client":
@@ -108,6 +108,12 @@ def test_whoever_wants_something_is_not_kept_waiting(case, monkeypatch, tmp_path
     other.close()
     assert not ended
     assert seconds < 10
+
+
+def test_a_client_without_input_wants_nothing_by_ending_its_half(case) -> None:
+    one = case("sleep 0.05", AttachTarget(stdin=False))
+    one.sockets[0][0].shutdown(socket.SHUT_WR)
+    assert one.ends_at_once()[0]
 
 
 def test_a_client_whose_first_bytes_came_with_the_request_is_handed_over(case) -> None:
