@@ -124,7 +124,7 @@ class BridgeDriver:
         with ExitStack() as undo:
             undo.callback(around.ports.release, endpoint.id)
             try:
-                bindings = around.ports.allocate(
+                bindings = await around.ports.take(
                     endpoint.id, ports, address=endpoint.address, address6=endpoint.address6, default_ip=where
                 )
                 published = replace(endpoint, ports=bindings)

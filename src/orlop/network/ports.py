@@ -8,6 +8,7 @@ is given to the relay (``relay.py``), as Docker's go to docker-proxy.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import os
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from orlop.spec.ports import PortRequest
 
 DOCKER_RANGE = (32768, 60999)
+_WAITS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # seconds
 LOOPBACK6 = "::1"
 _ANY, _ANY6 = "0.0.0.0", "::"
 _KINDS = {
@@ -43,6 +45,10 @@ def local_port_range(path: str = "/proc/sys/net/ipv4/ip_local_port_range") -> tu
     except (OSError, ValueError):
         return DOCKER_RANGE
     return (low, high) if 0 < low <= high <= 65535 else DOCKER_RANGE
+
+
+class PortInUseError(SystemFailureError):
+    """Another program has the port, or had it just now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,27 @@ class PortAllocator:
             raise
         self._holds.setdefault(owner, []).extend(held)
         return tuple(sorted(hold.binding for hold in held))
+
+    async def take(
+        self,
+        owner: str,
+        requests: Sequence[PortRequest],
+        *,
+        address: str,
+        address6: str = "",
+        default_ip: str = _ANY,
+    ) -> tuple[PortBinding, ...]:
+        """Do the same, but wait a moment for a port that the kernel says is in use.
+
+        A program that the engine starts (iptables) has copies of all descriptors for as long as it takes from clone(2)
+        to execve(2): what was closed just now is still bound then.
+        """
+        for wait in _WAITS:
+            try:
+                return self.allocate(owner, requests, address=address, address6=address6, default_ip=default_ip)
+            except PortInUseError:
+                await asyncio.sleep(wait)
+        return self.allocate(owner, requests, address=address, address6=address6, default_ip=default_ip)
 
     def release(self, owner: str) -> None:
         """Give back everything that the owner holds."""
@@ -204,7 +231,8 @@ class PortAllocator:
                     continue
                 reason = os.strerror(error.errno or 0).lower()
                 where = f"{_shown(host_ip)}:{port}:{address}:{request.container_port}/{request.protocol}"
-                raise SystemFailureError(f"failed to bind host port for {where}: {reason}") from error
+                kind = PortInUseError if error.errno == errno.EADDRINUSE else SystemFailureError
+                raise kind(f"failed to bind host port for {where}: {reason}") from error
             if not request.first:
                 self._next = port + 1
             return held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
@@ -131,3 +132,16 @@ def test_range_of_random_ports(tmp_path):
     assert local_port_range(str(path)) == (40000, 50000)
     path.write_text("rubbish")
     assert local_port_range(str(path)) == DOCKER_RANGE
+
+
+async def test_a_port_that_is_just_let_go_of_is_waited_for(allocator: PortAllocator, free_ports: list[int]):
+    port = free_ports[0]
+    wanted = [PortRequest(80, "tcp", LOCAL, port, port)]
+    other = socket.socket()  # as a child of the engine has it between clone and execve
+    other.bind((LOCAL, port))
+    with pytest.raises(
+        SystemFailureError, match=f"^failed to bind host port for {LOCAL}:{port}:a:80/tcp: address already"
+    ):
+        await allocator.take("x", wanted, address="a")
+    asyncio.get_running_loop().call_later(0.05, other.close)
+    assert (await allocator.take("x", wanted, address="a"))[0].host_port == port
