@@ -6,12 +6,14 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from orlop.errors import InvalidParameterError
 from orlop.network.bandwidth import ANNOTATIONS, OPTIONS, from_annotations, parse_options
 from orlop.network.sandbox import EndpointWish, NameServerWish
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from orlop.engine.containers.records import Definition
     from orlop.spec.docker.containers import EndpointConfig, IpamConfig
@@ -158,6 +160,21 @@ def change_bandwidth(annotations: dict[str, str] | None, changes: dict[str, str]
     merged = {**(annotations or {}), **changes}
     check_bandwidth(merged)
     return {name: value for name, value in merged.items() if value or name not in ANNOTATIONS}
+
+
+def without_rates(
+    networks: Mapping[str, EndpointConfig | None], changes: Mapping[str, str]
+) -> dict[str, EndpointConfig | None]:
+    """Return a container's networks without the rates of their own that annotations change for all of them."""
+    gone = {ANNOTATIONS[name] for name in changes if name in ANNOTATIONS}
+    return {
+        name: msgspec.structs.replace(
+            wanted, driver_opts={key: value for key, value in wanted.driver_opts.items() if key not in gone} or None
+        )
+        if gone and wanted is not None and wanted.driver_opts
+        else wanted
+        for name, wanted in networks.items()
+    }
 
 
 def check_bandwidth(annotations: dict[str, str] | None) -> None:

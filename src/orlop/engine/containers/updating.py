@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from orlop.engine.containers.creation import check_restart_policy
-from orlop.engine.containers.endpoint_settings import change_bandwidth
+from orlop.engine.containers.endpoint_settings import change_bandwidth, without_rates
 from orlop.engine.containers.limits import check_limits, resources
 from orlop.errors import ConflictError, InvalidParameterError
 from orlop.spec.oci import parse_resources
@@ -59,7 +59,8 @@ def redefine(container: Container, changes: ContainerUpdate, *, directory: Direc
             groups.update(parse_resources(limits))
         finally:
             groups.close()
-    directory.redefine(container, msgspec.structs.replace(container.definition, host=updated))
+    networks = without_rates(container.definition.networks, changes.annotations or {})
+    directory.redefine(container, msgspec.structs.replace(container.definition, host=updated, networks=networks))
 
 
 def _refuse_conflicts(host: HostConfig, changes: ContainerUpdate) -> None:
