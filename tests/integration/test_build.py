@@ -1,11 +1,5 @@
-"""``docker build`` with the classic client: what Dockerfiles give, beside dockerd 26; errors, the cache, and what is left.
+"""``docker build`` with the classic client: stream, errors, the cache, what is left; what files give: test_build_corpus."""
 
-Each file of ``tests/data/dockerfiles`` is built with the same context; its configuration and what it changed in the
-base's tree are compared with ``<name>.json``, which dockerd 26 gave (ORLOP_PEERS_HOST and ORLOP_RECORD=1 write them; 17,
-whose here-documents need BuildKit there, was read by hand). With ORLOP_PEERS_HOST they are compared live as well.
-"""
-
-import hashlib
 import io
 import json
 import os
@@ -18,28 +12,12 @@ from pathlib import Path
 import docker
 import pytest
 
-from harness import DOCKER, ROOT, busybox_tar, wait_for
+from harness import DOCKER, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
     pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
 ]
-DATA = ROOT / "tests/data/dockerfiles"
-CONTEXT = DATA / "context"
-NAMES = sorted(path.name for path in DATA.iterdir() if path.is_file() and not path.suffix)
-PEER = os.environ.get("ORLOP_PEERS_HOST", "")
-OPTIONS = ["--build-arg", "GIVEN=given", "--label", "from=outside"]
-# the engine's own files in a container, and what the base's content has to do with
-NOT_COMPARED = (
-    "dev",
-    "proc",
-    "sys",
-    ".dockerenv",
-    "etc/hosts",
-    "etc/hostname",
-    "etc/resolv.conf",
-    "whole/.dockerignore",
-)  # the client adds to the last
 
 
 @pytest.fixture
@@ -61,90 +39,6 @@ def run(host_environment, *arguments, **options):
 def build(engine, *arguments, **options):
     done = run(engine.environment, "build", *map(str, arguments), **options)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
-def tree(environment, image):
-    """Return what is in an image: kind, mode, owners, link target and content of each path."""
-    made = run(environment, "create", image, "none").stdout.decode().strip()
-    try:
-        with tarfile.open(fileobj=io.BytesIO(run(environment, "export", made).stdout)) as archive:
-            found = {}
-            for member in archive:
-                name = member.name.rstrip("/")
-                if name.split("/")[0] in NOT_COMPARED or name in NOT_COMPARED or "/.dockerfile." in name:
-                    continue
-                data = archive.extractfile(member).read() if member.isreg() else b""
-                content = data.decode() if data.isascii() and len(data) < 200 else hashlib.sha256(data).hexdigest()
-                kind = (
-                    "file"
-                    if member.isreg() or member.islnk()
-                    else {b"5": "directory", b"2": "link", b"6": "fifo"}[member.type]
-                )
-                content = found[member.linkname][-1] if member.islnk() else content
-                target = member.linkname if member.issym() else ""
-                found[name] = [kind, f"{member.mode:04o}", member.uid, member.gid, target, content]
-            return found
-    finally:
-        run(environment, "rm", "-v", made)
-
-
-def outcome(environment, name, base, tag):
-    """Build a file of the corpus; return the image's configuration and how its tree differs from the base's."""
-    done = run(
-        environment, "build", "--build-arg", f"BASE={base}", *OPTIONS, "-t", tag, "-f", str(DATA / name), str(CONTEXT)
-    )
-    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
-    inspected = json.loads(run(environment, "image", "inspect", tag).stdout)[0]
-    config = {key: value for key, value in inspected["Config"].items() if value and key not in ("Image", "Hostname")}
-    below, found = tree(environment, base), tree(environment, tag)
-    if name == "14-scratch":
-        below = {}
-    return {
-        "author": inspected["Author"],
-        "config": config,
-        "changed": {path: entry for path, entry in found.items() if below.get(path) != entry},
-        "gone": sorted(below.keys() - found.keys()),
-        "history": [
-            hide(line)
-            for line in run(environment, "history", "--no-trunc", "--format", "{{.CreatedBy}}", tag)
-            .stdout.decode()
-            .splitlines()
-        ],
-    }
-
-
-def hide(line):
-    """Return a history's line without the digest of what was copied: what is hashed how is the engine's own."""
-    for kind in ("file:", "dir:", "multi:"):
-        head, found, tail = line.partition(kind)
-        if found:
-            return f"{head}{kind}{tail[64:]}"
-    return line
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_corpus(engine, images, name):
-    expected = json.loads((DATA / f"{name}.json").read_text())
-    assert outcome(engine.environment, name, "busybox", "made:1") == expected
-
-
-@pytest.fixture(scope="module")
-def peer(tmp_path_factory):
-    environment = {**os.environ, "DOCKER_HOST": PEER}
-    archive = busybox_tar(tmp_path_factory.mktemp("base") / "base.tar")
-    with archive.open("rb") as file:
-        run(environment, "import", "-c", 'CMD ["sh"]', "-", "orlop-build-base", stdin=file)
-    yield environment
-    run(environment, "rmi", "-f", "orlop-build-made", "orlop-build-base")
-
-
-@pytest.mark.skipif(not PEER, reason="ORLOP_PEERS_HOST names no daemon")
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "17-heredocs"])
-def test_dockerd_gives_the_same(engine, images, peer, name):
-    theirs = outcome(peer, name, "orlop-build-base", "orlop-build-made")
-    if os.environ.get("ORLOP_RECORD"):
-        (DATA / f"{name}.json").write_text(json.dumps(theirs, indent=1, sort_keys=True) + "\n")
-    assert outcome(engine.environment, name, "busybox", "made:1") == theirs
 
 
 def write(directory: Path, text: str, **files) -> Path:

@@ -213,8 +213,20 @@ def _told_health(check: Healthcheck) -> str:
     """Write the check as Go's ``%q`` of dockerd's structure; durations as ``30s``."""
     numbers = (check.interval, check.timeout, check.start_period, check.start_interval)
     told = " ".join(f'"{_go_duration(number)}"' for number in numbers)
-    retries = f"'\\x{check.retries:02x}'"
+    retries = f"'{_go_character(check.retries)}'"
     return f"HEALTHCHECK &{{{_quoted_list(check.test)} {told} {retries}}}"
+
+
+def _go_character(code: int) -> str:
+    """Write a number as Go's ``%q`` writes a rune, without the quotes; for those that are none, U+FFFD."""
+    if not 0 <= code < 0x110000 or 0xD800 <= code < 0xE000:
+        code = 0xFFFD
+    named = {7: "a", 8: "b", 9: "t", 10: "n", 11: "v", 12: "f", 13: "r", 39: "'", 92: "\\"}
+    if code in named:
+        return f"\\{named[code]}"
+    if chr(code).isprintable():
+        return chr(code)
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _go_duration(nanoseconds: int) -> str:

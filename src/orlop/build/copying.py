@@ -185,7 +185,7 @@ class CopyInstruction:
         for path in piece.found.archives:
             archive = await self._workshop.open_archive(part.source, path)
             if archive is not None:
-                archives[path] = CopyPart(archive, (".",), keep_owner=True)
+                archives[path] = CopyPart(archive, (".",), unpacked=True)
         if len(archives) == piece.found.sources:
             return list(archives.values())
         return [replace(part, without=tuple(archives)), *archives.values()]

@@ -95,12 +95,14 @@ class CopyPart:
         patterns: below the source.
         keep_owner: owners stay as they are in the source, unless the step names another.
         without: paths that are left out of what the patterns find.
+        unpacked: an archive's content, which keeps owners and permissions whatever the step says, as in Docker.
     """
 
     source: Tree
     patterns: tuple[str, ...]
     keep_owner: bool = False
     without: tuple[str, ...] = ()
+    unpacked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,11 +53,12 @@ _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A tree and what is taken of it; ``keep``: with its owners."""
+    """A tree and what is taken of it; ``keep``: with its owners; ``unpacked``: with its permissions, too."""
 
     root_fd: int
     found: tuple[Source, ...]
     keep: bool
+    unpacked: bool
 
 
 def answer_gather(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
@@ -98,7 +99,8 @@ def _open_parts(parts: object, stack: contextlib.ExitStack) -> list[_Part]:
         without = part.get("without")
         left_out = {os.fsencode(str(path)) for path in without} if isinstance(without, list) else set()
         found = [one for one in find_sources(root.fileno(), part.get("patterns")) if one.path not in left_out]
-        opened.append(_Part(root.fileno(), tuple(found), part.get("keep_owner") is True))
+        keep, unpacked = part.get("keep_owner") is True, part.get("unpacked") is True
+        opened.append(_Part(root.fileno(), tuple(found), keep, unpacked))
     return opened
 
 
@@ -117,7 +119,7 @@ class _Gatherer(Packer):
     def __init__(self, out_fd: int, *, mode: int | None = None, timeless: bool = False, exclude: object = None) -> None:
         super().__init__(out_fd, layer=False)
         self._as: tuple[int, int] | None = None
-        self._mode = mode
+        self.mode = mode
         self._timeless = timeless
         self._verbatim = False
         self._rules = IgnoreRules(str(text) for text in exclude) if isinstance(exclude, list) and exclude else None
@@ -132,8 +134,8 @@ class _Gatherer(Packer):
         if not self._verbatim:
             if self._as is not None:
                 entry = replace(entry, uid=self._as[0], gid=self._as[1])
-            if self._mode is not None and entry.kind is not Kind.SYMLINK:
-                entry = replace(entry, mode=self._mode)
+            if self.mode is not None and entry.kind is not Kind.SYMLINK:
+                entry = replace(entry, mode=self.mode)
             if self._timeless:
                 entry = replace(entry, mtime=0)
         super().put_entry(entry)
@@ -222,7 +224,7 @@ def _pack(parts: list[_Part], out_fd: int, message: JsonObject, stack: contextli
         tree = stack.enter_context(open_view(from_message(OverlayRoot, target)))
         top_fd = stack.enter_context(OwnedFd(os.open(".", _READ, dir_fd=tree.fileno()))).fileno()
     owner = (0, 0) if not owner_text else _owner(top_fd, owner_text)
-    packer = _Gatherer(out_fd, mode=mode if isinstance(mode, int) else None, exclude=message.get("exclude"))
+    packer = _Gatherer(out_fd, exclude=message.get("exclude"))
     latest = message.get("latest")
     packer.latest = latest if isinstance(latest, int) else None
     place = follow(top_fd, components(text))
@@ -235,10 +237,12 @@ def _pack(parts: list[_Part], out_fd: int, message: JsonObject, stack: contextli
     whole = into or any(item.directory for item in found)
     if place.exists and not place.directory and whole:
         raise InvalidParameterError(f"cannot copy to non-directory: /{shown(b'/'.join(place.parts))}")
-    _put_parents(packer, top_fd, place, whole=whole, owner=owner)
+    plain = not parts or not all(part.unpacked for part in parts)
+    _put_parents(packer, top_fd, place, whole=whole, owner=owner if plain else (0, 0))
     path = b"/".join(place.parts)
     for part in parts:
-        given = None if part.keep and not owner_text else owner
+        given = None if part.unpacked or (part.keep and not owner_text) else owner
+        packer.mode = mode if isinstance(mode, int) and not part.unpacked else None
         for source in part.found:
             if parents:
                 packer.add_with_parents(part, source, path, owner=given)

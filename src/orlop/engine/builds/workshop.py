@@ -158,7 +158,8 @@ class EngineWorkshop:
 
     def _part(self, part: CopyPart) -> JsonObject:
         lists: JsonObject = {"patterns": list[JsonValue](part.patterns), "without": list[JsonValue](part.without)}
-        return {**lists, "keep_owner": part.keep_owner, **self._source(part.source)}
+        marks: JsonObject = {"keep_owner": part.keep_owner, "unpacked": part.unpacked}
+        return {**lists, **marks, **self._source(part.source)}
 
     async def examine(self, part: CopyPart, *, parents: bool = False, exclude: Sequence[str] = ()) -> Gathered:
         """Find files."""
