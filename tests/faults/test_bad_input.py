@@ -130,3 +130,28 @@ def test_a_full_disk(small_engine, tmp_path) -> None:  # R16
     assert "No space left" in filled.stderr
     small_engine.docker("rm", "filler")
     assert small_engine.docker("run", "--rm", "busybox", "echo", "alive").stdout == "alive\n"
+
+
+def test_a_full_disk_ends_a_build_and_keeps_its_steps(small_engine, tmp_path) -> None:  # R7, R16
+    small_engine.import_busybox()
+    layers = small_engine.docker("images", "-aq").stdout
+
+    def build(last: str):
+        (tmp_path / "Dockerfile").write_text(f"FROM busybox\nRUN echo kept > /kept\n{last}\n")
+        command = ("build", "--force-rm", str(tmp_path))
+        return small_engine.docker(*command, env={"DOCKER_BUILDKIT": "0"}, check=False)
+
+    # in the container, and when its changes become a layer: they are there twice then
+    filled = build("RUN dd if=/dev/zero of=/big bs=1M count=60")
+    assert (filled.returncode, "No space left on device" in filled.stdout) == (1, True)
+    assert layers != small_engine.docker("images", "-aq").stdout  # the step before
+    layer = build("RUN dd if=/dev/urandom of=/big bs=1M count=13")
+    assert (layer.returncode, "no space left on device" in layer.stderr) == (1, True), layer.stdout + layer.stderr
+    (tmp_path / "Dockerfile").write_text("FROM busybox\n")
+    (tmp_path / "context").write_bytes(os.urandom(30_000_000))
+    context = small_engine.docker("build", str(tmp_path), env={"DOCKER_BUILDKIT": "0"}, check=False)
+    assert (context.returncode, "no space left on device" in context.stderr) == (1, True), context.stderr
+    (tmp_path / "context").unlink()
+    assert small_engine.docker("ps", "-aq").stdout == ""
+    good = build("ENV A=1")
+    assert (good.returncode, "Step 2/3 : RUN echo kept > /kept\n ---> Using cache\n" in good.stdout) == (0, True)

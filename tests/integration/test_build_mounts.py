@@ -140,3 +140,18 @@ RUN --mount=type=bind,from=evil,source=/trap/secret,target=/x cat /x
         )
     )
     assert os.listdir(outside) == ["secret"]
+
+
+def test_working_directories_lead_to_nothing_of_the_host(build):
+    """Threat A2 (CVE-2024-21626): a WORKDIR that is a descriptor of whoever starts the step, or a link to one."""
+    for number in (5, 7, 8, 9):
+        text = (
+            f"FROM busybox\nWORKDIR /proc/self/fd/{number}\nRUN cat ../../../../etc/shadow ../../../../../etc/shadow\n"
+        )
+        code, out, err = build(text)
+        assert code != 0, out
+        assert "root:" not in out + err
+    text = "FROM busybox\nRUN ln -s /proc/self/fd/7 /w\nWORKDIR /w\nRUN pwd && cat ../../../etc/shadow\n"
+    code, out, err = build(text)
+    assert code != 0, out
+    assert "root:" not in out + err
