@@ -74,6 +74,13 @@ def wait_for(condition: Any, *, seconds: float = 10, what: str = "condition") ->
         time.sleep(0.02)
 
 
+def held_devices() -> list[str]:
+    """What device mapper and loop devices hold on the whole machine."""
+    names = subprocess.run(["dmsetup", "ls"], capture_output=True, text=True, check=True).stdout
+    loops = subprocess.run(["losetup", "-ln"], capture_output=True, text=True, check=True).stdout
+    return [*(line for line in names.splitlines() if line != "No devices found"), *loops.splitlines()]
+
+
 @dataclasses.dataclass
 class Engine:
     """A running engine; ``docker()`` and ``orlop()`` talk to it."""

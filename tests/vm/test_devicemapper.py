@@ -21,7 +21,7 @@ from test_snapshotters import (  # noqa: F401 - the suite
     write,
 )
 
-from harness import wait_for
+from harness import held_devices, wait_for
 from orlop.errors import InvalidParameterError, SystemFailureError, UnsupportedError
 from orlop.kernel.device_mapper import Control
 from orlop.primitives.removal import remove_tree
@@ -30,18 +30,11 @@ from orlop.storage.devicemapper import open_driver
 pytestmark = pytest.mark.vm(long=True)
 
 
-def devices():
-    """What device mapper and loop devices hold."""
-    names = subprocess.run(["dmsetup", "ls"], capture_output=True, text=True, check=True).stdout
-    loops = subprocess.run(["losetup", "-ln"], capture_output=True, text=True, check=True).stdout
-    return [*(line for line in names.splitlines() if line != "No devices found"), *loops.splitlines()]
-
-
 @pytest.fixture(autouse=True)
 def nothing_left(request):
     """Each test leaves no device behind, without anybody having removed one."""
     yield
-    wait_for(lambda: devices() == [], seconds=20)
+    wait_for(lambda: held_devices() == [], seconds=20)
 
 
 @pytest.fixture

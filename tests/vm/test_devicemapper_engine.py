@@ -15,17 +15,10 @@ from test_storage_drivers import (  # noqa: F401 - run here on another engine
 )
 
 from conftest import end_engine, make_engine
-from harness import wait_for
+from harness import held_devices, wait_for
 
 pytestmark = pytest.mark.vm(long=True)
 OPTIONS = tuple(word for name, value in SMALL_POOL.items() for word in ("--storage-opt", f"{name}={value}"))
-
-
-def devices():
-    """What device mapper and loop devices hold."""
-    names = subprocess.run(["dmsetup", "ls"], capture_output=True, text=True, check=True).stdout
-    loops = subprocess.run(["losetup", "-ln"], capture_output=True, text=True, check=True).stdout
-    return [*(line for line in names.splitlines() if line != "No devices found"), *loops.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +29,7 @@ def engine():
         yield made
     finally:
         end_engine(made)
-    wait_for(lambda: devices() == [], seconds=20)
+    wait_for(lambda: held_devices() == [], seconds=20)
 
 
 def test_info_has_the_fields_of_docker(engine):
@@ -88,7 +81,10 @@ def test_a_container_outlives_its_engine_and_its_device_goes_with_it(engine):
     engine.docker("restart", "-t", "0", "box")
     assert engine.docker("diff", "box").stdout == "A /f\n"
     engine.docker("rm", "-f", "box")
-    wait_for(lambda: "'Deferred Deleted Device Count', '0'" in str(status(engine)), seconds=20)
+    wait_for(lambda: ("Deferred Deleted Device Count", "0") in status(engine), seconds=20)
+    used = dict(status(engine))["Data Space Used"]
+    engine.docker("run", "--name", "writer", "busybox", "dd", "if=/dev/urandom", "of=/f", "bs=1M", "count=20")
+    assert wait_for(lambda: dict(status(engine))["Data Space Used"] != used, seconds=20)
 
 
 def status(engine):
@@ -99,9 +95,9 @@ def test_nothing_is_left_when_all_have_gone(engine):
     engine.docker("run", "-d", "--name", "box", "busybox", "sleep", "1000")
     box = engine.inspect("box")["State"]["Pid"]
     engine.kill()
-    assert any("pool" in line for line in devices())
+    assert any("pool" in line for line in held_devices())
     subprocess.run(["kill", "-9", str(box)], check=True)
-    wait_for(lambda: devices() == [], seconds=20)
+    wait_for(lambda: held_devices() == [], seconds=20)
     engine.start()
     assert engine.inspect("box")["State"]["Status"] == "exited"
     engine.docker("start", "box")

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
+from test_snapshotters import SMALL_POOL, inside, layer, write
 
 from conftest import make_engine
+from harness import held_devices, wait_for
+from orlop.storage.contract import Change, ChangeKind
+from orlop.storage.devicemapper import open_driver
 
 pytestmark = pytest.mark.vm
 ON_EXT4 = (
@@ -69,3 +77,75 @@ def test_a_container_has_no_more_space_than_it_was_given(engine):
 )
 def test_options_that_are_none(engine, option, message):
     assert message in engine.docker("create", "--storage-opt", option, "busybox", check=False).stderr
+
+
+FILE_SYSTEMS = {
+    "ext4": ("mkfs.ext4 -q -O quota,project -E quotatype=prjquota", "prjquota"),
+    "xfs": ("mkfs.xfs -q", "pquota"),
+}
+LIMITED = """
+import json, os, shutil, sys
+from orlop.kernel import quota
+from orlop.storage import overlay2
+
+driver = overlay2.open_driver(sys.argv[1] + "/layers", {"overlay2.size": "10m"})
+driver.prepare("limited", None, size=driver.default_size)
+driver.prepare("free", None)
+
+def fill(key):
+    fd = os.open(driver.directory(key) + "/f", os.O_WRONLY | os.O_CREAT)
+    for megabytes in range(30):
+        try:
+            os.write(fd, bytes(1 << 20))
+            os.fsync(fd)
+        except OSError:
+            break
+    else:
+        megabytes = 30
+    os.close(fd)
+    return megabytes
+
+status = os.statvfs(driver.directory("limited"))
+fd = os.open(driver.directory("limited"), os.O_RDONLY)
+project = quota.project_of(fd)
+os.close(fd)
+told = {"size": status.f_blocks * status.f_frsize, "limited": fill("limited"), "free": fill("free")}
+grave = driver.remove("limited")
+fd = os.open(sys.argv[1], os.O_RDONLY)
+magic = quota.XFS_SUPER_MAGIC if sys.argv[2] == "xfs" else quota.EXT4_SUPER_MAGIC
+told["used"] = quota.is_used(fd, magic, project)
+shutil.rmtree(grave)
+told["left"] = quota.is_used(fd, magic, project)
+driver.close()
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
+def test_project_quotas_hold_and_go(tmp_path, kind):
+    """ext4 and xfs are asked for the same in different structs."""
+    make, option = FILE_SYSTEMS[kind]
+    script = (
+        f"mount --make-rprivate / && truncate -s 400M $0/image && {make} $0/image && mkdir $0/mounted"
+        f' && mount -o loop,{option} $0/image $0/mounted && exec "$@" $0/mounted {kind}'
+    )
+    command = ["unshare", "-m", "sh", "-c", script, tmp_path, sys.executable, "-c", LIMITED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["size"] == 10 << 20
+    assert 8 <= told["limited"] <= 10
+    assert told["free"] == 30
+    assert told["used"]  # by files
+    assert not told["left"]
+
+
+def test_thin_devices(tmp_path):
+    """The driver ``devicemapper`` in short; ``make test-vm`` has its whole suite."""
+    driver = open_driver(str(tmp_path / "layers"), SMALL_POOL)
+    layer(driver, "bottom", None, lambda top: write(f"{top}/a", "bottom"))
+    driver.prepare("c", "bottom")
+    assert inside(driver, "c", tmp_path, "open('b','w').write('c'); print(open('a').read())") == "bottom\n"
+    assert driver.diff("c") == [Change(b"/b", ChangeKind.ADD)]
+    driver.close()
+    wait_for(lambda: held_devices() == [], seconds=5)

@@ -201,7 +201,7 @@ class Engine:
             engine_id=engine_id(self._options.data_root),
             data_root=self._options.data_root,
             driver=self._driver.name,
-            driver_status=self._driver.status(),
+            driver_status=self._driver.status,
             cgroup_version=hierarchies.version,
             cgroup_driver="systemd" if self._options.systemd_cgroup else "cgroupfs",
             limits=probe_features(hierarchies),

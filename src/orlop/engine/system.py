@@ -57,7 +57,7 @@ class Facts:
         engine_id: UUID of the data-root.
         data_root: directory.
         driver: storage driver's name.
-        driver_status: its own name and value pairs.
+        driver_status: returns its name and value pairs as they are now.
         cgroup_version: 1 or 2.
         cgroup_driver: ``cgroupfs`` or ``systemd``.
         limits: what control groups can limit.
@@ -72,7 +72,7 @@ class Facts:
     engine_id: str
     data_root: str
     driver: str
-    driver_status: tuple[tuple[str, str], ...]
+    driver_status: Callable[[], Sequence[tuple[str, str]]]
     cgroup_version: int
     cgroup_driver: str
     limits: ControlGroups
@@ -153,7 +153,7 @@ class SystemService:
             "ContainersStopped": stopped,
             "Images": self._image_count(),
             "Driver": facts.driver,
-            "DriverStatus": [list(pair) for pair in facts.driver_status],
+            "DriverStatus": [list(pair) for pair in facts.driver_status()],
             "Plugins": {
                 "Volume": ["local"],
                 "Network": ["bridge", "cni", "host", "ipvlan", "macvlan", "null"],

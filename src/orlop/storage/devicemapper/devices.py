@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _RECORDS = ".devices"
 _GONE = frozenset((errno.ENXIO, errno.ENODEV, errno.ENOENT))
 _LAST_NUMBER = (1 << 24) - 1
-_ATTEMPTS, _PAUSE = 200, 0.025
+_ATTEMPTS, _FIRST_PAUSE, _PAUSE = 200, 0.001, 0.025
 # Seconds for which an activated device waits to be mounted.
 _PATIENCE = 600.0
 _SETTLED = 5.0
@@ -247,13 +247,13 @@ class Devices:
     def _activate(self, record: Record, *, read_only: bool) -> _Active:
         name = self.name(record.number)
         line = self._line(record)
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             try:
                 return self._open(name) or self._make(name, line, read_only=read_only)
             except OSError as error:
                 if error.errno not in _GONE and error.errno != errno.EBUSY:
                     raise SystemFailureError(f"devicemapper: {name}: {(error.strerror or '').lower()}") from error
-            time.sleep(_PAUSE)  # the last one who had it open has just closed it
+            time.sleep(min(_PAUSE, _FIRST_PAUSE * attempt))  # the last one who had it open has just closed it
         raise SystemFailureError(f"devicemapper: {name}: device or resource busy")
 
     def _line(self, record: Record) -> Target:
@@ -317,10 +317,10 @@ class Devices:
             SystemFailureError: somebody keeps it.
         """
         self.release(number)
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             if self._remove(number):
                 return
-            time.sleep(_PAUSE)
+            time.sleep(min(_PAUSE, _FIRST_PAUSE * attempt))
         raise SystemFailureError(f"devicemapper: {self.name(number)}: device or resource busy")
 
     def _remove(self, number: int) -> bool:

@@ -14,7 +14,6 @@ removed when a container ends or the engine dies.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import stat
@@ -139,7 +138,11 @@ class DeviceMapper:
 
     def status(self) -> tuple[tuple[str, str], ...]:
         """Return the pairs that dockerd showed for devicemapper."""
-        pool, used = self._pool, self._pool.status()
+        pool = self._pool
+        try:
+            used = pool.status(exact=False)
+        except (OSError, OrlopError) as error:  # the rest of what the engine tells is not worse for it
+            return (("Pool Name", pool.name), ("Pool Error", str(error)))
         data, metadata = pool.block_size, pool.metadata_block
         loops = [
             (label, file)
@@ -217,18 +220,23 @@ class DeviceMapper:
         if not self.is_active(key) or name in self._snapshots.keys():  # noqa: SIM118
             self._snapshots.commit(key, name)  # which says why not
         record = self._record(key)
+        failure: OSError | None = None
         try:
             self._settle(key, record)
         except OSError as error:
-            reason = (error.strerror or "").lower()
-            if error.errno in {errno.EIO, errno.ENOSPC} and self._pool.status().mode != "rw":
-                reason = "no space left on device: the thin pool is full"
-            raise SystemFailureError(f"devicemapper: commit {key:.12}: {reason}") from error
+            failure = error
+        if (mode := self._pool.status().mode) != "rw":
+            # also if nothing was told: what failed while it was unmounted is told to nobody
+            full = "no space left on device: the thin pool is full"
+            reason = full if mode == "out_of_data_space" else f"the thin pool is {mode}"
+            raise SystemFailureError(f"devicemapper: commit {key:.12}: {reason}") from failure
+        if failure is not None:
+            raise SystemFailureError(f"devicemapper: commit {key:.12}: {(failure.strerror or '').lower()}") from failure
         self._snapshots.commit(key, name)
         self._records[name] = self._records.pop(key)
 
     def _settle(self, key: str, record: Record) -> None:
-        """Write everything out, and see that nobody can write any more."""
+        """Write everything out, see that nobody can write any more, and that what is there can be mounted so."""
         try:
             mounted = self._mounted_at(key)
             with filesystem.root_of(mounted) as root:
@@ -239,6 +247,8 @@ class DeviceMapper:
         finally:
             self._unmount(key)
         self._devices.retire(record.number)
+        with self._mount(record, sealed=True):
+            pass
 
     def remove(self, key: str) -> str | None:
         """Make the snapshot disappear; its device is deleted when nobody uses it."""
