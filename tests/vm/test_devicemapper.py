@@ -34,7 +34,7 @@ pytestmark = pytest.mark.vm(long=True)
 def nothing_left(request):
     """Each test leaves no device behind, without anybody having removed one."""
     yield
-    wait_for(lambda: held_devices() == [], seconds=20)
+    wait_for(lambda: held_devices() == [], seconds=3)
 
 
 @pytest.fixture
