@@ -37,7 +37,7 @@ check: setup
 
 conformance: setup
 	@tools/setup-callers
-	@CALLERS=required $(PY) -m pytest -q tests/conformance $(ARGS)
+	@CALLERS=required ORLOP_EVERY_BUNDLE=1 $(PY) -m pytest -q tests/conformance tests/faults/test_bad_bundles.py $(ARGS)
 
 mutations: setup
 	@$(PY) tests/boundary/mutations.py $(ROWS)
