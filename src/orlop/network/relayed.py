@@ -110,7 +110,7 @@ class RelayedPorts:
         assert owner.netns is not None  # noqa: S101 - see _ask_soon
         await asyncio.sleep(_FIRST)  # leaves the processors to the container that is just being started
         try:
-            (sock,) = await self._namespaces.open_inside(owner.netns.fileno(), sockets=["diag"])
+            sock = await self._open(owner.netns.duplicate())
         except (OrlopError, OSError) as error:
             _log.debug("cannot ask which ports listen: %s", error)
             self._begin_all(owner)
@@ -129,6 +129,21 @@ class RelayedPorts:
                         self._begin(owner, waiting)
                 await asyncio.sleep(delay)
                 delay = min(delay * _GROWTH, _LONGEST)
+
+    async def _open(self, netns: OwnedFd) -> socket.socket:
+        """Return a socket that tells about a namespace, which is given away; cancelled, none is left open."""
+
+        async def work() -> socket.socket:
+            with netns:
+                (sock,) = await self._namespaces.open_inside(netns.fileno(), sockets=["diag"])
+                return sock
+
+        opening = asyncio.ensure_future(work())
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_result)
+            raise
 
     def _begin_all(self, owner: _Owner) -> None:
         for waiting in list(owner.waiting):
@@ -153,6 +168,11 @@ class RelayedPorts:
                 self._relay.pause(sock)
                 owner.waiting.add(sock)
                 self._ask_soon(owner)
+
+
+def _close_result(opening: asyncio.Task[socket.socket]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _listeners(inside: NetlinkSocket) -> set[tuple[str, int]]:
