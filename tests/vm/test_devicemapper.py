@@ -202,10 +202,10 @@ class TestPool:
         opened.close()
         # with the default the pool never comes so far
         del small["dm.min_free_space"]
-        opened = open_driver(str(tmp_path / "layers"), {**small, "dm.min_free_space": "60%"})
+        opened = open_driver(str(tmp_path / "layers"), {**small, "dm.min_free_space": "75%"})
         with pytest.raises(SystemFailureError) as caught:
             opened.prepare("new", "good")
-        assert "free data blocks which is less than minimum required 614 free data blocks" in str(caught.value)
+        assert "free data blocks which is less than minimum required 768 free data blocks" in str(caught.value)
         opened.remove("done")
         settle(opened)
         opened.prepare("new", "good")

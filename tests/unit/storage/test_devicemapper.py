@@ -246,6 +246,18 @@ def test_who_keeps_a_device_keeps_it_from_being_deleted_or_retired(kernel, make,
     assert recorded(tmp_path) == []
 
 
+def test_a_record_of_a_device_that_was_never_made_goes(make, kernel, tmp_path):
+    devices = make()
+    devices.create(None, 128)
+    kernel.pool.clear()  # killed between the record and the device
+    again = make()
+    reaper = Reaper(lambda number: again.delete(number, discard=True))
+    reaper.add(1)
+    wait_for(lambda: recorded(tmp_path) == [])
+    wait_for(lambda: reaper.pending == 0)
+    reaper.close()
+
+
 def pool_with(status, percent):
     pool = object.__new__(Pool)
     pool._settings = Settings(least_free=percent)

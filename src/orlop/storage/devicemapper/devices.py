@@ -26,7 +26,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orlop.errors import DataLossError, SystemFailureError
+from orlop.errors import DataLossError, OrlopError, SystemFailureError
 from orlop.kernel import block
 from orlop.kernel.device_mapper import SECTOR, SKIP_LOCKFS, Control, Target
 from orlop.primitives.atomic import write_atomic
@@ -215,7 +215,7 @@ class Devices:
         return True
 
     def _discard(self, record: Record) -> None:
-        with contextlib.suppress(OSError):  # it was not made, or the disk cannot
+        with contextlib.suppress(OSError, OrlopError):  # it was not made, or the disk cannot
             path = self.activate(record)
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)

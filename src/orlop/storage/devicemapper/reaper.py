@@ -7,6 +7,8 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from orlop.errors import OrlopError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -84,7 +86,7 @@ class Reaper:
             os.close(mounted)
         try:
             done = self._delete(number)
-        except OSError:
+        except (OSError, OrlopError):
             _log.exception("cannot delete thin device %d", number)
             done = True  # the next start tries again
         if done:
