@@ -71,7 +71,8 @@ class Builders:
         self._run([*enter, "podman", "import", f"{inside}/busybox.tar", "docker.io/library/busybox:latest"])
         buildx = ["docker", "buildx", "build", "--progress=quiet", "-t", _NAME]
         self.commands["buildkit"] = ([*enter, *buildx, f"{inside}/c"], dict(os.environ))
-        buildah = ["buildah", "bud", "--layers", "--pull=never", "-q", "-t", _NAME]
+        limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096"]  # the tree may not raise its own
+        buildah = ["buildah", "bud", "--layers", "--pull=never", *limits, "-q", "-t", _NAME]
         self.commands["buildah"] = ([*enter, *buildah, f"{inside}/c"], dict(os.environ))
         for name in ("buildkit", "buildah"):
             self.entering[name] = statistics.median(timed(lambda: self._run([*enter, "true"])) for _ in range(7))
