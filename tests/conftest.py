@@ -96,12 +96,21 @@ def make_engine(*options: str, within: tuple[str, ...] = (), parent: str = "") -
         raise
 
 
+def file_mode_mask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 @pytest.fixture(autouse=True)
 def host_device():
-    """Whose the machine's null device is: a container whose standard input it is must not change that for everybody."""
-    before = os.stat("/dev/null")
+    """Whose the machine's null device is: a container whose standard input it is must not change that for everybody; the umask."""
+    before, mask = os.stat("/dev/null"), file_mode_mask()
     yield
     after = os.stat("/dev/null")
+    if file_mode_mask() != mask:
+        os.umask(mask)
+        pytest.fail("the test left another umask to those that follow")
     if (after.st_uid, after.st_gid, after.st_mode) != (before.st_uid, before.st_gid, before.st_mode):
         os.chown("/dev/null", before.st_uid, before.st_gid)
         os.chmod("/dev/null", before.st_mode & 0o7777)
