@@ -294,7 +294,7 @@ class TestPool:
 
 class TestBase:
     def test_xfs(self, tmp_path):
-        options = {**SMALL_POOL, "dm.fs": "xfs", "dm.basesize": "320m", "dm.mountopt": "noatime"}
+        options = {**SMALL_POOL, "dm.fs": "xfs", "dm.basesize": "320m", "dm.mountopt": "inode64"}
         opened = open_driver(str(tmp_path / "layers"), options)
         layer(opened, "bottom", None, lambda top: write(f"{top}/a", "bottom"))
         opened.prepare("c", "bottom")

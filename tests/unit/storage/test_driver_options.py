@@ -58,6 +58,7 @@ def test_refused(driver, option, message):
     [
         ("dm.directlvm_device=/dev/sdb", "make a thin pool with lvm2"),
         ("dm.use_deferred_removal=false", "devices always go when the last user does"),
+        ("dm.mountopt=discard,noatime", "not those of a mount: noatime"),
         ("dm.xfs_nospace_max_retries=0", "use dm.fs=ext4"),
     ],
 )
@@ -77,7 +78,7 @@ def test_values():
     assert parse_options({}) == Settings()
     given = [
         *("dm.loopdatasize=1g", "dm.loopmetadatasize=16m", "dm.blocksize=128k", "dm.basesize=64m", "dm.fs=xfs"),
-        *("dm.mkfsarg=-m reflink=0", "dm.mountopt=noatime,,inode64", "dm.blkdiscard=false", "dm.min_free_space=0%"),
+        *("dm.mkfsarg=-m reflink=0", "dm.mountopt=logbufs=8,,inode64", "dm.blkdiscard=false", "dm.min_free_space=0%"),
         *("dm.use_deferred_removal=true", "dm.use_deferred_deletion=1", "dm.override_udev_sync_check=true"),
     ]
     assert parse_options(parse_pairs(given)) == Settings(
@@ -87,7 +88,7 @@ def test_values():
         base_size=64 << 20,
         kind="xfs",
         mkfs_arguments=("-m", "reflink=0"),
-        mount_options=("noatime", "inode64"),
+        mount_options=("logbufs=8", "inode64"),
         discard=False,
         least_free=0,
     )

@@ -15,6 +15,13 @@ _TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
 _GIB = 1 << 30
 # of dm-thin: between 64 KiB and 1 GiB, in steps of 64 KiB
 _BLOCK_UNIT, _BLOCK_LARGEST = 64 << 10, 1 << 30
+# fsconfig(2) takes none of them
+_OF_THE_MOUNT = frozenset(
+    [
+        *("ro", "rw", "noatime", "atime", "nodiratime", "diratime", "relatime", "norelatime", "strictatime"),
+        *("nosuid", "suid", "nodev", "dev", "noexec", "exec", "defaults"),
+    ]
+)
 _REFUSED = {
     "dm.directlvm_device": "make a thin pool with lvm2 and name it with dm.thinpooldev",
     "dm.directlvm_device_force": "make a thin pool with lvm2 and name it with dm.thinpooldev",
@@ -128,7 +135,13 @@ def _words(name: str, value: str) -> tuple[str, ...]:
 
 
 def _mount_options(name: str, value: str) -> tuple[str, ...]:
-    return tuple(word for word in _text(name, value).split(",") if word)
+    words = tuple(word for word in _text(name, value).split(",") if word)
+    for word in words:
+        if word in _OF_THE_MOUNT:
+            raise UnsupportedError(
+                f"devicemapper: {name} takes the file system's own options, not those of a mount: {word}"
+            )
+    return words
 
 
 def _boolean(_name: str, value: str) -> bool:
