@@ -104,6 +104,8 @@ def _run(task: InitTask) -> None:
     files: Sequence[int] = () if task.joins_later else task.cgroup.join_fds
     if waits:
         trees, came = _await_go(task.sync)
+        if task.joins_later and not came:
+            raise UnavailableError("the cgroup's files did not come")  # never run outside of it
         files = [file.release() for file in came] or files
         task.trees.update(trees)
     if task.rootless:
