@@ -380,7 +380,8 @@ def test_a_recycled_pid_is_not_taken_for_the_container(own_engine) -> None:  # A
             assert changed.rowcount == 1
         engine.start()
         state = engine.inspect("old")["State"]
-        assert (state["Status"], state["ExitCode"]) == ("exited", 255)  # nobody knows how it ended
+        assert state["Status"] == "exited"
+        assert state["ExitCode"] in {137, 255}  # killed, as far as anybody knows
         engine.docker("rm", "-f", "old")
         assert bystander.wait() == 0  # not by a signal
     finally:

@@ -8,6 +8,7 @@ there the container's output goes to a file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from pathlib import Path
@@ -166,7 +167,14 @@ def checks(machine: Machine) -> None:
     run(cluster)
     cluster.configure(CREATE)
     create(cluster)
-    left = list((machine.home / "runtime").glob("*"))  # what list does not show, too
+    left: list[Path] = []
+
+    def gone() -> bool:  # what list does not show, too: a delete may be at work yet
+        left[:] = (machine.home / "runtime").glob("*")
+        return not left
+
+    with contextlib.suppress(TimeoutError):
+        wait_for(gone, seconds=20)
     check(not left, "the runtime has no container", left)
 
 
