@@ -39,19 +39,15 @@ def copy_up(source_fd: int, target_fd: int) -> bool:
     names = os.listdir(target_fd)
     if names and not _is_marked(target_fd):
         return False
-    mask = os.umask(0)
+    _empty(target_fd)
+    _mark(target_fd)
+    copier = _Copier(target_fd)
     try:
+        copier.copy_directory(source_fd, target_fd)
+    except OSError as error:
         _empty(target_fd)
-        _mark(target_fd)
-        copier = _Copier(target_fd)
-        try:
-            copier.copy_directory(source_fd, target_fd)
-        except OSError as error:
-            _empty(target_fd)
-            raise SystemFailureError(f"copy-up: {(error.strerror or '').lower()}") from error
-        _unmark(target_fd)
-    finally:
-        os.umask(mask)
+        raise SystemFailureError(f"copy-up: {(error.strerror or '').lower()}") from error
+    _unmark(target_fd)
     return True
 
 
@@ -62,11 +58,7 @@ def copy_tree(source_fd: int, target_fd: int) -> None:
         OSError: no space left on device and the like; what was copied stays.
         SystemFailureError: directories too deep.
     """
-    mask = os.umask(0)
-    try:
-        _Copier(target_fd).copy_directory(source_fd, target_fd)
-    finally:
-        os.umask(mask)
+    _Copier(target_fd).copy_directory(source_fd, target_fd)
 
 
 def _empty(fd: int) -> None:
@@ -129,6 +121,8 @@ class _Copier:
             elif not stat.S_ISSOCK(status.st_mode):
                 os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)
                 _set_owner_and_time(target, name, status)
+                # The umask is the whole process's, and this may be one of its threads. No link can be in the way here.
+                os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
         _copy_attributes(source, target)
 
     def _copy_regular(self, source: int, target: int, prefix: bytes, name: bytes, status: os.stat_result) -> None:

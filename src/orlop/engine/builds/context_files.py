@@ -157,14 +157,14 @@ class ContextFiles:
         """Remove what was not of use for longest until at most ``limit`` bytes are left; returns the bytes removed.
 
         Args:
-            limit: bytes that may stay.
+            limit: bytes that may stay; with 0 empty contents go, too.
             before: only what was last of use before this time (seconds since the epoch).
         """
         found = sorted(self._contents(), key=lambda item: item[1].st_mtime)
         left = sum(status.st_size for _, status in found)
         removed = 0
         for name, status in found:
-            if left <= limit or (before is not None and status.st_mtime >= before):
+            if (limit and left <= limit) or (before is not None and status.st_mtime >= before):
                 break
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self._root}/{name}")
