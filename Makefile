@@ -3,7 +3,9 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 # Most tests wait for processes most of the time; a file's tests share an engine.
-PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+# CI's order is always the same; ORDER=random, another one each time, finds tests that need those before them.
+ORDER := $(if $(CI),fixed,random)
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder $(if $(filter fixed,$(ORDER)),-p no:randomly)
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-vm check conformance mutations bench clean
 
