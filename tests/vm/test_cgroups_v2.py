@@ -175,9 +175,13 @@ def test_memory_events_and_accounting(path):
     watch.drain()
     assert watch.killed()
     watch.close()
-    statistics = cgroup.stats()
+
+    def told() -> dict | None:  # the kernel gives pages of the dead back a moment later
+        found = cgroup.stats()
+        return found if found["memory_stats"]["usage"] == int(text(path, "memory.current")) else None
+
+    statistics = wait_for(told, what="the usage that the file says")
     assert statistics["memory_stats"]["limit"] == 64 * MIB
-    assert statistics["memory_stats"]["usage"] == int(text(path, "memory.current"))
     assert statistics["memory_stats"]["failcnt"] > 0
     fields = dict(line.split() for line in text(path, "cpu.stat").splitlines())
     assert statistics["cpu_stats"]["cpu_usage"]["total_usage"] == int(fields["usage_usec"]) * 1000 > 0
