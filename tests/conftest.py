@@ -143,6 +143,16 @@ def engine(shared_engine: Engine):
 
 
 @pytest.fixture
+def images(engine: Engine):
+    """Images that the test makes on the shared engine go with it."""
+    before = set(engine.docker("images", "-aq", "--no-trunc").stdout.split())
+    yield
+    engine.remove_containers()
+    for image in set(engine.docker("images", "-aq", "--no-trunc").stdout.split()) - before:
+        engine.docker("rmi", "-f", image, check=False)
+
+
+@pytest.fixture
 def own_engine():
     """An engine for one test that kills, fills or reconfigures it; has the busybox image."""
     engine = make_engine()

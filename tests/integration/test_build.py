@@ -20,15 +20,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def images(engine):
-    before = set(engine.docker("images", "-aq", "--no-trunc").stdout.split())
-    yield
-    engine.remove_containers()
-    for image in set(engine.docker("images", "-aq", "--no-trunc").stdout.split()) - before:
-        engine.docker("rmi", "-f", image, check=False)
-
-
 def run(host_environment, *arguments, **options):
     environment = {**host_environment, "DOCKER_BUILDKIT": "0"}
     return subprocess.run(

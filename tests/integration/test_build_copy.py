@@ -15,8 +15,7 @@ SHOW = "RUN find /t | sort\n"
 
 
 @pytest.fixture
-def build(engine, tmp_path):
-    before = set(engine.docker("images", "-aq", "--no-trunc").stdout.split())
+def build(engine, images, tmp_path):
     environment = {**engine.environment, "DOCKER_BUILDKIT": "0"}
     context = tmp_path / "context"
     context.mkdir()
@@ -33,10 +32,7 @@ def build(engine, tmp_path):
         return done.returncode, done.stdout, done.stderr
 
     run.context = context
-    yield run
-    engine.remove_containers()
-    for image in set(engine.docker("images", "-aq", "--no-trunc").stdout.split()) - before:
-        engine.docker("rmi", "-f", image, check=False)
+    return run
 
 
 def good(result):

@@ -25,15 +25,6 @@ pytestmark = [
 
 
 @pytest.fixture
-def images(engine):
-    before = set(engine.docker("images", "-aq", "--no-trunc").stdout.split())
-    yield
-    engine.remove_containers()
-    for image in set(engine.docker("images", "-aq", "--no-trunc").stdout.split()) - before:
-        engine.docker("rmi", "-f", image, check=False)
-
-
-@pytest.fixture
 def client(engine):
     with connect(engine.host) as made:
         yield made

@@ -24,16 +24,6 @@ def client(request, engine):
     return getattr(engine, request.param)
 
 
-@pytest.fixture
-def images(engine):
-    """Removes images that a test made."""
-    before = set(engine.docker("images", "-aq", "--no-trunc").stdout.split())
-    yield
-    engine.remove_containers()
-    for image in set(engine.docker("images", "-aq", "--no-trunc").stdout.split()) - before:
-        engine.docker("rmi", "-f", image, check=False)
-
-
 def changed(engine, name, script=CHANGES):
     engine.docker("run", "-d", "--name", name, "--label", "a=b", "-e", "X=1", "busybox", "sh", "-c", script)
     wait_for(lambda: engine.docker("exec", name, "test", "-e", "/ready", check=False).returncode == 0)
