@@ -175,7 +175,7 @@ class Lab:
             "where,udp=(sys.argv[1],int(sys.argv[2])),sys.argv[3]=='udp'\n"
             "family=socket.AF_INET6 if ':' in where[0] else socket.AF_INET\n"
             "s=socket.socket(family,socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)\n"
-            "s.settimeout(0.5)\n"
+            "s.settimeout(1.5)\n"  # a first packet that was lost is sent again after a second
             "try:\n"
             "  s.connect(where); udp and s.send(b'?'); print(s.recv(100).decode())\n"
             "except OSError: pass\n"

@@ -65,6 +65,15 @@ def outside_of(lab: Lab, version: int) -> OwnedFd:
     return beyond
 
 
+async def reachable(lab: Lab, netns: OwnedFd | None, address: str, port: int) -> None:
+    """Wait until a published port answers a client in a namespace."""
+    for _ in range(20):
+        if await asyncio.to_thread(lab.ask, netns, address, port):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{address} port {port} never answered")
+
+
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])
 @pytest.mark.parametrize("version", [4, 6])
 def test_reachability(backend: str, version: int):
@@ -107,16 +116,15 @@ def test_reachability(backend: str, version: int):
             return f"- / {direct}"
 
         for port in (HOST_PORT, LOOPBACK_PORT):  # the relay listens some moments after the programs
-            for _ in range(100):
-                if await asyncio.to_thread(lab.ask, None, loopback, port):
-                    break
-                await asyncio.sleep(0.02)
+            await reachable(lab, None, loopback, port)
 
         def route(*words: str, at: OwnedFd = lab.outside) -> None:
             run_in(at, "ip", f"-{version}", "route", *words)
 
         route("add", subnet, "via", host)  # the neighbour knows the way to containers
         beyond = outside_of(lab, version)
+        for netns in (lab.outside, beyond):  # the links' queues and the neighbours' addresses come some moments later
+            await reachable(lab, netns, host, HOST_PORT)
         places = (same.netns, other.netns, None, lab.outside, beyond)
         with ThreadPoolExecutor(8) as pool:  # of this thread's namespace
             rows = {kind: [pool.submit(row, netns, kind) for netns in places] for kind in own_ports}
