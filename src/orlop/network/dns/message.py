@@ -171,9 +171,9 @@ def answers(data: bytes, identity: int, question: bytes) -> bool:
     return questions == 1 and data[_QUESTION_AT:end].lower() == question.lower()
 
 
-def is_truncated(data: bytes) -> bool:
-    """Tell whether the TC flag is set."""
-    return len(data) >= _HEADER.size and bool(_HEADER.unpack_from(data)[1] & _TC)
+def answer_count(data: bytes) -> int:
+    """Return how many records an answer says that it has."""
+    return int(_HEADER.unpack_from(data)[3])
 
 
 def result_code(data: bytes) -> int:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from orlop.network.sandbox import Endpoint
 
 TTL = 600  # seconds, as Docker's
+_MOST_REMEMBERED = 256  # answers for one container
+_LONGEST_REMEMBERED = 512  # bytes of a question
 _REVERSE4, _REVERSE6 = ".in-addr.arpa", ".ip6.arpa"
 
 
@@ -27,13 +29,19 @@ class _Zone:
 
 
 class Names:
-    """The names of running containers, network by network: an alias is never known on another (threats.md G11)."""
+    """The names of running containers, network by network: an alias is never known on another (threats.md G11).
+
+    Attributes:
+        generation: grows with every change, so that answers can be remembered until the next.
+    """
 
     def __init__(self) -> None:
         self._zones: dict[str, _Zone] = {}
+        self.generation = 0
 
     def add(self, endpoint: Endpoint) -> None:
         """Make an endpoint's names known."""
+        self.generation += 1
         zone = self._zones.setdefault(endpoint.network_id, _Zone(endpoint.network_name))
         for name in endpoint.names:
             zone.by_name.setdefault(name.lower(), {})[endpoint.id] = endpoint
@@ -43,6 +51,7 @@ class Names:
 
     def remove(self, endpoint: Endpoint) -> None:
         """Forget them; what is not known is left alone."""
+        self.generation += 1
         zone = self._zones.get(endpoint.network_id)
         if zone is None:
             return
@@ -87,6 +96,27 @@ class View:
         self._names = names
         self._networks = tuple(networks)
         self._links = links
+        self._remembered: dict[bytes, bytes] = {}  # question -> answer, both without their numbers
+        self._generation = names.generation
+
+    def recall(self, data: bytes) -> bytes | None:
+        """Return the answer to a datagram that was answered before and no name has changed since; None for all others.
+
+        Half of a question's cost is in reading it and writing the answer, and programs ask the same again and again.
+        """
+        if self._generation != self._names.generation:
+            self._generation = self._names.generation
+            self._remembered.clear()
+        found = self._remembered.get(data[2:])
+        return None if found is None else data[:2] + found
+
+    def remember(self, data: bytes, answer: bytes) -> None:
+        """Keep an answer over UDP, unless it is one of several addresses in turn."""
+        if message.answer_count(answer) > 1 or len(data) > _LONGEST_REMEMBERED:
+            return
+        if len(self._remembered) >= _MOST_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[data[2:]] = answer[2:]
 
     def answer(self, query: message.Query, *, tcp: bool) -> bytes | None:
         """Return the answer to a question that we know about, None for all others."""

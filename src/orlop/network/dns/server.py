@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -69,23 +68,34 @@ class NameServer:
                 data, peer = self._udp.recvfrom(message.LONGEST)
             except OSError:
                 return
-            try:
-                query = message.parse_query(data)
-            except message.MessageError as error:
-                self._send(error.reply, peer)
-                continue
-            answer = self.view.answer(query, tcp=False)
-            if answer is not None:
-                self._send(answer, peer)
-            elif self._upstream is None:
-                self._send(message.build_answer(query, code=message.SERVER_FAILURE), peer)
+            answer = self.view.recall(data)
+            if answer is None:
+                self._consider(data, peer)
             else:
-                self._spawn(self._forward(query, data, peer))
+                self._send(answer, peer)
+
+    def _consider(self, data: bytes, peer: _Peer) -> None:
+        """Answer a datagram that was not answered before."""
+        try:
+            query = message.parse_query(data)
+        except message.MessageError as error:
+            self._send(error.reply, peer)
+            return
+        answer = self.view.answer(query, tcp=False)
+        if answer is not None:
+            self.view.remember(data, answer)
+            self._send(answer, peer)
+        elif self._upstream is None:
+            self._send(message.build_answer(query, code=message.SERVER_FAILURE), peer)
+        else:
+            self._spawn(self._forward(query, data, peer))
 
     def _send(self, data: bytes, peer: _Peer) -> None:
         if data:
-            with contextlib.suppress(OSError):  # a full socket buffer: the client asks again
+            try:
                 self._udp.sendto(data, peer)
+            except OSError:
+                return  # a full socket buffer: the client asks again
 
     async def _forward(self, query: message.Query, data: bytes, peer: _Peer) -> None:
         answer = await self._ask(query, data, tcp=False)
