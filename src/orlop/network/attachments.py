@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import ForbiddenError, OrlopError, SystemFailureError, UnavailableError
 from orlop.kernel.netlink import NetlinkError
-from orlop.kernel.rtnetlink import Rtnetlink, delete_link
+from orlop.kernel.rtnetlink import Rtnetlink, delete_link, get_link
 from orlop.network.bridge import BridgeDriver
 from orlop.network.driver import Spot
 from orlop.network.host import HostDriver
@@ -21,7 +21,6 @@ from orlop.network.pool import INTERFACE
 from orlop.network.records import SandboxRow
 from orlop.network.routing import outward, set_default_routes
 from orlop.network.sandbox import NameServerWish, Sandbox
-from orlop.network.uninterrupted import run_to_end
 from orlop.spec.ids import generate_id
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from orlop.network.sandbox import AttachRequest, Endpoint, EndpointWish
     from orlop.spec.ports import PortRequest
 
+_LOOK = 0.0005  # seconds between looks whether a link is gone
 _log = logging.getLogger(__name__)
 
 
@@ -57,6 +57,7 @@ class Attachments:
         self._drivers = drivers
         self._resolvers = resolvers
         self._kept: dict[str, SandboxRow] = {}  # by container id
+        self._removals: set[asyncio.Task[None]] = set()  # of links
 
     async def attach(
         self, container_id: str, request: AttachRequest, wishes: Sequence[tuple[Network, EndpointWish]]
@@ -303,10 +304,20 @@ class Attachments:
             yield inside
 
     async def _leave(self, driver: Driver, endpoint: Endpoint, inside: Rtnetlink) -> None:
-        """Take an endpoint away for good: the container goes on and must not keep the link."""
+        """Take an endpoint away for good: the container goes on and must not keep the link.
+
+        A pair of links is gone from both namespaces after 1 ms, but the kernel answers only when it has freed them,
+        20 ms later (``netdev_run_todo`` waits in ``rcu_barrier``). Nobody waits for that.
+        """
         await driver.leave(endpoint)
         if endpoint.host_interface:
-            await run_to_end(asyncio.to_thread(driver.delete_link, endpoint))
+            removal = asyncio.get_running_loop().create_task(asyncio.to_thread(driver.delete_link, endpoint))
+            self._removals.add(removal)
+            removal.add_done_callback(self._removals.discard)
+            while not removal.done() and _is_there(inside, endpoint.interface):
+                await asyncio.wait([removal], timeout=_LOOK)
+            if removal.done():
+                removal.result()
             return
         try:
             inside.execute(delete_link(name=endpoint.interface))
@@ -336,6 +347,16 @@ class Attachments:
     def _forget(self, container_id: str) -> None:
         if self._kept.pop(container_id, None) is not None:
             self._around.records.delete_sandbox(container_id)
+
+
+def _is_there(inside: Rtnetlink, interface: str) -> bool:
+    try:
+        inside.execute(get_link(name=interface))
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return False
+    return True
 
 
 def _free_interface(sandbox: Sandbox) -> str:
