@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -274,13 +275,16 @@ def test_names_are_there_again_after_the_engine(own_engine):
 
         wait_for(longest, what="first answer")
         for _ in range(6):  # the best of some: the machine may be busy with other tests
+            killed = time.monotonic()
             engine.kill()
             engine.start()
+            start = time.monotonic() - killed
             without = wait_for(lambda: (found := longest()) > 0.1 and found, what="answer")
-            if without < 1.0 * PATIENCE:
+            # where a start takes long, names are there no later than the API is
+            if without < max(1.0 * PATIENCE, start * 1.25):
                 break
         else:
-            pytest.fail(f"no name server for {without} s")
+            pytest.fail(f"no name server for {without} s of which the engine took {start} s to start")
     assert lookup(engine, "client", "site") == ["10.75.0.1"] or lookup(engine, "client", "site") == ["10.75.0.2"]
     after = engine.inspect("client")["NetworkSettings"]
     assert after == before
