@@ -138,3 +138,40 @@ def test_reachability(backend: str, version: int):
         assert found == {kind: list(TABLE[kind]) for kind in own_ports}
 
     in_laboratory(body)
+
+
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_published_ports_between_networks_when_the_administrator_allows_them(backend: str, version: int):
+    """With ``allow-published-between-networks`` one cell of the table is another; what is not published stays apart."""
+    six = version == 6
+    host, loopback = (HOST6, "::1") if six else (HOST, "127.0.0.1")
+
+    async def body(lab: Lab) -> None:
+        service = lab.service(
+            firewall_backend=backend, pool_size=0, userland_proxy=True, allow_published_between_networks=True
+        )
+        await service.start({})
+        for name, more in (("n1", {}), ("n2", {}), ("n3", {"internal": True})):
+            await service.create_network(NetworkRequest(name, ipv6=six, **more))
+        ports = (
+            PortRequest(80, "tcp", "::" if six else "0.0.0.0", HOST_PORT, HOST_PORT),
+            PortRequest(8000, "tcp", loopback, LOOPBACK_PORT, LOOPBACK_PORT),
+        )
+        web = await service.attach("a" * 64, AttachRequest(network="n1", container_name="web", ports=ports))
+        other = await service.attach("b" * 64, AttachRequest(network="n2"))
+        closed = await service.attach("c" * 64, AttachRequest(network="n3"))
+        for port in (80, 8000, OTHER):
+            lab.serve(web.netns, port, "hit", six=six)
+        address, gateway = web.endpoints[0].address, other.endpoints[0].gateway
+        if six:
+            address, gateway = web.endpoints[0].address6, other.endpoints[0].gateway6
+        await reachable(lab, None, host, HOST_PORT)
+        for where in (host, gateway):
+            await reachable(lab, other.netns, where, HOST_PORT)
+            assert lab.ask(other.netns, where, LOOPBACK_PORT) == ""
+            assert lab.ask(closed.netns, where, HOST_PORT) == ""
+        for port in (80, 8000, OTHER):
+            assert lab.ask(other.netns, address, port) == ""
+
+    in_laboratory(body)

@@ -358,6 +358,7 @@ def _network_options(options: Options) -> NetworkOptions:
         default_address_pools=pools or DEFAULT_POOLS,
         default_network_opts=options.default_network_opts,
         allow_direct_routing=options.allow_direct_routing,
+        allow_published_between_networks=options.allow_published_between_networks,
         userland_proxy=options.userland_proxy,
     )
 

@@ -68,6 +68,7 @@ class Options:
     iptables: bool
     firewall_backend: str
     allow_direct_routing: bool
+    allow_published_between_networks: bool
     userland_proxy: bool
     default_network_opts: dict[str, dict[str, str]]
     default_address_pools: tuple[tuple[str, int], ...]

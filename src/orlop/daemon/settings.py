@@ -180,6 +180,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("allow-direct-routing", BOOLEAN, False, "allow packets routed directly to a container's published port"),
     Setting(
+        "allow-published-between-networks",
+        BOOLEAN,
+        False,
+        "let containers reach ports that other networks publish, by an address of the host",
+    ),
+    Setting(
         "default-address-pools",
         LIST,
         (),

@@ -54,6 +54,7 @@ class BridgeDriver:
             icc=self._network.flag(OPTION_ICC),
             internal=self._network.internal,
             direct_routing=self._around.direct_routing,
+            crossing=self._around.crossing,
         )
 
     def remove_strays(self) -> None:

@@ -41,6 +41,7 @@ class Surroundings:
         firewall: None when the administrator switched rules off.
         guard: keeps containers of networks that want it from passing for others.
         direct_routing: see NetworkOptions.
+        crossing: see NetworkOptions.allow_published_between_networks.
         ip_forward: likewise.
     """
 
@@ -53,6 +54,7 @@ class Surroundings:
     guard: SpoofGuard
     mtu: int
     direct_routing: bool = False
+    crossing: bool = False
     ip_forward: bool = True
 
     def execute_unless_gone(self, request: Request) -> None:

@@ -53,6 +53,8 @@ class NetworkOptions:
         default_network_opts: driver -> options of networks that users make without naming them.
         pool_size: network namespaces kept ready.
         allow_direct_routing: let neighbours that route to a container's own address reach its published ports.
+        allow_published_between_networks: let containers reach ports that other networks publish, by an address of the
+            host, as they do through Docker's proxy.
         userland_proxy: ports are published on [::1] as well, and on [::] for containers with IPv4 only: the engine
             itself carries what the kernel cannot lead there.
     """
@@ -73,6 +75,7 @@ class NetworkOptions:
     default_network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     pool_size: int = 4
     allow_direct_routing: bool = False
+    allow_published_between_networks: bool = False
     userland_proxy: bool = False
 
     def validate(self) -> None:

@@ -69,7 +69,7 @@ class NetworkService:
         self._changes: dict[str, asyncio.Task[object]] = {}  # connects and disconnects under way, by container id
         self._chores: set[asyncio.Task[None]] = set()
         self._shared = ContainerDriver(self.sandbox)
-        self._relay = RelayedPorts(namespaces, self._is_of_ours) if options.userland_proxy else None
+        self._relay = RelayedPorts(namespaces, self._is_kept_apart) if options.userland_proxy else None
         self._around: Surroundings | None = None
         self._resolvers = Resolvers(namespaces)
         self._attached: Attachments | None = None
@@ -118,6 +118,7 @@ class NetworkService:
                 guard=SpoofGuard(table=table_name(self._catalogue.prefix)),
                 mtu=self._options.mtu,
                 direct_routing=self._options.allow_direct_routing,
+                crossing=self._options.allow_published_between_networks,
                 ip_forward=self._options.ip_forward,
             )
         except BaseException:
@@ -403,9 +404,9 @@ class NetworkService:
         await asyncio.sleep(_LINGER)
         await asyncio.to_thread(driver.delete_link, endpoint)
 
-    def _is_of_ours(self, peer: str) -> bool:
+    def _is_kept_apart(self, peer: str) -> bool:
         """Tell whether an address is a container's, which may not reach other networks' ports (threats.md G8)."""
-        return is_a_containers(peer, self._catalogue)
+        return not self._options.allow_published_between_networks and is_a_containers(peer, self._catalogue)
 
     def _chore(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

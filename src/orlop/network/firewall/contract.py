@@ -21,6 +21,7 @@ class BridgeRules:
         internal: nothing goes in or out.
         direct_routing: packets from other interfaces may be addressed to containers themselves.
         subnet6: "fd00:1::/64", or "" for a network without IPv6.
+        crossing: containers of other bridges reach published ports, by an address of the host.
     """
 
     name: str
@@ -30,6 +31,7 @@ class BridgeRules:
     internal: bool = False
     direct_routing: bool = False
     subnet6: str = ""
+    crossing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Firewall(Protocol):
 
     - a published port of address 127.0.0.1 can't be reached from another machine, nor from a container;
     - packets from outside reach a container on its published ports only;
-    - containers of different bridges don't reach each other.
+    - containers of different bridges don't reach each other, unless it is a published port of a ``crossing`` bridge.
     """
 
     @property

@@ -142,6 +142,8 @@ def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix
             own[one].append(f"! -d {family.subnet(bridge)} -i {name} -j DROP")
         else:
             own[one].append(f"-i {name} ! -o {name} -j {two}")
+            if bridge.crossing:
+                own[two].append(f"-o {name} -m conntrack --ctstate DNAT -j RETURN")
             own[two].append(f"-o {name} -j DROP")
             own[forward].append(f"-o {name} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
             own[forward].append(f"-o {name} -j {prefix}")

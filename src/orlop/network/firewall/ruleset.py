@@ -181,7 +181,7 @@ def _forward(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
             rules.append("drop")
         else:
             rules += [
-                "iifname @bridges drop",
+                "iifname @bridges ct status ! dnat drop" if bridge.crossing else "iifname @bridges drop",
                 "ct state established,related accept",
                 f"meta l4proto . {_ip(family)} daddr . th dport @reachable accept",
                 "drop",
