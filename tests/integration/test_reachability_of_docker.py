@@ -1,6 +1,7 @@
 """The table of test_reachability beside a real dockerd (ORLOP_PEERS_HOST names one that runs on this machine).
 
-Every difference is in the list, with its reason.
+Every difference is in the list, with its reason. Over IPv6 dockerd 26 is compared as it is by default, without rules,
+or, if it was started with ``--experimental --ip6tables``, as Docker is by default since 27.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 from network_lab import PYTHON, run_in
 from test_reachability import EXPOSED, FROM, HOST_PORT, LOOPBACK_PORT, OTHER, TABLE
 
-from harness import DOCKER
+from harness import DOCKER, wait_for
 from orlop.primitives.owned_fd import OwnedFd
 
 PEER = os.environ.get("ORLOP_PEERS_HOST", "")
@@ -26,13 +27,16 @@ pytestmark = [
     pytest.mark.requires("root", "netns"),
     pytest.mark.skipif(not PEER, reason="ORLOP_PEERS_HOST names no daemon"),
 ]
-UPLINK, FAR = "10.199.0.1", "10.199.0.2"
+UPLINK = {4: "10.199.0.1", 6: "fd77:199::1"}
+FAR = {4: "10.199.0.2", 6: "fd77:199::2"}
+LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+SUBNETS6 = ("fd77:1::/64", "fd77:2::/64")
 PORTS = {"published": 80, "published on loopback": 8000, "exposed": EXPOSED, "neither": OTHER}
 SERVE = """
 import socket, selectors
 watch = selectors.DefaultSelector()
 for port in (80, 8000, 81, 82):
-    sock = socket.socket(); sock.setsockopt(1, 2, 1); sock.bind(("0.0.0.0", port)); sock.listen()
+    sock = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
     watch.register(sock, selectors.EVENT_READ)
 print("ready", flush=True)
 while True:
@@ -41,21 +45,32 @@ while True:
 """
 ASK = """
 import socket, sys
-s = socket.socket(); s.settimeout(0.5)
-try: s.connect((sys.argv[1], int(sys.argv[2]))); print(s.recv(9).decode())
+try:
+    s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 1.5)
+    print(s.recv(9).decode())
 except OSError: pass
 """
 # (what, from): dockerd's cell, and why ours is another
 DIRECT = "packets from outside reach a container by the host's ports only (threats.md G4); Docker since 28"
+PROXY = "networks are kept apart on this way too (G8); docker-proxy joins them"
 DIFFERENCES = {
-    ("published", "other network"): (
-        "yes / no",
-        "networks are kept apart on this way too (G8); docker-proxy joins them",
-    ),
+    ("published", "other network"): ("yes / no", PROXY),
     ("published", "neighbour"): ("yes / yes", DIRECT),
     ("published", "outside"): ("yes / yes", DIRECT),
     ("published on loopback", "neighbour"): ("no / yes", DIRECT),
     ("published on loopback", "outside"): ("no / yes", DIRECT),
+}
+# until Docker 27 there were no rules of IPv6 unless the daemon ran with --experimental --ip6tables
+NO_RULES = "without rules of IPv6 everybody with a route reaches everything"
+DIFFERENCES_WITHOUT_RULES = {
+    (kind, place): (theirs, NO_RULES)
+    for kind, theirs in (
+        ("published", "yes / yes"),
+        ("published on loopback", "no / yes"),
+        ("exposed", "- / yes"),
+        ("neither", "- / yes"),
+    )
+    for place in ("other network", "neighbour", "outside")
 }
 
 
@@ -90,8 +105,9 @@ def outside(host: OwnedFd) -> Iterator[OwnedFd]:
         far = OwnedFd(os.open(f"/proc/{holder.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
         try:
             run_in(host, *"ip link add otuplink type veth peer name otfar netns".split(), str(holder.pid))
-            for netns, link, address in ((host, "otuplink", UPLINK), (far, "otfar", FAR)):
-                run_in(netns, "ip", "addr", "add", f"{address}/24", "dev", link)
+            for netns, link, addresses in ((host, "otuplink", UPLINK), (far, "otfar", FAR)):
+                run_in(netns, "ip", "addr", "add", f"{addresses[4]}/24", "dev", link)
+                run_in(netns, "ip", "addr", "add", f"{addresses[6]}/64", "dev", link, "nodad")
                 run_in(netns, "ip", "link", "set", link, "up")
             yield far
         finally:
@@ -108,21 +124,25 @@ def cell(netns: OwnedFd, kind: str, address: str) -> str:
     def word(hit: bool) -> str:
         return "yes" if hit else "no"
 
+    version = 6 if ":" in address else 4
     direct = word(reached(netns, address, PORTS[kind]))
     if kind == "published":
-        return f"{word(reached(netns, UPLINK, HOST_PORT))} / {direct}"
+        return f"{word(reached(netns, UPLINK[version], HOST_PORT))} / {direct}"
     if kind == "published on loopback":
-        assert not reached(netns, UPLINK, LOOPBACK_PORT)
-        return f"{'loopback' if reached(netns, '127.0.0.1', LOOPBACK_PORT) else 'no'} / {direct}"
+        assert not reached(netns, UPLINK[version], LOOPBACK_PORT)
+        return f"{'loopback' if reached(netns, LOOPBACK[version], LOOPBACK_PORT) else 'no'} / {direct}"
     return f"- / {direct}"
 
 
-def test_dockerd_has_the_same_table():
+@pytest.mark.parametrize("version", [4, 6])
+def test_dockerd_has_the_same_table(version: int):
+    six = version == 6
     with contextlib.ExitStack() as stack:
-        for network in ("ot-one", "ot-two"):
-            docker("network", "create", network)
+        for network, subnet in zip(("ot-one", "ot-two"), SUBNETS6, strict=True):
+            docker("network", "create", *(("--ipv6", "--subnet", subnet) if six else ()), network)
             stack.callback(docker, "network", "rm", network)
-        ports = ("-p", f"{HOST_PORT}:80", "-p", f"127.0.0.1:{LOOPBACK_PORT}:8000", "--expose", str(EXPOSED))
+        loopback = f"[{LOOPBACK[6]}]" if six else LOOPBACK[4]
+        ports = ("-p", f"{HOST_PORT}:80", "-p", f"{loopback}:{LOOPBACK_PORT}:8000", "--expose", str(EXPOSED))
         for name, network, *more in (("ot-web", "ot-one", *ports), ("ot-same", "ot-one"), ("ot-other", "ot-two")):
             docker("run", "-d", "--name", name, "--network", network, *more, "busybox", "sleep", "120")
             stack.callback(docker, "rm", "-f", name)
@@ -133,21 +153,26 @@ def test_dockerd_has_the_same_table():
         server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
         stack.callback(server.kill)
         assert server.stdout is not None
-        server.stdout.readline()
-        address = json.loads(docker("inspect", "ot-web"))[0]["NetworkSettings"]["Networks"]["ot-one"]["IPAddress"]
+        assert server.stdout.readline() == b"ready\n"
+        network = json.loads(docker("inspect", "ot-web"))[0]["NetworkSettings"]["Networks"]["ot-one"]
+        address = network["GlobalIPv6Address" if six else "IPAddress"]
+        program = "ip6tables" if six else "iptables"
+        expected = DIFFERENCES if "-N DOCKER\n" in run_in(host, program, "-S") else DIFFERENCES_WITHOUT_RULES
+        assert six or expected is DIFFERENCES
         found: dict[str, list[str]] = {kind: [] for kind in TABLE}
-        run_in(far, "ip", "route", "add", f"{address}/32", "via", UPLINK)
+        run_in(far, "ip", "route", "add", address, "via", UPLINK[version])
+        wait_for(lambda: reached(far, UPLINK[version], HOST_PORT), what="the way from outside")
         for netns in (same, other, host, far):
             for kind, cells in found.items():
                 cells.append(cell(netns, kind, address))
-        run_in(far, "ip", "route", "del", f"{address}/32")
-        run_in(far, "ip", "route", "add", "default", "via", UPLINK)
+        run_in(far, "ip", "route", "del", address)
+        run_in(far, "ip", f"-{version}", "route", "add", "default", "via", UPLINK[version])
         for kind, cells in found.items():
             cells.append(cell(far, kind, address))
     wrong = {
         (kind, place): (theirs, ours)
         for kind, row in TABLE.items()
         for place, ours, theirs in zip(FROM, row, found[kind], strict=True)
-        if theirs != DIFFERENCES.get((kind, place), (ours,))[0]
+        if theirs != expected.get((kind, place), (ours,))[0]
     }
     assert wrong == {}
