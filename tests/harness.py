@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-# how much longer everything may take: in the virtual machine of tests/vm each instruction is emulated
-PATIENCE = 10 if os.environ.get("ORLOP_VM") == "inside" else 1
+# how much longer everything takes: in the virtual machine of tests/vm each instruction is emulated
+SLOWNESS = 10 if os.environ.get("ORLOP_VM") == "inside" else 1
+# how much longer than usual a test waits for what must come, so that a busy machine fails none
+PATIENCE = 3 * SLOWNESS
 DOCKER = shutil.which("docker") or str(ROOT / ".make/bin/docker")
 
 REGISTRY = shutil.which("docker-registry") or str(ROOT / ".make/bin/docker-registry")
@@ -72,6 +74,13 @@ def wait_for(condition: Any, *, seconds: float = 10, what: str = "condition") ->
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not come true in {seconds} s")
         time.sleep(0.02)
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal: a shell's ``trap`` has been read."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.split("SigCgt:")[1].split()[0], 16)
+    return bool(caught >> number - 1 & 1)
 
 
 def held_devices() -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 
 from runtime import Runtime
@@ -91,15 +90,15 @@ def events(runtime: Runtime) -> None:
 
 def out_of_memory_event(runtime: Runtime) -> None:
     resources = {"memory": {"limit": 32 << 20, "swap": 32 << 20}}
-    identity, bundle = runtime.bundle("sh", "-c", "sleep 0.7; tail /dev/zero", linux__resources=resources)
+    identity, bundle = runtime.bundle("tail", "/dev/zero", linux__resources=resources)
     runtime.expect("create", "--bundle", bundle, identity)
     with (runtime.home / "events").open("w") as output:
         follow = subprocess.Popen(
-            runtime.line("events", "--interval", "1m", identity), stdin=subprocess.DEVNULL, stdout=output
+            runtime.line("events", "--interval", "100ms", identity), stdin=subprocess.DEVNULL, stdout=output
         )
-    time.sleep(0.3)
-    runtime.expect("start", identity)
     try:
+        wait_for(lambda: '"stats"' in (runtime.home / "events").read_text(), what="the first event")
+        runtime.expect("start", identity)
         wait_for(lambda: '"oom"' in (runtime.home / "events").read_text(), what="the event")
     finally:
         runtime("delete", "--force", identity)

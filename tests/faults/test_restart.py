@@ -34,9 +34,10 @@ def test_kill_dash_nine_loses_nothing(own_engine) -> None:
     )
     engine.docker("run", "-d", "--name", "short", "busybox", "sh", "-c", "sleep 1; echo last; exit 42")
     engine.docker("create", "--name", "never", "busybox", "true")
-    before = engine.inspect("ticker")
+    before, pid = engine.inspect("ticker"), engine.inspect("short")["State"]["Pid"]
     engine.kill()
-    time.sleep(1.5)
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), what="the end of a container without an engine")
+    time.sleep(1)
     engine.start()
     after = engine.inspect("ticker")
     assert after["State"]["Running"]

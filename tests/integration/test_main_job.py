@@ -2,13 +2,14 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
 
 import pytest
 
-from harness import wait_for
+from harness import catches, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
@@ -367,7 +368,7 @@ def test_stop_signal_and_timeout(engine) -> None:
         "-c",
         "trap 'exit 5' USR1; while :; do sleep 0.1; done",
     )
-    time.sleep(0.3)
+    wait_for(lambda: catches(engine.inspect("sig")["State"]["Pid"], signal.SIGUSR1))
     engine.docker("stop", "sig")
     assert engine.inspect("sig")["State"]["ExitCode"] == 5
     engine.docker("run", "-d", "--name", "stubborn", "busybox", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")

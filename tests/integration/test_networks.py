@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import make_engine
-from harness import PATIENCE, HostState, wait_for
+from harness import SLOWNESS, HostState, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
@@ -281,7 +281,7 @@ def test_names_are_there_again_after_the_engine(own_engine):
             start = time.monotonic() - killed
             without = wait_for(lambda: (found := longest()) > 0.1 and found, what="answer")
             # where a start takes long, names are there no later than the API is
-            if without < max(1.0 * PATIENCE, start * 1.25):
+            if without < max(1.0 * SLOWNESS, start * 1.25):
                 break
         else:
             pytest.fail(f"no name server for {without} s of which the engine took {start} s to start")

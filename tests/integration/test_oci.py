@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
 from runtime import make_runtime
 
-from harness import BIN, wait_for
+from harness import BIN, catches, wait_for
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox")]
 
@@ -116,7 +116,7 @@ def test_signals_go_to_the_program(runtime):
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         wait_for(lambda: runtime("state", identity).returncode == 0 and runtime.state(identity)["status"] == "running")
-        time.sleep(0.3)
+        wait_for(lambda: catches(runtime.state(identity)["pid"], signal.SIGTERM))
         process.terminate()
         assert process.wait(10) == 9
     finally:
@@ -140,12 +140,10 @@ def test_killed_by_a_signal(runtime):
 def test_detached_run_outlives_the_command(runtime):
     identity, bundle = runtime.bundle("sleep", "60")
     runtime.expect("run", "--detach", "--pid-file", f"{runtime.seen}/pid", "--bundle", bundle, identity)
-    time.sleep(0.2)
     state = runtime.state(identity)
     assert state["status"] == "running"
     assert int((runtime.home / "pid").read_text()) == state["pid"]
     runtime.expect("exec", "--detach", identity, "sleep", "50")
-    time.sleep(0.2)
     assert len(json.loads(runtime.expect("ps", "-f", "json", identity))) == 2
     assert "sleep 50" in runtime.expect("ps", identity)
     runtime.expect("kill", "--all", identity, "KILL")

@@ -225,11 +225,11 @@ def test_hooks_of_the_container_have_its_privileges(runtime):
 
 
 def test_a_hook_that_leaves_something_running_is_not_waited_for(runtime):
-    script = "setsid timeout 3 yes & exit 0"
+    script = "setsid timeout 20 yes & exit 0"
     identity, bundle = runtime.bundle("true", hooks={"createRuntime": [shell(script)]})
     began = time.monotonic()
     runtime.expect("run", "--bundle", bundle, identity)
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 15
 
 
 def test_all_of_a_slow_hook_is_killed(runtime):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import busybox_tree, wait_for
+from harness import busybox_tree, catches, wait_for
 from orlop.primitives.channel import Channel
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.runtime.cgroups import detect
@@ -180,7 +180,7 @@ def test_a_client_that_is_gone_is_let_go(runtime):
     before = len(os.listdir(f"/proc/{process.shim}/fd"))
     client = process.attach(AttachTarget())
     client.shutdown(socket.SHUT_WR)  # as docker does without stdin: it is there still
-    time.sleep(0.2)
+    process.ask(op="status")  # it has seen that
     assert len(os.listdir(f"/proc/{process.shim}/fd")) == before + 1
     client.close()
     wait_for(lambda: len(os.listdir(f"/proc/{process.shim}/fd")) == before, seconds=3)
@@ -230,7 +230,7 @@ def test_exec_with_a_terminal(runtime):
 
 def test_signal_and_status(runtime):
     process = runtime.run("sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.05; done")
-    time.sleep(0.2)
+    wait_for(lambda: catches(process.pid, signal.SIGTERM))
     assert process.ask(op="status")["ok"] is True
     assert process.ask(op="signal", signal=99)["error"]["kind"] == "invalid_parameter"
     assert process.ask(op="signal", signal=int(signal.SIGTERM))["ok"] is True
@@ -239,7 +239,8 @@ def test_signal_and_status(runtime):
 
 def test_reaping_init_passes_signals_and_codes(runtime):
     process = runtime.run("sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done", init=True)
-    time.sleep(0.2)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_for(lambda: (made := children.read_text().split()) and catches(int(made[0]), signal.SIGTERM))
     assert process.ask(op="signal", signal=int(signal.SIGTERM))["ok"] is True
     assert process.wait() == 5
 

@@ -101,7 +101,10 @@ def test_with_tag_checks():
 
 @pytest.mark.parametrize("text", ["a-" * 2000 + "!", "a" * 4000 + "!", "a." * 2000, ("a" * 60 + ".") * 60 + "/!"])
 def test_time_is_linear(text):
-    start = time.perf_counter()
-    with pytest.raises(InvalidParameterError):
-        parse_reference(text)
-    assert time.perf_counter() - start < 0.1
+    seconds = []
+    for _ in range(5):  # the fastest: others may have been interrupted
+        start = time.perf_counter()
+        with pytest.raises(InvalidParameterError):
+            parse_reference(text)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.1
