@@ -37,7 +37,6 @@ def remove_image(
         ConflictError: "conflict: unable to ...".
     """
     image = store.get(name)
-    records: list[tuple[str, str]] = []
     using = [user for user in users if user.image_id.removeprefix("sha256:") == image.id.hex]
     by_id = image.id.hex.startswith(name.removeprefix("sha256:"))
     if not by_id:
@@ -46,23 +45,21 @@ def remove_image(
                 f'conflict: unable to remove repository reference "{name}" (must force) - container '
                 f"{using[0].container_id[:12]} is using its referenced image {image.id.short}",
             )
-        _untag(store, parse_reference(name).with_default_tag(), records)
-        image = store.get_by_id(image.id.hex)
-        if any(reference.digest is None for reference in image.references):
-            return Removal(tuple(records))
-        _untag_all(store, image, records)
-    elif _is_single(image.references):
-        _refuse(store, image, using, force=force, named=False)
-        _untag_all(store, image, records)
-    image = store.get_by_id(image.id.hex)
+        reference = parse_reference(name).with_default_tag()
+        others = store.without(image, reference)
+        if any(other.digest is None for other in others):
+            return _untag(store, (reference,))
+        references = (reference, *others)
+    else:
+        references = image.references
+    named = by_id and not _is_single(references)
     try:
-        _refuse(store, image, using, force=force, named=True)
+        _refuse(store, image, using, force=force, named=named)
     except ConflictError:
         if not by_id:
-            return Removal(tuple(records))  # the name is gone, which is what was asked for
+            return _untag(store, references)  # the names are gone, which is what was asked for
         raise
-    _untag_all(store, image, records)
-    return _delete(store, image, users, records, prune_parents=prune_parents)
+    return _delete(store, image, references, users, prune_parents=prune_parents)
 
 
 def prune_images(
@@ -77,8 +74,7 @@ def prune_images(
     for image in images:
         if image.id.hex in used or str(image.id) in deleted or store.children(image.id):
             continue  # in use, or gone as the parent of one before
-        _untag_all(store, image, records)
-        removal = _delete(store, image, users, [], prune_parents=prune_parents)
+        removal = _delete(store, image, image.references, users, prune_parents=prune_parents)
         records.extend(removal.records)
         tombstones.extend(removal.tombstones)
         reclaimed += removal.reclaimed
@@ -93,7 +89,7 @@ def _is_single(references: Sequence[Reference]) -> bool:
 
 
 def _refuse(store: ImageStore, image: Image, using: Sequence[ImageUser], *, force: bool, named: bool) -> None:
-    """Raise the first reason against deleting; ``named`` counts remaining names as one."""
+    """Raise the first reason against deleting; ``named`` counts the names as one."""
     short = image.id.short
     hard = f"conflict: unable to delete {short} (cannot be forced) - "
     if store.children(image.id):
@@ -104,30 +100,27 @@ def _refuse(store: ImageStore, image: Image, using: Sequence[ImageUser], *, forc
     if force:
         return
     soft = f"conflict: unable to delete {short} (must be forced) - "
-    if named and image.references:
+    if named:
         raise ConflictError(f"{soft}image is referenced in multiple repositories")
     if using:
         raise ConflictError(f"{soft}image is being used by stopped container {using[0].container_id[:12]}")
 
 
-def _untag(store: ImageStore, reference: Reference, records: list[tuple[str, str]]) -> None:
-    store.untag(reference)
-    records.append(("Untagged", reference.familiar))
-
-
-def _untag_all(store: ImageStore, image: Image, records: list[tuple[str, str]]) -> None:
-    for reference in store.get_by_id(image.id.hex).references:
-        _untag(store, reference, records)
+def _untag(store: ImageStore, references: Sequence[Reference]) -> Removal:
+    store.untag(*references)
+    return Removal(tuple(("Untagged", reference.familiar) for reference in references))
 
 
 def _delete(
     store: ImageStore,
     image: Image,
+    references: Sequence[Reference],
     users: Sequence[ImageUser],
-    records: list[tuple[str, str]],
     *,
     prune_parents: bool,
 ) -> Removal:
+    """Delete an image with its names, which are told in the order of ``references``, and its unused parents."""
+    records = [("Untagged", reference.familiar) for reference in references]
     tombstones: list[str] = []
     reclaimed = 0
     deleted = set()

@@ -300,20 +300,25 @@ class ImageStore:
             return None
         return self._drop_name(previous, reference)
 
-    def untag(self, reference: Reference) -> None:
-        """Take a name away.
+    def untag(self, *references: Reference) -> None:
+        """Take names away, all of them or none.
 
         Raises:
-            NotFoundError: nothing has it.
+            NotFoundError: nothing has one of them.
         """
-        reference = _key(reference.with_default_tag())
-        image_id = self._names.get(reference)
-        if image_id is None:
-            raise NotFoundError(f"No such image: {reference.familiar}")
-        with transaction(self._database, f"untag {reference.familiar}"):
-            self._database.execute("DELETE FROM image_names WHERE reference = ?", (str(reference),))
-        del self._names[reference]
-        self._drop_name(image_id, reference)
+        keys = [_key(reference.with_default_tag()) for reference in references]
+        for key in keys:
+            if key not in self._names:
+                raise NotFoundError(f"No such image: {key.familiar}")
+        with transaction(self._database, f"untag {' '.join(key.familiar for key in keys)}"):
+            self._database.executemany("DELETE FROM image_names WHERE reference = ?", [(str(key),) for key in keys])
+        for key in keys:
+            self._drop_name(self._names.pop(key), key)
+
+    def without(self, image: Image, reference: Reference) -> tuple[Reference, ...]:
+        """Return the names that an image has beside this one."""
+        key = _key(reference.with_default_tag())
+        return tuple(other for other in image.references if other != key)
 
     def _drop_name(self, image_id: Digest, reference: Reference) -> Image:
         image = self._images[image_id]
@@ -322,9 +327,14 @@ class ImageStore:
         return self._images[image_id]
 
     def delete(self, image_id: Digest) -> Deletion:
-        """Delete an image that has no names, and the layers that nothing else needs."""
+        """Delete an image with its names, and the layers that nothing else needs.
+
+        Names and image go in one transaction: who kills the engine here finds both or neither.
+        """
         self._forget(image_id.hex)
         image = self._images.pop(image_id)
+        for reference in image.references:
+            del self._names[reference]
         self._content.remove(image_id)
         if self._kept is not None:
             with contextlib.suppress(SystemFailureError):  # a full disk: the next start does it

@@ -180,6 +180,21 @@ class TestRemoval:
         with pytest.raises(NotFoundError):
             remove_image(store, "b:v1", [])
 
+    @pytest.mark.parametrize("name", ["a", "id"])
+    def test_the_last_names_go_with_the_image(self, world, store, name):
+        """In one transaction: a kill -9 leaves names and image or neither."""
+        image = make(store, 1, "a")
+        statements = []
+        world[0].set_trace_callback(statements.append)
+        remove_image(store, image.id.short if name == "id" else name, [])
+        world[0].set_trace_callback(None)
+        begin, end = (next(n for n, line in enumerate(statements) if line.startswith(w)) for w in ("BEGIN", "COMMIT"))
+        deletions = [n for n, line in enumerate(statements) if line.startswith("DELETE FROM image")]
+        assert len(deletions) == 2
+        assert all(begin < n < end for n in deletions)
+        with pytest.raises(NotFoundError):
+            store.get("a")
+
     def test_used_by_a_container(self, store):
         image = make(store, 1, "h4test:one")
         with pytest.raises(ConflictError) as caught:
