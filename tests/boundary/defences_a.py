@@ -18,6 +18,13 @@ DEFENCES: tuple[Defence, ...] = (
         "test_interpreter.py::test_the_spawner_is_sealed_single_threaded_and_closed_to_ptrace",
     ),
     defence(
+        "A1",
+        "orlop-runtime enters nothing from an interpreter that is not sealed",
+        ("runtime/oci/main.py", "    if is_sealed():\n", "    if True:\n"),
+        "tests/unit/runtime/oci/test_start.py::test_an_interpreter_that_is_not_sealed_enters_nothing",
+        "tests/unit/runtime/oci/test_start.py::test_a_start_that_is_not_sealed_is_made_again_from_what_nobody_can_write_to",
+    ),
+    defence(
         "A2 J4",
         "descriptors are closed after a fork",
         ("kernel/process.py", '    call("close_range", first, last, 0)\n', "    return\n"),

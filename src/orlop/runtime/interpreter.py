@@ -9,7 +9,6 @@ cannot be mounted, from a sealed memfd.
 from __future__ import annotations
 
 import os
-import sys
 
 from orlop.errors import SystemFailureError
 from orlop.kernel import mount as k
@@ -25,13 +24,12 @@ def source_directory() -> str:
     return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def open_sealed_interpreter() -> OwnedFd:
-    """Return a descriptor of this interpreter that can be executed and never written.
+def open_sealed_interpreter(path: str) -> OwnedFd:
+    """Return a descriptor of the interpreter at ``path`` that can be executed and never written.
 
     Raises:
         SystemFailureError: neither way works on this machine.
     """
-    path = os.path.realpath(sys.executable)
     try:
         return _from_overlay(path)
     except OSError:

@@ -35,9 +35,10 @@ def start_spawner() -> SpawnerProcess:
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
-        with theirs, open_sealed_interpreter() as interpreter, OwnedFd(os.open(os.devnull, os.O_RDWR)) as null:
+        path = os.path.realpath(sys.executable)
+        with theirs, open_sealed_interpreter(path) as interpreter, OwnedFd(os.open(os.devnull, os.O_RDWR)) as null:
             command = _START.format(source=source_directory(), fd=CHANNEL_FD)
-            arguments = [os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", command]
+            arguments = [path, "-I", "-S", "-B", "-c", command]
             actions = [
                 (os.POSIX_SPAWN_DUP2, null.fileno(), 0),
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), CHANNEL_FD),

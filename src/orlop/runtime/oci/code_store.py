@@ -1,8 +1,8 @@
 """The modules of ``orlop-runtime`` in one file, so that a start looks for one file instead of eighty.
 
-A runtime is started for every container, and twice (``main.py``). Python looks for each module in each directory, opens
-it, asks for its size and reads it: a dozen system calls and a tenth of a millisecond a module. Here the code of all
-modules that were ever needed lies behind an index in ``__pycache__``, where Python keeps its own compiled files:
+A runtime is started for every container. Python looks for each module in each directory, opens it, asks for its size
+and reads it: a dozen system calls and a tenth of a millisecond a module. Here the code of all modules that were ever
+needed lies behind an index in ``__pycache__``, where Python keeps its own compiled files:
 
     16 bytes   Python's magic number, this format's version and Python's optimisation, lengths of the index and the file
     index      marshalled {module: (source file, is a package, its time, its size, offset of the code, length)}
@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import CodeType, ModuleType
-    from typing import Any
+    from typing import Any, NoReturn
 
     # source file, is a package, modification time in seconds, size in bytes, offset, length
     Entry = tuple[str, bool, int, int, int, int]
@@ -57,6 +57,21 @@ def head(index: int, whole: int) -> bytes:
     """Return the first bytes of a file that this interpreter can use, with an index and a whole of so many bytes."""
     versions = MAGIC_NUMBER + bytes([_VERSION, sys.flags.optimize, 0, 0])
     return versions + index.to_bytes(4, "little") + whole.to_bytes(4, "little")
+
+
+def start(source: str, *, again: bool = False) -> NoReturn:
+    """Run ``sys.argv`` with modules from the file; see ``main.entry``.
+
+    Args:
+        source: the directory that the ``orlop`` package is in; it takes the first place of ``sys.path``.
+        again: handed on.
+    """
+    sys.path[0] = source
+    store = CodeStore()
+    store.install()
+    from orlop.runtime.oci.main import entry
+
+    entry(store, again=again)
 
 
 class CodeStore:

@@ -129,6 +129,7 @@ class _Creation:
             warn=self._invocation.log.warning,
             rootless=rootless,
             needs_cgroup=not rootless or _needs_cgroup(bundle),
+            meanwhile=lambda _: keep_configuration(self._invocation, bundle),
         )
         try:
             hierarchies = self._invocation.hierarchies
@@ -192,16 +193,20 @@ def _state(invocation: Invocation, bundle: Bundle, cgroup: str, pid: int) -> Sta
     )
 
 
+def keep_configuration(invocation: Invocation, bundle: Bundle) -> None:
+    """Write the configuration down for later verbs, whatever becomes of the bundle. Raises OSError."""
+    directory = invocation.store.directory(invocation.arguments[0])
+    write_atomic(f"{directory}/config.json", bundle.data, 0o600)
+
+
 def record(invocation: Invocation, bundle: Bundle, cgroup: str, pid: int, pid_file: str) -> State:
-    """Write the state, and the pid file last: who waits for it finds the container complete."""
-    identity = invocation.arguments[0]
+    """Write the state, and the pid file last: who waits for it finds the container complete. Raises OSError."""
     state = _state(invocation, bundle, cgroup, pid)
     store = invocation.store
-    write_atomic(f"{store.directory(identity)}/config.json", bundle.data, 0o600)
     if bundle.config.hooks is not None:
         from orlop.runtime.oci.hooks import record_hooks
 
-        record_hooks(store.directory(identity), bundle.config.hooks, bundle.data)
+        record_hooks(store.directory(state.id), bundle.config.hooks, bundle.data)
     store.save(state)
     if pid_file:
         write_atomic(pid_file, str(pid).encode(), 0o644)

@@ -1,4 +1,9 @@
-"""The two ways into ``orlop-runtime`` after ``start.py``; verbs that enter a container run sealed (threats.md A1)."""
+"""The way into ``orlop-runtime``: a verb that enters a container runs in a sealed interpreter (threats.md A1).
+
+The installed script has mostly sealed it already, without Python, whose start costs as much as the rest of a verb.
+Where it has not, that is done here, and costs one more start. Neither is relied on: nothing is entered by an
+interpreter that is not sealed when it looks.
+"""
 
 from __future__ import annotations
 
@@ -11,35 +16,65 @@ if TYPE_CHECKING:
 
     from orlop.runtime.oci.code_store import CodeStore
 
+_ENTERING = frozenset({"create", "run", "exec"})
+_KEPT = ("LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "XDG_RUNTIME_DIR")
+_AGAIN = (
+    "import sys; sys.path.insert(0, {source!r} + '/orlop/runtime/oci'); import code_store; "
+    "code_store.start({source!r}, again=True)"
+)
 _stores: list[CodeStore] = []
 
 
-def entry(store: CodeStore | None = None) -> NoReturn:
-    """Run ``sys.argv``, a verb that enters no container, in whatever interpreter the machine has.
+def entry(store: CodeStore, *, again: bool = False) -> NoReturn:
+    """Run ``sys.argv``.
 
-    Called with another verb, or without ``start.py`` having been first, it begins there.
+    Args:
+        store: where modules come from.
+        again: this interpreter was sealed from here.
     """
-    from orlop.runtime.oci import start
-
-    if store is None or start.enters(sys.argv[1:]):
-        from orlop.runtime.interpreter import source_directory
-
-        start.main(source_directory())
+    # yes for an option's value that looks like a verb, since sealing does no harm
+    entering = not _ENTERING.isdisjoint(sys.argv[1:])
+    if entering:
+        _prepare_entering(again=again)
     _stores.append(store)
     status = _run(sys.argv[1:])
-    complete_code()
+    if not entering:  # else it was done before imports were blocked
+        complete_code()
     _exit(status)
 
 
-def sealed_entry(store: CodeStore) -> NoReturn:
-    """Run ``sys.argv`` in the sealed interpreter, or refuse if it is not."""
+def _prepare_entering(*, again: bool) -> None:
+    """Return if this interpreter is sealed; else become that, or end."""
+    import gc
+
     from orlop.runtime.interpreter import is_sealed
 
-    if not is_sealed():
+    gc.disable()  # no collection of garbage that a process of some milliseconds makes
+    # What is imported is compiled and kept for the next time, which is why others must not be able to write to files
+    # that are made here, whatever the caller's umask.
+    os.umask(0o22 | os.umask(0o22))
+    if is_sealed():
+        return
+    if again:
         sys.stderr.write("orlop-runtime: the interpreter is not sealed\n")
         _exit(1)
-    _stores.append(store)
-    _exit(_run(sys.argv[1:]))
+    _become_sealed()
+
+
+def _become_sealed() -> NoReturn:
+    """Replace this process by the same command in a sealed interpreter; where there is none nothing is entered."""
+    from orlop.errors import SystemFailureError
+    from orlop.runtime.interpreter import open_sealed_interpreter, source_directory
+
+    path = os.readlink("/proc/self/exe")
+    try:
+        interpreter = open_sealed_interpreter(path)
+    except SystemFailureError as error:
+        sys.stderr.write(f"orlop-runtime: {error}\n")
+        _exit(1)
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    command = [path, "-I", "-S", "-c", _AGAIN.format(source=source_directory()), *sys.argv[1:]]
+    os.execve(f"/proc/self/fd/{interpreter.fileno()}", command, environment)
 
 
 def complete_code() -> None:

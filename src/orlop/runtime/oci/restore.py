@@ -19,7 +19,7 @@ from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime.cgroups import create_cgroup
 from orlop.runtime.oci import control, criu
 from orlop.runtime.oci.bundle import check_console, enter_bundle
-from orlop.runtime.oci.create import cgroup_reference, intend, reap_orphans, record
+from orlop.runtime.oci.create import cgroup_reference, intend, keep_configuration, reap_orphans, record
 from orlop.runtime.oci.document import read_document
 from orlop.runtime.oci.foreground import wait_in_foreground
 from orlop.runtime.oci.images import (
@@ -74,6 +74,7 @@ def restore(invocation: Invocation) -> int:
     restoring = _Restoring(invocation, bundle, console if detached else "")
     with restoring:
         pid, pidfd = restoring.make(images, work)
+        keep_configuration(invocation, bundle)
         state = record(invocation, bundle, restoring.reference, pid, pid_file)
     control.after_start(invocation, state)
     if detached:
