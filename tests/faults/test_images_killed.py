@@ -1,7 +1,8 @@
-"""``kill -9`` in the middle of a push, a commit and a load (R8): old or new, and no byte lost that a check does not find."""
+"""``kill -9`` in the middle of a push, commit, load or removal (R8): old or new, and no byte lost that a check does not find."""
 
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -42,9 +43,7 @@ def nothing_lost(lab):
     before = kept(engine)
     yield
     engine.remove_containers()
-    for path in (engine.data_root / "blobs/sha256").iterdir():
-        os.utime(path, (0, 0))
-    engine.orlop("system", "check", "--repair")
+    repair(engine)
     for image in set(engine.docker("images", "-aq").stdout.split()):
         if "busybox:latest" not in engine.inspect(image)["RepoTags"]:
             engine.docker("rmi", "-f", image)
@@ -52,6 +51,13 @@ def nothing_lost(lab):
     assert not before - kept(engine)
     assert engine.orlop("system", "check").stdout == ""
     assert "Traceback" not in engine.log_text()
+
+
+def repair(engine: Engine) -> None:
+    """Have the blobs that nothing needs removed, too, which otherwise stay a while for who pulls again."""
+    for path in (engine.data_root / "blobs/sha256").iterdir():
+        os.utime(path, (0, 0))
+    engine.orlop("system", "check", "--repair")
 
 
 def kept(engine: Engine) -> set[str]:
@@ -187,3 +193,53 @@ def test_killed_in_the_middle_of_a_load(lab, moment):
     if moment != "unpacking":  # compressed layers are kept
         known = {path.name for path in (engine.data_root / "blobs/sha256").iterdir()}
         assert {sha256(blob) for blob in image.blobs} <= known
+
+
+REMOVING = {  # where strace(1) kills: in a write of the database, a removal of a blob, a renaming of a layer
+    "name": "pwrite64:signal=KILL:when=1",
+    "record": "pwrite64:signal=KILL:when=6",
+    "first blob": "unlink,unlinkat:signal=KILL:when=1",
+    "tenth blob": "unlink,unlinkat:signal=KILL:when=10",
+    "first layer": "rename,renameat,renameat2:signal=KILL:when=1",
+    "tenth layer": "rename,renameat,renameat2:signal=KILL:when=10",
+}
+
+
+@pytest.mark.parametrize("moment", REMOVING)
+def test_killed_in_the_middle_of_a_removal(lab, moment):
+    engine, _ = lab
+    image = build_image(12, size=10_000, seed=41)
+    archive = engine.home / "archive.tar"
+    archive.write_bytes(docker_archive(image, "removed:1", compressed=True))
+    before = kept(engine)
+    engine.docker("load", "-i", archive)
+    assert engine.process is not None
+    inject = ("-e", f"inject={REMOVING[moment]}")
+    command = ["strace", "-f", "-qq", "-o", os.devnull, *inject, "-p", str(engine.process.pid)]
+    tracer = subprocess.Popen(command)
+    try:
+        wait_for(lambda: traced(engine.process.pid), what="strace")
+        assert engine.docker("rmi", "removed:1", check=False).returncode
+        assert engine.process.wait() == -signal.SIGKILL
+    finally:
+        tracer.kill()
+        tracer.wait()
+    engine.kill()
+    engine.start()
+    listed = [item["Id"] for item in json.loads(engine.http("GET", "/images/json?all=1")[1])]
+    if moment == "name":
+        assert image.id in listed
+        engine.docker("save", "-o", engine.home / "saved", image.id)
+        engine.docker("rmi", image.id)
+    else:
+        assert image.id not in listed or moment == "record"
+        engine.docker("rmi", image.id, check=image.id in listed)
+    repair(engine)
+    wait_for(lambda: kept(engine) <= before, what="the end of what it was made of")
+    engine.docker("load", "-i", archive)
+    assert engine.inspect("removed:1")["Id"] == image.id
+
+
+def traced(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return "TracerPid:\t0\n" not in status
