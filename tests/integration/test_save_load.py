@@ -224,3 +224,30 @@ def test_round_trips_with_dockerd(clean, tmp_path):
     clean.docker("rmi", "-f", name)
     clean.docker("load", "-i", archive)
     assert clean.inspect(name)["Id"] == image.id
+
+
+@pytest.mark.requires("peers")
+def test_what_one_saves_runs_in_the_other(clean):
+    """``docker save | docker load`` to dockerd, where the image grows by a layer, and back."""
+    if "ORLOP_PEERS_HOST" not in os.environ:
+        pytest.skip("needs a dockerd")
+    peer = {"DOCKER_HOST": os.environ["ORLOP_PEERS_HOST"]}
+    names = [f"orlop-runs-{os.getpid()}:{side}" for side in ("orlop", "docker")]
+    look = "cat /made /more 2>/dev/null; stat -c %h /made; ls /bin/vi 2>/dev/null || echo gone"
+    changes = {names[0]: "echo orlop >/made; ln /made /linked; rm /bin/vi", names[1]: "echo docker >/more"}
+    clean.import_busybox()
+    try:
+        for base, name, here, there in (("busybox", names[0], {}, peer), (names[0], names[1], peer, {})):
+            box = clean.docker("run", "-d", base, "sh", "-c", changes[name], env=here).stdout.strip()
+            clean.docker("wait", box, env=here)
+            clean.docker("commit", box, name, env=here)
+            clean.docker("rm", box, env=here)
+            saved = clean.docker("save", name, text=False, env=here).stdout
+            clean.docker("load", input=saved, text=False, env=there)
+            ids = {clean.docker("inspect", "-f", "{{.Id}}", name, env=side).stdout for side in (here, there)}
+            assert len(ids) == 1
+            for side in (here, there):
+                out = clean.docker("run", "--rm", name, "sh", "-c", look, env=side).stdout
+                assert out == ("orlop\n2\ngone\n" if name == names[0] else "orlop\ndocker\n2\ngone\n"), side
+    finally:
+        clean.docker("rmi", "-f", *reversed(names), env=peer, check=False)
