@@ -183,8 +183,7 @@ class Loop:
 
     def _watch_idle(self, clients: dict[int, Client]) -> None:
         for fd in self._idle_clients.keys() - clients.keys():
-            with suppress(OSError):  # closed meanwhile
-                self._idle.unregister(fd)
+            self._idle.unregister(fd)
         for fd, client in clients.items():
             if self._idle_clients.get(fd) is not client:
                 self._idle.register(fd, 0)
@@ -285,7 +284,15 @@ class Loop:
             self.close_stdin()
 
     def _drop(self, client: Client) -> None:
-        self._forget(client.fileno())
+        """Let go of a client.
+
+        Its socket is no longer watched before it is closed: while the engine still holds its own descriptor, closing
+        ours would not end that (epoll(7)), and nobody would know whose hang-up it is.
+        """
+        fd = client.fileno()
+        self._forget(fd)
+        if self._idle_clients.pop(fd, None) is not None:
+            self._idle.unregister(fd)
         self._clients.remove(client)
         if client.wants_input and self._stdin_once and not client.detached and not self.streams.terminal:
             self.close_stdin()
