@@ -42,6 +42,8 @@ def container():
 
 
 ONLY = ("--filter", f"name={NAME}")
+# dockerd lists images of the same second in any order
+IMAGE = ("--filter", "reference=busybox")
 SAME = [
     ("ps", *ONLY),
     ("ps", "-a", "-q", *ONLY),
@@ -53,10 +55,10 @@ SAME = [
     ("ps", "--format", "{{.Foo}}", *ONLY),
     ("ps", "--format", "{{.Foo", *ONLY),
     ("container", "ls", *ONLY),
-    ("images",),
-    ("images", "--digests"),
-    ("images", "-q", "--no-trunc"),
-    ("image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.Size}} {{.ID}}"),
+    ("images", *IMAGE),
+    ("images", "--digests", *IMAGE),
+    ("images", "-q", "--no-trunc", *IMAGE),
+    ("image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.Size}} {{.ID}}", *IMAGE),
     ("history", "busybox"),
     ("volume", "ls"),
     ("network", "ls"),
