@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from network_lab import HOST, HOST6, OUTSIDE, OUTSIDE6, Lab, in_laboratory, run_in
 
+from orlop.errors import InvalidParameterError
 from orlop.network.requests import NetworkRequest
 from orlop.network.sandbox import AttachRequest
 from orlop.spec.ports import PortRequest, parse_publish
@@ -108,6 +109,34 @@ def test_ipv6_and_ranges_of_the_default_bridge():
         assert service.network("bridge").subnet6 == ""
         plain = await service.attach(C, AttachRequest())
         assert plain.endpoints[0].address6 == ""
+
+    in_laboratory(body)
+
+
+def test_another_way_out_of_the_default_bridge():
+    async def body(lab: Lab) -> None:
+        chosen = {"bip": "172.30.0.1/16", "ipv6": True, "bip6": "fd00:9::5/64", "fixed_cidr_v6": "fd00:9::100/120"}
+        gateways = {"default_gateway": "172.30.0.2", "default_gateway_v6": "fd00:9::100"}
+        service = lab.service(**chosen, **gateways, pool_size=0)
+        await service.start({})
+        network = service.network("bridge")
+        assert (network.gateway6, network.subnet6, network.ip_range6) == ("fd00:9::5", "fd00:9::/64", "fd00:9::100/120")
+        assert network.auxiliary == {"DefaultGatewayIPv4": "172.30.0.2", "DefaultGatewayIPv6": "fd00:9::100"}
+        assert "fd00:9::5/64" in run_in(None, "ip", "address", "show", "dev", network.bridge_name)
+        sandbox = await service.attach(A, AttachRequest())
+        assert sandbox.endpoints[0].address == "172.30.0.3"  # the router's own is never given out
+        assert sandbox.endpoints[0].address6 == "fd00:9::101"
+        for version, gateway in ((4, "172.30.0.2"), (6, "fd00:9::100")):
+            routes = run_in(sandbox.netns, "ip", f"-{version}", "route").splitlines()
+            assert [line.split()[2] for line in routes if line.startswith("default")] == [gateway]
+        service.release(A)
+        await service.close()
+        service = lab.service(**chosen, pool_size=0)
+        await service.start({})
+        assert service.network("bridge").auxiliary == {}
+        await service.close()
+        with pytest.raises(InvalidParameterError, match="not in the default bridge's subnet"):
+            await lab.service(**chosen, default_gateway="10.1.2.3", pool_size=0).start({})
 
     in_laboratory(body)
 

@@ -58,6 +58,9 @@ class Options:
     bip: str
     fixed_cidr: str
     ipv6: bool
+    bip6: str
+    default_gateway: str
+    default_gateway_v6: str
     fixed_cidr_v6: str
     host_gateway_ip: str
     mtu: int
@@ -66,6 +69,7 @@ class Options:
     ip_forward: bool
     ip_masq: bool
     iptables: bool
+    ip6tables: bool
     firewall_backend: str
     allow_direct_routing: bool
     allow_published_between_networks: bool
@@ -352,6 +356,8 @@ def _check_choices(options: Options) -> None:
     check_driver(options.storage_driver, options.storage_opts)
     if options.log_driver not in ("json-file", "none"):
         raise UnsupportedError(f"logger: no log driver named '{options.log_driver}' is registered")
+    if options.iptables and not options.ip6tables:
+        raise UnsupportedError("ip6tables cannot be switched off alone: containers would be open to all over IPv6")
     if not options.live_restore:
         raise UnsupportedError("live-restore cannot be switched off: containers keep running without the engine")
     if any(host.startswith("tcp://") for host in options.hosts) and not options.tcp_without_tls:

@@ -160,7 +160,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("bip", TEXT, "", "address of the default bridge, as in 172.17.0.1/16"),
     Setting("fixed-cidr", TEXT, "", "part of the default bridge's subnet that containers' addresses come from"),
     Setting("ipv6", BOOLEAN, False, "give the default bridge IPv6 as well"),
+    Setting("bip6", TEXT, "", "IPv6 address of the default bridge, as in fd00:1::1/64"),
     Setting("fixed-cidr-v6", TEXT, "", "IPv6 subnet of the default bridge (default: one of this engine's own)"),
+    Setting("default-gateway", TEXT, "", "where containers of the default bridge send what is for elsewhere"),
+    Setting("default-gateway-v6", TEXT, "", "the same for IPv6"),
     Setting(
         "host-gateway-ip",
         TEXT,
@@ -174,6 +177,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("ip-forward", BOOLEAN, True, "switch on net.ipv4.ip_forward"),
     Setting("ip-masq", BOOLEAN, True, "masquerade what leaves the bridge"),
     Setting("iptables", BOOLEAN, True, "add firewall rules"),
+    Setting("ip6tables", BOOLEAN, True, "add them for IPv6 as well (always so; default true)"),
     Setting("firewall-backend", TEXT, "", "iptables or nftables"),
     Setting(
         "userland-proxy", BOOLEAN, True, "carry what the kernel can't lead to published ports: [::1], IPv6 to IPv4"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from orlop.errors import ConflictError, ForbiddenError, InvalidParameterError, NotFoundError
 from orlop.network import cni, ipam, networks, placement
 from orlop.network.networks import Network
-from orlop.network.options import AddressPool, check_interface_name
+from orlop.network.options import AddressPool, check_bip6, check_interface_name
 from orlop.network.requests import OVERLAP, ChosenPool, check_pools, check_request
 from orlop.spec.ids import generate_id, is_id_prefix
 
@@ -78,9 +78,23 @@ class Catalogue:
 
     def _add_ipv6(self, network: Network, host: Rtnetlink) -> None:
         """Give the default network an IPv6 subnet: the administrator's, the one that it had, or a free one."""
-        text = self._options.fixed_cidr_v6 or network.subnet6
-        subnet = ipaddress.IPv6Network(text) if text else self._pools(6, [], host)[0].subnet
-        self.default = replace(network, subnet6=str(subnet), gateway6=str(subnet[1]))
+        options, ip_range = self._options, ""
+        if options.bip6:
+            gateway = check_bip6(options.bip6)
+            fixed = options.fixed_cidr_v6
+            ip_range = fixed if fixed and ipaddress.IPv6Network(fixed) != gateway.network else ""
+        else:
+            text = options.fixed_cidr_v6 or network.subnet6
+            subnet = ipaddress.ip_network(text) if text else self._pools(6, [], host)[0].subnet
+            gateway = ipaddress.IPv6Interface(f"{subnet[1]}/{subnet.prefixlen}")
+        auxiliary = _way_out(networks.AUX_GATEWAY6, options.default_gateway_v6, gateway)
+        self.default = replace(
+            network,
+            subnet6=str(gateway.network),
+            gateway6=str(gateway.ip),
+            ip_range6=ip_range,
+            auxiliary={**network.auxiliary, **auxiliary},
+        )
         self._networks[network.id] = self.default
         self._records.put_network(self.default)
 
@@ -97,7 +111,12 @@ class Catalogue:
         fixed = self._options.fixed_cidr
         ip_range = fixed if fixed and ipaddress.IPv4Network(fixed) != gateway.network else ""
         return replace(
-            network, subnet=str(gateway.network), gateway=str(gateway.ip), ip_range=ip_range, options=options
+            network,
+            subnet=str(gateway.network),
+            gateway=str(gateway.ip),
+            ip_range=ip_range,
+            options=options,
+            auxiliary=_way_out(networks.AUX_GATEWAY, self._options.default_gateway, gateway),
         )
 
     def find(self, name_or_id: str) -> Network:
@@ -199,3 +218,12 @@ class Catalogue:
         """Forget a network; one that is not recorded is no error."""
         self._networks.pop(network.id, None)
         self._records.delete_network(network.id)
+
+
+def _way_out(name: str, text: str, bridge: ipaddress.IPv4Interface | ipaddress.IPv6Interface) -> dict[str, str]:
+    """Return the auxiliary address that takes the bridge's place as gateway. Raises InvalidParameterError."""
+    if not text or ipaddress.ip_address(text) == bridge.ip:
+        return {}
+    if ipaddress.ip_address(text) not in bridge.network:
+        raise InvalidParameterError(f"default gateway {text} is not in the default bridge's subnet {bridge.network}")
+    return {name: text}

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import ForbiddenError, InvalidParameterError, SystemFailureError
+from orlop.network.networks import AUX_GATEWAY, AUX_GATEWAY6
 from orlop.network.sandbox import Endpoint
 
 if TYPE_CHECKING:
@@ -157,13 +158,17 @@ class NetworkAddresses:
         )
         if 4 in taken:
             space, address = taken[4]
-            length, gateway = space.subnet.prefixlen, space.gateway
+            length, gateway = space.subnet.prefixlen, self._way_out(AUX_GATEWAY) or space.gateway
             endpoint = replace(endpoint, address=str(address), prefix_length=length, gateway=gateway)
         if 6 in taken:
             space, address = taken[6]
-            length, gateway = space.subnet.prefixlen, space.gateway
+            length, gateway = space.subnet.prefixlen, self._way_out(AUX_GATEWAY6) or space.gateway
             endpoint = replace(endpoint, address6=str(address), prefix_length6=length, gateway6=gateway)
         return endpoint
+
+    def _way_out(self, name: str) -> str:
+        text = self._network.auxiliary.get(name, "") if self._network.driver == "bridge" else ""
+        return text if (":" in text) == (name == AUX_GATEWAY6) else ""
 
     def _choose(self, version: int, text: str) -> tuple[AddressSpace, IpAddress]:
         spaces = self._spaces.get(version, [])

@@ -20,6 +20,8 @@ OPTION_MACVLAN_MODE = "macvlan_mode"
 OPTION_IPVLAN_MODE, OPTION_IPVLAN_FLAG = "ipvlan_mode", "ipvlan_flag"
 OPTION_ANTISPOOF = "orlop.antispoof"
 OPTION_MTU = "com.docker.network.driver.mtu"
+# auxiliary addresses, as Docker calls them, that take the bridge's place as gateway
+AUX_GATEWAY, AUX_GATEWAY6 = "DefaultGatewayIPv4", "DefaultGatewayIPv6"
 
 
 @dataclass(frozen=True, slots=True)

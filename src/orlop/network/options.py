@@ -41,7 +41,11 @@ class NetworkOptions:
         bip: address and prefix length of the default bridge, "172.17.0.1/16"; "" chooses a free pool.
         fixed_cidr: part of the default bridge's subnet that addresses are given out from, or "".
         ipv6: the default bridge has IPv6 as well.
-        fixed_cidr_v6: its IPv6 subnet; "" chooses one of the pools.
+        fixed_cidr_v6: its IPv6 subnet, or part of that of bip6; "" chooses one of the pools.
+        bip6: its IPv6 address and prefix length, or "".
+        default_gateway: address of the default bridge's subnet to which containers send what is for elsewhere; "": the
+            bridge's.
+        default_gateway_v6: the same for IPv6.
         mtu: of bridges and containers' interfaces, bytes.
         iptables: whether firewall rules are kept at all; without them no port can be published.
         ip_forward: switch IPv4 forwarding on at start.
@@ -64,6 +68,9 @@ class NetworkOptions:
     fixed_cidr: str = ""
     ipv6: bool = False
     fixed_cidr_v6: str = ""
+    bip6: str = ""
+    default_gateway: str = ""
+    default_gateway_v6: str = ""
     mtu: int = 1500
     iptables: bool = True
     ip_forward: bool = True
@@ -87,8 +94,16 @@ class NetworkOptions:
             check_bip(self.bip)
         if self.fixed_cidr:
             check_fixed(self.fixed_cidr, self.bip)
+        if self.bip6:
+            check_bip6(self.bip6)
         if self.fixed_cidr_v6:
-            check_fixed(self.fixed_cidr_v6, "", version=6)
+            check_fixed(self.fixed_cidr_v6, self.bip6, version=6)
+        for key, text, version in (
+            ("default-gateway", self.default_gateway, 4),
+            ("default-gateway-v6", self.default_gateway_v6, 6),
+        ):
+            if text:
+                _check_gateway(key, text, version)
         if not 68 <= self.mtu <= 65535:
             raise InvalidParameterError(f"invalid MTU: {self.mtu}")
         try:
@@ -119,6 +134,27 @@ def check_bip(text: str) -> ipaddress.IPv4Interface:
     return interface
 
 
+def check_bip6(text: str) -> ipaddress.IPv6Interface:
+    """Parse a bridge's IPv6 address; the prefix length must be given."""
+    try:
+        interface = ipaddress.IPv6Interface(text)
+    except ValueError:
+        raise InvalidParameterError(f"invalid bridge address (bip6): {text}") from None
+    unfit = interface.ip.is_multicast or interface.ip.is_loopback or interface.ip == interface.network.network_address
+    if "/" not in text or interface.network.prefixlen > 126 or unfit or interface.ip.scope_id:
+        raise InvalidParameterError(f"invalid bridge address (bip6): {text}")
+    return interface
+
+
+def _check_gateway(key: str, text: str, version: int) -> None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise InvalidParameterError(f"invalid {key}: {text}") from None
+    if address.version != version or "%" in text:
+        raise InvalidParameterError(f"invalid {key}: {text}")
+
+
 def check_fixed(text: str, bip: str, *, version: int = 4) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """Parse the range that a default bridge's addresses come from; it must be part of the bridge's subnet."""
     key = "fixed-cidr" if version == 4 else "fixed-cidr-v6"
@@ -128,8 +164,10 @@ def check_fixed(text: str, bip: str, *, version: int = 4) -> ipaddress.IPv4Netwo
         raise InvalidParameterError(f"invalid {key}: {text}") from None
     if found.version != version or "/" not in text or found.max_prefixlen - found.prefixlen < 2 or found.is_multicast:
         raise InvalidParameterError(f"invalid {key}: {text}")
-    if bip and isinstance(found, ipaddress.IPv4Network) and not found.subnet_of(check_bip(bip).network):
-        raise InvalidParameterError(f"invalid {key}: {text}: it is no part of {check_bip(bip).network}")
+    if bip:
+        whole = check_bip(bip).network if version == 4 else check_bip6(bip).network
+        if found.prefixlen < whole.prefixlen or found.network_address not in whole:
+            raise InvalidParameterError(f"invalid {key}: {text}: it is no part of {whole}")
     return found
 
 
