@@ -142,6 +142,7 @@ def test_what_cannot_be_joined_is_said_in_dockers_words(networks):
         (("disconnect", "bridge", "box"), "is not connected to network bridge"),
         (("connect", "--ip", "10.9.9.9", "bridge", "box"), "user specified IP address is supported on user defined"),
         (("connect", "--alias", "x", "bridge", "box"), "network-scoped alias is supported only for containers in user"),
+        (("disconnect", "-f", "net", "nobody"), "endpoint nobody not found"),
         (("rm", "net"), "has active endpoints"),
         (("rm", "bridge"), "bridge is a pre-defined network and cannot be removed"),
     ):
@@ -150,7 +151,7 @@ def test_what_cannot_be_joined_is_said_in_dockers_words(networks):
         assert words in done.stderr, arguments
     for options, words in (
         (("--ip", "10.73.0.9"), "Address already in use"),
-        (("--ip", "10.74.0.9"), "no configured subnet contains IP address 10.74.0.9"),
+        (("--ip", "10.74.0.9"), "no configured subnet or ip-range contain the IP address 10.74.0.9"),
         (("--ip", "10.73.0.300"), "invalid IPv4 address: 10.73.0.300"),
     ):
         done = networks.docker("run", "--rm", "--network", "net", *options, "busybox", "true", check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, UnavailableError
@@ -42,11 +43,24 @@ def find_wishes(
 
 def check_wish(network: Network, wish: EndpointWish) -> None:
     """Raise InvalidParameterError in Docker's words for what a network cannot give."""
-    if not wish.address and not wish.address6:
-        return
-    if not network.user_defined:
-        raise InvalidParameterError("user specified IP address is supported on user defined networks only")
-    if not network.chosen:
-        raise InvalidParameterError(
-            "user specified IP address is supported only when connecting to networks with user configured subnets"
-        )
+    check_addresses(network, wish.address, wish.address6)
+
+
+def check_addresses(network: Network, *chosen: str) -> None:
+    """Raise InvalidParameterError in Docker's words for addresses that a network cannot give, whoever has them."""
+    for text in filter(None, chosen):
+        if not network.user_defined:
+            raise _wrong("user specified IP address is supported on user defined networks only")
+        address = ipaddress.ip_address(text)
+        every = [ipaddress.ip_network(pool.subnet) for pool in network.pools]
+        subnets = [subnet for subnet in every if subnet.version == address.version]
+        if not network.chosen or not subnets:
+            raise _wrong(
+                "user specified IP address is supported only when connecting to networks with user configured subnets"
+            )
+        if not any(address in subnet for subnet in subnets):
+            raise _wrong(f"no configured subnet or ip-range contain the IP address {text}")
+
+
+def _wrong(text: str) -> InvalidParameterError:
+    return InvalidParameterError(f"invalid endpoint settings:\n{text}")

@@ -72,7 +72,8 @@ class Connector:
             if not force:
                 raise
             self._network.network(network_name)
-            return  # the endpoint of a container that is gone went with it
+            # the endpoint of a container that is gone went with it
+            raise NotFoundError(f"endpoint {container_name} not found") from None
         async with container.lock:
             network = self._network.network(network_name)
             name = next((name for name in container.definition.networks if self._means(name, network)), "")

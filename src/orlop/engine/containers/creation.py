@@ -29,6 +29,7 @@ from orlop.engine.containers.remapping import refuse_with_remapping
 from orlop.engine.platforms import require_platform
 from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
 from orlop.kernel.rlimit import NUMBERS as RLIMITS
+from orlop.network.wishes import check_addresses
 from orlop.runtime.cgroups import normalise_path
 from orlop.runtime.cgroups.systemd.scope import SLICE_EXPECTED, is_slice
 from orlop.runtime.security.apparmor import require_loaded
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from orlop.engine.containers.settings import Settings
     from orlop.engine.events import Events
     from orlop.image.records import Image
+    from orlop.network.networks import Network
     from orlop.spec.digest import Digest
     from orlop.spec.docker.containers import ContainerConfig, ContainerCreate, EndpointConfig, HostConfig
     from orlop.spec.image import ContainerDefaults
@@ -76,7 +78,7 @@ class ContainerLayers(Protocol):
 class NetworkNames(Protocol):
     """Which networks there are."""
 
-    def network(self, name_or_id: str) -> object:
+    def network(self, name_or_id: str) -> Network:
         """Find a network. Raises NotFoundError ``network x not found``."""
 
 
@@ -252,10 +254,16 @@ class Creator:
             return {}
         named: dict[str, EndpointConfig | None] = {}
         for given, endpoint in wanted.items():
-            name = self._network_name(mode if given == "default" else given)
-            check_endpoint(name, endpoint)
+            network, name = self._find_network(mode if given == "default" else given)
+            try:
+                check_endpoint(name, endpoint)
+                if network is not None and endpoint is not None and endpoint.ipam_config is not None:
+                    addresses = endpoint.ipam_config
+                    check_addresses(network, addresses.i_pv4_address, addresses.i_pv6_address)
+            except InvalidParameterError as error:
+                raise InvalidParameterError(f"invalid config for network {name}: {error}") from error
             named[name] = endpoint
-        main = self._network_name(mode)
+        _, main = self._find_network(mode)
         if mode in ("host", "none"):
             if len(named.keys() - {main}) > 0:
                 raise InvalidParameterError(
@@ -265,12 +273,13 @@ class Creator:
             return named  # only what was named is joined, whatever the mode says (dockerd)
         return {main: named.pop(main, None), **named}
 
-    def _network_name(self, name_or_id: str) -> str:
-        """Return a network's name; what is not known stays as it was written."""
+    def _find_network(self, name_or_id: str) -> tuple[Network | None, str]:
+        """Return a network and its name; the name of what is not known stays as it was written."""
         try:
-            return str(getattr(self._networks.network(name_or_id), "name", name_or_id))
+            network = self._networks.network(name_or_id)
         except OrlopError:
-            return name_or_id
+            return None, name_or_id
+        return network, network.name
 
     def _warnings(self, host: HostConfig) -> list[str]:
         warnings = []
