@@ -10,6 +10,7 @@ import argparse
 import http.client
 import json
 import os
+import random
 import shutil
 import socket
 import statistics
@@ -28,6 +29,7 @@ from harness import BIN, DOCKER, Engine, busybox_tar, busybox_tree, remove_cgrou
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_SEED = 20261126  # of the order of actions, which is the same in each run
 PEERS = Path(os.environ.get("ORLOP_PEERS", ROOT.parent / "shared/tools/peers"))
 
 
@@ -63,13 +65,19 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def interleaved(actions: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Run every action once per round, after one warm-up round."""
+    """Run every action once per round, after one warm-up round.
+
+    Each round has another order, or what one leaves to be done behind its answer would always meet the same next one.
+    """
     for action in actions.values():
         action()
     times: dict[str, list[float]] = {name: [] for name in actions}
+    order = list(actions)
+    chance = random.Random(_SEED)
     for _ in range(rounds):
-        for name, action in actions.items():
-            times[name].append(timed(action))
+        chance.shuffle(order)
+        for name in order:
+            times[name].append(timed(actions[name]))
     return times
 
 
