@@ -179,7 +179,7 @@ def _start_exec(
 def _serve(loop: Loop) -> None:
     try:
         loop.run()
-    except (OrlopError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - a defect, too, is told in the exit record: nobody else can
         # The shim's own failure: what it holds must not stay behind as an orphan.
         loop.abandon(_text(error))
 
@@ -198,18 +198,16 @@ def _clients(targets: tuple[AttachTarget, ...], fds: list[OwnedFd], *, terminal:
 
 
 def _failed(control: Channel, error: BaseException) -> None:
-    if isinstance(error, OrlopError):
-        kind, text = error.kind, str(error)
-    elif isinstance(error, OSError):
-        kind, text = SystemFailureError.kind, os_error_text(error)
-    else:
-        kind, text = OrlopError.kind, f"{type(error).__name__}: {error}"
+    kind = SystemFailureError.kind if isinstance(error, OSError) else getattr(error, "kind", OrlopError.kind)
+    text = _text(error)
     with suppress(OSError):
         control.send({"event": "failed", "error": {"kind": kind, "message": text}})
 
 
-def _text(error: OrlopError | OSError) -> str:
-    return os_error_text(error) if isinstance(error, OSError) else str(error)
+def _text(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return os_error_text(error)
+    return str(error) if isinstance(error, OrlopError) else f"{type(error).__name__}: {error}"
 
 
 def _object(message: JsonObject, name: str) -> JsonObject:
