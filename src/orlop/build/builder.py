@@ -45,10 +45,10 @@ class Plan:
 
     def __init__(self, data: bytes, options: BuildOptions, *, name: str = "Dockerfile", platform: str = "") -> None:
         self.options = options
-        dockerfile = parse(data, name=name)
-        self.escape = dockerfile.escape
-        self.has_checks = bool(dockerfile.check)
-        self.meta, self.stages = split_stages(read_instructions(dockerfile))
+        self.dockerfile = parse(data, name=name)
+        self.escape = self.dockerfile.escape
+        self.instructions = read_instructions(self.dockerfile)
+        self.meta, self.stages = split_stages(self.instructions)
         self.platform = platform or str(Platform.host())
         self.names = StageNames(self.stages)
         last = len(self.stages)

@@ -14,7 +14,7 @@ from orlop.image.changes import json_words, parse_duration
 from orlop.spec.image import ContainerDefaults, Healthcheck
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from orlop.build.instructions import Instruction
 
@@ -71,11 +71,16 @@ def command_of(config: ContainerDefaults, item: Instruction) -> tuple[str, ...]:
     return (*(config.shell or DEFAULT_SHELL), item.text) if item.text else ()
 
 
-def set_environment(env: Sequence[str], name: str, value: str) -> tuple[str, ...]:
-    """Return the environment with one variable set in its old place, or at the end."""
-    entry = f"{name}={value}"
-    found = [entry if old.partition("=")[0] == name else old for old in env]
-    return tuple(found) if entry in found else (*found, entry)
+def set_environment(env: Sequence[str], variables: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Return the environment with variables set in their old places, or at the end."""
+    found = list(env)
+    places: dict[str, int] = {}
+    for at, entry in enumerate(found):
+        places.setdefault(entry.partition("=")[0], at)
+    for name, value in variables:
+        at = places.setdefault(name, len(found))
+        found[at : at + 1] = [f"{name}={value}"]
+    return tuple(found)
 
 
 def _cmd(config: ContainerDefaults, item: Instruction, _: Words) -> Changed:
@@ -84,12 +89,9 @@ def _cmd(config: ContainerDefaults, item: Instruction, _: Words) -> Changed:
 
 
 def _env(config: ContainerDefaults, item: Instruction, words: Words) -> Changed:
-    env: tuple[str, ...] = config.env or ()
-    told = []
-    for name, value in _expanded(item, words):
-        env = set_environment(env, name, value)
-        told.append(f"{name}={value}")
-    return replace(config, env=env), " ".join(("ENV", *told))
+    pairs = _expanded(item, words)
+    told = [f"{name}={value}" for name, value in pairs]
+    return replace(config, env=set_environment(config.env or (), pairs)), " ".join(("ENV", *told))
 
 
 def _label(config: ContainerDefaults, item: Instruction, words: Words) -> Changed:
@@ -107,7 +109,7 @@ def _expanded(item: Instruction, words: Words) -> list[tuple[str, str]]:
 
 def _expose(config: ContainerDefaults, item: Instruction, words: Words) -> Changed:
     told: set[str] = set()
-    ports = set(config.exposed_ports or ())
+    ranges: dict[str, list[tuple[int, int]]] = {}
     for word in words.many(item.text):
         match = _PORT.fullmatch(word)
         low = int(match[1]) if match else 0
@@ -118,7 +120,13 @@ def _expose(config: ContainerDefaults, item: Instruction, words: Words) -> Chang
         if protocol not in ("tcp", "udp", "sctp"):
             raise InvalidParameterError(f"invalid proto: {protocol}")
         told.add(word)
-        ports.update(f"{port}/{protocol}" for port in range(low, high + 1))
+        ranges.setdefault(protocol, []).append((low, high))
+    ports = set(config.exposed_ports or ())
+    for protocol, found in ranges.items():
+        first = 0  # what overlaps is not gone through again: thousands of large ranges fit into one instruction
+        for low, high in sorted(found):
+            ports.update(f"{port}/{protocol}" for port in range(max(low, first), high + 1))
+            first = max(first, high + 1)
     return replace(config, exposed_ports=tuple(sorted(ports))), " ".join(("EXPOSE", *sorted(told)))
 
 

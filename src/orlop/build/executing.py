@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.build.configuring import absolute, command_of, set_environment
@@ -45,7 +44,7 @@ class RunInstruction:
             self._inputs.append([network, insecure])
         mounts = await self._mounts()
         config = stage.config
-        command = command_of(config, replace(item, text=run_text(item)))
+        command = command_of(config, item._replace(text=run_text(item)))
         shown = " ".join(command)
         if is_script(item):
             command, shown = (f"{_SCRIPTS}/{item.heredocs[0].name}",), item.heredocs[0].content
@@ -56,10 +55,8 @@ class RunInstruction:
         hidden = [f"{name}={value}" for name, value in stage.arguments.hidden().items() if name not in names]
         told = " ".join((*((f"|{len(known)}", *known) if known else ()), shown))
         # The container has the configuration so far, of which the image lacks only what FROM added.
-        env: tuple[str, ...] = ()
-        for entry in (*(config.env or ()), *known, *hidden):
-            name, _, value = entry.partition("=")
-            env = set_environment(env, name, value)
+        pairs = (entry.partition("=")[::2] for entry in (*known, *hidden))
+        env = set_environment(config.env or (), ((name, value) for name, value in pairs))
         run = RunStep(command, env, shown, tuple(mounts), network, insecure)
         inputs = json.dumps(self._inputs) if self._inputs else ""
         return await stage.settle(told, lambda: stage.build.workshop.run(image, run, step), inputs=inputs)

@@ -8,6 +8,7 @@ its end, ``${NAME/pattern/word}`` and ``//`` with another word in it. A word aft
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 from orlop.build.patterns import Pattern
@@ -17,10 +18,39 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-]", re.ASCII)
+# What a piece of a word is: the groups of _piece and _quoted_piece.
+_PLAIN, _SINGLE, _NAMED, _BRACED, _ESCAPED, _OTHER = range(1, 7)
+_QUOTING = re.compile(r"""['"\\`]""")
+_WORDS = {
+    escape: re.compile(
+        rf"""(?:[^\s'"{mark}]+|{mark}(?:.|\Z)|'[^']*(?:'|\Z)|"(?:[^"{mark}]+|{mark}(?:.|\Z))*(?:"|\Z))+""",
+        re.DOTALL,
+    )
+    for escape, mark in (("\\", r"\\"), ("`", "`"))
+}
+_SPECIAL = re.compile(r"""[$'"\\`\0]""")
 _MODIFIERS = frozenset((":-", ":+", ":?", "-", "+", "?", "#", "##", "%", "%%", "/", "//"))
 _DEEPEST = 50
+# In one word; each may have to be compiled.
+_MOST_PATTERNS = 1000
 # What variables may make of one word: values that hold each other would grow without end.
 _LONGEST = 1 << 20
+
+
+@cache
+def _piece(escape: str, stop: str, quote: str) -> re.Pattern[str]:
+    """Return what reads the next piece of a word.
+
+    Args:
+        escape: the character that escapes.
+        stop: characters that are pieces of their own, since something ends there.
+        quote: a double quote: within two of them; empty: outside.
+    """
+    mark, name = re.escape(escape), f"({_NAME.pattern})"
+    single = r"(?!)()" if quote else "'([^']*)'"
+    escaped = rf'(["${mark}])' if quote else "(.?)"
+    plain = rf"""([^$"{mark}{stop}{"" if quote else "'"}]+)"""
+    return re.compile(rf"{plain}|{single}|\${name}|\${{{name}}}|{mark}{escaped}|(.)", re.ASCII | re.DOTALL)
 
 
 def expand(word: str, variables: Mapping[str, str], *, escape: str = "\\") -> str:
@@ -29,6 +59,8 @@ def expand(word: str, variables: Mapping[str, str], *, escape: str = "\\") -> st
     Raises:
         InvalidParameterError: a quote or brace is not closed, a modifier is unknown, or a variable is required.
     """
+    if _SPECIAL.search(word) is None:
+        return word
     return _Word(word, variables, escape).whole()
 
 
@@ -53,26 +85,9 @@ def unset_variables(word: str, variables: Mapping[str, str], *, escape: str = "\
 
 def split_words(text: str, *, escape: str = "\\") -> list[str]:
     """Split at white space outside of quotes; quotes and escapes stay."""
-    words: list[str] = []
-    start, quote, position = -1, "", 0
-    while position < len(text):
-        char = text[position]
-        if not quote and char.isspace():
-            if start >= 0:
-                words.append(text[start:position])
-            start = -1
-        else:
-            start = position if start < 0 else start
-            if char == escape and quote != "'":
-                position += 1
-            elif quote:
-                quote = "" if char == quote else quote
-            elif char in "'\"":
-                quote = char
-        position += 1
-    if start >= 0:
-        words.append(text[start:])
-    return words
+    if _QUOTING.search(text) is None:
+        return text.split()
+    return _WORDS[escape].findall(text)
 
 
 class _Word:
@@ -83,6 +98,7 @@ class _Word:
         self._at = 0
         self._depth = 0
         self._size = 0
+        self._patterns = 0
         self._raw = False  # escapes stay: the word is a pattern
         self.unset: list[str] | None = None  # None: nobody asks
 
@@ -95,54 +111,71 @@ class _Word:
     def _until(self, stop: str) -> str:
         """Read until one of these characters, which is taken; to the end if there is none to stop at."""
         out: list[str] = []
-        while self._at < len(self._text):
-            char = self._text[self._at]
-            if char in stop:
+        text, piece = self._text, _piece(self._escape, stop, "").match
+        while (found := piece(text, self._at)) is not None:
+            kind = found.lastindex
+            if kind is None:
+                break  # never: a piece is always of one kind
+            if kind <= _SINGLE:
+                self._at = found.end()
+                out.append(found[kind])
+            elif kind <= _BRACED:
+                self._at = found.end()
+                out.append(self._value(found[kind]))
+            elif kind == _ESCAPED:
+                self._at = found.end()
+                # At the very end it stands for itself no longer, as in Docker.
+                out.append(f"\\{found[kind]}" if self._raw else found[kind])
+            elif (char := found[kind]) in stop:
                 self._at += 1
                 return "".join(out)
-            if char == "'":
-                out.append(self._single())
-            elif char == '"':
-                self._double(out)
             elif char == "$":
                 out.append(self._variable())
-            elif char == self._escape:
-                # At the very end it stands for itself no longer, as in Docker.
-                out.append("\\" * self._raw + self._text[self._at + 1 : self._at + 2])
-                self._at += 2
+            elif char == '"':
+                self._double(out)
             else:
-                out.append(char)
-                self._at += 1
+                raise InvalidParameterError("unexpected end of statement while looking for matching single-quote")
         if stop:
             raise InvalidParameterError("syntax error: missing '}'")
         return "".join(out)
 
-    def _single(self) -> str:
-        end = self._text.find("'", self._at + 1)
-        if end < 0:
-            raise InvalidParameterError("unexpected end of statement while looking for matching single-quote")
-        found = self._text[self._at + 1 : end]
-        self._at = end + 1
-        return found
-
     def _double(self, out: list[str]) -> None:
         self._at += 1
-        while self._at < len(self._text):
-            char = self._text[self._at]
-            if char == '"':
-                self._at += 1
-                return
-            if char == "$":
+        text, piece = self._text, _piece(self._escape, "", '"').match
+        while (found := piece(text, self._at)) is not None:
+            kind = found.lastindex
+            if kind is None:
+                break  # never: a piece is always of one kind
+            if kind in (_NAMED, _BRACED):
+                self._at = found.end()
+                out.append(self._value(found[kind]))
+            elif kind == _OTHER and (char := found[kind]) in '"$':
+                if char == '"':
+                    self._at += 1
+                    return
                 out.append(self._variable())
-                continue
-            if char == self._escape and self._text[self._at + 1 : self._at + 2] in ('"', "$", self._escape):
-                self._at += 1
-                char = self._text[self._at]
-            out.append(char)
-            self._at += 1
+            else:
+                self._at = found.end()
+                out.append(found[kind])
         raise InvalidParameterError("unexpected end of statement while looking for matching double-quote")
 
+    def _value(self, name: str) -> str:
+        """Return what a variable without a modifier stands for."""
+        value = self._variables.get(name)
+        if value is None:
+            if self.unset is not None:
+                self.unset.append(name)
+            return ""
+        return self._counted(name, value)
+
+    def _counted(self, name: str, value: str) -> str:
+        self._size += len(value)
+        if self._size > _LONGEST:
+            raise InvalidParameterError(f"variables make a word longer than {_LONGEST} characters: {name}")
+        return value
+
     def _variable(self) -> str:
+        """Read what begins with a dollar sign and is no plain name."""
         braced = self._text.startswith("${", self._at)
         match = _NAME.match(self._text, self._at + (2 if braced else 1))
         if match is None:
@@ -151,16 +184,12 @@ class _Word:
             self._at += 1
             return "$"
         self._at = match.end()
+        if not braced:
+            return self._value(match[0])
         value = self._variables.get(match[0])
-        if value is None and self.unset is not None and not (braced and self._has_default()):
+        if value is None and self.unset is not None and not self._has_default():
             self.unset.append(match[0])
-        if braced:
-            value = self._modified(match[0], value)
-        value = value or ""
-        self._size += len(value)
-        if self._size > _LONGEST:
-            raise InvalidParameterError(f"variables make a word longer than {_LONGEST} characters: {match[0]}")
-        return value
+        return self._counted(match[0], self._modified(match[0], value) or "")
 
     def _has_default(self) -> bool:
         return self._text[self._at : self._at + 2].removeprefix(":")[:1] in ("-", "+")
@@ -202,8 +231,11 @@ class _Word:
         self._raw = raw
         replaced = modifier[0] == "/" and self._text[self._at - 1] == "/"
         replacement = self._until("}") if replaced else ""
-        if value is None:
+        if value is None or self.unset is not None:
             return ""
+        self._patterns += 1
+        if self._patterns > _MOST_PATTERNS:
+            raise InvalidParameterError(f"more than {_MOST_PATTERNS} patterns in a word")
         pattern, longest = Pattern(word), len(modifier) == 2
         if modifier[0] == "#":
             return pattern.strip_prefix(value, longest=longest)

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
-from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from orlop.build.expansion import split_words
 from orlop.build.mounts import parse_mount
 from orlop.build.parser import DockerfileError, parse_line
+from orlop.build.suggestions import hint
 from orlop.errors import InvalidParameterError
 from orlop.image.changes import json_words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from orlop.build.parser import Dockerfile, Heredoc, Line
 
@@ -33,13 +33,15 @@ _SWITCHES = frozenset(("keep-git-dir", "link", "parents", "unpack"))
 _REPEATED = frozenset(("exclude", "mount"))
 _NETWORKS = ("default", "none", "host")
 _SECURITIES = ("sandbox", "insecure")
-_NO_TRIGGERS = frozenset(("ONBUILD", "MAINTAINER", "FROM"))
+_NO_TRIGGERS = frozenset(("MAINTAINER", "FROM"))
+_WITH_PAIRS = frozenset(("ENV", "LABEL", "ARG"))
 _STAGE = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
+_NO_FLAGS: Mapping[str, str] = MappingProxyType({})
+_NONE_REPEATED: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """One checked instruction.
+class Instruction(NamedTuple):
+    """One checked instruction; a tuple, since a file may hold ten thousand and more.
 
     Attributes:
         line: number of its first line.
@@ -59,13 +61,13 @@ class Instruction:
     name: str
     text: str
     original: str
-    flags: Mapping[str, str]
+    flags: Mapping[str, str] = _NO_FLAGS
     words: tuple[str, ...] = ()
     is_json: bool = False
     pairs: tuple[tuple[str, str | None], ...] = ()
     heredocs: tuple[Heredoc, ...] = ()
     trigger: Instruction | None = None
-    repeated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    repeated: Mapping[str, tuple[str, ...]] = _NONE_REPEATED
 
     def switched(self, name: str) -> bool:
         """Tell whether a switch is on."""
@@ -79,48 +81,49 @@ def read_instructions(dockerfile: Dockerfile) -> tuple[Instruction, ...]:
 
 def read_trigger(text: str) -> Instruction:
     """Read a trigger that an image carries (``OnBuild``). Raises DockerfileError."""
-    found = read_instruction(parse_line(text, number=1))
-    _check_trigger(found)
-    return found
+    return _read_trigger(parse_line(text, number=1), "\\")
+
+
+def _read_trigger(line: Line, escape: str) -> Instruction:
+    if line.name in _NO_TRIGGERS:
+        raise DockerfileError(line.number, f"{line.name} isn't allowed as an ONBUILD trigger")
+    return read_instruction(line, escape=escape)
 
 
 def read_instruction(line: Line, *, escape: str = "\\") -> Instruction:
     """Check one line. Raises DockerfileError."""
-    name, text = line.name, line.text
-    trigger = None
-    if name == "ONBUILD":
-        if not text:
-            raise DockerfileError(line.number, "ONBUILD requires at least one argument")
-        heredocs = "".join(f"\n{item.content}{item.name}" for item in line.heredocs)
-        trigger = read_instruction(parse_line(text + heredocs, number=line.number, escape=escape), escape=escape)
-        _check_trigger(trigger)
-    flags, repeated = _read_flags(line)
+    number, name, _, flags, text, original, heredocs, _, inner = line
+    values, repeated = _read_flags(line) if flags else (_NO_FLAGS, _NONE_REPEATED)
     words: tuple[str, ...] = ()
-    is_json = False
+    exec_form: tuple[str, ...] | None = None
     pairs: tuple[tuple[str, str | None], ...] = ()
-    if name in ("ENV", "LABEL", "ARG"):
+    trigger = None
+    if name in _WITH_PAIRS:
         pairs = tuple(_pairs(line, escape))
-    elif name != "ONBUILD":
+    elif name == "ONBUILD":
+        if inner is None:
+            raise DockerfileError(number, "ONBUILD requires at least one argument")
+        trigger = _read_trigger(inner, escape)
+    else:
         exec_form = json_words(text)
-        is_json = exec_form is not None
         words = exec_form if exec_form is not None else tuple(split_words(text, escape=escape))
     made = Instruction(
-        line.number, name, text, line.original, flags, words, is_json, pairs, line.heredocs, trigger, repeated
+        number, name, text, original, values, words, exec_form is not None, pairs, heredocs, trigger, repeated
     )
-    _check_arguments(made)
+    check = _CHECKS.get(name)
+    if check is not None:
+        check(made)
     return made
 
 
 def _read_flags(line: Line) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     known = _FLAGS.get(line.name, frozenset())
     found: dict[str, str] = {}
-    repeated: dict[str, tuple[str, ...]] = {}
+    repeated: dict[str, list[str]] = {}
     for flag in line.flags:
         name, equals, value = flag[2:].partition("=")
         if name not in known:
-            close = get_close_matches(name[:40], known, n=1, cutoff=0.6)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise DockerfileError(line.number, f"unknown flag: --{name[:80]}{hint}")
+            raise DockerfileError(line.number, f"unknown flag: --{name[:80]}{hint(name, known)}")
         if name in found:
             raise DockerfileError(line.number, f"duplicate flag specified: {name}")
         if name in _SWITCHES:
@@ -130,17 +133,10 @@ def _read_flags(line: Line) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]
         if not value:
             raise DockerfileError(line.number, f"missing a value on flag: {name}")
         if name in _REPEATED:
-            repeated[name] = (*repeated.get(name, ()), value)
+            repeated.setdefault(name, []).append(value)
         else:
             found[name] = value
-    return found, repeated
-
-
-def _check_trigger(trigger: Instruction) -> None:
-    if trigger.name == "ONBUILD":
-        raise DockerfileError(trigger.line, "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
-    if trigger.name in _NO_TRIGGERS:
-        raise DockerfileError(trigger.line, f"{trigger.name} isn't allowed as an ONBUILD trigger")
+    return found, {name: tuple(values) for name, values in repeated.items()}
 
 
 def _pairs(line: Line, escape: str) -> list[tuple[str, str | None]]:
@@ -165,33 +161,42 @@ def _pairs(line: Line, escape: str) -> list[tuple[str, str | None]]:
     return found
 
 
-def _check_arguments(made: Instruction) -> None:
-    count = len(made.words)
-    if made.name == "FROM":
-        _check_from(made)
-    elif made.name in ("COPY", "ADD"):
-        if count < 2:
-            tail = "no arguments were provided" if count == 0 else "only one was provided"
-            message = f"{made.name} requires at least two arguments, but {tail}. Destination could not be determined"
-            raise DockerfileError(made.line, message)
-    elif made.name in ("WORKDIR", "USER", "STOPSIGNAL", "MAINTAINER"):
-        if not made.text or (made.name in ("USER", "STOPSIGNAL") and count != 1):
-            raise DockerfileError(made.line, f"{made.name} requires exactly one argument")
-    elif made.name == "SHELL":
-        if not made.is_json:
-            raise DockerfileError(made.line, f"SHELL requires the arguments to be in JSON form: {made.text[:80]}")
-        if not count:
-            raise DockerfileError(made.line, "SHELL requires at least one argument")
-    elif made.name in ("RUN", "EXPOSE", "VOLUME", "HEALTHCHECK") and not count:
+def _check_some(made: Instruction) -> None:
+    if not made.words:
         raise DockerfileError(made.line, f"{made.name} requires at least one argument")
-    if made.name == "RUN":
-        _check_run(made)
+
+
+def _check_text(made: Instruction) -> None:
+    if not made.text:
+        raise DockerfileError(made.line, f"{made.name} requires exactly one argument")
+
+
+def _check_one(made: Instruction) -> None:
+    if len(made.words) != 1:
+        raise DockerfileError(made.line, f"{made.name} requires exactly one argument")
+
+
+def _check_shell(made: Instruction) -> None:
+    if not made.is_json:
+        raise DockerfileError(made.line, f"SHELL requires the arguments to be in JSON form: {made.text[:80]}")
+    _check_some(made)
+
+
+def _check_copy(made: Instruction) -> None:
+    count = len(made.words)
+    if count < 2:
+        tail = "no arguments were provided" if count == 0 else "only one was provided"
+        message = f"{made.name} requires at least two arguments, but {tail}. Destination could not be determined"
+        raise DockerfileError(made.line, message)
     if made.name == "COPY" and "$" in made.flags.get("from", ""):
         why = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope"
         raise DockerfileError(made.line, f"{why} as a workaround")
 
 
 def _check_run(made: Instruction) -> None:
+    _check_some(made)
+    if not (made.flags or made.repeated):
+        return
     for name, known in (("network", _NETWORKS), ("security", _SECURITIES)):
         value = made.flags.get(name, known[0])
         if value not in known:  # unknown is refused: threats.md C10
@@ -210,3 +215,19 @@ def _check_from(made: Instruction) -> None:
     if len(words) == 3 and _STAGE.fullmatch(words[2].lower()) is None:
         message = f'invalid name for build stage: "{words[2]}", name can\'t start with a number or contain symbols'
         raise DockerfileError(made.line, message)
+
+
+_CHECKS: Mapping[str, Callable[[Instruction], None]] = {
+    "ADD": _check_copy,
+    "COPY": _check_copy,
+    "EXPOSE": _check_some,
+    "FROM": _check_from,
+    "HEALTHCHECK": _check_some,
+    "MAINTAINER": _check_text,
+    "RUN": _check_run,
+    "SHELL": _check_shell,
+    "STOPSIGNAL": _check_one,
+    "USER": _check_one,
+    "VOLUME": _check_some,
+    "WORKDIR": _check_text,
+}

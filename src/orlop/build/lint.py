@@ -9,16 +9,17 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
-from itertools import islice
+from functools import cache
 from typing import TYPE_CHECKING
 
 from orlop.build.arguments import PLATFORM
 from orlop.build.expansion import expand, unset_variables
 from orlop.build.instructions import read_instructions
 from orlop.build.lint_rules import RULES, Rule
+from orlop.build.lint_stage import StageState, expanded_texts
 from orlop.build.parser import DockerfileError, parse
 from orlop.build.stages import StageNames, split_stages
+from orlop.build.suggestions import Suggestions
 from orlop.errors import InvalidParameterError
 from orlop.spec.reference import parse_reference
 
@@ -38,9 +39,15 @@ _SECRET = re.compile(
 _PUBLIC = re.compile(r"(?:^|_)public(?:_|$)", re.ASCII | re.IGNORECASE)
 _RESERVED = frozenset(("context", "scratch"))
 _ONCE = ("CMD", "ENTRYPOINT", "HEALTHCHECK")
+# Of what nothing more is looked at than variables.
+_PLAIN = frozenset(("RUN", "USER", "VOLUME", "STOPSIGNAL", "HEALTHCHECK", "ONBUILD"))
 _REMOTE = re.compile(r"[a-z]+://|git@", re.ASCII)
+# What one file can ask for: findings, words compared for suggestions, base images looked up, and names of variables
+# that stages take over from one another; what goes beyond is not looked at.
 _MOST = 500
-_MOST_NAMES = 100
+_MOST_COMPARISONS = 200
+_MOST_BASES = 100
+_MOST_NAMES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,62 +125,98 @@ def check(
         DockerfileError, InvalidParameterError: it is no Dockerfile, or the directive is wrong.
     """
     dockerfile = parse(data, name=name)
+    instructions = read_instructions(dockerfile)
+    return check_instructions(
+        dockerfile, instructions, build_args=build_args, ignored=ignored, variables_of=variables_of
+    )
+
+
+def check_instructions(
+    dockerfile: Dockerfile,
+    instructions: Sequence[Instruction],
+    *,
+    build_args: Mapping[str, str] | None = None,
+    ignored: IgnoreRules | None = None,
+    variables_of: Callable[[str], Iterable[str] | None] | None = None,
+) -> Findings:
+    """Check what was read; arguments and errors are those of :func:`check`."""
     arguments = build_args or {}
     try:
         choice = read_choice(arguments.get(ARGUMENT, dockerfile.check))
     except InvalidParameterError as error:
         raise DockerfileError(1, str(error)) from None
-    linter = _Linter(dockerfile, arguments, ignored, variables_of or (lambda _: None))
-    linter.run()
-    found = [item for item in linter.found if choice.wants(item.rule)]
-    return Findings(tuple(sorted(found, key=lambda item: item.line)), choice.fail)
+    meta, stages = split_stages(instructions)
+    linter = _Linter(dockerfile, stages, choice, arguments, ignored, variables_of or (lambda _: None))
+    linter.run(meta)
+    return Findings(tuple(sorted(linter.found, key=lambda item: item.line)), choice.fail)
 
 
 class _Linter:
     def __init__(
         self,
         dockerfile: Dockerfile,
+        stages: Sequence[Stage],
+        choice: _Choice,
         arguments: Mapping[str, str],
         ignored: IgnoreRules | None,
         variables_of: Callable[[str], Iterable[str] | None],
     ) -> None:
         self.found: list[Finding] = []
         self._dockerfile = dockerfile
+        self._stages = stages
         self._arguments = arguments
         self._ignored = ignored
         self._variables_of = variables_of
-        self._instructions = read_instructions(dockerfile)
-        self._meta, self._stages = split_stages(self._instructions)
-        self._names = StageNames(self._stages)
+        self._names = StageNames(stages)
+        self._wanted = {rule for rule in RULES if choice.wants(RULES[rule])}
+        self._suggestions = Suggestions(_MOST_COMPARISONS)
+        self._bases: dict[str, list[str] | None] = {}
+        self._references: dict[str, bool] = {}
+        self._inherited = 0
+
+    def _wants(self, name: str) -> bool:
+        """Tell whether a rule is worth being looked at."""
+        return name in self._wanted and len(self.found) < _MOST
 
     def _tell(self, name: str, line: int, *words: str) -> None:
-        if len(self.found) < _MOST:
+        if self._wants(name):
             self.found.append(Finding(RULES[name], line, RULES[name].text.format(*(word[:200] for word in words))))
 
-    def run(self) -> None:
+    def run(self, meta: Sequence[Instruction]) -> None:
+        """Look at all, after the ARGs before the first stage."""
         for line in self._dockerfile.empty_continuations:
             self._tell("NoEmptyContinuation", line)
         self._check_casing()
-        self._check_descriptions()
+        self._check_descriptions(meta)
         self._check_stage_names()
-        defaults = self._check_meta()
-        known: list[_StageState] = []
+        defaults = self._check_meta(meta)
+        given = {**defaults, **self._arguments}
+        unset = cache(lambda text: self._unset(text, defaults))
+        by_default = cache(lambda text: self._expanded(text, defaults))
+        base_of = cache(lambda text: self._expanded(text, given))
+        known: list[StageState] = []
         for stage in self._stages:
-            self._check_from(stage, defaults)
-            known.append(self._check_stage(stage, known, defaults))
+            for name in self._check_from(stage, unset, by_default):
+                self._tell("UndefinedArgInFrom", stage.start.line, name, self._suggestions.hint(name, defaults))
+            state = self._begin(stage, known, base_of(stage.base))
+            known.append(state)
+            self._check_stage(stage, state, defaults)
 
     # The file as a whole.
 
     def _check_casing(self) -> None:
-        words = [(line.number, line.keyword) for line in self._dockerfile.lines]
-        lower = sum(word.islower() for _, word in words) > sum(word.isupper() for _, word in words)
-        for number, word in words:
-            if not (word.islower() if lower else word.isupper()):
-                self._tell("ConsistentInstructionCasing", number, word, "lowercase" if lower else "uppercase")
+        lines = self._dockerfile.lines
+        odd, wanted = [line for line in lines if line.keyword != line.name], "uppercase"
+        if sum(line.keyword.islower() for line in odd) > len(lines) - len(odd):
+            odd, wanted = [line for line in lines if not line.keyword.islower()], "lowercase"
+        for line in odd:
+            self._tell("ConsistentInstructionCasing", line.number, line.keyword, wanted)
 
-    def _check_descriptions(self) -> None:
+    def _check_descriptions(self, meta: Sequence[Instruction]) -> None:
+        if not self._wants("InvalidDefinitionDescription"):
+            return
         stages = {stage.start.line: stage.start.words[2] for stage in self._stages if len(stage.start.words) == 3}
-        arguments = {item.line: item.pairs[0][0] for item in self._meta}
+        arguments = {item.line: item.pairs[0][0] for item in meta}
         for line in self._dockerfile.lines:
             name = stages.get(line.number) or arguments.get(line.number)
             if name and line.comment and not line.comment[-1].startswith(f"{name} "):
@@ -196,10 +239,10 @@ class _Linter:
                 self._tell("DuplicateStageName", line, stage.name)
             seen.add(stage.name)
 
-    def _check_meta(self) -> dict[str, str]:
+    def _check_meta(self, meta: Sequence[Instruction]) -> dict[str, str]:
         """Return the ARGs before the first stage with their defaults; those without one are empty."""
         defaults = dict.fromkeys(PLATFORM, "linux")
-        for item in self._meta:
+        for item in meta:
             for name, value in item.pairs:
                 self._check_secret("ARG", name, value, item.line)
                 defaults[name] = self._expanded(value or "", defaults)
@@ -225,55 +268,94 @@ class _Linter:
 
     # FROM.
 
-    def _check_from(self, stage: Stage, defaults: Mapping[str, str]) -> None:
-        line, platform = stage.start.line, stage.start.flags.get("platform", "")
-        for text in (stage.base, platform):
-            for name in self._unset(text, defaults):
-                self._tell("UndefinedArgInFrom", line, name, _hint(name, defaults))
-        if platform and platform.replace("{", "").replace("}", "") == "$TARGETPLATFORM":
-            self._tell("RedundantTargetPlatform", line, platform)
-        elif platform and "$" not in platform:
+    def _check_from(
+        self, stage: Stage, unset: Callable[[str], list[str]], by_default: Callable[[str], str]
+    ) -> list[str]:
+        """Return the arguments that are not declared."""
+        start = stage.start
+        platform = start.flags.get("platform", "") if start.flags else ""
+        if platform:
+            self._check_platform(stage, platform)
+        if "$" not in start.original:
+            return []
+        if "$" in stage.base and self._wants("InvalidDefaultArgInFrom"):
+            base = by_default(stage.base)
+            if not self._is_reference(base) and self._names.named(base, stage.index) is None:
+                self._tell("InvalidDefaultArgInFrom", start.line, stage.base)
+        return unset(stage.base) + unset(platform) if self._wants("UndefinedArgInFrom") else []
+
+    def _is_reference(self, text: str) -> bool:
+        if text not in self._references:
+            try:
+                parse_reference(text)
+            except InvalidParameterError:
+                self._references[text] = False
+            else:
+                self._references[text] = True
+        return self._references[text]
+
+    def _check_platform(self, stage: Stage, platform: str) -> None:
+        if platform.replace("{", "").replace("}", "") == "$TARGETPLATFORM":
+            self._tell("RedundantTargetPlatform", stage.start.line, platform)
+        elif "$" not in platform:
             machine = platform.split("/")[1:2]
             if not (machine and machine[0] in stage.name):
-                self._tell("FromPlatformFlagConstDisallowed", line, platform)
-        if "$" not in stage.base:
-            return
-        base = self._expanded(stage.base, defaults)
-        if base and (base == "scratch" or self._names.named(base, stage.index)):
-            return
-        try:
-            parse_reference(base)
-        except InvalidParameterError:
-            self._tell("InvalidDefaultArgInFrom", line, stage.base)
+                self._tell("FromPlatformFlagConstDisallowed", stage.start.line, platform)
 
     # The instructions of a stage.
 
-    def _check_stage(self, stage: Stage, before: Sequence[_StageState], defaults: Mapping[str, str]) -> _StageState:
-        state = self._begin(stage, before, defaults)
-        once: dict[str, int] = {}
-        for item in stage.instructions:
-            if item.name in _ONCE:
-                if item.name in once:
-                    self._tell("MultipleInstructionsDisallowed", once[item.name], item.name)
-                once[item.name] = item.line
-            self._check_item(item, state, defaults)
-        return state
-
-    def _begin(self, stage: Stage, before: Sequence[_StageState], defaults: Mapping[str, str]) -> _StageState:
-        base = self._expanded(stage.base, {**defaults, **self._arguments})
+    def _begin(self, stage: Stage, before: Sequence[StageState], base: str) -> StageState:
         parent = self._names.named(base, stage.index)
         if parent is not None:
-            return before[parent.index].child()
-        if base == "scratch":
-            return _StageState({"PATH": ""}, known=True)
-        names = self._variables_of(base)
-        return _StageState({"PATH": "", **dict.fromkeys(names or (), "")}, known=names is not None)
+            state = before[parent.index]
+            return state.child(known=state.known and self._may_inherit(len(state.variables)))
+        names = () if base == "scratch" else self._names_of(base)
+        known = names is not None and self._may_inherit(len(names))
+        variables = dict.fromkeys(names, "") if names and known else {}
+        variables["PATH"] = ""
+        return StageState(variables, known=known)
 
-    def _check_item(self, item: Instruction, state: _StageState, defaults: Mapping[str, str]) -> None:
-        if state.known:
-            for text in _expanded_texts(item):
-                for name in dict.fromkeys(self._unset(text, state.variables)):
-                    self._tell("UndefinedVar", item.line, name, _hint(name, state.variables, "$"))
+    def _may_inherit(self, count: int) -> bool:
+        """Count what is taken over; without an end, stages that stand on each other would take quadratic time."""
+        self._inherited += count
+        return self._inherited <= _MOST_NAMES
+
+    def _names_of(self, base: str) -> Sequence[str] | None:
+        if base not in self._bases:
+            found = self._variables_of(base) if len(self._bases) < _MOST_BASES else None
+            self._bases[base] = None if found is None else list(found)
+        return self._bases[base]
+
+    def _check_stage(self, stage: Stage, state: StageState, defaults: Mapping[str, str]) -> None:
+        once: dict[str, int] = {}
+        undefined = state.known and self._wants("UndefinedVar")
+        for item in stage.instructions:
+            if undefined and "$" in item.original:
+                self._check_variables(item, state)
+            name = item.name
+            if name in _ONCE:
+                if name in once:
+                    self._tell("MultipleInstructionsDisallowed", once[name], name)
+                once[name] = item.line
+            if name in _PLAIN:
+                continue
+            if name in ("COPY", "ADD"):
+                self._check_sources(item)
+            elif name in ("ENV", "LABEL", "ARG"):
+                self._check_pairs(item, state, defaults)
+            else:
+                self._check_other(item, state)
+
+    def _check_variables(self, item: Instruction, state: StageState) -> None:
+        for text in expanded_texts(item):
+            if not self._wants("UndefinedVar"):
+                return
+            for name in dict.fromkeys(self._unset(text, state.variables)):
+                if not self._wants("UndefinedVar"):
+                    return
+                self._tell("UndefinedVar", item.line, name, self._suggestions.hint(name, state.variables, "$"))
+
+    def _check_other(self, item: Instruction, state: StageState) -> None:
         if item.name == "MAINTAINER":
             self._tell("MaintainerDeprecated", item.line)
         elif item.name == "SHELL":
@@ -285,12 +367,8 @@ class _Linter:
             state.enter(item.text, lambda: self._tell("WorkdirRelativePath", item.line, item.text))
         elif item.name == "EXPOSE":
             self._check_ports(item)
-        elif item.name in ("COPY", "ADD"):
-            self._check_sources(item)
-        elif item.name in ("ENV", "LABEL", "ARG"):
-            self._check_pairs(item, state, defaults)
 
-    def _check_pairs(self, item: Instruction, state: _StageState, defaults: Mapping[str, str]) -> None:
+    def _check_pairs(self, item: Instruction, state: StageState, defaults: Mapping[str, str]) -> None:
         first = item.text.split(None, 1)[0] if item.text else ""
         if item.name != "ARG" and item.pairs and "=" not in first:
             self._tell("LegacyKeyValueFormat", item.line, item.name)
@@ -322,49 +400,3 @@ class _Linter:
             path = posixpath.normpath(f"/{word}").lstrip("/")
             if path and self._ignored.ignores(path):
                 self._tell("CopyIgnoredFile", item.line, item.name, word)
-
-
-class _StageState:
-    """What a stage knows at one of its lines; ``known``: all variables of its base are."""
-
-    def __init__(self, variables: Mapping[str, str], *, known: bool) -> None:
-        self.variables = dict(variables)
-        self.arguments: set[str] = set()  # those of the variables that end with the stage
-        self.known = known
-        self.shell = False
-        self._entered = False
-
-    def child(self) -> _StageState:
-        """Return what a stage on top of it begins with."""
-        kept = {name: value for name, value in self.variables.items() if name not in self.arguments}
-        made = _StageState(kept, known=self.known)
-        made.shell, made._entered = self.shell, self._entered
-        return made
-
-    def enter(self, path: str, warn: Callable[[], None]) -> None:
-        """Note a WORKDIR, and call ``warn`` when it depends on the base."""
-        absolute = path.lstrip("'\"").startswith(("/", "$"))
-        if not absolute and not self._entered:
-            warn()
-        self._entered = self._entered or absolute
-
-
-def _expanded_texts(item: Instruction) -> list[str]:
-    """Return what variables are put into."""
-    if item.name in ("ENV", "LABEL", "ARG"):
-        return [text for pair in item.pairs for text in pair if text]
-    if item.name in ("COPY", "ADD"):
-        flags = [value for name, value in item.flags.items() if name in ("chown", "chmod", "checksum")]
-        return [*item.words, *flags, *item.repeated.get("exclude", ())]
-    if item.name == "RUN":
-        return list(item.repeated.get("mount", ()))
-    if item.name in ("WORKDIR", "USER", "EXPOSE", "VOLUME", "STOPSIGNAL", "MAINTAINER"):
-        return [item.text] if item.name != "VOLUME" else list(item.words)
-    return []
-
-
-def _hint(name: str, known: Iterable[str], mark: str = "") -> str:
-    """Return a suggestion; among very many names none is looked for."""
-    names = list(islice(known, _MOST_NAMES))
-    close = get_close_matches(name[:40], sorted(names), n=1, cutoff=0.7) if len(names) < _MOST_NAMES else []
-    return f" (did you mean {mark}{close[0]}?)" if close else ""

@@ -9,9 +9,9 @@ import csv
 import posixpath
 import re
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from orlop.build.suggestions import hint
 from orlop.errors import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _KEYS: Mapping[str, frozenset[str]] = {
 _ALL_KEYS = frozenset(("type", "target")).union(*_KEYS.values())
 _TRUTH = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 _SIZE = re.compile(r"([0-9]{1,15})(?:\.[0-9]+)?([kmgtp]?)i?b?", re.ASCII | re.IGNORECASE)
+_QUOTING = re.compile(r'["\r\n]')
 _MAX_ID = 2**32 - 2
 _MOST = 64 << 10
 
@@ -95,7 +96,7 @@ def parse_mount(text: str, expand: Callable[[str], str] | None = None) -> Mount 
     values = {key: expand(value) for key, value, _ in fields}
     kind = values.get("type", "bind").lower()
     if kind not in KINDS:
-        raise InvalidParameterError(f'unsupported mount type "{kind[:40]}"{_hint(kind, KINDS)}')
+        raise InvalidParameterError(f'unsupported mount type "{kind[:40]}"{hint(kind, KINDS)}')
     for key, _, written in fields:
         _check_key(key, "", written)
         if key not in _KEYS[kind] and key not in ("type", "target"):
@@ -113,7 +114,7 @@ def _fields(text: str) -> list[tuple[str, str, str]]:
     if len(text) > _MOST:
         raise InvalidParameterError("failed to parse csv mounts: too long")
     try:
-        row = next(csv.reader([text], strict=True), [])
+        row = text.split(",") if _QUOTING.search(text) is None else next(csv.reader([text], strict=True), [])
     except csv.Error as error:
         raise InvalidParameterError(f"failed to parse csv mounts: {error}") from None
     found = []
@@ -128,14 +129,9 @@ def _fields(text: str) -> list[tuple[str, str, str]]:
 
 def _check_key(key: str, value: str, field: str) -> None:
     if key not in _ALL_KEYS:
-        raise InvalidParameterError(f"unexpected key '{key[:40]}' in '{field[:80]}'{_hint(key, _ALL_KEYS)}")
+        raise InvalidParameterError(f"unexpected key '{key[:40]}' in '{field[:80]}'{hint(key, _ALL_KEYS)}")
     if key == "type" and value and "$" not in value and value.lower() not in KINDS:
-        raise InvalidParameterError(f'unsupported mount type "{value[:40]}"{_hint(value.lower(), KINDS)}')
-
-
-def _hint(word: str, known: tuple[str, ...] | frozenset[str]) -> str:
-    close = get_close_matches(word[:40], sorted(known), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]}?)" if close else ""
+        raise InvalidParameterError(f'unsupported mount type "{value[:40]}"{hint(value.lower(), KINDS)}')
 
 
 def _made(kind: str, values: Mapping[str, str]) -> Mount:
@@ -146,7 +142,7 @@ def _made(kind: str, values: Mapping[str, str]) -> Mount:
         readonly = not _truth("readwrite", values["readwrite"])
     sharing = values.get("sharing", "shared").lower()
     if sharing not in SHARINGS:
-        raise InvalidParameterError(f'unsupported sharing value "{sharing[:40]}"{_hint(sharing, SHARINGS)}')
+        raise InvalidParameterError(f'unsupported sharing value "{sharing[:40]}"{hint(sharing, SHARINGS)}')
     name = values.get("id", "")
     if kind == "secret":
         if name and values.get("source"):

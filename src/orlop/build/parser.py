@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
+from typing import NamedTuple
 
 from orlop.build.expansion import split_words
+from orlop.build.suggestions import hint
 from orlop.errors import InvalidParameterError
 
 SIZE_LIMIT = 4 << 20
@@ -46,32 +47,30 @@ class Heredoc:
     expand: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One instruction.
+class Line(NamedTuple):
+    """One instruction; a tuple, since a file may hold ten thousand and more.
 
     Attributes:
         number: of its first line, from 1.
         name: upper case.
+        keyword: the name as written.
         flags: as written, in order: ``--from=x``.
         text: what follows the flags, continuations joined.
         original: the instruction as written, continuations joined.
         heredocs: in the order of their marks.
         comment: the rows of comment right above, without their marks.
+        trigger: of ONBUILD: the instruction that it holds.
     """
 
     number: int
     name: str
+    keyword: str
     flags: tuple[str, ...]
     text: str
     original: str
-    heredocs: tuple[Heredoc, ...] = ()
+    heredocs: tuple[Heredoc, ...]
     comment: tuple[str, ...] = ()
-
-    @property
-    def keyword(self) -> str:
-        """The instruction's name as written."""
-        return self.original.split(None, 1)[0]
+    trigger: Line | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +115,9 @@ def parse(data: bytes, *, name: str = "Dockerfile") -> Dockerfile:
     return Dockerfile(lines, reader.escape, directives.get("check", ""), tuple(reader.empty_continuations))
 
 
-def parse_line(text: str, *, number: int, escape: str = "\\") -> Line:
+def parse_line(text: str, *, number: int) -> Line:
     """Read one instruction that stands alone: an image's trigger, with its here-documents. Raises DockerfileError."""
-    lines = list(_Reader(text.split("\n"), escape, first=number).lines())
+    lines = list(_Reader(text.split("\n"), "\\", first=number).lines())
     if len(lines) != 1:
         raise DockerfileError(number, f"not one instruction: {text[:80]}")
     return lines[0]
@@ -153,36 +152,48 @@ class _Reader:
         found = []
         while (joined := self._joined()) is not None:
             number, text = joined
-            found.append(self._line(number, text))
+            comment = tuple(self._comment) if self._comment else ()
+            found.append(self._line(number, text, comment))
         return found
 
     def _joined(self) -> tuple[int, str] | None:
         """Return the next instruction with its continuations, without comments and empty lines."""
-        parts: list[str] = []
-        number, empty = 0, False
-        self._comment = []
-        while self._next < len(self._rows):
+        comment: list[str] = []
+        self._comment = comment
+        rows, at, last, escape = self._rows, self._next, len(self._rows), self.escape
+        while at < last:
+            row = rows[at]
+            at += 1
+            bare = row.strip()
+            if not bare:
+                comment.clear()
+            elif bare[0] == "#":
+                comment.append(bare[1:].strip())
+            else:
+                self._next = at
+                number = at - 1 + self._first
+                # the end of nearly all instructions is that of their first row
+                text = bare if bare[-1] != escape else self._with_continuations(number, row.lstrip())
+                # a last line that holds nothing but the mark of continuation is none
+                return (number, text) if text else None
+        self._next = at
+        return None
+
+    def _with_continuations(self, number: int, row: str) -> str:
+        piece, goes_on = self._continued(row)
+        parts, empty = [piece], False
+        while goes_on and self._next < len(self._rows):
             row = self._rows[self._next]
             self._next += 1
             bare = row.strip()
-            if not bare or bare.startswith("#"):
+            if not bare or bare[0] == "#":
                 empty = empty or not bare
-                if not number and bare:
-                    self._comment.append(bare[1:].strip())
-                elif not number:
-                    self._comment.clear()
                 continue
-            if not number:
-                number, empty = self._next - 1 + self._first, False
-            piece, goes_on = self._continued(row if parts else row.lstrip())
+            piece, goes_on = self._continued(row)
             parts.append(piece)
-            if not goes_on:
-                break
-        text = "".join(parts).strip()
-        if empty and number:
+        if empty:
             self.empty_continuations.append(number)
-        # a last line that holds nothing but the mark of continuation is none
-        return (number, text) if text else None
+        return "".join(parts).strip()
 
     def _continued(self, row: str) -> tuple[str, bool]:
         bare = row.rstrip(" \t")
@@ -190,21 +201,24 @@ class _Reader:
             return row, False
         return bare[:-1], True
 
-    def _line(self, number: int, text: str) -> Line:
-        name, rest = _head(text)
+    def _line(self, number: int, text: str, comment: tuple[str, ...] = (), *, triggered: bool = False) -> Line:
+        keyword, rest = _head(text)
+        name = keyword.upper()
         if name not in INSTRUCTIONS:
-            close = get_close_matches(name[:40], INSTRUCTIONS, n=1, cutoff=0.6)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise DockerfileError(number, f"unknown instruction: {name[:80]}{hint}")
-        inner, inner_rest = name, rest
+            raise DockerfileError(number, f"unknown instruction: {name[:80]}{hint(name, INSTRUCTIONS)}")
         if name == "ONBUILD":
-            inner, inner_rest = _head(rest)
-        heredocs = tuple(self._heredocs(number, inner_rest)) if inner in _WITH_HEREDOCS else ()
-        flags, rest = _flags(rest)
-        return Line(number, name, flags, rest, text, heredocs, tuple(self._comment))
+            if triggered:
+                raise DockerfileError(number, "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
+            trigger = self._line(number, rest, triggered=True) if rest else None
+            return Line(number, name, keyword, (), rest, text, (), comment, trigger)
+        heredocs = tuple(self._heredocs(number, rest)) if "<<" in rest and name in _WITH_HEREDOCS else ()
+        flags: tuple[str, ...] = ()
+        if rest.startswith("--"):
+            flags, rest = _flags(rest)
+        return Line(number, name, keyword, flags, rest, text, heredocs, comment)
 
     def _heredocs(self, number: int, text: str) -> list[Heredoc]:
-        if "<<" not in text or text.startswith("["):
+        if text.startswith("["):
             return []
         found = []
         for match in map(_HEREDOC.fullmatch, split_words(text, escape=self.escape)):
@@ -229,8 +243,9 @@ class _Reader:
 
 
 def _head(text: str) -> tuple[str, str]:
+    """Return the first word and what follows it; the text has no blanks around it."""
     parts = text.split(None, 1)
-    return (parts[0].upper() if parts else ""), (parts[1].strip() if len(parts) > 1 else "")
+    return (parts[0], parts[1]) if len(parts) == 2 else (text, "")
 
 
 def _flags(text: str) -> tuple[tuple[str, ...], str]:

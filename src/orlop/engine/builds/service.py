@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orlop.build.builder import Builder, Plan
-from orlop.build.lint import ARGUMENT, Findings, check
+from orlop.build.lint import ARGUMENT, Findings, check, check_instructions
 from orlop.build.steps import BuildOptions, NoSecrets, StepFailedError, Tree
 from orlop.engine.builds.contexts import Context, ContextMaker
 from orlop.engine.builds.output import BuildOutput
@@ -201,6 +201,15 @@ class BuildService:
             variables_of=self._variables_of,
         )
 
+    def _check_plan(self, plan: Plan, made: Context, request: BuildRequest) -> Findings:
+        return check_instructions(
+            plan.dockerfile,
+            plan.instructions,
+            build_args=request.options.build_args,
+            ignored=made.ignored,
+            variables_of=self._variables_of,
+        )
+
     def _variables_of(self, name: str) -> list[str] | None:
         """Return the names of an image's environment; None when it is not here, since a check pulls nothing."""
         try:
@@ -249,8 +258,8 @@ class BuildService:
             told.checked(await asyncio.to_thread(self._check, made, request), made.dockerfile, name)
             return None
         plan = Plan(made.dockerfile, request.options, name=name)
-        if plan.has_checks or request.steps or ARGUMENT in (request.options.build_args or {}):
-            findings = await asyncio.to_thread(self._check, made, request)
+        if plan.dockerfile.check or request.steps or ARGUMENT in (request.options.build_args or {}):
+            findings = await asyncio.to_thread(self._check_plan, plan, made, request)
             if (error := findings.error()) is not None:
                 raise error
             told.warn(findings)
