@@ -100,7 +100,7 @@ class ExecService:
             InvalidParameterError: no command, bad user or directory.
         """
         container = self._containers.get(name)
-        _require_running(container)
+        _require_running(container, name)
         if not request.cmd:
             raise InvalidParameterError("No exec command specified")
         for text in (*request.cmd, *(request.env or ()), request.working_dir):
@@ -358,9 +358,9 @@ async def _read_all(sock: socket.socket, output: bytearray) -> None:
         output += data[: max(0, OUTPUT_LIMIT - len(output))]
 
 
-def _require_running(container: Container) -> None:
+def _require_running(container: Container, name: str = "") -> None:
     if container.state.status.value == "paused":
-        raise ConflictError(f"container {container.id} is paused, unpause the container before exec")
+        raise ConflictError(f"Container {name or container.id} is paused, unpause the container before exec")
     if container.restarting:
         raise ConflictError(f"Container {container.id} is restarting, wait until the container is running")
     if not container.alive:

@@ -29,8 +29,6 @@ def check_limits(host: HostConfig) -> HostConfig:
     """
     _check_memory(host)
     _check_cpu(host)
-    if host.pids_limit is not None and host.pids_limit < -1:
-        raise InvalidParameterError(f"invalid pids limit: {host.pids_limit}")
     if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
         raise InvalidParameterError("range of blkio weight is from 10 to 1000")
     for device in host.blkio_weight_device or []:
@@ -96,6 +94,19 @@ def _check_cpu(host: HostConfig) -> None:
         if name == "cpus" and wanted and max(wanted) >= count:
             available = "0" if count == 1 else f"0-{count - 1}"
             raise InvalidParameterError(f"Requested CPUs are not available - requested {text}, available: {available}")
+        if name == "mems" and not wanted <= parse_cpuset(nodes := _memory_nodes()):
+            raise InvalidParameterError(
+                f"Requested memory nodes are not available - requested {text}, available: {nodes}"
+            )
+
+
+def _memory_nodes() -> str:
+    """Return the nodes that have memory, as a list; one where the kernel knows of no nodes."""
+    try:
+        with open("/sys/devices/system/node/has_memory", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return "0"
 
 
 def _check_device_path(path: str) -> None:
@@ -166,5 +177,5 @@ def _device_number(path: str) -> JsonObject:
     try:
         number = os.stat(path).st_rdev
     except OSError as error:
-        raise InvalidParameterError(f"cannot stat block device {path}: {error.strerror}") from None
+        raise InvalidParameterError(f"stat {path}: {os.strerror(error.errno or 0).lower()}") from None
     return {"major": os.major(number), "minor": os.minor(number)}

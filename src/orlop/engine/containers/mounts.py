@@ -175,8 +175,9 @@ def parse_bind(text: str) -> MountPoint:
     mode = parts[2] if len(parts) == 3 else ""
     writable, propagation, copy, own = _parse_mode(mode, text)
     if not destination.startswith("/"):
+        kind = "bind" if source.startswith("/") else "volume"
         raise InvalidParameterError(
-            f"invalid volume specification: '{text}': invalid mount config for type \"volume\": invalid mount path:"
+            f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": invalid mount path:"
             f" '{destination}' mount path must be absolute",
         )
     target = clean_destination(destination)

@@ -78,8 +78,12 @@ class Stopper:
 
         Raises:
             NotModifiedError: it does not run.
+            InvalidParameterError: there is no such signal.
         """
-        number = parse_signal(signal_name or container.definition.config.stop_signal or "SIGTERM")
+        try:
+            number = parse_signal(signal_name or container.definition.config.stop_signal or "SIGTERM")
+        except InvalidParameterError as error:
+            raise InvalidParameterError(f"cannot stop container: {container.name}: {error}") from error
         if timeout is None:
             timeout = container.definition.config.stop_timeout
         if timeout is None:

@@ -18,6 +18,7 @@ from orlop.spec.docker.containers import HostConfig
         ({"nano_cpus": -1}, "range of CPUs is from 0.01 to"),
         ({"cpuset_cpus": "0-2147483647"}, "Invalid value 0-2147483647 for cpuset cpus"),
         ({"cpuset_cpus": f"{os.cpu_count()}"}, "Requested CPUs are not available"),
+        ({"cpuset_mems": "0-1000"}, "Requested memory nodes are not available - requested 0-1000, available: 0"),
         ({"cpu_period": 10}, "CPU cfs period can not be less than 1ms"),
         ({"blkio_weight": 5}, "range of blkio weight is from 10 to 1000"),
         ({"oom_score_adj": -1001}, "range for oom score adj is [-1000, 1000]"),
@@ -28,6 +29,11 @@ def test_refused_in_dockerds_words(fields, text):
     with pytest.raises(InvalidParameterError) as caught:
         check_limits(HostConfig(**fields))
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [0, -1, -5])
+def test_a_limit_of_processes_that_is_no_number_of_them_is_none(number):
+    assert check_limits(HostConfig(pids_limit=number)).pids_limit is None
 
 
 def test_swap_defaults_to_twice_the_memory():
