@@ -117,3 +117,20 @@ def test_what_cannot_be_honoured_is_refused(leak_free, fields, status, text):
     answer, document = leak_free.http("POST", "/containers/create", body)
     assert answer == status, document
     assert text in json.loads(document)["message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("run", "--rm", "-i", "busybox", "head", "-c", "10"), 0),
+        (("run", "--rm", "-i", "busybox", "sh", "-c", "exit 3"), 3),
+        (("exec", "-i", "takes", "sh", "-c", "exit 4"), 4),
+        (("exec", "-i", "takes", "nosuch"), 127),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_input_that_nobody_reads_is_no_error(engine, words, code):
+    """A connection that is closed with unread bytes in it would be reset, and the docker client end with 1."""
+    engine.docker("run", "-d", "--name", "takes", "busybox", "sleep", "100")
+    done = engine.docker(*words, check=False, input="x" * (4 << 20))
+    assert (done.returncode, "reset" in done.stderr) == (code, False), done.stderr

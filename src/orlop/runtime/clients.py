@@ -21,12 +21,27 @@ BUFFER_LIMIT = 1 << 20
 EXCESS_LIMIT = 4 << 20  # two pipes of the largest size that an unprivileged program may set, and more
 STUCK_SECONDS = 60.0
 _CHUNK = 64 * 1024
+_MOST_UNREAD = 16 << 20
 STREAM_NUMBERS = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
 def frame(stream: str, data: bytes) -> bytes:
     """Return ``data`` behind Docker's 8-byte header: stream number, three zeros, length big-endian."""
     return bytes((STREAM_NUMBERS[stream], 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+
+
+def end_connection(sock: socket.socket) -> None:
+    """Close a stream socket, for everybody who holds it, so that its peer reads the end of the stream.
+
+    A socket that is closed with input unread resets the connection instead (unix(7), RFC 1122 4.2.2.13), and the docker
+    client then fails although the program did not. So what is there is thrown away when nothing more can come.
+    """
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+        for _ in range(_MOST_UNREAD // _CHUNK):  # TCP takes more after all
+            if not sock.recv(_CHUNK, socket.MSG_DONTWAIT):
+                break
+    sock.close()
 
 
 class Client:
@@ -116,6 +131,4 @@ class Client:
 
     def close(self) -> None:
         """Close the connection: the client sees the end of the stream."""
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
+        end_connection(self.socket)

@@ -15,6 +15,18 @@ def pair():
     theirs.close()
 
 
+def test_a_client_that_still_sends_reads_the_end_and_no_reset(pair):
+    """As ``docker run -i busybox head -c 10``, whose exit status the docker client would not tell."""
+    client = Client(pair[0], AttachTarget(multiplexed=False), terminal=False)
+    client.offer("stdout", b"last")
+    pair[1].sendall(b"x" * 100_000)
+    client.close()
+    with pytest.raises(BrokenPipeError):
+        pair[1].send(b"more")
+    assert pair[1].recv(100) == b"last"
+    assert pair[1].recv(100) == b""
+
+
 def test_frame_is_dockers():
     assert frame("stderr", b"abc") == b"\x02\0\0\0\0\0\0\x03abc"
     assert frame("stdout", b"x" * 300)[:8] == b"\x01\0\0\0\0\0\x01\x2c"

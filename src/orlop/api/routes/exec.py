@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from typing import TYPE_CHECKING
 
 from orlop.api.call import Call, Route
@@ -11,12 +12,14 @@ from orlop.api.hijack import MULTIPLEXED_STREAM, RAW_STREAM, hijack
 from orlop.api.responses import empty, json_response
 from orlop.errors import OrlopError
 from orlop.logs.entry import frame
+from orlop.runtime.clients import end_connection
 from orlop.spec.docker.containers import ExecCreate, ExecStart, decode
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from orlop.engine.exec import ExecService
+    from orlop.primitives.owned_fd import OwnedFd
 
 _MULTIPLEXED_SINCE = (1, 42)
 
@@ -58,7 +61,7 @@ class _Handlers:
             except OrlopError as error:
                 # The head has been sent: as dockerd, the text goes into the stream; inspect has the exit code.
                 text = f"{error}\r\n".encode()
-                _send(hijacked.fd.fileno(), text if tty else frame("stderr", text))
+                _send_last(hijacked.fd, text if tty else frame("stderr", text))
         return hijacked.response
 
     async def resize(self, call: Call) -> web.Response:
@@ -71,7 +74,8 @@ class _Handlers:
         return json_response(self._execs.inspect(call.variables["id"]))
 
 
-def _send(client: int, data: bytes) -> None:
-    """Send a few bytes to a socket that was just opened: they fit its buffer, or nobody reads them."""
+def _send_last(client: OwnedFd, data: bytes) -> None:
+    """Send a few bytes to a socket that was just opened, and end it: they fit its buffer, or nobody reads them."""
     with contextlib.suppress(OSError):
-        os.write(client, data)
+        os.write(client.fileno(), data)
+    end_connection(socket.socket(fileno=client.duplicate().release()))
