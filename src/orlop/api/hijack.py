@@ -44,7 +44,8 @@ RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
 
 _GUARDED = re.compile(
-    rb"POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start|build/sessions/[^/ ?]+/agents/[^/ ?]+)[ ?]"
+    rb"POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start|build/sessions/[^/ ?]+/agents/[^/ ?]+|grpc)"
+    rb"[ ?]"
 )
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,10})[ \t]*\r\n", re.IGNORECASE)
 

@@ -167,6 +167,8 @@ def details(image: Image, *, driver: Mapping[str, object], version: tuple[int, i
     }
     if version < (1, 44):
         document["VirtualSize"] = image.size
+    if version < (1, 45):  # Compose 1 looks for volumes there
+        document["Container"], document["ContainerConfig"] = config.container, defaults
     return document
 
 

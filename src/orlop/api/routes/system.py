@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from orlop.api import no_buildkit
 from orlop.api.call import Call, Handler, Route
+from orlop.api.hijack import hijack
 from orlop.api.moments import parse_moment
 from orlop.api.responses import JsonStream, json_response
 from orlop.api.routes.images import summary
@@ -87,7 +89,7 @@ def routes(system: SystemService, *, events: Events, disk: DiskUsage) -> list[Ro
         Route("GET", "/events", listen),
         Route("GET", "/system/df", disk_usage),
         Route("POST", "/session", _no_session),
-        Route("POST", "/grpc", _no_session),
+        Route("POST", "/grpc", _no_buildkit),
         Route(
             "POST", "/build/cancel", _refuse("builds of BuildKit are not supported; a classic one ends with its client")
         ),
@@ -157,7 +159,15 @@ async def _not_a_manager(call: Call) -> web.Response:
 async def _no_session(call: Call) -> web.Response:
     if "Upgrade" not in call.request.headers:
         raise InvalidParameterError("no upgrade proto in request")
-    raise UnsupportedError("BuildKit sessions are not supported")
+    raise UnsupportedError(no_buildkit.MESSAGE)
+
+
+async def _no_buildkit(call: Call) -> web.StreamResponse:
+    if "Upgrade" not in call.request.headers:
+        raise InvalidParameterError("no upgrade proto in request")
+    hijacked = await hijack(call)
+    await no_buildkit.serve(hijacked.fd, hijacked.preface)
+    return hijacked.response
 
 
 async def _no_plugins(_call: Call) -> web.Response:
