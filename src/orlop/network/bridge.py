@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError
 from orlop.kernel import rtnetlink
 from orlop.kernel.netlink import NetlinkError
-from orlop.network import bandwidth, ipam
+from orlop.network import bandwidth, connections, ipam
 from orlop.network.bridge_device import BridgeDevice
 from orlop.network.firewall.contract import BridgeRules, PortRule
 from orlop.network.networks import OPTION_HOST_BINDING, OPTION_ICC, OPTION_MASQUERADE, OPTION_MTU
@@ -148,6 +148,7 @@ class BridgeDriver:
                 await self._around.firewall.withdraw(endpoint.id)
             except OrlopError as error:
                 _log.warning("cannot remove rules of endpoint %.12s: %s", endpoint.id, error)
+            await asyncio.to_thread(connections.end_with, endpoint)
         self._around.ports.release(endpoint.id)
         bare = replace(endpoint, ports=())
         if endpoint.id in self._plugged:
@@ -237,6 +238,7 @@ class BridgeDriver:
             raise SystemFailureError("published ports need firewall rules, which are switched off (iptables=false)")
         try:
             await firewall.publish(endpoint.id, self._port_rules(endpoint))
+            await asyncio.to_thread(connections.begin_anew, endpoint.ports)
         except asyncio.CancelledError:
             await firewall.withdraw(endpoint.id)
             raise
