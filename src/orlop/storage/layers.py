@@ -22,17 +22,15 @@ import contextlib
 import logging
 import re
 import secrets
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError
-from orlop.primitives.sql import transaction
 from orlop.spec.digest import Digest, chain_id
 from orlop.storage.init_layers import INIT as _INIT
 from orlop.storage.init_layers import NEW as _NEW
 from orlop.storage.init_layers import SCRATCH_INIT as _SCRATCH_INIT
 from orlop.storage.init_layers import InitLayers, init_key
+from orlop.storage.layer_rows import Layer, LayerRows
 from orlop.storage.working import perform
 
 if TYPE_CHECKING:
@@ -42,28 +40,8 @@ if TYPE_CHECKING:
     from orlop.spec.launch import OverlayRoot
     from orlop.storage.contract import Change, Snapshotter
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS layers (
-    chain_id TEXT PRIMARY KEY,      -- hex
-    diff_id TEXT NOT NULL,          -- hex
-    parent TEXT,                    -- hex of the parent's chain id
-    driver TEXT NOT NULL,
-    size INTEGER NOT NULL,          -- bytes of its files
-    created INTEGER NOT NULL        -- nanoseconds since the epoch
-) STRICT;
-"""
 _CONTAINER = re.compile("[0-9a-f]{64}")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One image layer: ``size`` is what its own files hold, in bytes."""
-
-    chain: Digest
-    diff_id: Digest
-    parent: Digest | None
-    size: int
 
 
 class LayerStore:
@@ -75,7 +53,7 @@ class LayerStore:
     """
 
     def __init__(self, database: sqlite3.Connection, snapshotter: Snapshotter) -> None:
-        self._database = database
+        self._rows = LayerRows(database, snapshotter.name)
         self._snapshotter = snapshotter
         self._layers: dict[Digest, Layer] = {}
         self._references: dict[Digest, int] = {}
@@ -103,16 +81,7 @@ class LayerStore:
         """
         keys = set(self._snapshotter.keys())
         self._inits.load(keys)
-        rows = self._database.execute(
-            "SELECT chain_id, diff_id, parent, size FROM layers WHERE driver = ?",
-            (self._snapshotter.name,),
-        )
-        for chain, diff_id, parent, size in rows.fetchall():
-            if chain in keys:
-                layer = Layer(Digest(chain), Digest(diff_id), Digest(parent) if parent else None, size)
-                self._layers[layer.chain] = layer
-            else:
-                self._database.execute("DELETE FROM layers WHERE chain_id = ?", (chain,))
+        self._layers = {layer.chain: layer for layer in self._rows.read(keys)}
         for layer in self._layers.values():
             if layer.parent is not None:
                 self._add_reference(layer.parent)
@@ -222,8 +191,8 @@ class LayerStore:
             self._references.pop(current, None)
             # The row goes first: a snapshot without row is removed at the next start. On a full disk it stays; then the
             # next start finds a row without snapshot.
-            with contextlib.suppress(SystemFailureError), transaction(self._database, "delete layer"):
-                self._database.execute("DELETE FROM layers WHERE chain_id = ?", (current.hex,))
+            with contextlib.suppress(SystemFailureError):
+                self._rows.delete(current)
             self._inits.forget(current.hex + _INIT)
             tombstones.append(self._snapshotter.remove(current.hex + _INIT))
             tombstones.append(self._snapshotter.remove(current.hex))
@@ -294,14 +263,13 @@ class LayerStore:
         return chain, tombstones
 
     def _register(self, chain: Digest, diff_id: Digest, parent: Digest | None, *, size: int) -> None:
-        row = (chain.hex, diff_id.hex, parent.hex if parent else None, self._snapshotter.name, size, time.time_ns())
+        layer = Layer(chain, diff_id, parent, size)
         try:
-            with transaction(self._database, "register layer"):
-                self._database.execute("INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._rows.add(layer)
         except BaseException:
             self._undo(chain.hex)
             raise
-        self._layers[chain] = Layer(chain, diff_id, parent, size)
+        self._layers[chain] = layer
         if parent is not None:
             self._add_reference(parent)
 
