@@ -226,8 +226,8 @@ DEFENCES: tuple[Defence, ...] = (
         ("runtime/trees.py", "        resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS\n", "        resolve = 0\n"),
         (
             "runtime/trees.py",
-            'openat2(root.fileno(), _text(message, "path"), _READ',
-            'openat2(root.fileno(), "." + _text(message, "path"), _READ',
+            'openat2(root.fileno(), absolute_path(message, "path"), _READ',
+            'openat2(root.fileno(), "." + absolute_path(message, "path"), _READ',
         ),
         "test_mounted_volumes.py::test_a_volume_is_filled_from_the_image_only",
     ),

@@ -40,7 +40,7 @@ from orlop.runtime.namespaces import join_files
 from orlop.runtime.operations import Bind
 from orlop.runtime.rootfs import build, mount_operation, mount_root, open_null, pivot
 from orlop.runtime.users import resolve_identity
-from orlop.spec.launch import OverlayRoot, from_message
+from orlop.spec.launch import OverlayRoot, absolute_path, from_message
 from orlop.spec.oci import Mount
 
 TYPE_CHECKING = False
@@ -61,7 +61,7 @@ def answer_archive(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: H
     action = message.get("action")
     stream = fds.pop() if action in ("get", "put") and fds else None
     root = _enter(message, fds)
-    path = os.fsencode(_text(message, "path"))
+    path = os.fsencode(absolute_path(message, "path"))
     if action == "put" and stream is not None:
         _put(reply, message, root, path, stream)
     elif action == "get" and stream is not None:
@@ -100,7 +100,7 @@ def _mount_stopped(message: JsonObject) -> None:
     k.mount(None, "/", None, k.MS_PRIVATE | k.MS_REC)
     # Before the root is mounted, which may hide them.
     trees = {place: [operation.open()] for place, operation in enumerate(operations) if isinstance(operation, Bind)}
-    with mount_root(from_message(OverlayRoot, overlay), "", _text(message, "target"), "rprivate") as root:
+    with mount_root(from_message(OverlayRoot, overlay), "", absolute_path(message, "target"), "rprivate") as root:
         with open_null() as null:
             build(operations, root.fileno(), null.fileno(), trees)
         pivot(root.fileno(), read_only=False)
@@ -112,7 +112,7 @@ def _operation(mount: JsonValue) -> Operation:
     if not isinstance(mount, dict) or not isinstance(words, list):
         raise InvalidParameterError("bad mount of a container")
     options = tuple([str(word) for word in words])
-    entry = Mount(_text(mount, "destination"), str(mount.get("type")), str(mount.get("source")), options)
+    entry = Mount(absolute_path(mount, "destination"), str(mount.get("type")), str(mount.get("source")), options)
     return mount_operation(entry, {}, user_namespace=False)
 
 
@@ -271,10 +271,3 @@ def _unreachable(path: bytes, error: OSError) -> OrlopError:
     if error.errno == errno.ENOENT:
         return NotFoundError("no such file or directory")
     return SystemFailureError(f"lstat {shown(path)}: {(error.strerror or '').lower()}")
-
-
-def _text(message: JsonObject, name: str) -> str:
-    value = message.get(name)
-    if not isinstance(value, str) or not value.startswith("/"):
-        raise InvalidParameterError(f"bad {name}: {value!r:.80}")
-    return value

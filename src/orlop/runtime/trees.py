@@ -21,7 +21,7 @@ from orlop.runtime.mount_stubs import find_stubs
 from orlop.runtime.namespaces import join_files
 from orlop.runtime.rootfs import mount_overlay, mount_overlay_at
 from orlop.runtime.users import resolve_identity
-from orlop.spec.launch import OverlayRoot, from_message
+from orlop.spec.launch import OverlayRoot, absolute_path, from_message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,11 +115,11 @@ def answer_copy_up(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _: 
         raise InvalidParameterError("copy-up takes an overlay")
     with (
         open_view(from_message(OverlayRoot, overlay)) as root,
-        OwnedFd(os.open(_text(message, "target"), _READ | os.O_NOFOLLOW)) as target,
+        OwnedFd(os.open(absolute_path(message, "target"), _READ | os.O_NOFOLLOW)) as target,
     ):
         resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
         try:
-            source = OwnedFd(openat2(root.fileno(), _text(message, "path"), _READ, resolve=resolve))
+            source = OwnedFd(openat2(root.fileno(), absolute_path(message, "path"), _READ, resolve=resolve))
         except (FileNotFoundError, NotADirectoryError):
             reply.send({"ok": True, "copied": False})
             return
@@ -140,7 +140,7 @@ def answer_identify(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _:
 
 def answer_remove(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _: Hierarchies) -> None:
     """Operation ``remove-tree``: an engine-owned directory with whatever a container left in it."""
-    remove_tree(_text(message, "path"))
+    remove_tree(absolute_path(message, "path"))
     reply.send({"ok": True})
 
 
@@ -204,10 +204,3 @@ def _limits(message: JsonObject) -> Limits:
     if not isinstance(limits, dict):
         return Limits()
     return Limits(**{name: value for name, value in limits.items() if isinstance(value, int)})
-
-
-def _text(message: JsonObject, name: str) -> str:
-    value = message.get(name)
-    if not isinstance(value, str) or not value.startswith("/"):
-        raise InvalidParameterError(f"bad {name}: {value!r:.80}")
-    return value

@@ -213,6 +213,14 @@ def from_message(cls: type[T], message: JsonObject) -> T:
         raise InvalidParameterError(f"bad {cls.__name__}: {error}") from None
 
 
+def absolute_path(message: JsonObject, name: str) -> str:
+    """Return a field that has to be an absolute path. Raises InvalidParameterError."""
+    value = message.get(name)
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise InvalidParameterError(f"bad {name}: {value!r:.80}")
+    return value
+
+
 _CHECKS: dict[type, dict[str, Check]] = {}
 _RECORDS: dict[str, type] = {}
 
