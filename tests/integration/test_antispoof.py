@@ -70,12 +70,16 @@ def test_passing_for_another(guarded: bool):
             assert lab.ask(box.netns, w.address, 80).startswith("hit")
             assert lab.ask(box.netns, w.address6, 81).startswith("hit")
         assert w.mac in neighbour(w.address)
-        for _ in range(3):  # a neighbour's entry is locked for a second after a change
+        believed = set()
+        # an entry is locked for a second after a change, and the true owner puts it right again by itself
+        for _ in range(4 if guarded else 40):
             send(evil, claim(w.address, e.mac, to=v.mac))
             send(evil, advertise(w.address6, e.mac, to=v.mac, source=e.address6, target=v.address6))
-            await asyncio.sleep(0.5)
-        assert (e.mac in neighbour(w.address)) is not guarded
-        assert (e.mac in neighbour(w.address6)) is not guarded
+            await asyncio.sleep(0.4)
+            believed |= {address for address in (w.address, w.address6) if e.mac in neighbour(address)}
+            if len(believed) == 2:
+                break
+        assert believed == (set() if guarded else {w.address, w.address6})
         # another IP address, and another hardware address
         run_in(victim.netns, "ip", "neigh", "flush", "all")
         run_in(evil.netns, "ip", "addr", "add", "10.7.0.99/24", "dev", "eth0")
