@@ -75,6 +75,25 @@ def test_exclude(build):
     assert good(build("FROM busybox\nCOPY --exclude=*.txt d /u/\n")).splitlines()[-1] == first.splitlines()[-1]
 
 
+def test_permissions(build):
+    for name, mode in (("d", 0o755), ("d/s", 0o750), ("d/x.sh", 0o711), ("d/y.txt", 0o600)):
+        path = build.context / name
+        path.touch() if "." in name else path.mkdir()
+        path.chmod(mode)
+    text = "FROM busybox\nCOPY --chmod={} d /t/d\nRUN stat -c '/t %a %n' /t/d/*\n"
+    for chmod, wanted in (
+        ("640", ("640", "640", "640")),
+        ("u=rwX,go=rX", ("755", "755", "644")),
+        ("go-rwx", ("700", "700", "600")),
+        ("g=u,o+t", ("1770", "1771", "1660")),
+    ):
+        lines = found(good(build(text.format(chmod))))
+        assert [line.split()[1] for line in lines] == list(wanted), chmod
+    code, _, err = build(text.format("u=rwz"))
+    assert code == 1
+    assert "dockerfile parse error on line 2: invalid chmod parameter: 'u=rwz'" in err
+
+
 def test_link_looks_at_nothing_below(build):
     text = "FROM busybox\nRUN mkdir /real && ln -s /real /t\nCOPY --link a.txt /t/\nRUN find /t/ | sort; ls /real\n"
     assert found(good(build(text, a_txt="1"))) == ["/t/", "/t/a.txt"]

@@ -12,6 +12,7 @@ from orlop.build.configuring import absolute
 from orlop.build.parser import DockerfileError
 from orlop.build.steps import CopyPart, CopyStep, Gathered
 from orlop.errors import InvalidParameterError, NotFoundError
+from orlop.primitives.permissions import Permissions
 
 if TYPE_CHECKING:
     from orlop.build.configuring import Words
@@ -210,16 +211,15 @@ def copy_place(config: ContainerDefaults, place: str) -> str:
     return path if not directory or path == "/" else path + "/"
 
 
-def copy_mode(item: Instruction, words: Words) -> int | None:
+def copy_mode(item: Instruction, words: Words) -> str:
     """Read ``--chmod``. Raises DockerfileError."""
     text = words.one(item.flags.get("chmod", ""))
-    if not text:
-        return None
-    if not text.isascii() or not text.isdigit() or set(text) & {"8", "9"} or int(text[:9], 8) > 0o7777:
-        raise DockerfileError(
-            item.line, f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
-        )
-    return int(text[:9], 8)
+    if text:
+        try:
+            Permissions(text)
+        except InvalidParameterError as error:
+            raise DockerfileError(item.line, str(error)) from None
+    return text
 
 
 def _expand_lines(text: str, words: Words) -> str:

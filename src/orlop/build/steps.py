@@ -113,7 +113,7 @@ class CopyStep:
         parts: none to make the destination only.
         destination: absolute; a slash at its end says that it is a directory.
         owner: ``user:group`` as written; empty for root.
-        mode: permissions of everything; None for those of the source.
+        mode: permissions of everything, as chmod(1) writes them; empty for those of the source.
         parents: the directories above each file come along.
         exclude: patterns of what does not.
         linked: the image below is not looked at: its links are not followed, its users not known.
@@ -122,7 +122,7 @@ class CopyStep:
     parts: tuple[CopyPart, ...]
     destination: str
     owner: str = ""
-    mode: int | None = None
+    mode: str = ""
     parents: bool = False
     exclude: tuple[str, ...] = ()
     linked: bool = False

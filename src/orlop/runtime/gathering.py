@@ -26,6 +26,7 @@ import time
 from orlop.errors import InvalidParameterError
 from orlop.primitives.ignore import IgnoreRules
 from orlop.primitives.owned_fd import OwnedFd
+from orlop.primitives.permissions import Permissions
 from orlop.primitives.rootpath import components, open_in_root
 from orlop.primitives.tar.entry import Entry, Kind, shown
 from orlop.primitives.tar.pack import Packer
@@ -116,10 +117,10 @@ def _open_source(message: JsonObject) -> OwnedFd:
 class _Gatherer(Packer):
     """Writes members as the layer is to have them."""
 
-    def __init__(self, out_fd: int, *, mode: int | None = None, timeless: bool = False, exclude: object = None) -> None:
+    def __init__(self, out_fd: int, *, timeless: bool = False, exclude: object = None) -> None:
         super().__init__(out_fd, layer=False)
         self._as: tuple[int, int] | None = None
-        self.mode = mode
+        self.permissions: Permissions | None = None
         self._timeless = timeless
         self._verbatim = False
         self._rules = IgnoreRules(str(text) for text in exclude) if isinstance(exclude, list) and exclude else None
@@ -134,8 +135,9 @@ class _Gatherer(Packer):
         if not self._verbatim:
             if self._as is not None:
                 entry = replace(entry, uid=self._as[0], gid=self._as[1])
-            if self.mode is not None and entry.kind is not Kind.SYMLINK:
-                entry = replace(entry, mode=self.mode)
+            if self.permissions is not None and entry.kind is not Kind.SYMLINK:
+                directory = entry.kind is Kind.DIRECTORY
+                entry = replace(entry, mode=self.permissions.apply(entry.mode, directory=directory))
             if self._timeless:
                 entry = replace(entry, mtime=0)
         super().put_entry(entry)
@@ -219,6 +221,7 @@ def _sum(parts: list[_Part], out_fd: int, message: JsonObject) -> None:
 def _pack(parts: list[_Part], out_fd: int, message: JsonObject, stack: contextlib.ExitStack) -> None:
     target, text = message.get("target"), os.fsencode(str(message.get("destination")))
     owner_text, mode = str(message.get("owner") or ""), message.get("mode")
+    permissions = Permissions(mode) if isinstance(mode, str) and mode else None
     top_fd = -1
     if isinstance(target, dict):
         tree = stack.enter_context(open_view(from_message(OverlayRoot, target)))
@@ -242,7 +245,7 @@ def _pack(parts: list[_Part], out_fd: int, message: JsonObject, stack: contextli
     path = b"/".join(place.parts)
     for part in parts:
         given = None if part.unpacked or (part.keep and not owner_text) else owner
-        packer.mode = mode if isinstance(mode, int) and not part.unpacked else None
+        packer.permissions = None if part.unpacked else permissions
         for source in part.found:
             if parents:
                 packer.add_with_parents(part, source, path, owner=given)
