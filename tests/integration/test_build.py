@@ -81,6 +81,21 @@ def test_cache_knows_content_and_not_time(engine, images, tmp_path):
     assert hits() == 0
 
 
+def test_cache_knows_what_is_told_alike(engine, images, tmp_path):
+    """Threat F5: the words that a history has for them are the same, what they mean is not."""
+    for one, other in (
+        ('ENV A="b C=d"', "ENV A=b C=d"),
+        ('VOLUME ["/a /b"]', "VOLUME /a /b"),
+        ('SHELL ["a b"]', 'SHELL ["a", "b"]'),
+    ):
+        found = []
+        for number, text in enumerate((one, other)):
+            code, out, err = build(engine, "-q", write(tmp_path / f"{number}", f"FROM busybox\n{text}\n"))
+            assert code == 0, err
+            found.append(engine.inspect(out.strip())["Config"])
+        assert found[0] != found[1]
+
+
 def test_cache_takes_no_look_alike(engine, images, tmp_path):
     """CVE-2024-24557: an image that claims to be the result of a step, and came from elsewhere."""
     context = write(tmp_path, 'FROM busybox\nCMD ["good"]\n')

@@ -255,7 +255,6 @@ def test_steps_come_from_named_images_only(engine, images, tmp_path):
     engine.docker("builder", "prune", "-f", "-a", env={"DOCKER_BUILDKIT": "0"})
     named = engine.docker("build", "--cache-from", "outer:cache", context, env={"DOCKER_BUILDKIT": "0"}).stdout
     assert named.count("Using cache") == 3
-    engine.docker("builder", "prune", "-f", "-a", env={"DOCKER_BUILDKIT": "0"})
     assert set(steps(build(engine, context)).values()) == {"DONE"}  # what was named is not remembered
     (context / "x").write_text("2")
     engine.docker("builder", "prune", "-f", "-a", env={"DOCKER_BUILDKIT": "0"})
@@ -442,6 +441,25 @@ def test_secrets_leave_nothing(engine, images, tmp_path):
         ["grep", "-rlF", value, engine.data_root, engine.exec_root], capture_output=True, check=False
     )
     assert found.stdout == b""
+
+
+def test_secrets_are_gone_when_their_step_has_ended(engine, images, tmp_path):
+    """Threat F9: what a step was given is nowhere while the next one runs."""
+    script = "FROM busybox\nRUN --mount=type=secret,id=a,required=true cat /run/secrets/a >/dev/null\nRUN sleep 1000\n"
+    context = write(tmp_path / "c", script)
+    (tmp_path / "file").write_text("value")
+    client = subprocess.Popen(
+        [BIN / "orlop", "build", "--secret", f"id=a,src={tmp_path}/file", context],
+        env=engine.environment,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: "sleep 1000" in engine.docker("ps", "--no-trunc").stdout, what="the second step")
+        assert not list(engine.exec_root.glob("builds/*/*"))
+    finally:
+        client.kill()
+        client.wait()
+    wait_for(lambda: engine.docker("ps", "-aq").stdout == "")
 
 
 def test_agent_is_forwarded(engine, images, tmp_path):

@@ -1,0 +1,43 @@
+"""Sessions belong to one build (threat F9), and images that a build names must be made for the same machine (F5)."""
+
+import types
+from dataclasses import replace
+
+import pytest
+
+from orlop.engine.builds.sessions import SessionRequest, Sessions
+from orlop.engine.builds.sources import CacheSources
+from orlop.errors import ConflictError, NotFoundError
+from orlop.spec.image import History, ImageConfig
+
+
+def test_a_session_serves_one_build():
+    sessions = Sessions(files=None)
+    made = sessions.create(SessionRequest(secrets={"a": "c2VjcmV0"}))
+    assert sessions.take(made.id) is made
+    with pytest.raises(ConflictError, match=f"build session is in use: {made.id}"):
+        sessions.take(made.id)
+    sessions.end(made)
+    with pytest.raises(NotFoundError, match="No such build session"):
+        sessions.take(made.id)
+
+
+@pytest.mark.parametrize(
+    ("change", "told", "author", "wanted"),
+    [
+        ({}, "two", "", True),
+        ({}, "other", "", False),
+        ({}, "two", "somebody", False),
+        ({"architecture": "arm64"}, "two", "", False),
+        ({"os": "windows"}, "two", "", False),
+        ({"variant": "v8"}, "two", "", False),
+        ({"history": (History(created_by="zero", empty_layer=True),)}, "two", "", False),
+        ({"history": (History(created_by="one", empty_layer=True), History(created_by="two"))}, "two", "", False),
+    ],
+)
+def test_steps_of_named_images(change, told, author, wanted):
+    one, two = (History(created_by=text, empty_layer=True) for text in ("one", "two"))
+    below = ImageConfig("amd64", "linux", history=(one,))
+    source = types.SimpleNamespace(config=replace(below, history=(one, two)))
+    found = CacheSources([source], retain=None).find(replace(below, **change), told, author)
+    assert (found is not None and found[0] is two) is wanted
