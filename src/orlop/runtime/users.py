@@ -245,7 +245,8 @@ def _content(root_fd: int, path: bytes) -> bytes:
         content = bytearray()
         while len(content) <= MAX_FILE_BYTES:
             # about what is left: a buffer of a megabyte for three lines is mapped and unmapped
-            part = os.read(file.fileno(), max(status.st_size - len(content), 0) + 4096)
+            left = max(status.st_size - len(content), 0) + 4096
+            part = os.read(file.fileno(), min(left, MAX_FILE_BYTES))
             if not part:
                 return bytes(content)
             content += part
