@@ -16,9 +16,8 @@ from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime import init
 from orlop.runtime.cgroups import begin_cgroup, begin_cgroup_if_permitted, normalise_path
 from orlop.runtime.device_root import mount_device, mount_devices
-from orlop.runtime.init_task import MADE_ROOT, InitTask
+from orlop.runtime.init_task import MADE_ROOT, SHM_DONOR, TMPFS_DONOR, InitTask
 from orlop.runtime.namespaces import choose_namespaces
-from orlop.runtime.operations import Bind, MountFilesystem
 from orlop.runtime.rootfs import plan, private_proc
 from orlop.runtime.security import apply
 from orlop.spec.record import dataclass
@@ -31,14 +30,11 @@ if TYPE_CHECKING:
     from orlop.runtime.operations import Operation
     from orlop.runtime.parent import Handler, Parent
     from orlop.runtime.security.apply import PreparedPrivileges
+    from orlop.runtime.shared_memory import Sharing
     from orlop.spec.launch import OverlayRoot
     from orlop.spec.oci import Config, Process
 
-
 _BATCH = 16  # descriptors in one message
-# whose /dev/shm comes with the joined IPC namespace: set by the engine, see orlop.runtime.shared_memory
-SHM_DONOR = "orlop.shm-of"
-TMPFS_DONOR = "orlop.tmpfs-of:"  # and the destination
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +100,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         OrlopError: it did not come to run; nothing of it is left.
         OSError: the same.
     """
-    config = creation.config
-    process = config.process
+    config, process = creation.config, creation.config.process
     if process is None:
         raise InvalidParameterError("config has no process")
     with Cleanup() as always, Cleanup() as on_failure:
@@ -124,12 +119,11 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         cgroup = _begin_cgroup(creation, hierarchies)
         on_failure.callback(_remove_cgroup, cgroup)
         always.callback(cgroup.close)
-        donor = _donor(config, always)
-        flags, joins, unshare = choose_namespaces(creation, always, donor)
+        sharing = _sharing(config, always)
+        flags, joins, unshare = choose_namespaces(creation, always, None if sharing is None else sharing.donor)
         user_namespace = bool(flags & k.CLONE_NEWUSER) or userns is not None
         operations = plan(config, cgroup.directories(), user_namespace=user_namespace)
-        trees = {} if donor is None else _shared_memory(operations, donor, always)
-        trees.update(_shared_volumes(config, operations, always))
+        trees = {} if sharing is None else sharing.trees(operations)
         trees.update(_mounts(creation, operations, always, user_namespace=user_namespace))
         sysctls: Mapping[str, str] = config.linux.sysctl
         if user_namespace and not creation.rootless:
@@ -296,14 +290,13 @@ def _remove_cgroup(cgroup: CgroupSet) -> None:
     cgroup.remove()
 
 
-def _donor(config: Config, stack: Cleanup) -> int | None:
-    """Return a pidfd of the init whose IPC namespace and shared memory are joined."""
-    text = config.annotations.get(SHM_DONOR)
-    if text is None:
+def _sharing(config: Config, always: Cleanup) -> Sharing | None:
+    """Return what gives the container mounts of others', where the engine asked for some."""
+    if not any(name.startswith((SHM_DONOR, TMPFS_DONOR)) for name in config.annotations):
         return None
-    from orlop.runtime.shared_memory import open_donor
+    from orlop.runtime.shared_memory import Sharing
 
-    return stack.enter_context(open_donor(text)).fileno()
+    return Sharing(config.annotations, always)
 
 
 def _mounts(
@@ -322,33 +315,6 @@ def _mounts(
     if creation.overlay is not None and creation.overlay.device is not None:
         trees[MADE_ROOT] = [stack.enter_context(mount_device(creation.overlay.device))]
     return trees
-
-
-def _shared_memory(operations: Sequence[Operation], donor: int, stack: Cleanup) -> dict[int, list[OwnedFd]]:
-    from orlop.runtime.shared_memory import clone_shared_memory
-
-    for place, operation in enumerate(operations):
-        if isinstance(operation, Bind) and operation.source == operation.destination == "/dev/shm":
-            return {place: [stack.enter_context(clone_shared_memory(donor))]}
-    return {}  # a volume is mounted there
-
-
-def _shared_volumes(config: Config, operations: Sequence[Operation], stack: Cleanup) -> dict[int, list[OwnedFd]]:
-    """Return the tmpfs of other containers that are mounted here instead of new ones, by their places."""
-    donors = {
-        name.removeprefix(TMPFS_DONOR): text
-        for name, text in config.annotations.items()
-        if name.startswith(TMPFS_DONOR)
-    }
-    if not donors:
-        return {}
-    from orlop.runtime.shared_memory import clone_volume
-
-    return {
-        place: [stack.enter_context(clone_volume(donors[operation.destination], operation.options.attr_set))]
-        for place, operation in enumerate(operations)
-        if isinstance(operation, MountFilesystem) and operation.fstype == "tmpfs" and operation.destination in donors
-    }
 
 
 def _before_user_namespace(creation: Creation, joins: Sequence[tuple[int, int]]) -> Mapping[str, str]:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 # the place of the root itself among the mounts that were made for init
 MADE_ROOT = -1
+# annotations of the engine's (orlop.runtime.shared_memory): whose /dev/shm comes with the joined IPC namespace, and
+# whose tmpfs is at the destination that follows
+SHM_DONOR = "orlop.shm-of"
+TMPFS_DONOR = "orlop.tmpfs-of:"
 
 
 @dataclass(slots=True)

@@ -20,10 +20,58 @@ from orlop.kernel.statfs import TMPFS_MAGIC, file_system_type
 from orlop.primitives.channel import Channel
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import suppress
+from orlop.runtime.init_task import SHM_DONOR, TMPFS_DONOR
+from orlop.runtime.operations import Bind, MountFilesystem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from orlop.primitives.scope import Cleanup
+    from orlop.runtime.operations import Operation
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _ATTRIBUTES = k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
 _PLAIN = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+
+
+class Sharing:
+    """The mounts of other containers that one container gets; made before clone3, since the donors may end.
+
+    Args:
+        annotations: the configuration's.
+        stack: closes what is opened.
+
+    Attributes:
+        donor: a pidfd of the init whose IPC namespace and shared memory are joined, or None.
+    """
+
+    def __init__(self, annotations: Mapping[str, str], stack: Cleanup) -> None:
+        text = annotations.get(SHM_DONOR)
+        self.donor = None if text is None else stack.enter_context(open_donor(text)).fileno()
+        self._volumes = {
+            name.removeprefix(TMPFS_DONOR): text for name, text in annotations.items() if name.startswith(TMPFS_DONOR)
+        }
+        self._stack = stack
+
+    def trees(self, operations: Sequence[Operation]) -> dict[int, list[OwnedFd]]:
+        """Return detached clones of them, by the places of the operations that they replace. Raises ConflictError."""
+        trees: dict[int, list[OwnedFd]] = {}
+        for place, operation in enumerate(operations):
+            made = self._tree(operation)
+            if made is not None:
+                trees[place] = [self._stack.enter_context(made)]
+        return trees
+
+    def _tree(self, operation: Operation) -> OwnedFd | None:
+        if isinstance(operation, Bind):
+            if self.donor is None or not operation.source == operation.destination == "/dev/shm":
+                return None  # so a volume that is mounted there stays
+            return clone_shared_memory(self.donor)
+        if isinstance(operation, MountFilesystem) and operation.fstype == "tmpfs":
+            text = self._volumes.get(operation.destination)
+            return None if text is None else clone_volume(text, operation.options.attr_set)
+        return None
 
 
 def open_donor(text: str, what: str = "failed to join IPC namespace") -> OwnedFd:
@@ -148,6 +196,3 @@ def _is_mount(fd: int) -> bool:
     except OSError as error:
         return error.errno == errno.EXDEV
     return False
-
-
-__all__ = ["clone_shared_memory", "clone_volume", "open_donor"]
