@@ -151,6 +151,7 @@ def test_bad_flags(arguments, message):
         (["--storage-opt", "overlay2.colour=1g"], "overlay2: unknown option overlay2.colour"),
         (["--log-driver", "syslog"], "logger: no log driver named 'syslog' is registered"),
         (["--live-restore=false"], "live-restore cannot be switched off"),
+        (["--ip6tables=false"], "ip6tables cannot be switched off alone"),
         (["--log-level", "xx"], "invalid logging level: xx"),
         (["--data-root", "relative"], "data-root must be an absolute path"),
         (["--default-shm-size", "x"], "invalid size: 'x'"),
