@@ -277,7 +277,7 @@ def test_cache_in_a_directory(engine, images, tmp_path):
     (tmp_path / "mine/file").write_text("x")
     refused = build(engine, "--cache-to", f"type=local,dest={tmp_path}/mine", context, check=False)
     assert "not empty, and no cache of a build" in refused.stderr
-    for text in ("type=s3,bucket=x", "type=registry,ref=x,mode=max", "type=local"):
+    for text in ("type=s3,bucket=x", "type=registry,ref=x,mode=all", "type=local"):
         assert build(engine, "--cache-to", text, context, check=False).returncode == 1
 
 
@@ -298,6 +298,23 @@ def test_cache_in_a_registry_and_push(engine, images, tmp_path):
         build(engine, "--push", "-t", pushed, context)
         assert registry.manifest("pushed/box", "1")
         engine.docker("rmi", "-f", name, pushed)
+
+
+def test_cache_of_all_stages_in_a_registry(engine, images, tmp_path):
+    script = "FROM busybox AS one\nRUN echo one >/one\nFROM busybox AS two\nRUN echo two >/two\nFROM busybox\n"
+    context = write(tmp_path, f"{script}COPY --from=one /one /\nCOPY --from=two /two /\n")
+    with Registry(engine, port=5018) as registry:
+        name = f"{registry.host}/cache/stages:1"
+        for mode, cached in (("min", 2), ("max", 4)):
+            engine.docker("builder", "prune", "-f", "-a", env={"DOCKER_BUILDKIT": "0"})
+            build(engine, "--cache-to", f"type=registry,ref={name},mode={mode}", context)
+            assert name.rpartition(":")[0] not in engine.docker("images").stdout
+            engine.docker("builder", "prune", "-f", "-a", env={"DOCKER_BUILDKIT": "0"})
+            engine.docker("image", "prune", "-f")
+            again = build(engine, "--cache-from", name, context)
+            assert list(steps(again).values()).count("CACHED") == cached
+            names = engine.docker("images", "--format", "{{.Repository}}:{{.Tag}}", name.rpartition(":")[0])
+            engine.docker("rmi", "-f", *names.stdout.split())
 
 
 def test_no_cache_for_some_stages(engine, images, tmp_path):

@@ -1,7 +1,8 @@
 """Cached steps from elsewhere: ``--cache-from`` and ``--cache-to`` of a build.
 
 An image is a cache of its own steps, since its history says what made each layer. So a registry keeps a cache as an
-image like any other, and a directory keeps one or several as the OCI layout that ``save`` writes.
+image like any other, with ``mode=max`` those of the other stages as well, under the tags ``TAG-stage-1`` and so on; a
+directory keeps one or several as the OCI layout that ``save`` writes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LAYOUT = "oci-layout"
 _LOADED = "Loaded image"
+_MOST_STAGES = 100
 
 
 def cached_images(invocation: Invocation, caches: CacheWishes) -> str | None:
@@ -46,12 +48,31 @@ def cached_images(invocation: Invocation, caches: CacheWishes) -> str | None:
             except OrlopError:
                 continue  # nor is it here
         names.append(name)
+        names += _pull_stages(invocation, name)
     for directory in caches.sources:
         try:
             names += _load(invocation, directory)
         except (CommandError, OrlopError) as error:
             write_error(f"WARNING: cannot take steps from {directory}: {error}")
     return json.dumps(names) if names else None
+
+
+def _pull_stages(invocation: Invocation, name: str) -> Iterator[str]:
+    """Pull the other stages of a cache, if it has them; yields their names."""
+    if "@" in name:
+        return
+    repository, tag = _split(name)
+    for number in range(1, _MOST_STAGES):
+        stage = f"{repository}:{_stage_tag(tag, number)}"
+        try:
+            pull_image(invocation, stage, quiet=True, to_stderr=True)
+        except (CommandError, OrlopError):
+            return
+        yield stage
+
+
+def _stage_tag(tag: str, number: int) -> str:
+    return f"{tag}-stage-{number}"
 
 
 def _load(invocation: Invocation, directory: str) -> Iterator[str]:
@@ -78,20 +99,30 @@ def keep_caches(invocation: Invocation, caches: CacheWishes, view: View) -> None
         names = list(dict.fromkeys([view.image, *(view.stages if everything else ())]))
         with images.save(names) as response:
             _replace(response.chunks(), directory)
-    for name in caches.pushed:
+    for name, everything in caches.pushed.items():
         repository, tag = _split(name)
-        try:
-            before = text(images.inspect(name), "Id")
-        except OrlopError:
-            before = ""
-        images.tag(view.image, repository=repository, tag=tag)
-        try:
-            push_image(invocation, name, stream=sys.stderr, quiet=True)
-        finally:
-            if before:
-                images.tag(before, repository=repository, tag=tag)
-            else:
-                images.remove(name, no_prune=True)
+        _push(invocation, view.image, repository, tag)
+        others = dict.fromkeys(view.stages if everything else ())
+        others.pop(view.image, None)
+        for number, image in enumerate(others, 1):
+            _push(invocation, image, repository, _stage_tag(tag, number))
+
+
+def _push(invocation: Invocation, image: str, repository: str, tag: str) -> None:
+    """Push an image under a name that it has for the push only."""
+    images, name = invocation.client.images, f"{repository}:{tag}"
+    try:
+        before = text(images.inspect(name), "Id")
+    except OrlopError:
+        before = ""
+    images.tag(image, repository=repository, tag=tag)
+    try:
+        push_image(invocation, name, stream=sys.stderr, quiet=True)
+    finally:
+        if before:
+            images.tag(before, repository=repository, tag=tag)
+        else:
+            images.remove(name, no_prune=True)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -196,13 +196,13 @@ class CacheWishes:
         images: names whose layers are taken; they are pulled first.
         sources: directories with images of an earlier ``--cache-to``.
         targets: directories, and whether the images of all stages go there.
-        pushed: names under which the image is pushed.
+        pushed: names under which the image is pushed, and whether those of all stages follow.
     """
 
     images: Sequence[str]
     sources: Sequence[str]
     targets: Mapping[str, bool]
-    pushed: Sequence[str]
+    pushed: Mapping[str, bool]
 
 
 def cache_wishes(options: Options) -> CacheWishes:
@@ -217,7 +217,8 @@ def cache_wishes(options: Options) -> CacheWishes:
         if kind == "local" and not os.path.isdir(place):
             continue  # nothing is there yet, as at a first build
         (images if kind == "registry" else sources).append(place)
-    targets, pushed = {}, []
+    targets: dict[str, bool] = {}
+    pushed: dict[str, bool] = {}
     for text in options.texts("cache-to"):
         fields = fields_of(text, "cache-to") if "=" in text else {"type": "registry", "ref": text}
         kind, mode = fields.get("type", ""), fields.get("mode", "min")
@@ -227,10 +228,8 @@ def cache_wishes(options: Options) -> CacheWishes:
             continue  # an image is a cache of its own steps
         if kind == "local" and fields.get("dest"):
             targets[fields["dest"]] = mode == "max"
-        elif kind == "registry" and fields.get("ref") and mode == "min":
-            pushed.append(fields["ref"])
-        elif kind == "registry" and mode == "max":
-            raise CommandError(f"unsupported cache mode: {text}: a registry gets the image's own steps, mode=min")
+        elif kind == "registry" and fields.get("ref"):
+            pushed[fields["ref"]] = mode == "max"
         else:
             raise CommandError(f"unsupported cache target: {text}: type=local,dest=, type=registry,ref= or inline")
     return CacheWishes(images, sources, targets, pushed)

@@ -154,7 +154,11 @@ BUILD = Command(
         Flag("build-arg", "Set a variable of the Dockerfile's ARG", kind="list"),
         Flag("build-context", "Another context, name=PATH, URL or docker-image://NAME", kind="list"),
         Flag("cache-from", "Take steps from an image, or type=local,src=PATH", kind="list"),
-        Flag("cache-to", "Keep steps: type=local,dest=PATH[,mode=max], type=registry,ref=NAME, inline", kind="list"),
+        Flag(
+            "cache-to",
+            "Keep steps: type=local,dest=PATH[,mode=max], type=registry,ref=NAME[,mode=max], inline",
+            kind="list",
+        ),
         Flag("check", "Look at the Dockerfile only: say what it should better say"),
         Flag("file", "Path of the Dockerfile (default PATH/Dockerfile)", short="f", kind="string"),
         Flag("force-rm", "Remove the containers of steps that failed as well"),
