@@ -223,7 +223,7 @@ def test_orlop_build(engine, images, tmp_path):
     (context / "Other").write_text("FROM busybox\nRUN exit 4\n")
     failed = engine.orlop("build", "-f", str(context / "Other"), str(context), check=False)
     assert failed.returncode == 4
-    assert failed.stderr.endswith("#2 ERROR\nThe command '/bin/sh -c exit 4' returned a non-zero code: 4\n")
+    assert failed.stderr.endswith("#2 ERROR\nOther:2: The command '/bin/sh -c exit 4' returned a non-zero code: 4\n")
     assert engine.orlop("build", "nowhere", check=False).returncode == 1
 
 

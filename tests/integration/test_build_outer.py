@@ -433,6 +433,24 @@ def test_refusals(engine, images, tmp_path, options, message):
     assert message in done.stderr
 
 
+def test_errors_name_the_file_and_the_line(engine, images, tmp_path):
+    context = write(tmp_path / "c", "FROM busybox\n")
+    for text, words in (
+        ("RUNX x", "dockerfile parse error on line 3: unknown instruction: RUNX (did you mean RUN?)"),
+        ("RUN exit 7", "The command '/bin/sh -c exit 7' returned a non-zero code: 7"),
+        ("COPY nothing /", "COPY failed: file not found in build context or excluded by .dockerignore: stat nothing: "),
+        ("EXPOSE 99999", "invalid containerPort: 99999"),
+        ("ENV A=${B:?say}", "B: say"),
+    ):
+        (context / "other").write_text(f"FROM busybox\nENV C=1\n{text}\nRUN true\n")
+        done = build(engine, "-f", context / "other", context, check=False)
+        assert done.returncode
+        assert f"other:3: {words}" in done.stderr
+        docker = engine.docker("build", "-f", context / "other", context, env={"DOCKER_BUILDKIT": "0"}, check=False)
+        assert words in docker.stderr
+        assert "other:3" not in docker.stderr
+
+
 # Secrets and agents.
 
 

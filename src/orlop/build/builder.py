@@ -144,6 +144,11 @@ class Builder:
             raise InvalidParameterError("No image was generated. Is your Dockerfile empty?")
         return image
 
+    @property
+    def failed_at(self) -> int:
+        """The line of the step that failed, 0 for none or one that is in no file."""
+        return self._build.failed_at
+
     def stage_images(self) -> list[Image]:
         """Return what the stages gave, after :meth:`run`; empty ones are left out."""
         return self._build.built()

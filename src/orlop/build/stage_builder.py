@@ -8,6 +8,7 @@ was built (threats.md F5, CVE-2024-24557).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
@@ -20,11 +21,11 @@ from orlop.build.executing import RunInstruction
 from orlop.build.instructions import read_trigger
 from orlop.build.parser import DockerfileError
 from orlop.build.steps import CopyStep, Layer, Tree
-from orlop.errors import InvalidParameterError
+from orlop.errors import InvalidParameterError, OrlopError
 from orlop.spec.image import ContainerDefaults, History, ImageConfig, render_defaults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     from orlop.build.arguments import Arguments
     from orlop.build.instructions import Instruction
@@ -43,6 +44,7 @@ class Build:
     Attributes:
         flights: held over a step of this key while it is done: another stage's same step takes the result.
         images: of the stages that are built.
+        failed_at: line of the step that failed first; 0 for none.
     """
 
     options: BuildOptions
@@ -58,6 +60,7 @@ class Build:
     arguments: Arguments
     flights: dict[str, asyncio.Lock] = field(default_factory=dict)
     images: dict[int, asyncio.Future[Image | None]] = field(default_factory=dict)
+    failed_at: int = 0
 
     def begin(self, stage: Stage) -> None:
         """Say that a stage will be built."""
@@ -113,17 +116,28 @@ class StageBuilder:
         """Carry out FROM and ``items``, of which ``steps`` tells. Raises OrlopError."""
         console, workshop = self.build.console, self.build.workshop
         console.begin(steps[0])
-        await self._begin()
-        self._tell_image(steps[0])
-        await self._run_triggers(steps[0])
+        with self._located(self.stage.start):
+            await self._begin()
+            self._tell_image(steps[0])
+            await self._run_triggers(steps[0])
         console.end(steps[0])
         for item, step in zip(items, steps[1:], strict=True):
             console.begin(step)
-            cached = await self._do(item, step)
+            with self._located(item):
+                cached = await self._do(item, step)
             await workshop.end_step(step)
             self._tell_image(step, cached=cached)
             console.end(step)
         return self.image
+
+    @contextlib.contextmanager
+    def _located(self, item: Instruction) -> Iterator[None]:
+        """Note the line of what fails."""
+        try:
+            yield
+        except OrlopError:
+            self.build.failed_at = self.build.failed_at or item.line
+            raise
 
     def _tell_image(self, step: Step, *, cached: bool = False) -> None:
         self.build.console.result(step, "" if self.image is None else self.image.id.hex[:12], cached=cached)

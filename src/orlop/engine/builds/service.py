@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from orlop.build.builder import Builder, Plan
 from orlop.build.lint import ARGUMENT, Findings, check, check_instructions
+from orlop.build.parser import DockerfileError
 from orlop.build.steps import BuildOptions, NoSecrets, StepFailedError, Tree
 from orlop.engine.builds.contexts import Context, ContextMaker
 from orlop.engine.builds.output import BuildOutput
@@ -257,7 +258,16 @@ class BuildService:
         if request.check:
             told.checked(await asyncio.to_thread(self._check, made, request), made.dockerfile, name)
             return None
-        plan = Plan(made.dockerfile, request.options, name=name)
+
+        def locate(line: int, error: OrlopError) -> None:
+            if request.steps:  # Docker's own clients get Docker's words
+                error.args = (f"{name}:{line}: {error}",)
+
+        try:
+            plan = Plan(made.dockerfile, request.options, name=name)
+        except DockerfileError as problem:
+            locate(problem.line, problem)
+            raise
         if plan.dockerfile.check or request.steps or ARGUMENT in (request.options.build_args or {}):
             findings = await asyncio.to_thread(self._check_plan, plan, made, request)
             if (error := findings.error()) is not None:
@@ -273,4 +283,9 @@ class BuildService:
             platform=f"{self._platform.os}/{self._platform.architecture}",
             version=self._version,
         )
-        return await builder.run(), builder.stage_images()
+        try:
+            return await builder.run(), builder.stage_images()
+        except OrlopError as problem:
+            if builder.failed_at:
+                locate(builder.failed_at, problem)
+            raise
