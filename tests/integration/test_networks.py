@@ -341,18 +341,23 @@ def measure(engine, name, *, send):
     return float(text)
 
 
+def holds(engine, name: str, rate: float, *, send: bool, within: float = 0.05) -> bool:
+    """Whether a rate is held within 5 %: in one of some measurements, as the machine may be busy in the others."""
+    return any(measure(engine, name, send=send) == pytest.approx(rate, rel=within) for _ in range(4))
+
+
 def test_bandwidth_is_held(networks):
     networks.docker("network", "create", "net")
     wish = "name=net,driver-opt=orlop.egress=10mbit,driver-opt=orlop.ingress=20mbit"
     sleeper(networks, "box", "--network", wish)
-    assert measure(networks, "box", send=True) == pytest.approx(10, rel=0.05)
-    assert measure(networks, "box", send=False) == pytest.approx(20, rel=0.05)
+    assert holds(networks, "box", 10, send=True)
+    assert holds(networks, "box", 20, send=False)
     networks.orlop("update", "--net-egress-rate", "20mbit", "box")  # in place of the network's own option
-    assert measure(networks, "box", send=True) == pytest.approx(20, rel=0.05)
+    assert holds(networks, "box", 20, send=True)
     networks.orlop("run", "-d", "--name", "own", "--net-egress-rate", "30mbit", "busybox", "sleep", "1000")
-    assert measure(networks, "own", send=True) == pytest.approx(30, rel=0.05)
+    assert holds(networks, "own", 30, send=True)
     networks.orlop("update", "--net-egress-rate", "5mbit", "own")
-    assert measure(networks, "own", send=True) == pytest.approx(5, rel=0.1)
+    assert holds(networks, "own", 5, send=True, within=0.1)
     annotations = networks.inspect("own")["HostConfig"]["Annotations"]
     assert annotations == {"kubernetes.io/egress-bandwidth": "5mbit"}
     networks.orlop("update", "--net-egress-rate", "", "own")
