@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from orlop.build.ignore import parse_ignore
 from orlop.build.parser import SIZE_LIMIT
 from orlop.build.steps import Tree
-from orlop.engine.builds import git
+from orlop.engine.builds import git, submodules
 from orlop.engine.builds.fetching import download, is_url, read_file
 from orlop.errors import InvalidParameterError, NotFoundError, UnsupportedError
 from orlop.image.compression import Decompressor
@@ -146,7 +146,8 @@ class ContextMaker:
         if git.is_git(url):
             work = f"{self._directory}/git-{secrets.token_hex(6)}"
             os.mkdir(work, 0o700)
-            await self._unpack(target, read_file(await git.archive(git.parse_repository(url), work)))
+            for tar in await submodules.archive(git.parse_repository(url), work):
+                await self._unpack(target, read_file(tar))
             return target, False
         if not is_url(url):
             raise InvalidParameterError(f"unable to prepare context: not a URL: {url[:200]}")

@@ -5,7 +5,7 @@
 * what ``primitives/confined.py`` leaves a program: the network, one directory, an unprivileged user;
 * an environment with nothing of the user's or the machine's configuration, no prompt, no credential, no helper;
 * a bare repository that the engine wrote: no work tree is checked out, so no hook, filter, link or submodule of the
-  repository is ever acted upon;
+  repository is ever acted upon by git (``submodules.py`` reads what it says of its submodules);
 * words that cannot be options: every URL and name is checked and stands behind ``--`` (CVE-2019-13139).
 
 What it gives is a tar that is unpacked as any hostile one is (threats.md F6). A subdirectory is a tree of the commit;
@@ -14,12 +14,11 @@ a link, or ``..``, is none.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from dataclasses import dataclass
 
-from orlop.errors import InvalidParameterError, SystemFailureError, UnavailableError, UnsupportedError
+from orlop.errors import InvalidParameterError, SystemFailureError, UnsupportedError
 from orlop.primitives.commands import find, run
 from orlop.primitives.confined import NOBODY, confined
 
@@ -99,28 +98,21 @@ def parse_repository(text: str) -> Repository:
     return Repository(url, ref, directory)
 
 
-async def archive(repository: Repository, work: str) -> str:
-    """Fetch a commit and write its files as a tar.
+def fetch(repository: Repository, work: str, *, prefix: str = "") -> tuple[str, str]:
+    """Fetch a commit and write its files as a tar. It blocks.
 
     Args:
         repository: from where.
         work: a private, empty directory, whose content the caller removes.
+        prefix: the directory, with its slash, that the tar's names begin with.
 
     Returns:
-        The tar's path, which is a stranger's file.
+        The tar's path, which is a stranger's file, and the commit's id.
 
     Raises:
-        UnavailableError: git is not on this machine.
         SystemFailureError: git failed, with its words.
+        InvalidParameterError: there is no such directory in the commit.
     """
-    try:
-        find("git")
-    except UnavailableError:
-        raise UnavailableError("contexts from git need git on the engine's machine: it is not there") from None
-    return await asyncio.to_thread(_archive, repository, work)
-
-
-def _archive(repository: Repository, work: str) -> str:
     for name in ("objects", "refs", "info"):
         os.mkdir(f"{work}/{name}", 0o700)
     for name, text in (("HEAD", "ref: refs/heads/none\n"), ("config", _CONFIG), ("info/attributes", _ATTRIBUTES)):
@@ -130,8 +122,8 @@ def _archive(repository: Repository, work: str) -> str:
         os.chown(f"{work}/{name}", NOBODY, NOBODY)
     _fetch(repository, work)
     tree = _resolve(repository, work)
-    _git(work, "archive", "--format=tar", "--output=context.tar", tree)
-    return f"{work}/context.tar"
+    run_git(work, "archive", "--format=tar", "--output=context.tar", f"--prefix={prefix}", tree)
+    return f"{work}/context.tar", find_commit(repository, work)
 
 
 # What a repository says of its files is not to change them.
@@ -142,13 +134,13 @@ def _fetch(repository: Repository, work: str) -> None:
     """Fetch one commit, or, from servers that cannot give one, all."""
     wanted = repository.ref or "HEAD"
     try:
-        _git(work, "fetch", "--quiet", "--depth=1", "--no-tags", "--", repository.url, wanted)
+        run_git(work, "fetch", "--quiet", "--depth=1", "--no-tags", "--", repository.url, wanted)
     except SystemFailureError as error:
         dumb, commit = "shallow" in str(error), _COMMIT.fullmatch(wanted) is not None
         if not (dumb or commit):
             raise
         names = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"] if commit else [wanted]
-        _git(work, "fetch", "--quiet", "--no-tags", "--", repository.url, *names)
+        run_git(work, "fetch", "--quiet", "--no-tags", "--", repository.url, *names)
 
 
 def _resolve(repository: Repository, work: str) -> str:
@@ -157,13 +149,25 @@ def _resolve(repository: Repository, work: str) -> str:
     name = f"{commit}:{repository.directory}" if repository.directory else f"{commit}^{{tree}}"
     try:
         tree = (
-            _git(work, "rev-parse", "--verify", "--quiet", "--end-of-options", name).decode("ascii", "replace").strip()
+            run_git(work, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
+            .decode("ascii", "replace")
+            .strip()
         )
-        if _COMMIT.fullmatch(tree) and _git(work, "cat-file", "-t", tree).strip() == b"tree":
+        if _COMMIT.fullmatch(tree) and run_git(work, "cat-file", "-t", tree).strip() == b"tree":
             return tree
     except SystemFailureError:
         pass  # its words name what the engine made of the user's
     raise InvalidParameterError(f"no such directory in the git repository: {repository.directory or repository.ref}")
+
+
+def find_commit(repository: Repository, work: str) -> str:
+    """Return the id of the commit that was fetched."""
+    wanted = repository.ref if _COMMIT.fullmatch(repository.ref) else "FETCH_HEAD"
+    found = run_git(work, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{wanted}^{{commit}}")
+    commit = found.decode("ascii", "replace").strip()
+    if _COMMIT.fullmatch(commit) is None:
+        raise SystemFailureError(f"git rev-parse: {commit[:80]!r}")
+    return commit
 
 
 def describe_checkout(repository: Repository, work: str, target: str) -> list[str]:
@@ -171,15 +175,11 @@ def describe_checkout(repository: Repository, work: str, target: str) -> list[st
 
     Args:
         repository: from where.
-        work: the directory of :func:`archive`, which gets an index.
+        work: the directory of :func:`fetch`, which gets an index.
         target: a private directory, for HEAD, configuration and references.
     """
-    wanted = repository.ref if _COMMIT.fullmatch(repository.ref) else "FETCH_HEAD"
-    found = _git(work, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{wanted}^{{commit}}")
-    commit = found.decode("ascii", "replace").strip()
-    if _COMMIT.fullmatch(commit) is None:
-        raise SystemFailureError(f"git rev-parse: {commit[:80]!r}")
-    _git(work, "read-tree", commit)
+    commit = find_commit(repository, work)
+    run_git(work, "read-tree", commit)
     os.makedirs(f"{target}/refs/heads")
     origin = f'[remote "origin"]\n\turl = {repository.url}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n'
     for name, text in (("HEAD", f"{commit}\n"), ("config", f"{_CHECKOUT}{origin}")):
@@ -191,7 +191,7 @@ def describe_checkout(repository: Repository, work: str, target: str) -> list[st
 _CHECKOUT = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
 
 
-def _git(work: str, *arguments: str) -> bytes:
+def run_git(work: str, *arguments: str) -> bytes:
     """Run git in ``work``, shut in. Raises SystemFailureError with its words."""
     done = run(confined(work, [find("git"), *arguments]), timeout=_SECONDS, env=_ENVIRONMENT)
     if done.returncode:

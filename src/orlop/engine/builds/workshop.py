@@ -10,7 +10,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from orlop.build.steps import CopyPart, CopyStep, Download, Gathered, Layer, RunStep, Step, Tree
-from orlop.engine.builds import git
+from orlop.engine.builds import git, submodules
 from orlop.engine.builds.fetching import download, read_file
 from orlop.engine.builds.mounting import Mounter
 from orlop.engine.builds.transfer import copy_files
@@ -201,8 +201,8 @@ class EngineWorkshop:
     async def clone(self, url: str, *, keep_git: bool) -> Tree:
         """Fetch a commit of a git repository."""
         target, work = self.make_directory("git"), self.make_directory("repository")
-        archive = await git.archive(git.parse_repository(url), work)
-        await self._unpack(target, read_file(archive))
+        for path in await submodules.archive(git.parse_repository(url), work):
+            await self._unpack(target, read_file(path))
         if keep_git:
             own = self.make_directory("repository")
             kept = await asyncio.to_thread(git.describe_checkout, git.parse_repository(url), work, own)

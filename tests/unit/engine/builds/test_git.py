@@ -3,6 +3,7 @@
 import pytest
 
 from orlop.engine.builds.git import Repository, is_git, parse_repository
+from orlop.engine.builds.submodules import resolve_url
 from orlop.errors import InvalidParameterError, UnsupportedError
 
 
@@ -43,3 +44,22 @@ def test_refused(text):
 def test_ssh(text):
     with pytest.raises(UnsupportedError):
         parse_repository(text)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://other/x.git", "https://other/x.git"),
+        ("../y.git", "https://host/a/y.git"),
+        ("./y.git", "https://host/a/x.git/y.git"),
+        ("../../b/y.git/", "https://host/b/y.git"),
+    ],
+)
+def test_urls_of_submodules(url, expected):
+    assert resolve_url(url, "https://host/a/x.git") == expected
+
+
+@pytest.mark.parametrize("url", ["../../../y", "https://host/y.git#main:dir", "./../../../y"])
+def test_urls_of_no_submodule(url):
+    with pytest.raises(InvalidParameterError):
+        resolve_url(url, "https://host/a/x.git")
