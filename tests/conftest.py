@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from harness import DOCKER, REGISTRY, Engine, HostState, wait_for
+from harness import DOCKER, REGISTRY, Engine, HostState, client_version, wait_for
 from vm.lane import (  # noqa: F401 - hooks of tests marked vm
     pytest_collection_finish,
     pytest_collection_modifyitems,
@@ -59,12 +59,14 @@ PROBES = {
     ),
     "sctp": lambda: _runs(sys.executable, "-I", "-S", "-c", "import socket; socket.socket(2, 1, 132)"),
     "docker-client": lambda: _runs(DOCKER, "--version"),
+    # for flags and words that Debian 12's own client does not have
+    "recent-docker-client": lambda: _runs(DOCKER, "--version") and client_version() >= (28, 0),
     "docker-registry": lambda: os.access(REGISTRY, os.X_OK),
     "busybox": lambda: shutil.which("busybox") is not None,
     "peers": lambda: "ORLOP_PEERS" in os.environ,
 }
 # what CI's machine is known not to have; anything else missing there is a failure
-MAY_MISS = {"cgroup2", "cgroup1", "peers", "macvlan", "ipvlan", "vlan", "sctp", "cni-plugins"}
+MAY_MISS = {"recent-docker-client", "cgroup2", "cgroup1", "peers", "macvlan", "ipvlan", "vlan", "sctp", "cni-plugins"}
 
 
 def _read(path: str) -> str:

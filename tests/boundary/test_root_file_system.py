@@ -75,7 +75,7 @@ def test_an_image_declares_no_volume_over_proc(engine, tmp_path, place) -> None:
         done = engine.docker("run", "--rm", image, "true", check=False)
     assert done.returncode != 0
     assert "inside /proc" in done.stderr
-    engine.docker("volume", "prune", "-af")
+    engine.prune_volumes()
 
 
 @pytest.mark.parametrize("target", ["/proc", "proc/self", "/"])
@@ -87,7 +87,7 @@ def test_a_link_leads_no_volume_over_proc_nor_the_root(leak_free, tmp_path, targ
             assert (
                 "cannot be mounted because it is inside /proc" in done.stderr or "into / is prohibited" in done.stderr
             )
-    leak_free.docker("volume", "prune", "-af")
+    leak_free.prune_volumes()
 
 
 # --------------------------------------------------------------------------------- masks, devices, terminals

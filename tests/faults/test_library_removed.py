@@ -62,7 +62,7 @@ def test_everything_goes_on_without_the_library(bare_engine, tmp_path) -> None:
     docker("unpause", "box")
     docker("update", "--memory", "99m", "--memory-swap", "99m", "box")
     docker("restart", "-t", "0", "box")
-    assert json.loads(docker("stats", "--no-stream", "--format", "json", "box").stdout)["Name"] == "box"
+    assert json.loads(docker("stats", "--no-stream", "--format", "{{json .}}", "box").stdout)["Name"] == "box"
     assert docker("run", "--rm", "--network", "none", "--memory", "64m", "once:more", "echo", "x").stdout == "x\n"
     assert docker("run", "--rm", "nosuch:image", check=False).returncode == 125
     assert docker("events", "--since", "1h", "--until", "0s").stdout

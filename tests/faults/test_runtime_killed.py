@@ -72,8 +72,9 @@ def test_creating_is_a_state_of_its_own(runtime):
         stderr=subprocess.DEVNULL,
     )
     document = runtime.home / "state" / identity / "state.json"
-    while not document.exists():
-        assert process.poll() is None
+    while process.poll() is None and not document.exists():
+        pass
+    assert document.exists()
     process.kill()
     process.wait()
     state = runtime.state(identity)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import wait_for
+from harness import client_version, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
@@ -66,6 +66,14 @@ def sh(engine, script, name="box"):
     return engine.docker("exec", name, "sh", "-c", script).stdout.strip()
 
 
+def words_of(client, found):
+    """Docker's older clients do not pass the engine's words on when there is no such file."""
+    old = client.__name__ == "docker" and client_version() < (23, 0)
+    if old and isinstance(found, str) and found.startswith("Could not find the file"):
+        return "No such container:path: box:/"
+    return found
+
+
 @pytest.mark.parametrize(
     ("source", "target", "found"),
     [
@@ -85,6 +93,7 @@ def sh(engine, script, name="box"):
     ],
 )
 def test_into_a_container(engine, box, client, home, source, target, found):
+    found = words_of(client, found)
     sh(engine, "rm -rf /t; mkdir -p /t; echo old >/t/file; ln -sfn /t /tlink")
     done = client("cp", source, f"box:{target}", check=False)
     if isinstance(found, str):
@@ -112,6 +121,7 @@ def test_into_a_container(engine, box, client, home, source, target, found):
     ],
 )
 def test_out_of_a_container(engine, box, client, home, source, target, found):
+    found = words_of(client, found)
     done = client("cp", f"box:{source}", target, check=False)
     if isinstance(found, str):
         assert done.returncode == 1

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from conftest import make_engine
-from harness import busybox_tar, wait_for
+from harness import busybox_tar, client_version, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
@@ -29,7 +29,7 @@ def engine(engine_of_images):
     yield engine_of_images
     engine_of_images.remove_containers()
     engine_of_images.docker("image", "prune", "-af")
-    engine_of_images.docker("volume", "prune", "-af")
+    engine_of_images.prune_volumes()
     assert engine_of_images.docker("images", "-aq").stdout == ""
 
 
@@ -80,7 +80,8 @@ def test_system_prune(engine):
     assert engine.docker("network", "ls", "-q", "--filter", "name=young").stdout
     engine.docker("system", "prune", "-af", "--volumes")
     assert not engine.docker("network", "ls", "-q", "--filter", "name=young").stdout
-    assert engine.docker("volume", "ls", "-q").stdout == "named\n"
+    # for clients that speak API 1.41 all volumes go, as dockerd has it for them
+    assert engine.docker("volume", "ls", "-q").stdout == ("named\n" if client_version() >= (23, 0) else "")
     assert engine.docker("images", "-q").stdout == ""
 
 
@@ -100,4 +101,5 @@ def test_disk_usage(engine):
     assert rows == engine.orlop("system", "df", "--format", "{{.Type}}|{{.TotalCount}}|{{.Active}}").stdout
     engine.docker("volume", "create", "named")
     # letter by letter, once the two calls fall into the same second: ages are part of the text and set columns' widths
-    wait_for(lambda: engine.docker("system", "df", "-v").stdout == engine.orlop("system", "df", "-v").stdout)
+    if client_version() >= (28, 0):  # others have other columns
+        wait_for(lambda: engine.docker("system", "df", "-v").stdout == engine.orlop("system", "df", "-v").stdout)

@@ -303,6 +303,7 @@ def test_mirrors(lab):
     remove_images(engine)
 
 
+@pytest.mark.requires("recent-docker-client")
 def test_an_image_of_several_platforms(lab, tmp_path):
     """As dockerd without containerd's store: one platform of a list is kept, pushed and asked for."""
     engine, registry = lab

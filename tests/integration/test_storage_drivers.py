@@ -149,7 +149,7 @@ def test_drivers_side_by_side_lose_nothing(tmp_path):
         assert (
             engine.docker("run", "--rm", "--name", "first", "-v", "shared:/v", "busybox", "cat", "/v/x").stdout == "1\n"
         )
-        engine.docker("volume", "prune", "-af")
+        engine.prune_volumes()
         assert engine.docker("volume", "ls", "-q").stdout == "shared\n"
         engine.docker("rmi", "busybox")
         engine.stop()

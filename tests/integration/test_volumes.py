@@ -18,7 +18,7 @@ pytestmark = [
 def no_volumes_left(engine):
     yield
     engine.remove_containers()
-    engine.docker("volume", "prune", "-af")
+    engine.prune_volumes()
     assert engine.docker("volume", "ls", "-q").stdout == ""
 
 
@@ -69,6 +69,7 @@ def test_volumes_from_refused(engine, donor, value, message):
     assert message in run(engine, "--volumes-from", value, "busybox", "true", check=False).stderr
 
 
+@pytest.mark.requires("recent-docker-client")
 @pytest.mark.parametrize(
     ("subpath", "script", "output"),
     [
