@@ -30,7 +30,8 @@ def complete(store: CodeStore, names: Sequence[str]) -> None:
                 found[name] = one
         if found:
             kept = {name: (entry, store.code(entry)) for name, entry in store.entries.items() if name not in found}
-            write_atomic(code_store.file_name(), _file(kept | found))
+            # on the disk before it has its name: after a power cut no start would get past half of it
+            write_atomic(code_store.file_name(), _file(kept | found), durable=True)
     except OSError:
         return
 
