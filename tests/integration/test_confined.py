@@ -23,7 +23,7 @@ def test_git_can_change_nothing_but_its_directory(monkeypatch):
     monkeypatch.setattr(git, "find", lambda _: "/bin/sh")
     monkeypatch.setenv("ORLOP_SECRET", "x")
     with tempfile.TemporaryDirectory(dir="/var/tmp") as work:
-        out = git._git(work, "-c", f"{SCRIPT}\nenv").decode()
+        out = git.run_git(work, "-c", f"{SCRIPT}\nenv").decode()
         head, _, environment = out.partition("mine\n")
         lines = head.splitlines()
         assert lines[:6] == ["65534", "65534", "/tmp/context", "0" * 16, "0" * 16, "1"]
