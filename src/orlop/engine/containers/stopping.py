@@ -178,6 +178,7 @@ class Stopper:
         except OSError as error:
             if error.errno not in {errno.ENOENT, errno.ENODEV}:
                 raise
+            raise ConflictError(f"Container {container.id} is not running") from error
         finally:
             cgroups.close()
         if not container.alive or container.id in self._killing:

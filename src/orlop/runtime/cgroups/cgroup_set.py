@@ -112,10 +112,10 @@ class CgroupSet(Protocol):
         """
 
     def freeze(self) -> None:
-        """Stop every process; returns when all are stopped. Raises SystemFailureError."""
+        """Stop every process; returns when all are stopped. Raises SystemFailureError, OSError: it is gone."""
 
     def thaw(self) -> None:
-        """Let them run again."""
+        """Let them run again; nothing when it is gone."""
 
     def frozen(self) -> bool:
         """Whether it is frozen."""

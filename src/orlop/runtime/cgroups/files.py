@@ -40,6 +40,15 @@ def write_text(path: str, text: str) -> None:
         os.close(fd)
 
 
+def write_if_there(path: str, text: str) -> None:
+    """The same, and nothing when the cgroup is gone. Raises OSError for any other reason."""
+    try:
+        write_text(path, text)
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENODEV}:  # ENODEV: it went after the opening
+            raise
+
+
 class _OpenFile:
     """The file written last stays open: device rules are a dozen writes to two files, and opening is what costs."""
 

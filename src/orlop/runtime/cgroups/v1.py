@@ -276,7 +276,7 @@ class CgroupV1:
 
     def thaw(self) -> None:
         """Set the freezer's state back."""
-        files.write_text(self._freezer_file(), "THAWED")
+        files.write_if_there(self._freezer_file(), "THAWED")
 
     def frozen(self) -> bool:
         """Whether this cgroup itself was told to freeze."""

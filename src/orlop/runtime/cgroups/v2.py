@@ -200,7 +200,12 @@ class CgroupV2:
 
     def freeze(self) -> None:
         """Write cgroup.freeze and wait for the event file to agree."""
-        self._set_frozen("1")
+        try:
+            files.write_text(f"{self._directory}/cgroup.freeze", "1")
+        except FileNotFoundError:
+            if os.path.isdir(self._directory):
+                raise SystemFailureError("this kernel does not support freezing a cgroup (Linux 5.2)") from None
+            raise
         try:
             files.wait_until(
                 lambda: counters(f"{self._directory}/cgroup.events").get("frozen") == 1,
@@ -212,13 +217,7 @@ class CgroupV2:
 
     def thaw(self) -> None:
         """Write cgroup.freeze."""
-        self._set_frozen("0")
-
-    def _set_frozen(self, text: str) -> None:
-        try:
-            files.write_text(f"{self._directory}/cgroup.freeze", text)
-        except OSError as error:
-            raise SystemFailureError(f"unable to freeze or thaw cgroup: {error}") from error
+        files.write_if_there(f"{self._directory}/cgroup.freeze", "0")
 
     def frozen(self) -> bool:
         """Whether this cgroup itself was told to freeze."""

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from orlop.errors import UnsupportedError
+from orlop.errors import SystemFailureError, UnsupportedError
 from orlop.runtime.cgroups import create_cgroup, open_cgroup
 from orlop.runtime.cgroups.hierarchy import Hierarchies
 from orlop.runtime.cgroups.v2 import CgroupV2
@@ -83,6 +83,20 @@ def test_create_hands_controllers_down_and_writes_limits(hierarchies):
     cgroup.join(cloned=False)
     assert text(hierarchies, "parent/one/cgroup.procs") == "0"
     cgroup.close()
+
+
+def test_what_is_gone_is_thawed_and_not_frozen(hierarchies):
+    """A container that is removed while it is paused: its end may take the cgroup away first."""
+    cgroup = create_cgroup(hierarchies, "/one", parse_resources({}))
+    cgroup.freeze()
+    os.unlink(f"{hierarchies.unified}/one/cgroup.freeze")
+    cgroup.thaw()
+    with pytest.raises(SystemFailureError, match="does not support"):
+        cgroup.freeze()
+    cgroup.remove()
+    cgroup.thaw()
+    with pytest.raises(FileNotFoundError):
+        cgroup.freeze()
 
 
 def test_freeze_kill_events_update(hierarchies):
