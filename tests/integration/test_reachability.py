@@ -65,6 +65,15 @@ def outside_of(lab: Lab, version: int) -> OwnedFd:
     return beyond
 
 
+def publishing(loopback: str, *, six: bool) -> AttachRequest:
+    """Return what attaches ``web`` to ``n1`` with a port for everybody and one for the host alone."""
+    ports = (
+        PortRequest(80, "tcp", "::" if six else "0.0.0.0", HOST_PORT, HOST_PORT),
+        PortRequest(8000, "tcp", loopback, LOOPBACK_PORT, LOOPBACK_PORT),
+    )
+    return AttachRequest(network="n1", container_name="web", ports=ports)
+
+
 async def reachable(lab: Lab, netns: OwnedFd | None, address: str, port: int) -> None:
     """Wait until a published port answers a client in a namespace."""
     for _ in range(20):
@@ -88,11 +97,7 @@ def test_reachability(backend: str, version: int):
         subnet = "fd00:7::/64" if six else "10.7.0.0/24"
         await service.create_network(NetworkRequest("n1", pools=(PoolRequest(subnet),), ipv6=six))
         await service.create_network(NetworkRequest("n2", ipv6=six))
-        ports = (
-            PortRequest(80, "tcp", "::" if six else "0.0.0.0", HOST_PORT, HOST_PORT),
-            PortRequest(8000, "tcp", loopback, LOOPBACK_PORT, LOOPBACK_PORT),
-        )
-        web = await service.attach("a" * 64, AttachRequest(network="n1", container_name="web", ports=ports))
+        web = await service.attach("a" * 64, publishing(loopback, six=six))
         same = await service.attach("b" * 64, AttachRequest(network="n1"))
         other = await service.attach("c" * 64, AttachRequest(network="n2"))
         address = web.endpoints[0].address6 if six else web.endpoints[0].address
@@ -154,11 +159,7 @@ def test_published_ports_between_networks_when_the_administrator_allows_them(bac
         await service.start({})
         for name, more in (("n1", {}), ("n2", {}), ("n3", {"internal": True})):
             await service.create_network(NetworkRequest(name, ipv6=six, **more))
-        ports = (
-            PortRequest(80, "tcp", "::" if six else "0.0.0.0", HOST_PORT, HOST_PORT),
-            PortRequest(8000, "tcp", loopback, LOOPBACK_PORT, LOOPBACK_PORT),
-        )
-        web = await service.attach("a" * 64, AttachRequest(network="n1", container_name="web", ports=ports))
+        web = await service.attach("a" * 64, publishing(loopback, six=six))
         other = await service.attach("b" * 64, AttachRequest(network="n2"))
         closed = await service.attach("c" * 64, AttachRequest(network="n3"))
         for port in (80, 8000, OTHER):
