@@ -4,8 +4,7 @@ import hashlib
 import subprocess
 
 import pytest
-
-from harness import DOCKER
+from build_lab import DockerBuild, good
 
 pytestmark = [
     pytest.mark.privileged,
@@ -16,29 +15,7 @@ SHOW = "RUN find /t | sort\n"
 
 @pytest.fixture
 def build(engine, images, tmp_path):
-    environment = {**engine.environment, "DOCKER_BUILDKIT": "0"}
-    context = tmp_path / "context"
-    context.mkdir()
-
-    def run(text, *options, **files):
-        for name, content in files.items():
-            path = context / name.replace("__", "/").replace("_", ".")
-            path.parent.mkdir(exist_ok=True, parents=True)
-            path.write_text(content)
-        command = [DOCKER, "build", *options, "-f", "-", str(context)]
-        done = subprocess.run(
-            command, env=environment, input=text, capture_output=True, text=True, timeout=100, check=False
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    run.context = context
-    return run
-
-
-def good(result):
-    code, out, err = result
-    assert code == 0, out + err
-    return out
+    return DockerBuild(engine, tmp_path / "context")
 
 
 def found(out):

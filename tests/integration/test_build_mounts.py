@@ -1,11 +1,9 @@
 """RUN --mount, --network and --security: what a step sees, what stays of it, and what hostile Dockerfiles reach."""
 
 import os
-import subprocess
 
 import pytest
-
-from harness import DOCKER
+from build_lab import DockerBuild, good
 
 pytestmark = [
     pytest.mark.privileged,
@@ -15,26 +13,7 @@ pytestmark = [
 
 @pytest.fixture
 def build(engine, images, tmp_path):
-    environment = {**engine.environment, "DOCKER_BUILDKIT": "0"}
-
-    def run(text, *options, **files):
-        for name, content in files.items():
-            path = tmp_path / name.replace("__", "/")
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(content)
-        command = [DOCKER, "build", *options, "-f", "-", str(tmp_path)]
-        done = subprocess.run(
-            command, env=environment, input=text, capture_output=True, text=True, timeout=100, check=False
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    return run
-
-
-def good(result):
-    code, out, err = result
-    assert code == 0, out + err
-    return out
+    return DockerBuild(engine, tmp_path / "context")
 
 
 def test_binds(build):
@@ -119,7 +98,7 @@ def test_hostile_mounts_reach_nothing_of_the_host(build, engine, tmp_path):
     outside = tmp_path.parent / f"{tmp_path.name}-outside"
     outside.mkdir()
     (outside / "secret").write_text("host")
-    (tmp_path / "out").symlink_to(outside)
+    (build.context / "out").symlink_to(outside)
     for mount in ("source=out/secret", "source=../../../../../../../../etc/shadow", f"source={outside}/secret"):
         code, out, err = build(f"FROM busybox\nRUN --mount={mount},target=/x cat /x\n")
         assert (code, "file does not exist" in err) == (1, True), out + err

@@ -1,0 +1,115 @@
+"""What comes of orlop build: files, archives, errors, and the same image twice."""
+
+import json
+import os
+import tarfile
+
+import pytest
+from build_lab import build, write
+
+from harness import busybox_tar
+
+pytestmark = [
+    pytest.mark.privileged,
+    pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
+]
+
+
+def test_outputs(engine, images, tmp_path):
+    context = write(
+        tmp_path / "c",
+        "FROM busybox AS a\nRUN mkdir /out && echo hi >/out/f && ln -s f /out/l\nFROM scratch\nCOPY --from=a /out /\n",
+    )
+    places = {kind: tmp_path / kind for kind in ("local", "tar", "oci", "docker", "unpacked")}
+    outputs = [f"type={kind},dest={place}" for kind, place in places.items() if kind not in ("local", "unpacked")]
+    outputs += [f"type=oci,tar=false,dest={places['unpacked']}", str(places["local"])]
+    options = [word for text in outputs for word in ("-o", text)]
+    metadata, iid = tmp_path / "metadata", tmp_path / "iid"
+    build(engine, "-t", "outer:out", "--iidfile", iid, "--metadata-file", metadata, *options, context)
+    image = json.loads(engine.docker("image", "inspect", "outer:out").stdout)[0]["Id"]
+    assert iid.read_text() == image
+    assert json.loads(metadata.read_text()) == {
+        "containerimage.config.digest": image,
+        "containerimage.digest": image,
+        "image.name": "outer:out",
+    }
+    assert sorted(os.listdir(places["local"])) == ["f", "l"]
+    assert ((places["local"] / "f").read_text(), os.readlink(places["local"] / "l")) == ("hi\n", "f")
+    with tarfile.open(places["tar"]) as archive:
+        assert archive.getnames() == ["f", "l"]
+    for kind in ("oci", "docker"):
+        with tarfile.open(places[kind]) as archive:
+            assert {"oci-layout", "index.json", "manifest.json"} <= set(archive.getnames())
+    assert json.loads((places["unpacked"] / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    engine.docker("load", "-i", places["docker"])
+    tar = engine.orlop("build", "-o", "-", "-q", context, text=False).stdout
+    assert tar == places["tar"].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--squash"], "--squash is not supported"),
+        (["--platform", "linux/s390x"], "building for another platform is not supported: linux/s390x"),
+        (["--platform", "linux/amd64,linux/arm64"], "unknown operating system or architecture"),
+        (["-o", "type=image,foo=1"], "unsupported field of --output: foo"),
+        (["-o", "type=zip,dest=x"], "unsupported type of --output"),
+        (["-o", "type=tar,dest=/nonexistent/x"], "invalid output path: /nonexistent/x"),
+        (["-o", "type=oci"], "dest is required for oci output"),
+        (["--push"], "tag is needed when pushing to registry"),
+        (["--secret", "id=x,src=/nonexistent"], "failed to stat /nonexistent: no such file or directory"),
+        (["--secret", "id=x,env=ORLOP_NOT_SET"], "no such environment variable: ORLOP_NOT_SET"),
+        (["--ssh", "default=/etc/passwd"], "--ssh with a key is not supported"),
+        (["--progress", "fancy"], "invalid progress mode fancy"),
+        (["--progress", "tty"], "failed to get console"),
+        (["--build-context", "x"], "invalid context value: x, expected key=value"),
+        (["--cache-from", "type=gha"], "unsupported cache source"),
+    ],
+)
+def test_refusals(engine, images, tmp_path, options, message):
+    done = engine.orlop("build", *options, write(tmp_path, "FROM busybox\n"), check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+def test_errors_name_the_file_and_the_line(engine, images, tmp_path):
+    context = write(tmp_path / "c", "FROM busybox\n")
+    for text, words in (
+        ("RUNX x", "dockerfile parse error on line 3: unknown instruction: RUNX (did you mean RUN?)"),
+        ("RUN exit 7", "The command '/bin/sh -c exit 7' returned a non-zero code: 7"),
+        ("COPY nothing /", "COPY failed: file not found in build context or excluded by .dockerignore: stat nothing: "),
+        ("EXPOSE 99999", "invalid containerPort: 99999"),
+        ("ENV A=${B:?say}", "B: say"),
+    ):
+        (context / "other").write_text(f"FROM busybox\nENV C=1\n{text}\nRUN true\n")
+        done = build(engine, "-f", context / "other", context, check=False)
+        assert done.returncode
+        assert f"other:3: {words}" in done.stderr
+        docker = engine.docker("build", "-f", context / "other", context, env={"DOCKER_BUILDKIT": "0"}, check=False)
+        assert words in docker.stderr
+        assert "other:3" not in docker.stderr
+
+
+def test_source_date_epoch_gives_the_same_image_twice(engine, own_engine, images, tmp_path):
+    script = (
+        "FROM scratch AS made\nADD base.tar /\nARG SOURCE_DATE_EPOCH\nWORKDIR /some/deep\nCOPY x /x\n"
+        "RUN mkdir -p /a/b && echo $SOURCE_DATE_EPOCH >/a/b/c && rm /x && ln -s b /a/l && mkfifo /a/p\n"
+        'FROM made\nCOPY --from=made /a /copied/\nCMD ["sh"]\n'
+    )
+    context = write(tmp_path / "c", script, x="1")
+    busybox_tar(context / "base.tar")
+    saved, ids = [], []
+    for number, one in enumerate((engine, own_engine)):
+        build(one, "-t", "outer:same", "--iidfile", tmp_path / "id", context, env={"SOURCE_DATE_EPOCH": "1700000000"})
+        ids.append((tmp_path / "id").read_text())
+        one.docker("save", "-o", tmp_path / f"{number}.tar", "outer:same")
+        saved.append((tmp_path / f"{number}.tar").read_bytes())
+    assert ids[0] == ids[1]
+    assert saved[0] == saved[1]
+    assert "2023-11-14T22:13:20Z" in engine.docker("inspect", "-f", "{{.Created}}", "outer:same").stdout
+    engine.orlop("build", "-o", tmp_path / "tree", context, env={"SOURCE_DATE_EPOCH": "1700000000"})
+    assert (tmp_path / "tree/a/b/c").stat().st_mtime == 1700000000
+    plain = engine.orlop("build", "-q", context).stdout.strip()
+    assert plain != ids[0]  # what bears the time as it is does not come from what does not
+    bad = build(engine, "--build-arg", "SOURCE_DATE_EPOCH=tomorrow", context, check=False)
+    assert "invalid SOURCE_DATE_EPOCH: 'tomorrow'" in bad.stderr
