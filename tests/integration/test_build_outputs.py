@@ -59,7 +59,7 @@ def test_outputs(engine, images, tmp_path):
         (["--push"], "tag is needed when pushing to registry"),
         (["--secret", "id=x,src=/nonexistent"], "failed to stat /nonexistent: no such file or directory"),
         (["--secret", "id=x,env=ORLOP_NOT_SET"], "no such environment variable: ORLOP_NOT_SET"),
-        (["--ssh", "default=/etc/passwd"], "--ssh with a key is not supported"),
+        (["--ssh", "default=/etc/passwd"], "failed to parse /etc/passwd: ssh: no key found"),
         (["--progress", "fancy"], "invalid progress mode fancy"),
         (["--progress", "tty"], "failed to get console"),
         (["--build-context", "x"], "invalid context value: x, expected key=value"),

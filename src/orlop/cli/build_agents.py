@@ -1,6 +1,7 @@
-"""The user's SSH agents, for the time of a build: what steps say to them travels in frames of one connection each.
+"""The user's SSH agents and keys, for the time of a build: what steps say travels in frames of one connection each.
 
-A frame is a channel (4 bytes), a length (4 bytes, big endian) and that many bytes; a length of 0 closes the channel.
+Steps may have keys listed and things signed, and nothing else (``ssh_agent``). A frame is a channel (4 bytes), a length
+(4 bytes, big endian) and that many bytes; a length of 0 closes the channel.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import socket
 import struct
 import threading
 
+from orlop.cli.ssh_agent import KeyAgent, RequestReader, permitted, text
 from orlop.client.failure import ConnectionFailedError
-from orlop.errors import OrlopError
+from orlop.errors import InvalidParameterError, OrlopError
 from orlop.primitives.scope import suppress
+from orlop.spec.record import dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from orlop.cli.ssh_agent import SigningKey
     from orlop.client.client import Client
     from orlop.client.connection import HijackedStream
 
@@ -25,11 +29,19 @@ _HEAD = struct.Struct(">II")
 _PIECE = 1 << 16
 
 
+@dataclass(frozen=True, slots=True)
+class AgentSource:
+    """Who answers: the agent that listens at ``socket``, or, without one, these keys."""
+
+    socket: str = ""
+    keys: Sequence[SigningKey] = ()
+
+
 class Agents:
     """Connects agents to a session, in a thread each, until it is closed."""
 
-    def __init__(self, client: Client, session: str, sockets: Mapping[str, str]) -> None:
-        self._forwards = [_Forward(client.builds.connect_agent(session, name), path) for name, path in sockets.items()]
+    def __init__(self, client: Client, session: str, sources: Mapping[str, AgentSource]) -> None:
+        self._forwards = [_Forward(client.builds.connect_agent(session, name), one) for name, one in sources.items()]
         for forward in self._forwards:
             forward.start()
 
@@ -41,13 +53,22 @@ class Agents:
             forward.stop()
 
 
+@dataclass(slots=True)
+class _Channel:
+    """One connection of a step; ``agent`` is None where keys answer."""
+
+    agent: socket.socket | None
+    reader: RequestReader = field(default_factory=RequestReader)
+
+
 class _Forward(threading.Thread):
-    def __init__(self, stream: HijackedStream, path: str) -> None:
+    def __init__(self, stream: HijackedStream, source: AgentSource) -> None:
         super().__init__(daemon=True)
         self._stream = stream
-        self._path = path
+        self._source = source
+        self._keys = KeyAgent(source.keys)
         self._selector = selectors.DefaultSelector()
-        self._channels: dict[int, socket.socket] = {}
+        self._channels: dict[int, _Channel] = {}
         self._buffer = bytearray()
 
     def stop(self) -> None:
@@ -72,7 +93,8 @@ class _Forward(threading.Thread):
             return
         finally:
             for channel in self._channels.values():
-                channel.close()
+                if channel.agent is not None:
+                    channel.agent.close()
             self._selector.close()
             self._stream.close()
 
@@ -92,29 +114,52 @@ class _Forward(threading.Thread):
                 self._close(number)
 
     def _say(self, number: int, data: bytes) -> None:
-        if number not in self._channels:
+        try:
+            channel = self._channels.get(number) or self._open(number)
+            for request in channel.reader.receive(data):
+                if channel.agent is None:
+                    self._send(number, self._keys.answer(request))
+                else:
+                    channel.agent.sendall(text(permitted(request)))
+        except (OSError, InvalidParameterError):
+            self._send(number, b"")
+            self._close(number)
+
+    def _open(self, number: int) -> _Channel:
+        """Begin what a step has begun. Raises OSError: the user's agent is gone."""
+        agent = None
+        if self._source.socket:
             agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                agent.connect(self._path)
+                agent.connect(self._source.socket)
             except OSError:
                 agent.close()
-                self._stream.send(_HEAD.pack(number, 0))
-                return
-            self._channels[number] = agent
+                raise
             self._selector.register(agent, selectors.EVENT_READ, number)
-        self._channels[number].sendall(data)
+        self._channels[number] = _Channel(agent)
+        return self._channels[number]
 
     def _answer(self, number: int) -> None:
+        channel = self._channels.get(number)
+        if channel is None or channel.agent is None:
+            return  # closed by what was read just before
         try:
-            data = self._channels[number].recv(_PIECE)
+            data = channel.agent.recv(_PIECE)
         except OSError:
             data = b""
-        self._stream.send(_HEAD.pack(number, len(data)) + data)
+        self._send(number, data)
         if not data:
             self._close(number)
 
+    def _send(self, number: int, data: bytes) -> None:
+        """Send a frame; an empty one says that the channel is closed. The engine's end of it fails as a whole."""
+        try:
+            self._stream.send(_HEAD.pack(number, len(data)) + data)
+        except OSError as error:
+            raise ConnectionFailedError(str(error)) from None
+
     def _close(self, number: int) -> None:
         channel = self._channels.pop(number, None)
-        if channel is not None:
-            self._selector.unregister(channel)
-            channel.close()
+        if channel is not None and channel.agent is not None:
+            self._selector.unregister(channel.agent)
+            channel.agent.close()

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from orlop.cli.build_agents import AgentSource
     from orlop.cli.flags import Options
     from orlop.cli.invocation import Invocation
 
@@ -94,12 +95,12 @@ class SessionWishes:
 
     Attributes:
         secrets: by their ids.
-        agents: sockets of SSH agents, by their names.
+        agents: SSH agents and keys, by their names.
         contexts: named contexts as written.
     """
 
     secrets: Mapping[str, bytes]
-    agents: Mapping[str, str]
+    agents: Mapping[str, AgentSource]
     contexts: Mapping[str, str]
 
     def document(self) -> dict[str, object]:
@@ -136,7 +137,12 @@ def session_wishes(options: Options) -> SessionWishes:
             raise CommandError(f"invalid context value: {text}, expected key=value")
         contexts[name.lower() if "/" not in name else name] = origin
     secrets = dict(_secret(text) for text in options.texts("secret"))
-    agents = dict(_agent(text) for text in options.texts("ssh"))
+    agents: dict[str, AgentSource] = {}
+    for text in options.texts("ssh"):
+        name, source = _agent(text)
+        if name in agents:
+            raise CommandError(f"duplicated ID {name}: --ssh {text}")
+        agents[name] = source
     return SessionWishes(secrets, agents, contexts)
 
 
@@ -171,21 +177,31 @@ def _secret(text: str) -> tuple[str, bytes]:
     return name, data
 
 
-def _agent(text: str) -> tuple[str, str]:
-    """Read ``NAME[=SOCKET]``."""
+def _agent(text: str) -> tuple[str, AgentSource]:
+    """Read ``NAME[=SOCKET|KEY[,KEY...]]``."""
     import stat
 
-    name, _, place = text.partition("=")
-    place = place or os.environ.get("SSH_AUTH_SOCK", "")
-    if not place:
+    from orlop.cli.build_agents import AgentSource
+    from orlop.cli.ssh_keys import read_key
+
+    name, _, places = text.partition("=")
+    paths = (places or os.environ.get("SSH_AUTH_SOCK", "")).split(",")
+    if not all(paths):
         raise CommandError(f"invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set: --ssh {text}")
-    try:
-        is_socket = stat.S_ISSOCK(os.stat(place).st_mode)
-    except OSError as error:
-        raise CommandError(f"--ssh {text}: {(error.strerror or '').lower()}") from None
-    if not is_socket:
-        raise CommandError(f"--ssh with a key is not supported: add it to an agent and name its socket: {place}")
-    return name or "default", place
+    sockets = []
+    for path in paths:
+        try:
+            if stat.S_ISSOCK(os.stat(path).st_mode):
+                sockets.append(path)
+        except OSError as error:
+            raise CommandError(f"--ssh {text}: {(error.strerror or '').lower()}: {path}") from None
+    if len(sockets) > 1:
+        raise CommandError(f"only single socket allowed: --ssh {text}")
+    if sockets and len(paths) > 1:
+        raise CommandError(f"invalid combination of keys and sockets: --ssh {text}")
+    return name or "default", AgentSource(sockets[0]) if sockets else AgentSource(
+        keys=[read_key(path) for path in paths]
+    )
 
 
 @dataclass(frozen=True, slots=True)

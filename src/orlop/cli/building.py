@@ -178,7 +178,7 @@ BUILD = Command(
         Flag("rm", "Remove the containers of steps", default=True),
         Flag("secret", "Secret for RUN --mount=type=secret: id=NAME[,src=PATH|,env=NAME]", kind="list"),
         Flag("squash", "Refused: images keep their layers"),
-        Flag("ssh", "SSH agent for RUN --mount=type=ssh: default, or NAME=SOCKET", kind="list"),
+        Flag("ssh", "SSH agent or keys for RUN --mount=type=ssh: default, NAME=SOCKET or NAME=KEY[,KEY]", kind="list"),
         Flag("tag", "Name of the image", short="t", kind="list"),
         Flag("target", "Build this stage", kind="string"),
     ),
