@@ -1,6 +1,9 @@
 """Contexts from git: commits, directories, submodules, and what hostile ones reach (threat F6)."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from build_lab import build, listens, repository_tool, served, steps, write
@@ -40,8 +43,6 @@ def test_context_from_git(engine, images, tmp_path):
             ("main:sub/y", "no such directory in the git repository: sub/y"),
         ):
             assert words in build(engine, f"{url}#{place}", check=False).stderr
-    for bad in ("git@example.org:x.git", "ssh://example.org/x.git"):
-        assert "git over SSH is not supported" in build(engine, bad, check=False).stderr
     wait_for(lambda: os.listdir(engine.data_root / "builds") == [])
 
 
@@ -100,3 +101,89 @@ def test_submodules_of_a_git_context(engine, images, tmp_path):
             assert words in build(engine, f"{url}/a.git#{branch}", check=False).stderr
     assert not (tmp_path / "pwned").exists()
     wait_for(lambda: os.listdir(engine.data_root / "builds") == [])
+
+
+@pytest.fixture
+def ssh(engine, images, tmp_path):
+    """Two repositories behind SSH on port 9422; ``key`` may fetch them; ``known`` is a home that knows the server."""
+    for name in ("key", "stranger", "server"):
+        subprocess.run(["ssh-keygen", "-q", "-N", "", "-f", tmp_path / name, "-t", "ed25519"], check=True)
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        git = repository_tool(tmp_path / name)
+        (tmp_path / name / f"of-{name}").write_text(name)
+        git("init", "-q", "-b", "main")
+        if name == "a":
+            write(tmp_path / "a", "FROM busybox\nCOPY . /c\nRUN echo $(cd /c && find . -type f | sort)\n")
+            git("submodule", "add", "-q", tmp_path / "b.git", "lib/b")
+            git("config", "-f", ".gitmodules", "submodule.lib/b.url", "../b.git")
+        git("add", ".")
+        git("commit", "-q", "-m", "x")
+        git("clone", "-q", "--bare", tmp_path / name, tmp_path / f"{name}.git")
+    (tmp_path / "known/.ssh").mkdir(parents=True)
+    line = f"[127.0.0.1]:9422 {(tmp_path / 'server.pub').read_text()}"
+    (tmp_path / "known/.ssh/known_hosts").write_text(line)
+    (tmp_path / "other/.ssh").mkdir(parents=True)
+    (tmp_path / "other/.ssh/known_hosts").write_text(
+        line.replace((tmp_path / "server.pub").read_text(), (tmp_path / "key.pub").read_text())
+    )
+    (tmp_path / "unknown").mkdir()
+    script = Path(__file__).with_name("ssh_lab.py")
+    with served(engine, sys.executable, script, 9422, tmp_path / "server", tmp_path / "key.pub", tmp_path):
+        wait_for(lambda: listens(engine, 9422))
+        yield tmp_path
+    wait_for(lambda: os.listdir(engine.data_root / "builds") == [])
+
+
+URL = "ssh://git@127.0.0.1:9422"
+
+
+def test_context_by_ssh(engine, ssh):
+    """With a key that only the client has; OpenSSH is the client, its submodule comes the same way."""
+    whole = " ./.gitmodules ./Dockerfile ./lib/b/of-b ./of-a\n"
+    for home in ("known", "unknown"):
+        done = build(engine, "--no-cache", "--ssh", f"default={ssh}/key", f"{URL}/a.git", env={"HOME": str(ssh / home)})
+        assert whole in done.stderr, home
+    added = write(ssh / "c", f"FROM busybox\nADD {URL}/b.git /t/\nRUN echo $(ls -A /t)\n")
+    assert " of-b\n" in build(engine, "--ssh", f"default={ssh}/key", added).stderr
+    named = write(ssh / "d", "FROM busybox\nCOPY --from=other . /t/\nRUN echo $(ls -A /t)\n")
+    options = ["--ssh", f"default={ssh}/key", "--build-context", f"other={URL}/b.git#main"]
+    assert " of-b\n" in build(engine, *options, named).stderr
+    # the user's agent is taken for such a context without being asked for, as by buildx
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", ssh / "agent"], stdout=subprocess.DEVNULL)
+    try:
+        wait_for((ssh / "agent").exists)
+        environment = {"SSH_AUTH_SOCK": str(ssh / "agent")}
+        subprocess.run(["ssh-add", "-q", ssh / "key"], env={**os.environ, **environment}, check=True)
+        assert whole in build(engine, "--no-cache", f"{URL}/a.git", env=environment).stderr
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
+def test_what_ssh_does_not_fetch(engine, ssh):
+    """Threat F6: servers that are not who they were, keys that may not, hostile names, keys that a stranger would use."""
+    key = ["--ssh", f"default={ssh}/key"]
+    for home, options, url, words in (
+        ("other", key, f"{URL}/a.git", "Host key verification failed"),
+        ("known", ["--ssh", f"default={ssh}/stranger"], f"{URL}/a.git", "Permission denied (publickey)"),
+        ("known", key, f"{URL}/none.git", "git fetch: "),
+        ("known", key, "ssh://-oProxyCommand=touch%20pwned/x.git", "invalid git repository"),
+        ("known", key, f"git@127.0.0.1:x';touch {ssh}/pwned;'", "invalid git repository"),
+        ("known", ["--ssh", f"other={ssh}/key"], f"{URL}/a.git", 'no SSH key "default" forwarded from the client'),
+        ("known", [], f"{URL}/a.git", "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set"),
+    ):
+        done = build(engine, *options, url, check=False, env={"HOME": str(ssh / home), "SSH_AUTH_SOCK": ""})
+        assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+    status, body = engine.http("POST", f"/build?remote={URL}/a.git")
+    assert (status, b"use orlop build --ssh default" in body) == (400, True), body
+    (ssh / "a/.gitmodules").write_text(f'[submodule "lib/b"]\n\tpath = lib/b\n\turl = {URL}/b.git\n')
+    git = repository_tool(ssh / "a")
+    git("commit", "-aqm", "y")
+    git("push", "-q", ssh / "a.git", "HEAD:refs/heads/keys")
+    daemon = ["git", "-c", "safe.directory=*", "daemon", f"--base-path={ssh}", "--export-all", "--reuseaddr"]
+    with served(engine, *daemon, "--listen=127.0.0.1", "--port=9423", "--user-path="):
+        wait_for(lambda: listens(engine, 9423))
+        done = build(engine, *key, "git://127.0.0.1:9423/a.git#keys", check=False)
+    assert "git over SSH is not supported below what is fetched otherwise" in done.stderr
+    assert not (ssh / "pwned").exists()

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from orlop.spec.image import ContainerDefaults
 
 _HTTP = ("http://", "https://")
-_GIT = re.compile(r"(?:git://|git@|ssh://|github\.com/)|https?://[^#]*\.git(?:#.*)?\Z", re.ASCII)
+_GIT = re.compile(
+    r"(?:git://|ssh://|github\.com/|[A-Za-z0-9_-]+@[A-Za-z0-9.-]+:)|https?://[^#]*\.git(?:#.*)?\Z", re.ASCII
+)
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 

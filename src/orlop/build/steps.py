@@ -234,6 +234,10 @@ class BuildSecrets(Protocol):
         """Return a stream to the client's agent, which the caller owns. Raises OrlopError."""
         ...
 
+    def known_hosts(self) -> str:
+        """Return the client's known_hosts, see sshd(8)."""
+        ...
+
 
 class NoSecrets:
     """A client without any."""
@@ -251,6 +255,10 @@ class NoSecrets:
     async def connect_agent(self, name: str) -> socket.socket:
         """There is none."""
         raise SystemFailureError(f"the client forwards no SSH agent: {name}")
+
+    def known_hosts(self) -> str:
+        """There are none."""
+        return ""
 
 
 class Workshop(Protocol):

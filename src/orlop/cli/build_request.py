@@ -6,6 +6,7 @@ import os
 
 from orlop.cli.bodies import ulimit_documents
 from orlop.cli.invocation import CommandError, key_values
+from orlop.primitives.scope import suppress
 from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
@@ -18,12 +19,23 @@ if TYPE_CHECKING:
 
 _SECRET_LIMIT = 500 << 10
 _EPOCH = "SOURCE_DATE_EPOCH"
-_REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
+_REMOTE = ("http://", "https://", "git://", "github.com/")
+_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
+_KNOWN_LIMIT = 1 << 20  # characters of both, as the engine takes them
+_NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 
 def is_remote(text: str) -> bool:
     """Tell whether a context is somewhere else than on this machine."""
-    return text.startswith(_REMOTE)
+    return text.startswith(_REMOTE) or is_git_over_ssh(text)
+
+
+def is_git_over_ssh(text: str) -> bool:
+    """Tell whether a context is a git repository that is reached by SSH: ``ssh://...`` or ``user@host:path``."""
+    user, _, rest = text.partition("@")
+    host, _, path = rest.partition(":")
+    named = bool(user and host and path) and not f"{user}{host}".strip(_NAME_CHARACTERS)
+    return text.startswith("ssh://") or (named and not os.path.isdir(text))
 
 
 def fields_of(text: str, flag: str) -> dict[str, str]:
@@ -97,11 +109,13 @@ class SessionWishes:
         secrets: by their ids.
         agents: SSH agents and keys, by their names.
         contexts: named contexts as written.
+        known_hosts: the user's, if there is an agent.
     """
 
     secrets: Mapping[str, bytes]
     agents: Mapping[str, AgentSource]
     contexts: Mapping[str, str]
+    known_hosts: str = ""
 
     def document(self) -> dict[str, object]:
         """Return the body of ``POST /build/sessions``."""
@@ -114,6 +128,7 @@ class SessionWishes:
                 name: origin if is_remote(origin) or origin.startswith("docker-image://") else "session"
                 for name, origin in self.contexts.items()
             },
+            **({"KnownHosts": self.known_hosts} if self.known_hosts else {}),
         }
 
     def directories(self) -> dict[str, str]:
@@ -128,8 +143,8 @@ class SessionWishes:
         return found
 
 
-def session_wishes(options: Options) -> SessionWishes:
-    """Read ``--secret``, ``--ssh`` and ``--build-context``. Raises CommandError."""
+def session_wishes(options: Options, path: str) -> SessionWishes:
+    """Read ``--secret``, ``--ssh`` and ``--build-context`` for the context at ``path``. Raises CommandError."""
     contexts = {}
     for text in options.texts("build-context"):
         name, equals, origin = text.partition("=")
@@ -138,12 +153,25 @@ def session_wishes(options: Options) -> SessionWishes:
         contexts[name.lower() if "/" not in name else name] = origin
     secrets = dict(_secret(text) for text in options.texts("secret"))
     agents: dict[str, AgentSource] = {}
-    for text in options.texts("ssh"):
+    over_ssh = any(is_git_over_ssh(text) for text in (path, *contexts.values()))
+    for text in options.texts("ssh") or (["default"] if over_ssh else []):
         name, source = _agent(text)
         if name in agents:
             raise CommandError(f"duplicated ID {name}: --ssh {text}")
         agents[name] = source
-    return SessionWishes(secrets, agents, contexts)
+    return SessionWishes(secrets, agents, contexts, _known_hosts() if agents else "")
+
+
+def _known_hosts() -> str:
+    """Return what the user knows of servers. Raises CommandError: that is too much."""
+    texts = []
+    for path in _KNOWN_HOSTS:
+        with suppress(OSError), open(os.path.expanduser(path), "rb") as file:
+            texts.append(file.read(_KNOWN_LIMIT + 1).decode("utf-8", "replace"))
+    known = "\n".join(texts)
+    if len(known) > _KNOWN_LIMIT:
+        raise CommandError(f"too many known hosts: {', '.join(_KNOWN_HOSTS)}: at most {_KNOWN_LIMIT} bytes")
+    return known
 
 
 def _secret(text: str) -> tuple[str, bytes]:

@@ -86,7 +86,7 @@ def _run(invocation: Invocation, source: _Source, asked: dict[str, str | list[st
     from orlop.cli.context import scan
 
     builds = invocation.client.builds
-    wishes = session_wishes(invocation.options)
+    wishes = session_wishes(invocation.options, invocation.arguments[0])
     directories = wishes.directories()
     session = builds.begin(wishes.document())
     asked.update({"session": session, "dockerfile": source.dockerfile, "remote": source.remote or None})

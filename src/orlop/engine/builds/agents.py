@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from typing import TYPE_CHECKING
 
-from orlop.errors import UnavailableError
+from orlop.errors import OrlopError, UnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
     from orlop.primitives.owned_fd import OwnedFd
 
 _HEAD = struct.Struct(">II")
@@ -116,3 +119,36 @@ class Agent:
 async def _exactly(reader: asyncio.StreamReader, preface: bytes, count: int) -> tuple[bytes, bytes]:
     here, preface = preface[:count], preface[count:]
     return here + (await reader.readexactly(count - len(here)) if len(here) < count else b""), preface
+
+
+@contextlib.asynccontextmanager
+async def listen(path: str, connect: Callable[[], Coroutine[None, None, socket.socket]]) -> AsyncIterator[None]:
+    """Listen at ``path``, open to root alone, and join each that connects with the client's agent."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        with contextlib.suppress(OrlopError, OSError), contextlib.closing(writer):
+            theirs_reader, theirs_writer = await asyncio.open_connection(sock=await connect())
+            with contextlib.closing(theirs_writer):
+                await asyncio.gather(_pass(reader, theirs_writer), _pass(theirs_reader, writer))
+
+    server = await asyncio.start_unix_server(serve, path)
+    try:
+        os.chmod(path, 0o600)
+        yield
+    finally:
+        server.close()
+        for task in tuple(tasks):
+            task.cancel()
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(_PIECE):
+        writer.write(data)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()

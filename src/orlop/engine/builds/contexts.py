@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from orlop.build.ignore import parse_ignore
 from orlop.build.parser import SIZE_LIMIT
 from orlop.build.steps import Tree
-from orlop.engine.builds import git, submodules
+from orlop.engine.builds import git
 from orlop.engine.builds.fetching import download, is_url, read_file
 from orlop.errors import InvalidParameterError, NotFoundError, UnsupportedError
 from orlop.image.compression import Decompressor
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
     from orlop.engine.builds.context_files import ContextFiles
+    from orlop.engine.builds.repositories import Repositories
     from orlop.engine.builds.sessions import Session
     from orlop.engine.spawner import Spawner
     from orlop.image.records import Image
@@ -73,6 +74,7 @@ class ContextMaker:
         files: contents that sessions' manifests name.
         directory: of the build.
         base_image: finds an image by name, or pulls it.
+        repositories: fetches those of git.
     """
 
     def __init__(
@@ -82,11 +84,13 @@ class ContextMaker:
         directory: str,
         *,
         base_image: Callable[[str], Coroutine[None, None, Image]],
+        repositories: Repositories,
     ) -> None:
         self._spawner = spawner
         self._files = files
         self._directory = directory
         self._base_image = base_image
+        self._repositories = repositories
 
     async def make(
         self, body: AsyncIterator[bytes], session: Session | None, *, remote: str, dockerfile: str
@@ -146,7 +150,7 @@ class ContextMaker:
         if git.is_git(url):
             work = f"{self._directory}/git-{secrets.token_hex(6)}"
             os.mkdir(work, 0o700)
-            for tar in await submodules.archive(git.parse_repository(url), work):
+            for tar in await self._repositories.archive(url, work):
                 await self._unpack(target, read_file(tar))
             return target, False
         if not is_url(url):

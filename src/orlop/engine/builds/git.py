@@ -6,7 +6,8 @@
 * an environment with nothing of the user's or the machine's configuration, no prompt, no credential, no helper;
 * a bare repository that the engine wrote: no work tree is checked out, so no hook, filter, link or submodule of the
   repository is ever acted upon by git (``submodules.py`` reads what it says of its submodules);
-* words that cannot be options: every URL and name is checked and stands behind ``--`` (CVE-2019-13139).
+* words that cannot be options: every URL and name is checked and stands behind ``--`` (CVE-2019-13139);
+* for a repository that is reached by SSH, of the client's keys a socket, which signs (``repositories.py``).
 
 What it gives is a tar that is unpacked as any hostile one is (threats.md F6). A subdirectory is a tree of the commit;
 a link, or ``..``, is none.
@@ -16,15 +17,26 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from orlop.errors import InvalidParameterError, SystemFailureError, UnsupportedError
+from orlop.errors import InvalidParameterError, SystemFailureError
 from orlop.primitives.commands import find, run
-from orlop.primitives.confined import NOBODY, confined
+from orlop.primitives.confined import NOBODY, PLACE, confined
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SECONDS = 600.0
 _URL = re.compile(r"(?:https?|git)://[A-Za-z0-9\[][A-Za-z0-9._~%!$&'()*+,;=:@/?\[\]-]*", re.ASCII)
 _SSH = re.compile(r"(?:ssh://|[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:)", re.ASCII)
+_SSH_PATH = r"[A-Za-z0-9._~/%+@=,][A-Za-z0-9._~/%+@=,-]*"
+_SSH_USER, _SSH_HOST = r"[A-Za-z0-9_][A-Za-z0-9_.-]*", r"[A-Za-z0-9][A-Za-z0-9.-]*"
+_SSH_URL = re.compile(
+    rf"ssh://(?:{_SSH_USER}@)?(?:{_SSH_HOST}|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?/{_SSH_PATH}"
+    rf"|{_SSH_USER}@{_SSH_HOST}:{_SSH_PATH}",
+    re.ASCII,
+)
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+@=-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 _ENVIRONMENT = {
@@ -38,6 +50,17 @@ _ENVIRONMENT = {
     "GIT_OPTIONAL_LOCKS": "0",
     "HOME": "/nonexistent",
 }
+AGENT, KNOWN_HOSTS = ".agent", ".known_hosts"
+_SSH_OPTIONS = (
+    *("BatchMode=yes", "PreferredAuthentications=publickey", "IdentityFile=none", f"IdentityAgent={PLACE}/{AGENT}"),
+    *(
+        "StrictHostKeyChecking=accept-new",
+        f"UserKnownHostsFile={PLACE}/{KNOWN_HOSTS}",
+        "GlobalKnownHostsFile=/dev/null",
+    ),
+    *("UpdateHostKeys=no", "ForwardAgent=no", "ClearAllForwardings=yes", "PermitLocalCommand=no", "ProxyCommand=none"),
+    *("ControlPath=none", "CanonicalizeHostname=no", "ConnectTimeout=30", "LogLevel=ERROR"),
+)
 _CONFIG = """[core]
 \trepositoryformatversion = 0
 \tbare = true
@@ -72,7 +95,12 @@ def is_git(text: str) -> bool:
     """Tell whether a context's text names a repository, as Docker tells (urlutil.IsGitURL)."""
     if text.startswith(("http://", "https://")):
         return re.search(r"\.git(?:#.*)?$", text) is not None
-    return text.startswith(("git://", "github.com/", "git@", "ssh://")) or _SSH.match(text) is not None
+    return text.startswith(("git://", "github.com/", "git@", "ssh://")) or is_ssh(text)
+
+
+def is_ssh(url: str) -> bool:
+    """Tell whether a repository is reached by SSH, whatever else its URL may be."""
+    return _SSH.match(url) is not None
 
 
 def parse_repository(text: str) -> Repository:
@@ -80,15 +108,12 @@ def parse_repository(text: str) -> Repository:
 
     Raises:
         InvalidParameterError: a part that could be something else than it should.
-        UnsupportedError: the repository is reached by SSH.
     """
     url, _, fragment = text.partition("#")
     ref, _, directory = fragment.partition(":")
     if url.startswith("github.com/"):
         url = f"https://{url}"
-    if _SSH.match(url):
-        raise UnsupportedError(f"git over SSH is not supported: use https: {url[:200]}")
-    if _URL.fullmatch(url) is None:
+    if (_SSH_URL if is_ssh(url) else _URL).fullmatch(url) is None:
         raise InvalidParameterError(f"invalid git repository: {url[:200]!r}")
     if ref and (_REF.fullmatch(ref) is None or ".." in ref or "@{" in ref):
         raise InvalidParameterError(f"invalid name in a git repository: {ref[:200]!r}")
@@ -121,9 +146,9 @@ def fetch(repository: Repository, work: str, *, prefix: str = "") -> tuple[str, 
     for name in ("objects", "refs", "info", "HEAD", "config", "info/attributes"):
         os.chown(f"{work}/{name}", NOBODY, NOBODY)
     _fetch(repository, work)
-    tree = _resolve(repository, work)
+    commit, tree = _resolve(repository, work)
     run_git(work, "archive", "--format=tar", "--output=context.tar", f"--prefix={prefix}", tree)
-    return f"{work}/context.tar", find_commit(repository, work)
+    return f"{work}/context.tar", commit
 
 
 # What a repository says of its files is not to change them.
@@ -133,41 +158,51 @@ _ATTRIBUTES = "* -export-ignore -export-subst -filter -ident\n"
 def _fetch(repository: Repository, work: str) -> None:
     """Fetch one commit, or, from servers that cannot give one, all."""
     wanted = repository.ref or "HEAD"
+    env = {}
+    if is_ssh(repository.url):
+        command = " ".join((find("ssh"), "-F", "/dev/null", "-a", "-x", "-T", *(f"-o{word}" for word in _SSH_OPTIONS)))
+        env = {"GIT_ALLOW_PROTOCOL": "ssh", "GIT_SSH_COMMAND": command, "GIT_SSH_VARIANT": "ssh"}
     try:
-        run_git(work, "fetch", "--quiet", "--depth=1", "--no-tags", "--", repository.url, wanted)
+        run_git(work, "fetch", "--quiet", "--depth=1", "--no-tags", "--", repository.url, wanted, env=env)
     except SystemFailureError as error:
         dumb, commit = "shallow" in str(error), _COMMIT.fullmatch(wanted) is not None
         if not (dumb or commit):
             raise
         names = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"] if commit else [wanted]
-        run_git(work, "fetch", "--quiet", "--no-tags", "--", repository.url, *names)
+        run_git(work, "fetch", "--quiet", "--no-tags", "--", repository.url, *names, env=env)
 
 
-def _resolve(repository: Repository, work: str) -> str:
-    """Return the id of the tree that is the context. Raises InvalidParameterError: there is no such directory."""
-    commit = repository.ref if _COMMIT.fullmatch(repository.ref) else "FETCH_HEAD"
-    name = f"{commit}:{repository.directory}" if repository.directory else f"{commit}^{{tree}}"
-    try:
-        tree = (
-            run_git(work, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
-            .decode("ascii", "replace")
-            .strip()
-        )
-        if _COMMIT.fullmatch(tree) and run_git(work, "cat-file", "-t", tree).strip() == b"tree":
-            return tree
-    except SystemFailureError:
-        pass  # its words name what the engine made of the user's
-    raise InvalidParameterError(f"no such directory in the git repository: {repository.directory or repository.ref}")
+def write_known_hosts(work: str, hosts: str) -> None:
+    """Write what the client knows of servers where ssh looks for it, and adds what it learns."""
+    path = f"{work}/{KNOWN_HOSTS}"
+    with open(path, "x", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(hosts)
+    os.chown(path, NOBODY, NOBODY)
 
 
-def find_commit(repository: Repository, work: str) -> str:
-    """Return the id of the commit that was fetched."""
+def share_ssh(work: str, other: str) -> None:
+    """Give another repository of the same context what the first has for SSH."""
+    for name in (AGENT, KNOWN_HOSTS):
+        os.link(f"{work}/{name}", f"{other}/{name}", follow_symlinks=False)
+
+
+def _resolve(repository: Repository, work: str) -> tuple[str, str]:
+    """Return the ids of the commit and of the tree that is the context.
+
+    Raises:
+        InvalidParameterError: there is no such directory.
+    """
     wanted = repository.ref if _COMMIT.fullmatch(repository.ref) else "FETCH_HEAD"
-    found = run_git(work, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{wanted}^{{commit}}")
-    commit = found.decode("ascii", "replace").strip()
-    if _COMMIT.fullmatch(commit) is None:
-        raise SystemFailureError(f"git rev-parse: {commit[:80]!r}")
-    return commit
+    names = f"{wanted}^{{commit}}\n{wanted}:{repository.directory}\n"
+    told = run_git(work, "cat-file", "--batch-check", stdin=names.encode("utf-8", "surrogateescape"))
+    found = [line.split(" ") for line in told.decode("utf-8", "replace").splitlines()]
+    if [words[1:2] for words in found] != [["commit"], ["tree"]]:
+        where = repository.directory or repository.ref
+        raise InvalidParameterError(f"no such directory in the git repository: {where}")
+    commit, tree = (words[0] for words in found)
+    if _COMMIT.fullmatch(commit) is None or _COMMIT.fullmatch(tree) is None:
+        raise SystemFailureError(f"git cat-file: {told[:160]!r}")
+    return commit, tree
 
 
 def describe_checkout(repository: Repository, work: str, target: str) -> list[str]:
@@ -178,7 +213,7 @@ def describe_checkout(repository: Repository, work: str, target: str) -> list[st
         work: the directory of :func:`fetch`, which gets an index.
         target: a private directory, for HEAD, configuration and references.
     """
-    commit = find_commit(repository, work)
+    commit, _ = _resolve(replace(repository, directory=""), work)
     run_git(work, "read-tree", commit)
     os.makedirs(f"{target}/refs/heads")
     origin = f'[remote "origin"]\n\turl = {repository.url}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n'
@@ -191,9 +226,10 @@ def describe_checkout(repository: Repository, work: str, target: str) -> list[st
 _CHECKOUT = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
 
 
-def run_git(work: str, *arguments: str) -> bytes:
+def run_git(work: str, *arguments: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
     """Run git in ``work``, shut in. Raises SystemFailureError with its words."""
-    done = run(confined(work, [find("git"), *arguments]), timeout=_SECONDS, env=_ENVIRONMENT)
+    command = confined(work, [find("git"), *arguments])
+    done = run(command, stdin=stdin, timeout=_SECONDS, env={**_ENVIRONMENT, **(env or {})})
     if done.returncode:
         words = done.stderr.decode("utf-8", "replace").strip()[-1000:]
         raise SystemFailureError(f"git {arguments[0]}: {words or f'exit status {done.returncode}'}")

@@ -13,21 +13,20 @@ is the ``subpath`` of a directory of the build's own, or of an image.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orlop.engine.builds.agents import listen
 from orlop.engine.builds.caches import CacheWish
 from orlop.engine.builds.transfer import copy_files
 from orlop.engine.containers.records import MountPoint
-from orlop.errors import NotFoundError, OrlopError
+from orlop.errors import NotFoundError
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from orlop.build.mounts import Mount
     from orlop.build.steps import BuildSecrets, StepMount, Tree
@@ -213,7 +212,9 @@ class Mounter:
             return
         path = f"{self._make_private()}/agent-{secrets.token_hex(8)}"
         stack.callback(_unlink, path)
-        await stack.enter_async_context(_agent(path, lambda: self._client.connect_agent(mount.name), mount))
+        await stack.enter_async_context(listen(path, lambda: self._client.connect_agent(mount.name)))
+        os.chown(path, mount.uid, mount.gid)
+        os.chmod(path, 0o600 if mount.mode is None else mount.mode)
         made.points.append(_file(path, item.target))
         if not any(entry.startswith("SSH_AUTH_SOCK=") for entry in made.env):
             made.env.append(f"SSH_AUTH_SOCK={item.target}")
@@ -240,39 +241,3 @@ def _write(path: str, data: bytes, mount: Mount) -> None:
 def _unlink(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-@contextlib.asynccontextmanager
-async def _agent(
-    path: str, connect: Callable[[], Coroutine[None, None, socket.socket]], mount: Mount
-) -> AsyncIterator[None]:
-    """Listen at ``path``, and join each that connects with the client's agent."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-        with contextlib.suppress(OrlopError, OSError), contextlib.closing(writer):
-            theirs_reader, theirs_writer = await asyncio.open_connection(sock=await connect())
-            with contextlib.closing(theirs_writer):
-                await asyncio.gather(_pass(reader, theirs_writer), _pass(theirs_reader, writer))
-
-    server = await asyncio.start_unix_server(serve, path)
-    try:
-        os.chown(path, mount.uid, mount.gid)
-        os.chmod(path, 0o600 if mount.mode is None else mount.mode)
-        yield
-    finally:
-        server.close()
-        for task in tuple(tasks):
-            task.cancel()
-
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_PIECE):
-        writer.write(data)
-        await writer.drain()
-    if writer.can_write_eof():
-        writer.write_eof()

@@ -23,6 +23,7 @@ from orlop.build.parser import DockerfileError
 from orlop.build.steps import BuildOptions, NoSecrets, StepFailedError, Tree
 from orlop.engine.builds.contexts import Context, ContextMaker
 from orlop.engine.builds.output import BuildOutput
+from orlop.engine.builds.repositories import Repositories
 from orlop.engine.builds.running import Runner, host_config
 from orlop.engine.builds.sources import CacheSources
 from orlop.engine.builds.steps_output import StepsOutput
@@ -237,6 +238,7 @@ class BuildService:
         told: BuildOutput,
     ) -> tuple[Image, list[Image]] | None:
         epoch = request.options.epoch
+        client = NoSecrets() if session is None else session
         workshop = EngineWorkshop(
             self._tools,
             directory,
@@ -244,7 +246,7 @@ class BuildService:
             output=told,
             request=request,
             private=f"{self._private}/{os.path.basename(directory)}",
-            client=NoSecrets() if session is None else session,
+            client=client,
             sources=self._sources(request.cache_from),
         )
         maker = ContextMaker(
@@ -252,6 +254,7 @@ class BuildService:
             self.sessions.files,
             directory,
             base_image=lambda name: workshop.base_image(name, pull=request.options.pull, platform=""),
+            repositories=Repositories(client),
         )
         made = await maker.make(context, session, remote=request.remote, dockerfile=request.dockerfile)
         name = os.path.basename(request.dockerfile)

@@ -44,11 +44,13 @@ class SessionRequest(msgspec.Struct, rename="pascal"):
         secrets: by their ids, base64.
         agents: names of SSH agents that the client will connect.
         contexts: where named contexts come from: ``session``, ``docker-image://NAME``, or a URL.
+        known_hosts: the client's, for git over SSH.
     """
 
     secrets: dict[Name, str] = {}
     agents: list[Name] = []
     contexts: dict[Name, str] = {}
+    known_hosts: Annotated[str, msgspec.Meta(max_length=1 << 20)] = ""
 
 
 class Session:
@@ -62,6 +64,7 @@ class Session:
         self.touched = time.monotonic()
         self._secrets = {name: _decode(name, text) for name, text in request.secrets.items()}
         self._agents = {name: Agent() for name in request.agents}
+        self._known_hosts = request.known_hosts
 
     async def secret(self, name: str) -> bytes | None:
         """Return a secret's bytes; None when the client has none of this name."""
@@ -79,6 +82,10 @@ class Session:
             NotFoundError: it forwards none of this name.
         """
         return await self.agent(name).connect()
+
+    def known_hosts(self) -> str:
+        """Return the client's known_hosts."""
+        return self._known_hosts
 
     def agent(self, name: str) -> Agent:
         """Return an agent's connection. Raises NotFoundError."""

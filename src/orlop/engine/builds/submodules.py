@@ -14,8 +14,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orlop.engine.builds.git import Repository, fetch, parse_repository, run_git
-from orlop.errors import InvalidParameterError, SystemFailureError, UnavailableError
+from orlop.engine.builds.git import Repository, fetch, is_ssh, parse_repository, run_git, share_ssh
+from orlop.errors import InvalidParameterError, SystemFailureError, UnavailableError, UnsupportedError
 from orlop.primitives.commands import find
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ async def archive(repository: Repository, work: str) -> list[str]:
     Raises:
         UnavailableError: git is not on this machine.
         InvalidParameterError: what the commit says of its submodules is nothing to follow, or too much.
+        UnsupportedError: a submodule is reached by SSH, but the repository is not.
         SystemFailureError: git failed, with its words.
     """
     try:
@@ -59,6 +60,8 @@ class _Context:
     def archives(self, repository: Repository, prefix: str, depth: int) -> Iterator[str]:
         """Fetch a repository into ``prefix`` of the context, then its submodules."""
         work = self._directory()
+        if work != self._work and is_ssh(repository.url):
+            share_ssh(self._work, work)
         tar, commit = fetch(repository, work, prefix=prefix)
         yield tar
         entries = _entries(work, commit, repository.directory)
@@ -74,6 +77,9 @@ class _Context:
             if not url:
                 continue  # update = none
             there = parse_repository(resolve_url(url, repository.url))
+            if is_ssh(there.url) and not is_ssh(repository.url):
+                # A stranger would choose what the user's keys are for.
+                raise UnsupportedError(f"git over SSH is not supported below what is fetched otherwise: {url[:200]}")
             inside = path.removeprefix(f"{repository.directory}/") if repository.directory else path
             yield from self.archives(replace(there, ref=identity, directory=""), f"{prefix}{inside}/", depth + 1)
 
@@ -131,8 +137,9 @@ def resolve_url(url: str, base: str) -> str:
         raise InvalidParameterError(f"invalid url of a submodule: {url[:200]!r}")
     if not url.startswith(("./", "../")):
         return url
-    scheme, _, rest = base.partition("://")
-    host, *parts = rest.rstrip("/").split("/")
+    scheme, mark, rest = base.partition("://") if "://" in base else ("", "", base)
+    host, slash, path = rest.partition("/" if mark else ":")  # user@host:path is a URL without a scheme
+    parts = path.rstrip("/").split("/") if path.strip("/") else []
     for word in url.split("/"):
         if word == "..":
             if not parts:
@@ -140,4 +147,4 @@ def resolve_url(url: str, base: str) -> str:
             parts.pop()
         elif word not in ("", "."):
             parts.append(word)
-    return f"{scheme}://{'/'.join((host, *parts))}"
+    return f"{scheme}{mark}{host}{slash}{'/'.join(parts)}"

@@ -10,9 +10,10 @@ import secrets
 from typing import TYPE_CHECKING
 
 from orlop.build.steps import CopyPart, CopyStep, Download, Gathered, Layer, RunStep, Step, Tree
-from orlop.engine.builds import git, submodules
+from orlop.engine.builds import git
 from orlop.engine.builds.fetching import download, read_file
 from orlop.engine.builds.mounting import Mounter
+from orlop.engine.builds.repositories import Repositories
 from orlop.engine.builds.transfer import copy_files
 from orlop.engine.pipes import open_pipe
 from orlop.engine.platforms import require_platform
@@ -102,6 +103,7 @@ class EngineWorkshop:
         sources: CacheSources,
     ) -> None:
         self._mounter = Mounter(tools, directory, private=private, client=client, source_of=self._source)
+        self._repositories = Repositories(client)
         self._tools = tools
         self._directory = directory
         self._runner = runner
@@ -201,7 +203,7 @@ class EngineWorkshop:
     async def clone(self, url: str, *, keep_git: bool) -> Tree:
         """Fetch a commit of a git repository."""
         target, work = self.make_directory("git"), self.make_directory("repository")
-        for path in await submodules.archive(git.parse_repository(url), work):
+        for path in await self._repositories.archive(url, work):
             await self._unpack(target, read_file(path))
         if keep_git:
             own = self.make_directory("repository")
