@@ -13,7 +13,8 @@ import time
 from typing import TYPE_CHECKING
 
 from orlop.engine.packets import PacketSocket
-from orlop.engine.shims import ShimConnection, error_of
+from orlop.engine.replies import Conversation, StandingChild, deliver, lost, pair
+from orlop.engine.shims import ShimConnection
 from orlop.errors import OrlopError, UnavailableError
 from orlop.primitives.tar import Unpacked
 from orlop.spec.json import JsonValue
@@ -48,6 +49,8 @@ class Spawner:
         self._packets: PacketSocket | None = None
         self._respawning: asyncio.Task[None] | None = None
         self._closing = False
+        self._makes_namespaces = StandingChild(self._send)
+        self._removes_trees = StandingChild(self._send)
 
     def open(self) -> None:
         """Begin to use the socket in the running loop."""
@@ -58,6 +61,8 @@ class Spawner:
     async def close(self) -> None:
         """Close the socket, upon which the spawner ends. Running containers stay."""
         self._closing = True
+        self._makes_namespaces.close()
+        self._removes_trees.close()
         if self._respawning is not None:
             self._respawning.cancel()
         if self._packets is not None:
@@ -67,7 +72,8 @@ class Spawner:
 
     async def create_network_namespace(self, *sockets: str) -> tuple[OwnedFd, list[socket.socket]]:
         """Make a fresh network namespace; returns it and sockets inside it, of runtime.network_namespace's kinds."""
-        _, (namespace, *fds) = await self.request({"op": "netns", "sockets": list[JsonValue](sockets)})
+        message: JsonObject = {"op": "netns", "sockets": list[JsonValue](sockets)}
+        _, (namespace, *fds) = await self._repeated(self._makes_namespaces, message)
         return namespace, [socket.socket(fileno=fd.release()) for fd in fds]
 
     async def network_namespace_of(self, pidfd: int) -> tuple[OwnedFd, socket.socket]:
@@ -178,7 +184,7 @@ class Spawner:
 
     async def remove_tree(self, path: str) -> None:
         """Remove an engine-owned directory tree; a missing one is fine."""
-        await self._plain({"op": "remove-tree", "path": path})
+        await self._repeated(self._removes_trees, {"op": "remove-tree", "path": path})
 
     async def start_container(
         self,
@@ -202,18 +208,21 @@ class Spawner:
             OrlopError: the class that the answer's ``kind`` names.
             UnavailableError: the spawner, or the child that worked on it, died.
         """
-        ours, theirs = _pair()
+        ours, theirs = pair()
         answer: asyncio.Future[tuple[JsonObject, list[OwnedFd]]] = asyncio.get_running_loop().create_future()
-        reply = PacketSocket(ours, lambda got, got_fds: _deliver(answer, got, got_fds), lambda: _lost(answer))
+        reply = PacketSocket(ours, lambda got, got_fds: deliver(answer, got, got_fds), lambda: lost(answer))
         try:
             await self._send(message, theirs, fds)
             return await answer
         finally:
             reply.close()
 
+    async def _repeated(self, child: StandingChild, message: JsonObject) -> tuple[JsonObject, list[OwnedFd]]:
+        return await (self.request(message) if child.busy else child.request(message))
+
     async def converse(self, message: JsonObject, fds: Sequence[int] = ()) -> Conversation:
         """Ask for an operation that answers more than once; close what is returned."""
-        ours, theirs = _pair()
+        ours, theirs = pair()
         conversation = Conversation(ours)
         try:
             await self._send(message, theirs, fds)
@@ -229,7 +238,7 @@ class Spawner:
         return answer
 
     async def _shim(self, message: JsonObject, fds: Sequence[int]) -> ShimConnection:
-        ours, theirs = _pair()
+        ours, theirs = pair()
         connection = ShimConnection(ours)
         try:
             await self._send(message, theirs, fds)
@@ -267,65 +276,11 @@ class Spawner:
                 return
 
 
-class Conversation:
-    """The answers to one request; owns the engine's end of its channel."""
-
-    def __init__(self, ours: socket.socket) -> None:
-        self._answers: asyncio.Queue[JsonObject | None] = asyncio.Queue()
-        self._packets = PacketSocket(ours, self._received, lambda: self._answers.put_nowait(None))
-
-    def _received(self, message: JsonObject, fds: list[OwnedFd]) -> None:
-        for fd in fds:
-            fd.close()
-        self._answers.put_nowait(message)
-
-    async def next(self) -> JsonObject:
-        """Return the next answer.
-
-        Raises:
-            OrlopError: the class that the answer's ``kind`` names.
-            UnavailableError: the child that worked on it died.
-        """
-        message = await self._answers.get()
-        if message is None:
-            raise UnavailableError("the process that worked on the request died")
-        if message.get("ok") is not True:
-            raise error_of(message)
-        return message
-
-    def close(self) -> None:
-        """Listen no longer."""
-        self._packets.close()
-
-
-def _pair() -> tuple[socket.socket, socket.socket]:
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-
-
 def _unexpected(message: JsonObject, fds: list[OwnedFd]) -> None:
     """The spawner itself never answers; what comes all the same is dropped."""
     del message
     for fd in fds:
         fd.close()
-
-
-def _deliver(
-    answer: asyncio.Future[tuple[JsonObject, list[OwnedFd]]],
-    message: JsonObject,
-    fds: list[OwnedFd],
-) -> None:
-    if not answer.done() and message.get("ok") is True:
-        answer.set_result((message, fds))
-        return
-    for fd in fds:
-        fd.close()
-    if not answer.done():
-        answer.set_exception(error_of(message))
-
-
-def _lost(answer: asyncio.Future[tuple[JsonObject, list[OwnedFd]]]) -> None:
-    if not answer.done():
-        answer.set_exception(UnavailableError("the process that worked on the request died"))
 
 
 def _namespace_and_socket(answer: tuple[JsonObject, list[OwnedFd]]) -> tuple[OwnedFd, socket.socket]:

@@ -42,11 +42,15 @@ _MOST_SOCKETS = 24
 
 
 def answer_new_namespace(reply: Channel, message: JsonObject, _fds: list[OwnedFd], _: Hierarchies) -> None:
-    """Operation ``netns``: a fresh namespace and sockets inside it."""
-    unshare(CLONE_NEWNET)
-    write_settings(_SYSCTLS)
-    raise_loopback()
-    _answer(reply, message)
+    """Operation ``netns``: a fresh namespace and sockets inside it; the child that made it does not stay there."""
+    with _own_namespace() as before:
+        unshare(CLONE_NEWNET)
+        try:
+            write_settings(_SYSCTLS)
+            raise_loopback()
+            _answer(reply, message)
+        finally:
+            setns(before.fileno(), CLONE_NEWNET)
 
 
 def answer_namespace_of(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
@@ -105,12 +109,16 @@ def _open_socket(kind: str) -> socket.socket:
     return made
 
 
+def _own_namespace() -> OwnedFd:
+    return OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+
 def _answer(reply: Channel, message: JsonObject) -> None:
     kinds = message.get("sockets")
     if not isinstance(kinds, list) or len(kinds) > _MOST_SOCKETS:
         raise InvalidParameterError("sockets is a list of kinds")
     sockets = open_sockets(kinds)
-    with OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
+    with _own_namespace() as namespace:
         reply.send({"ok": True}, [namespace.fileno(), *(made.fileno() for made in sockets)])
     for made in sockets:
         made.close()

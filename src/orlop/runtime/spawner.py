@@ -2,7 +2,8 @@
 
 It is executed once from a sealed interpreter with an empty environment, imports everything that its children will
 need, and then only forks: children wait for the engine's requests (``ready.py``) and answer them, each on its request's
-own channel. The operations are drawn in ``docs/concepts/processes.md``.
+own channel. What each container needs once more, and no container's data decides, is asked of the same child again
+(:data:`REPEATED`). The operations are drawn in ``docs/concepts/processes.md``.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.runtime.cgroups import Hierarchies
-    from orlop.spec.json import JsonObject
+    from orlop.spec.json import JsonObject, JsonValue
 
     Operation = Callable[[Channel, JsonObject, list[OwnedFd], Hierarchies], None]
 
@@ -61,6 +62,10 @@ WORK: dict[str, Operation] = {
     "gather": answer_gather,
     "remove-tree": answer_remove,
 }
+
+
+# done again and again by one child, while the engine keeps the channel: two forks less for each container
+REPEATED = frozenset({"netns", "remove-tree"})
 
 
 def main(channel_fd: int) -> None:
@@ -121,6 +126,17 @@ def _work(
         return
     taken()
     shim.close()
+    _answer(answer, operation, message, fds, hierarchies)
+    while operation in REPEATED:
+        got = answer.receive()
+        if got is None or got[0].get("op") != operation:
+            return
+        _answer(answer, operation, *got, hierarchies)
+
+
+def _answer(
+    answer: Channel, operation: JsonValue, message: JsonObject, fds: list[OwnedFd], hierarchies: Hierarchies
+) -> None:
     try:
         work = WORK.get(str(operation))
         if work is None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from orlop.engine.containers.records import MountPoint
     from orlop.engine.containers.roots import Roots
     from orlop.engine.containers.settings import Settings
-    from orlop.engine.spawner import Conversation
+    from orlop.engine.replies import Conversation
     from orlop.spec.json import JsonObject, JsonValue
 
 # Bits of Go's os.FileMode above the permissions (package io/fs).
