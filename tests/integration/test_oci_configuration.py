@@ -396,6 +396,23 @@ def test_remount(runtime):
     assert shown.split() == ["ro,noexec,relatime"]
 
 
+def test_the_callers_nice_value_is_not_that_of_a_scheduler(runtime):
+    """The specification: "If not set, the runtime must use the value 0"."""
+    scheduler = {"policy": "SCHED_IDLE"}
+    identity, bundle = runtime.bundle("cut", "-d ", "-f19", "/proc/self/stat", process__scheduler=scheduler)
+    command = ["nice", "-n", "5", *runtime.line("run", "--bundle", bundle, identity)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "0\n", done.stderr
+
+
+def test_clamps_of_utilisation_are_the_kernels_business(runtime):
+    flags = ["SCHED_FLAG_UTIL_CLAMP_MIN", "SCHED_FLAG_UTIL_CLAMP_MAX"]
+    identity, bundle = runtime.bundle("echo", "ran", process__scheduler={"policy": "SCHED_OTHER", "flags": flags})
+    done = runtime("run", "--bundle", bundle, identity)
+    assert done.stdout == "ran\n" or "error setting scheduler SCHED_OTHER: sched_setattr(" in done.stderr, done
+    assert done.stdout or "(ENOTSUP)" in done.stderr, "the kernel takes no such structure"
+
+
 def test_memory_policy(runtime):
     identity, bundle = runtime.bundle(
         "grep", "bind:0", "/proc/self/numa_maps", linux__memoryPolicy={"mode": "MPOL_BIND", "nodes": "0"}

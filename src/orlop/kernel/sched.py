@@ -21,14 +21,17 @@ FLAGS = {
     "SCHED_FLAG_DL_OVERRUN": 0x04,
     "SCHED_FLAG_KEEP_POLICY": 0x08,
     "SCHED_FLAG_KEEP_PARAMS": 0x10,
+    "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
 }
 # include/uapi/linux/ioprio.h
 IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 _IOPRIO_CLASS_SHIFT = 13
 _IOPRIO_WHO_PROCESS = 1
 
-# struct sched_attr, SCHED_ATTR_SIZE_VER0: size, policy, flags, nice, priority, runtime, deadline, period
-_ATTR = struct.Struct("=IIQiIQQQ")
+# struct sched_attr, SCHED_ATTR_SIZE_VER1: size, policy, flags, nice, priority, runtime, deadline, period, and the two
+# clamps of utilisation, which are 0
+_ATTR = struct.Struct("=IIQiIQQQ8x")
 
 
 def sched_setattr(
@@ -38,7 +41,7 @@ def sched_setattr(
 
     Raises:
         SyscallError: EPERM without CAP_SYS_NICE; EINVAL for what the policy does not take; EBUSY when the machine
-            cannot keep a deadline.
+            cannot keep a deadline; EOPNOTSUPP for a clamp on a kernel without CONFIG_UCLAMP_TASK.
     """
     attr = _ATTR.pack(_ATTR.size, policy, flags, nice, priority, *times)
     call("sched_setattr", pid, attr, 0, shown=(pid, policy, hex(flags), nice, priority, *times))

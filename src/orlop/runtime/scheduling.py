@@ -12,6 +12,9 @@ from orlop.kernel import mempolicy, sched
 from orlop.kernel.personality import DOMAINS, personality
 from orlop.kernel.syscall import SyscallError
 
+# policies whose nice value sched_setattr(2) sets; the others keep the caller's, and the specification says 0
+_SET_NICE = frozenset({"SCHED_OTHER", "SCHED_BATCH"})
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +53,9 @@ def set_scheduling(process: Process, pid: int = 0) -> None:
                 priority=scheduler.priority,
                 times=(scheduler.runtime, scheduler.deadline, scheduler.period),
             )
-        except SyscallError as error:
+            if scheduler.policy not in _SET_NICE:
+                os.setpriority(os.PRIO_PROCESS, pid, scheduler.nice)
+        except OSError as error:
             raise InvalidParameterError(f"error setting scheduler {scheduler.policy}: {error}") from error
     if priority is not None:
         try:

@@ -100,7 +100,6 @@ def test_what_cannot_be_is_refused(path, value):
     ("path", "value"),
     [
         ("process.scheduler", {"policy": "SCHED_ISO"}),
-        ("process.scheduler", {"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_UTIL_CLAMP_MIN"]}),
         ("linux.personality", {"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]}),
         ("linux.intelRdt", {}),
     ],

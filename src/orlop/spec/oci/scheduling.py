@@ -24,8 +24,6 @@ SCHEDULER_FLAGS = frozenset(
         *("RESET_ON_FORK", "RECLAIM", "DL_OVERRUN", "KEEP_POLICY", "KEEP_PARAMS", "UTIL_CLAMP_MIN", "UTIL_CLAMP_MAX"),
     )
 )
-# their values are not in the specification, so there is nothing that could be clamped to
-_CLAMPS = frozenset({"SCHED_FLAG_UTIL_CLAMP_MIN", "SCHED_FLAG_UTIL_CLAMP_MAX"})
 IO_CLASSES = frozenset(f"IOPRIO_CLASS_{name}" for name in ("RT", "BE", "IDLE"))
 PERSONALITIES = frozenset({"LINUX", "LINUX32"})
 MEMORY_MODES = frozenset(
@@ -83,7 +81,7 @@ def parse_scheduler(value: JsonValue, path: str) -> Scheduler | None:
     Raises:
         InvalidParameterError: malformed, or what the policy does not have: a nice value under FIFO, a deadline under
             OTHER, a real-time priority of 0.
-        UnsupportedError: SCHED_ISO, which Linux never had, or utilisation clamps, for which there is no value.
+        UnsupportedError: SCHED_ISO, which Linux never had.
     """
     if value is None:
         return None
@@ -91,14 +89,11 @@ def parse_scheduler(value: JsonValue, path: str) -> Scheduler | None:
     fields = Fields(value, path, known=known, strict=True)
     if fields.value("policy") == "SCHED_ISO":
         raise UnsupportedError(f"{fields.at('policy')}: SCHED_ISO is not implemented by Linux")
-    flags = fields.choices("flags", SCHEDULER_FLAGS)
-    if _CLAMPS.intersection(flags):
-        raise UnsupportedError(f"{fields.at('flags')}: not supported: {min(_CLAMPS.intersection(flags))}")
     scheduler = Scheduler(
         fields.choice("policy", POLICIES),
         fields.integer("nice", INT32_MIN, INT32_MAX) or 0,
         fields.integer("priority", INT32_MIN, INT32_MAX) or 0,
-        flags,
+        fields.choices("flags", SCHEDULER_FLAGS),
         *(fields.integer(name, 0, UINT64_MAX) or 0 for name in ("runtime", "deadline", "period")),
     )
     _check_scheduler(scheduler, path)
