@@ -16,13 +16,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
-from configuration import (
-    NAMESPACES,
-    answer,
-    mounted_with,
-    shell,
-    tree_of_mounts,
-)
+from configuration import NAMESPACES
+from filters import answer
+from hooks import shell
+from mounts import mounted_with, tree_of_mounts
 from runtime import make_runtime
 
 from harness import BIN

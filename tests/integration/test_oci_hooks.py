@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
-from configuration import log_directory, log_mount, recording_hooks, shell
+from hooks import log_directory, log_mount, recording_hooks, shell
 from runtime import CONFIG, make_runtime
 
 from harness import BIN, wait_for

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
-from configuration import shell
+from hooks import shell
 from runtime import make_runtime
 
 from harness import BIN

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from orlop.errors import ConflictError, UnsupportedError
+from orlop.errors import ConflictError, InvalidParameterError, UnsupportedError
 from orlop.kernel import process as k
 from orlop.primitives.owned_fd import OwnedFd
+from orlop.primitives.scope import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from orlop.primitives.scope import Cleanup
     from orlop.runtime.container import Creation
+    from orlop.spec.oci import Config
 
 # of namespaces that a process is cloned into, or joins all at once by a pidfd; the cgroup's is another matter
 CLONE_FLAGS = {
@@ -48,10 +50,10 @@ def choose_namespaces(
             flags |= CLONE_FLAGS[kind]
         elif kind == "user":
             continue  # the whole creation goes another way then
-        elif kind == "mount":
-            raise UnsupportedError(f"{kind} namespace by path is not supported: {path}")
         else:
             fd = stack.enter_context(OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))).fileno()
+            if kind == "mount":
+                _check_mount_namespace(config, fd, path)
             if kind == "ipc" and donor is not None:
                 joins.append((donor, k.CLONE_NEWIPC))
             elif kind == "pid":
@@ -60,9 +62,24 @@ def choose_namespaces(
                 joins.append((fd, k.CLONE_NEWCGROUP if kind == "cgroup" else CLONE_FLAGS[kind]))
     if creation.netns is not None:
         joins.append((creation.netns, k.CLONE_NEWNET))
-    if not flags & k.CLONE_NEWNS:
+    if config.linux.namespace("mount") is None:
         raise UnsupportedError("a container without a mount namespace of its own is not supported")
     return flags, joins, unshare
+
+
+def _check_mount_namespace(config: Config, fd: int, path: str) -> None:
+    """Refuse a mount namespace whose root must not be exchanged: pivot_root(2) moves every process in it.
+
+    Raises:
+        InvalidParameterError: it is the host's, or the caller's.
+        UnsupportedError: in a user namespace, which may mount nothing in it.
+    """
+    if config.linux.namespace("user") is not None:
+        raise UnsupportedError(f"mount namespace by path is not supported with a user namespace: {path}")
+    for own in ("/proc/self/ns/mnt", "/proc/1/ns/mnt"):
+        with suppress(PermissionError):  # pid 1 may be out of reach (ptrace(2)), and its namespace then is, too
+            if os.path.samestat(os.fstat(fd), os.stat(own)):
+                raise InvalidParameterError(f"mount namespace is the host's own: {path}")
 
 
 def join_files(pid: int, pidfd: int) -> bool:

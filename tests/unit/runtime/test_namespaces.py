@@ -5,10 +5,13 @@ import subprocess
 
 import pytest
 
-from orlop.errors import ConflictError
-from orlop.kernel.process import pidfd_open
+from orlop.errors import ConflictError, InvalidParameterError, UnsupportedError
+from orlop.kernel.process import CLONE_NEWNS, CLONE_NEWPID, pidfd_open
 from orlop.primitives.owned_fd import OwnedFd
-from orlop.runtime.namespaces import join_files
+from orlop.primitives.scope import Cleanup
+from orlop.runtime.container import Creation
+from orlop.runtime.namespaces import choose_namespaces, join_files
+from orlop.spec.oci import parse_config
 
 
 @pytest.mark.parametrize("reaped", [False, True])
@@ -23,3 +26,43 @@ def test_the_files_of_a_container_that_has_ended_cannot_be_joined(reaped):
                 join_files(process.pid, pidfd.fileno())
     finally:
         process.wait()
+
+
+def creation_in(*namespaces: dict[str, str], **linux: object) -> Creation:
+    document = {
+        "ociVersion": "1.3.0",
+        "root": {"path": "/"},
+        "process": {"args": ["true"], "cwd": "/"},
+        "linux": {"namespaces": list(namespaces), **linux},
+    }
+    return Creation("c", parse_config(document), "/nonexistent")
+
+
+def test_the_root_of_the_hosts_mount_namespace_is_not_exchanged():
+    with Cleanup() as stack, pytest.raises(InvalidParameterError, match="the host's own"):
+        choose_namespaces(creation_in({"type": "mount", "path": "/proc/self/ns/mnt"}), stack, None)
+    user = {"type": "user"}, {"type": "mount", "path": "/proc/self/ns/mnt"}
+    mapping = [{"containerID": 0, "hostID": 1000, "size": 1}]
+    mapped = creation_in(*user, uidMappings=mapping, gidMappings=mapping)
+    with Cleanup() as stack, pytest.raises(UnsupportedError, match="with a user namespace"):
+        choose_namespaces(mapped, stack, None)
+
+
+@pytest.mark.privileged
+@pytest.mark.requires("root", "mountns")
+def test_a_mount_namespace_is_joined_by_its_path():
+    with subprocess.Popen(["unshare", "--mount", "sh", "-c", "echo; read x"], stdin=-1, stdout=-1) as holder:
+        holder.stdout.readline()
+        with Cleanup() as stack:
+            creation = creation_in({"type": "pid"}, {"type": "mount", "path": f"/proc/{holder.pid}/ns/mnt"})
+            flags, joins, _ = choose_namespaces(creation, stack, None)
+            assert flags == CLONE_NEWPID
+            assert [(os.fstat(fd).st_ino, flag) for fd, flag in joins] == [
+                (os.stat(f"/proc/{holder.pid}/ns/mnt").st_ino, CLONE_NEWNS)
+            ]
+        holder.stdin.close()
+
+
+def test_without_a_mount_namespace_there_is_no_container():
+    with Cleanup() as stack, pytest.raises(UnsupportedError, match="mount namespace of its own"):
+        choose_namespaces(creation_in({"type": "pid"}), stack, None)

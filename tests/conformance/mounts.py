@@ -1,0 +1,162 @@
+"""Checks of mounts, the root's propagation and device nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from runtime import CONFIG, Runtime
+
+
+def exchange(runtime: Runtime, name: str) -> tuple[Path, str]:
+    """A new directory of the host's with a file ``f`` of user 1000, and how the runtime calls it."""
+    directory = runtime.home / f"{name}-{os.urandom(3).hex()}"
+    directory.mkdir()
+    (directory / "f").write_text("text\n")
+    os.chown(directory / "f", 1000, 1000)
+    return directory, f"{runtime.seen}/{directory.name}"
+
+
+def mounted_with(runtime: Runtime, script: str, *mounts: dict[str, Any], **changes: Any) -> str:
+    done = runtime.run(script, mounts=[*CONFIG["mounts"], *mounts], **changes)
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+@contextlib.contextmanager
+def tree_of_mounts(runtime: Runtime) -> Iterator[str]:
+    """A directory with a tmpfs in it, mounted where the runtime sees it and nobody else does."""
+    directory, seen = exchange(runtime, "tree")
+    (directory / "inner").mkdir()
+    mount = ["mount", "-t", "tmpfs", "tree", f"{seen}/inner"]
+    within = runtime.command[:-1] if runtime.command[1:2] == ["exec"] else []
+    subprocess.run([*within, *mount], check=True)
+    try:
+        yield seen
+    finally:
+        subprocess.run([*within, "umount", f"{seen}/inner"], check=True)
+
+
+def bind_options(runtime: Runtime) -> None:
+    _, seen = exchange(runtime, "bind")
+    script = "touch /m/new 2>&1 | grep -o Read-only; grep ' /m ' /proc/self/mountinfo | cut -d' ' -f6"
+    (runtime.home / "rootfs/m").mkdir(exist_ok=True)
+
+    def options(*texts: str) -> list[str]:
+        mount = {"destination": "/m", "source": seen, "options": list(texts)}
+        return mounted_with(runtime, script, mount).split()
+
+    assert options("bind", "ro", "nosuid", "nodev", "noexec") == ["Read-only", "ro,nosuid,nodev,noexec,relatime"]
+    assert options("bind", "rw", "noatime") == ["rw,noatime"]
+
+
+def recursive_options(runtime: Runtime) -> None:
+    (runtime.home / "rootfs/m").mkdir(exist_ok=True)
+    script = "touch /m/new /m/inner/new 2>&1 | grep -c Read-only; grep ' /m' /proc/self/mountinfo | cut -d' ' -f5,6"
+    with tree_of_mounts(runtime) as seen:
+        for options, refused in ((["rbind", "ro"], "1"), (["rbind", "rro", "rnoexec"], "2"), (["bind", "ro"], "2")):
+            mount = {"destination": "/m", "source": seen, "options": options}
+            count, *lines = mounted_with(runtime, script, mount).splitlines()
+            assert count == refused, (options, lines)
+            assert len(lines) == (1 if options[0] == "bind" else 2)
+            assert all("noexec" in line for line in lines) == ("rnoexec" in options), lines
+
+
+def mount_propagation(runtime: Runtime) -> None:
+    _, seen = exchange(runtime, "propagation")
+    (runtime.home / "rootfs/m").mkdir(exist_ok=True)
+    for option, word in (("rprivate", ""), ("rshared", "shared"), ("unbindable", "unbindable")):
+        mount = {"destination": "/m", "type": "bind", "source": seen, "options": ["rbind", option]}
+        fields = mounted_with(runtime, "grep ' /m ' /proc/self/mountinfo", mount).split(" - ")[0].split()[6:]
+        assert [field.partition(":")[0] for field in fields if "master" not in field] == ([word] if word else []), (
+            option
+        )
+
+
+def tmpfs_with_what_it_covers(runtime: Runtime) -> None:
+    covered = runtime.home / "rootfs/covered"
+    (covered / "deep").mkdir(parents=True, exist_ok=True)
+    (covered / "deep/f").write_text("text")
+    (covered / "deep/f").chmod(0o644)
+    os.chown(covered / "deep/f", 1000, 50)
+    mount = {"destination": "/covered", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "size=1m"]}
+    script = "stat -c '%a %u %g' /covered/deep/f; cat /covered/deep/f; echo; touch /covered/new; stat -f -c %T /covered"
+    assert mounted_with(runtime, script, mount).splitlines() == ["644 1000 50", "text", "tmpfs"]
+    assert not (covered / "new").exists()
+
+
+def mapped_ids(runtime: Runtime) -> None:
+    _, seen = exchange(runtime, "mapped")
+    (runtime.home / "rootfs/m").mkdir(exist_ok=True)
+    mapping = [{"containerID": 0, "hostID": 5000, "size": 2000}]
+    mount = {
+        "destination": "/m",
+        "type": "bind",
+        "source": seen,
+        "options": ["bind", "idmap"],
+        "uidMappings": mapping,
+        "gidMappings": mapping,
+    }
+    script = "stat -c '%u %g' /m/f"
+    assert mounted_with(runtime, script, mount).split() == ["6000", "6000"]
+
+
+def any_file_system(runtime: Runtime) -> None:
+    _, seen = exchange(runtime, "lower")
+    (runtime.home / "rootfs/m").mkdir(exist_ok=True)
+    mount = {"destination": "/m", "type": "overlay", "source": "o", "options": [f"lowerdir={seen}:{seen}", "ro"]}
+    mount["options"] = [f"lowerdir={seen}:{runtime.seen}/rootfs/tmp", "ro"]
+    assert mounted_with(runtime, "cat /m/f; grep -c ' /m .* overlay ' /proc/self/mountinfo", mount).split() == [
+        "text",
+        "1",
+    ]
+    identity, bundle = runtime.bundle("true", mounts=[{"destination": "/m", "type": "nosuchfs", "source": "x"}])
+    runtime.refuses("create", "--bundle", bundle, identity)
+    runtime.refuses("state", identity)
+
+
+def cgroup_mount(runtime: Runtime) -> None:
+    mounts = [{"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]}]
+    mounts.append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid"]})
+    script = "cat /sys/fs/cgroup/pids/pids.max; mkdir /sys/fs/cgroup/pids/x 2>&1 | grep -o Read-only"
+    limited = {"pids": {"limit": 17}}
+    assert mounted_with(runtime, script, *mounts, linux__resources=limited).split() == ["17", "Read-only"]
+
+
+def rootfs_propagation(runtime: Runtime) -> None:
+    for asked, word in (("private", ""), ("shared", "shared"), ("unbindable", "unbindable")):
+        done = runtime.run("grep -m1 ' / ' /proc/self/mountinfo", linux__rootfsPropagation=asked)
+        fields = done.stdout.split(" - ")[0].split()[6:]
+        found = [field.partition(":")[0] for field in fields if not field.startswith("master")]
+        assert found == ([word] if word else []), (asked, done)
+
+
+def extra_devices(runtime: Runtime) -> None:
+    devices = [
+        {"type": "c", "path": "/dev/mine", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 1000, "gid": 50},
+        {"type": "p", "path": "/dev/fifo"},
+    ]
+    allowed = {"devices": [{"allow": True, "access": "rwm"}]}
+    done = runtime.run(
+        "stat -c '%a %u %g %t %T %F' /dev/mine; stat -c '%a %F' /dev/fifo",
+        linux__devices=devices,
+        linux__resources=allowed,
+    )
+    assert done.stdout.splitlines() == ["640 1000 50 1 3 character special file", "666 fifo"], done
+
+
+MOUNT_CHECKS = (
+    bind_options,
+    recursive_options,
+    mount_propagation,
+    tmpfs_with_what_it_covers,
+    mapped_ids,
+    any_file_system,
+    cgroup_mount,
+    rootfs_propagation,
+    extra_devices,
+)
