@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from harness import DOCKER, REGISTRY, Engine, HostState, client_version, wait_for
+from harness import COMPOSE, DOCKER, REGISTRY, Engine, HostState, client_version, wait_for
 from vm.lane import (  # noqa: F401 - hooks of tests marked vm
     pytest_collection_finish,
     pytest_collection_modifyitems,
@@ -61,6 +61,7 @@ PROBES = {
     "docker-client": lambda: _runs(DOCKER, "--version"),
     # for flags and words that Debian 12's own client does not have
     "recent-docker-client": lambda: _runs(DOCKER, "--version") and client_version() >= (28, 0),
+    "docker-compose": lambda: os.access(COMPOSE, os.X_OK),
     "docker-registry": lambda: os.access(REGISTRY, os.X_OK),
     "busybox": lambda: shutil.which("busybox") is not None,
     "peers": lambda: "ORLOP_PEERS" in os.environ,

@@ -30,6 +30,7 @@ SLOWNESS = 10 if os.environ.get("ORLOP_VM") == "inside" else 1
 PATIENCE = 3 * SLOWNESS
 DOCKER = shutil.which("docker") or str(ROOT / ".make/bin/docker")
 
+COMPOSE = str(ROOT / ".make/bin/docker-compose")  # 2.40: a docker-compose of the machine may be of version 1
 REGISTRY = shutil.which("docker-registry") or str(ROOT / ".make/bin/docker-registry")
 
 
