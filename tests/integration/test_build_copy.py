@@ -1,6 +1,7 @@
 """COPY and ADD beyond the classic builder: links, parents, patterns of what stays out, here-documents, URLs, archives."""
 
 import hashlib
+import json
 import subprocess
 
 import pytest
@@ -76,6 +77,35 @@ def test_link_looks_at_nothing_below(build):
     assert found(good(build(text, a_txt="1"))) == ["/t/", "/t/a.txt"]
     code, _, err = build("FROM busybox\nCOPY --link --chown=alice a.txt /\n")
     assert (code, "unable to convert uid/gid chown string to host mapping: the stage is empty" in err) == (1, True)
+
+
+def test_link_gives_the_same_layer_on_another_base(build, engine):
+    """What is below is in no layer of --link: on a changed base it comes from the cache, with its digest."""
+
+    def built(base, line, *options):
+        out = good(
+            build(
+                f"FROM busybox\nRUN echo {base} >/base\n{line}\nRUN cat /base /t/sub/a.txt\n", "-t", "link:t", *options
+            )
+        )
+        return out, json.loads(engine.docker("image", "inspect", "link:t").stdout)[0]["RootFS"]["Layers"]
+
+    (build.context / "a.txt").write_text("1")
+    first, layers = built("one", "COPY --link a.txt /t/sub/", "--no-cache")
+    assert "Using cache" not in first
+    for number, base in enumerate(("two", "three")):
+        out, again = built(base, "COPY --link a.txt /t/sub/")
+        assert (out.count("Using cache"), f"{base}\n1" in out) == (1, True), out
+        assert (again[1] != layers[1], again[2]) == (True, layers[2]), number
+    out, again = built("four", "WORKDIR /t\nCOPY --link a.txt sub/")
+    assert ("Using cache" in out, "four\n1" in out) == (False, True)  # written otherwise, it is another step
+    (build.context / "a.txt").write_text("2")
+    out, again = built("two", "COPY --link a.txt /t/sub/")
+    assert ("two\n2" in out, again[2] != layers[2]) == (True, True)
+    assert "Using cache" in built("five", "COPY --link a.txt /t/sub/")[0]
+    engine.docker("rmi", "-f", "link:t")
+    engine.docker("builder", "prune", "-f", "-a", env={"DOCKER_BUILDKIT": "0"})
+    assert "Using cache" not in built("six", "COPY --link a.txt /t/sub/")[0]
 
 
 def test_documents_beside_files(build):

@@ -74,7 +74,9 @@ class CopyInstruction:
             linked=item.switched("link"),
         )
         told = " ".join((item.name, *self._flags(owner), _sum(pieces, count), "in", place, ""))
-        return await stage.settle(stage.nop(told), lambda: self._copy(step, pieces))
+        # The shell is in the words of the history, the directory is not: a layer of --link depends on the latter.
+        apart = path if step.linked else ""
+        return await stage.settle(stage.nop(told), lambda: self._copy(step, pieces), apart=apart)
 
     def _flags(self, owner: str) -> list[str]:
         flags = self._item.flags

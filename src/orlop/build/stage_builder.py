@@ -221,7 +221,12 @@ class StageBuilder:
         return f"{' '.join(self.config.shell or DEFAULT_SHELL)} #(nop) {comment}"
 
     async def settle(
-        self, told: str, work: Callable[[], Coroutine[None, None, Layer]] | None = None, *, inputs: str = ""
+        self,
+        told: str,
+        work: Callable[[], Coroutine[None, None, Layer]] | None = None,
+        *,
+        inputs: str = "",
+        apart: str = "",
     ) -> bool:
         """Take the step's image from the cache, or do the work and make the image.
 
@@ -229,13 +234,16 @@ class StageBuilder:
             told: the step in the history.
             work: makes the layer; None for none.
             inputs: what the result depends on beside the words.
+            apart: with the words, all that the layer depends on: it is the same one on another image; empty for a layer
+                that depends on the image.
 
         Returns:
             Whether the image came from the cache.
         """
-        key = self._key(told, inputs)
+        keys = [self._key(told, inputs), *([self._key_apart(told, apart)] if apart else [])]
+        key = keys[0]
         if self._fresh:
-            await self._make(key, told, work)
+            await self._make(keys, told, work)
             return False
         similar = None if inputs else self.build.workshop.find_similar(self._base, told, self._author)
         if similar is not None:
@@ -244,15 +252,33 @@ class StageBuilder:
         # Two stages with the same step: the second takes what the first made.
         async with self.build.flights.setdefault(key, asyncio.Lock()):
             cached = self.build.workshop.find_cached(key)
+            if cached is None and len(keys) > 1 and await self._put_again(keys, told):
+                return True
             if cached is None:
-                await self._make(key, told, work)
+                await self._make(keys, told, work)
                 return False
         self.image, self._base, self.config = cached, cached.config, cached.config.config
         return True
 
-    async def _make(self, key: str, told: str, work: Callable[[], Coroutine[None, None, Layer]] | None) -> None:
+    async def _make(
+        self, keys: Sequence[str], told: str, work: Callable[[], Coroutine[None, None, Layer]] | None
+    ) -> None:
         layer = _NOTHING if work is None else await work()
-        self.build.workshop.keep_cached(key, await self._take(self._step_config(told, layer), layer))
+        image = await self._take(self._step_config(told, layer), layer)
+        for key in keys:
+            self.build.workshop.keep_cached(key, image)
+
+    async def _put_again(self, keys: Sequence[str], told: str) -> bool:
+        """Take the layer that the same step gave on another image; tells whether there is one."""
+        lender = self.build.workshop.find_cached(keys[1])
+        if lender is None or lender.config.history[-1].empty_layer:
+            return False
+        layer = await self.build.workshop.put_again(lender, self.image)
+        if layer is None:
+            return False
+        image = await self._take(self._step_config(told, layer), layer)
+        self.build.workshop.keep_cached(keys[0], image)
+        return True
 
     async def _take(self, config: ImageConfig, layer: Layer) -> Image:
         """Make the step's image, on which the next one stands."""
@@ -281,5 +307,13 @@ class StageBuilder:
         parts = [parent, told, self._author, self._base.os, self._base.architecture, self._base.variant]
         parts += [inputs] if inputs else []
         parts += [] if self.build.options.epoch is None else [f"epoch {self.build.options.epoch}"]
-        data = json.dumps([*parts, render_defaults(self.config)], sort_keys=True)
-        return hashlib.sha256(data.encode("utf-8", "surrogateescape")).hexdigest()
+        return _digest([*parts, render_defaults(self.config)])
+
+    def _key_apart(self, told: str, apart: str) -> str:
+        """Return the key of a layer that does not depend on the image below; no key of a step looks like it."""
+        return _digest({"layer": [told, apart, self.build.options.epoch]})
+
+
+def _digest(document: object) -> str:
+    text = json.dumps(document, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -304,6 +304,10 @@ class Workshop(Protocol):
         """Make a layer of files."""
         ...
 
+    async def put_again(self, lender: Image, below: Image | None) -> Layer | None:
+        """Put the top layer of one image on another; None: it is damaged."""
+        ...
+
     async def run(self, below: Image, command: RunStep, step: Step) -> Layer:
         """Run a command. Raises StepFailedError."""
         ...

@@ -48,6 +48,7 @@ from orlop.image.content import ContentStore
 from orlop.image.importer import Importer
 from orlop.image.kept import SCHEMA as KEPT_SCHEMA
 from orlop.image.kept import KeptBlobs
+from orlop.image.layer_tar import LayerTars
 from orlop.image.recipes import RecipeStore
 from orlop.image.store import ImageStore
 from orlop.image.unpacking import LayerUnpacker
@@ -135,6 +136,7 @@ class Engine:
             events=self.events,
             users=lambda: self.containers.image_users(),  # noqa: PLW0108 - made after this
         )
+        self._tars = LayerTars(kept, spawner, self.layers.layer_view)
         parts = ImageParts(blobs, image_store, kept, self.layers, self._unpacker)
         self.registry, self.archives, self.images.sweeper = compose_registries(
             options, parts, spawner=spawner, removals=self._removals, events=self.events
@@ -263,6 +265,7 @@ class Engine:
             caches=build_engine.CacheDirectories(
                 f"{self._options.data_root}/build-cache", self._records, self._removals
             ),
+            tars=self._tars,
         )
         return build_engine.BuildService(
             tools,

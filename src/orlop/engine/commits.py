@@ -200,17 +200,23 @@ class CommitService:
         Returns:
             The new top, retained for the caller, and its diff id; ``below`` and None when the tar is empty.
         """
+        async with open_pipe() as (pieces, writer):
+            packing = asyncio.ensure_future(pack(writer))
+            packing.add_done_callback(lambda _: os.close(writer))
+            try:
+                return await self.layer_of_stream(below, _whole(pieces, packing))
+            except BaseException:
+                packing.cancel()
+                raise
+
+    async def layer_of_stream(
+        self, below: Digest | None, tar: AsyncIterator[bytes]
+    ) -> tuple[Digest | None, Digest | None]:
+        """Make a layer of a tar's bytes, as :meth:`layer_of`."""
         if below is not None:
             self._layers.retain(below)  # what stands on it may go while this works
         try:
-            async with open_pipe() as (pieces, writer):
-                packing = asyncio.ensure_future(pack(writer))
-                packing.add_done_callback(lambda _: os.close(writer))
-                try:
-                    chain, diff_id = await self._unpacker.run(_whole(pieces, packing), parent=below, compressed=False)
-                except BaseException:
-                    packing.cancel()
-                    raise
+            chain, diff_id = await self._unpacker.run(tar, parent=below, compressed=False)
             if diff_id != _EMPTY:
                 return chain, diff_id
             if below is not None:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.build.steps import CopyPart, CopyStep, Download, Gathered, Layer, RunStep, Step, Tree
@@ -18,7 +19,7 @@ from orlop.engine.builds.transfer import copy_files
 from orlop.engine.pipes import open_pipe
 from orlop.engine.platforms import require_platform
 from orlop.engine.registry.pull import PullRequest
-from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
+from orlop.errors import DataLossError, InvalidParameterError, NotFoundError, OrlopError
 from orlop.image.compression import Decompressor
 from orlop.image.feed import pour
 from orlop.primitives.tar import Limits
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from orlop.engine.registry.service import RegistryService
     from orlop.engine.removals import Removals
     from orlop.engine.spawner import Spawner
+    from orlop.image.layer_tar import LayerTars
     from orlop.image.records import Image
     from orlop.spec.image import History, ImageConfig
     from orlop.spec.json import JsonObject
@@ -51,29 +53,19 @@ if TYPE_CHECKING:
 _BLOCK = 512
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     """The engine's parts that steps are done with."""
 
-    def __init__(
-        self,
-        *,
-        images: ImageService,
-        layers: LayerStore,
-        commits: CommitService,
-        spawner: Spawner,
-        registry: RegistryService,
-        records: BuildRecords,
-        removals: Removals,
-        caches: CacheDirectories,
-    ) -> None:
-        self.caches = caches
-        self.images = images
-        self.layers = layers
-        self.commits = commits
-        self.spawner = spawner
-        self.registry = registry
-        self.records = records
-        self.removals = removals
+    images: ImageService
+    layers: LayerStore
+    commits: CommitService
+    spawner: Spawner
+    registry: RegistryService
+    records: BuildRecords
+    removals: Removals
+    caches: CacheDirectories
+    tars: LayerTars
 
 
 class EngineWorkshop:
@@ -274,6 +266,20 @@ class EngineWorkshop:
             "target": None if seen is None else to_message(self._tools.layers.layer_view(seen)),
         }
         top, diff_id = await self._tools.commits.layer_of(chain, lambda fd: self._tools.spawner.gather(request, fd))
+        return Layer(top, diff_id)
+
+    async def put_again(self, lender: Image, below: Image | None) -> Layer | None:
+        """Put the top layer of one image on another."""
+        if lender.chain is None:
+            return None
+        self._tools.layers.retain(lender.chain)  # it may be pruned meanwhile
+        try:
+            async with contextlib.aclosing(self._tools.tars.read(lender.config.diff_ids[-1], lender.chain)) as tar:
+                top, diff_id = await self._tools.commits.layer_of_stream(None if below is None else below.chain, tar)
+        except DataLossError:
+            return None
+        finally:
+            self._tools.removals.bury(self._tools.layers.release(lender.chain))
         return Layer(top, diff_id)
 
     async def run(self, below: Image, command: RunStep, step: Step) -> Layer:
