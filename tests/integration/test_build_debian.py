@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from test_build_corpus import PEER, Daemon
+from test_build_corpus import DATA, PEER, Daemon
 
 BASE = os.environ.get("ORLOP_DEBIAN_BASE", "")
 pytestmark = [
@@ -29,33 +29,8 @@ pytestmark = [
     pytest.mark.timeout(1800),
 ]
 PACKAGES = "gcc,libc6-dev,python3,python3-pip"
-PROGRAM = """FROM debian-base AS compiler
-WORKDIR /src
-COPY greet.h greet.c main.c ./
-RUN gcc -O2 -c greet.c -o greet.o && gcc -O2 -c main.c -o main.o
-FROM compiler AS static
-RUN gcc -static main.o greet.o -o /greet-static
-FROM compiler AS dynamic
-RUN gcc main.o greet.o -o /greet-dynamic
-FROM scratch AS small
-COPY --from=static /greet-static /greet
-ENTRYPOINT ["/greet"]
-CMD ["nobody"]
-FROM debian-base
-COPY --from=static --chown=1:2 /greet-static /usr/local/bin/
-COPY --from=dynamic --chown=3 /greet-dynamic /usr/local/bin/
-RUN greet-static one > /out && greet-dynamic two >> /out && ldd /usr/local/bin/greet-dynamic | grep -c libc.so >> /out
-"""
-APPLICATION = """FROM debian-base
-ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONDONTWRITEBYTECODE=1
-COPY wheels /wheels
-RUN pip install --no-compile --no-cache-dir application && rm -rf /wheels
-RUN mkdir /srv/app && chown 1000:1000 /srv/app
-WORKDIR /srv/app
-USER 1000:1000
-RUN application > answer
-CMD ["application"]
-"""
+PROGRAM = (DATA / "debian/c-program").read_text()
+APPLICATION = (DATA / "debian/python-application").read_text()
 FILES = {
     "greet.h": "void greet(const char *whom);\n",
     "greet.c": '#include <stdio.h>\n#include "greet.h"\nvoid greet(const char *whom) { printf("hello %s\\n", whom); }\n',

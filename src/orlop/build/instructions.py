@@ -104,6 +104,8 @@ def read_instruction(line: Line, *, escape: str = "\\") -> Instruction:
         if inner is None:
             raise DockerfileError(number, "ONBUILD requires at least one argument")
         trigger = _read_trigger(inner, escape)
+    elif text.isalnum():
+        words = (text,)  # as most names of stages and users are
     else:
         exec_form = json_words(text)
         words = exec_form if exec_form is not None else tuple(split_words(text, escape=escape))

@@ -1,7 +1,9 @@
 """Which files of a tree stay out: the patterns of .dockerignore and ``COPY --exclude``. No I/O.
 
 A pattern is Go's filepath.Match with ``**`` for any number of directories; ``!`` brings back; the last pattern that
-matches decides; a pattern that matches a directory matches all below it.
+matches decides; a pattern that matches a directory matches all below it. What is odd is as odd as in Docker (moby's
+patternmatcher): ``/!a`` brings back, ``**a`` is what ends in a, ``x**a`` the same as ``x**/a``, and only the part
+before a star has to be well-formed.
 
 Patterns are anybody's. One with few stars is a regular expression; one with more, where that could take for ever, is
 simulated, in time of the product of the lengths.
@@ -29,8 +31,10 @@ class IgnoreRules:
         self._patterns: list[tuple[bool, Callable[[str], bool]]] = []
         for text in patterns:
             keep = text.startswith("!")
+            if text == "!":
+                raise InvalidParameterError('illegal exclusion pattern: "!"')
             clean = _clean(text[1:] if keep else text)
-            if clean:
+            if clean not in ("", "."):
                 self._patterns.append((keep, _matcher(clean)))
         self.has_exceptions = any(keep for keep, _ in self._patterns)
 
@@ -45,16 +49,32 @@ class IgnoreRules:
 
 def parse_ignore(text: str) -> IgnoreRules:
     """Read a file. Raises InvalidParameterError: a pattern is malformed."""
-    rows = (row.strip() for row in text.removeprefix("\ufeff").splitlines())
-    return IgnoreRules(row for row in rows if row and not row.startswith("#"))
+    rows = text.removeprefix("\ufeff").split("\n")
+    patterns = (row.strip(_BLANKS) for row in rows if not row.startswith("#"))
+    return IgnoreRules(_normal(text) for text in patterns)
+
+
+def _normal(text: str) -> str:
+    """Return a pattern as Docker cleans it: one that says nothing is an error, one of the context itself is not."""
+    if not text.startswith("!"):
+        return _clean(text)
+    rest = text[1:].strip(_BLANKS)
+    return f"!{_clean(rest) or '.'}" if rest else "!"
+
+
+# What Go takes for blanks: Python's own list has the separators of ASCII as well.
+_BLANKS = " \t\n\v\f\r\x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 
 
 def _clean(text: str) -> str:
+    text = text.strip(_BLANKS)
     parts: list[str] = []
-    for part in text.strip().split("/"):
-        if part == "..":
-            del parts[-1:]
-        elif part not in ("", "."):
+    for part in text.split("/"):
+        if part == ".." and parts and parts[-1] != "..":
+            del parts[-1]
+        elif part == ".." and not text.startswith("/"):
+            parts.append(part)  # which no path in a context is
+        elif part not in ("", ".", ".."):
             parts.append(part)
     return "/".join(parts)
 
@@ -81,47 +101,57 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
 def _tokens(pattern: str) -> list[str]:
     """Split into stars and expressions of one character each."""
     tokens: list[str] = []
-    at = 0
+    at, strict = 0, True
     while at < len(pattern):
         char = pattern[at]
+        if char == "*":
+            strict = strict and all(token in (_STAR, _DOUBLE, _MAYBE) for token in tokens)
         if pattern.startswith("**", at):
+            ends = at == 0 and not set(pattern[2:]) & set("*?[\\/")
             at += 2
-            while pattern.startswith("*", at):
-                at += 1
-            follows = pattern.startswith("/", at)
-            at += follows
-            tokens.append(_MAYBE if follows else _DOUBLE)
+            at += pattern.startswith("/", at)
+            tokens.append(_DOUBLE if ends or at == len(pattern) else _MAYBE)
             continue
         at += 1
         if char == "*":
             tokens.append(_STAR)
         elif char == "?":
             tokens.append("[^/]")
-        elif char == "\\" and at < len(pattern):
-            tokens.append(re.escape(pattern[at]))
-            at += 1
+        elif char == "\\" and (strict or at < len(pattern)):
+            char, at = _literal(pattern, at - 1)
+            tokens.append(re.escape(char))
         elif char == "[":
-            end = pattern.find("]", at + 1)
-            if end < 0:
-                raise InvalidParameterError(f"syntax error in pattern: {pattern}")
-            body = pattern[at:end]
-            negated = body.startswith("^")
-            tokens.append(f"[{'^' if negated else ''}{_ranges(body[1:] if negated else body)}]")
-            at = end + 1
+            expression, at = _bracket(pattern, at, strict=strict)
+            tokens.append(expression)
         else:
             tokens.append(re.escape(char))
     return tokens
 
 
-def _ranges(body: str) -> str:
-    """Return what stands in a bracket, each character escaped."""
-    found = []
-    at = 0
-    while at < len(body):
-        last = at + 2 if body[at + 1 : at + 2] == "-" and at + 2 < len(body) else at
-        found.append(f"{re.escape(body[at])}-{re.escape(body[last])}")
-        at = last + 1
-    return "".join(found)
+def _bracket(pattern: str, at: int, *, strict: bool) -> tuple[str, int]:
+    """Return the expression of what follows a ``[``, and where that ends: ``^``, then characters and ranges."""
+    negated = pattern.startswith("^", at)
+    at += negated
+    ranges: list[str] = []
+    while not (ranges and pattern.startswith("]", at)):
+        if strict and pattern.startswith(("-", "]"), at):
+            raise InvalidParameterError(f"syntax error in pattern: {pattern}")
+        first, at = _literal(pattern, at)
+        last = first
+        if pattern.startswith("-", at) and (strict or not pattern.startswith("]", at + 1)):
+            if pattern.startswith(("-", "]"), at + 1):
+                raise InvalidParameterError(f"syntax error in pattern: {pattern}")
+            last, at = _literal(pattern, at + 1)
+        ranges.append(f"{re.escape(first)}-{re.escape(last)}")
+    return f"[{'^' if negated else ''}{''.join(ranges)}]", at + 1
+
+
+def _literal(pattern: str, at: int) -> tuple[str, int]:
+    """Return the character at a place, without the backslash before it, and where the next one is."""
+    at += pattern.startswith("\\", at)
+    if at >= len(pattern):
+        raise InvalidParameterError(f"syntax error in pattern: {pattern}")
+    return pattern[at], at + 1
 
 
 def _expression(token: str) -> str:

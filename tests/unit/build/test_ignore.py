@@ -22,6 +22,23 @@ from orlop.errors import InvalidParameterError
         ("*\n!keep\n", ["a"], ["keep", "keep/x"]),
         ("d\n!d/e\nd/e/f\n", ["d", "d/x", "d/e/f"], ["d/e", "d/e/g"]),
         ("# c\n\n  a  \n", ["a"], ["# c"]),
+        # what docker's client does, found by comparing it with ours
+        (" # c\n", ["# c"], []),
+        ("a\x1c\r\nb", ["a\x1c", "b"], ["a"]),
+        ("\x85a\xa0\n\u2028b", ["a", "b"], []),
+        ("../a", [], ["a"]),
+        ("/../a", ["a"], []),
+        ("*\n/!a", ["b"], ["a"]),
+        ("*\n! a ", ["b"], ["a"]),
+        ("a\n!.\n", ["a"], []),
+        ("***/a", ["x/a", "x/y/a"], ["a"]),
+        ("x**a", ["xa", "xb/a"], ["xba"]),
+        ("**a", ["a", "ba", "x/ba"], ["ab"]),
+        ("**a?", ["ab", "x/ab"], ["bab"]),
+        ("a**", ["a", "ab", "ab/c"], ["b"]),
+        ("*b*/[-a]", ["b/a", "b/-"], ["b/b"]),
+        ("\\[e\\]", ["[e]"], ["e"]),
+        ("[a\\]b]", ["]", "b"], ["c"]),
         ("./a/../b", ["b"], ["a"]),
         ("a.b", ["a.b"], ["axb"]),
         ("a+(b", ["a+(b"], ["aab"]),
@@ -33,6 +50,15 @@ def test_patterns(text, ignored, kept):
     assert [path for path in kept if rules.ignores(path)] == []
 
 
-def test_malformed_pattern():
-    with pytest.raises(InvalidParameterError, match=r"syntax error in pattern: \[a"):
-        parse_ignore("[a")
+@pytest.mark.parametrize(
+    "text", ["[a", "[", "[]a]", "[-a]", "[^]a]", "[a-]", "\\", "a\\", "*/[-a]", "**/[]a]", "x/[a-", "[a\\"]
+)
+def test_malformed_pattern(text):
+    with pytest.raises(InvalidParameterError, match="syntax error in pattern: "):
+        parse_ignore(f"b\n{text}\n")
+
+
+@pytest.mark.parametrize("text", ["!", "! ", "/!"])
+def test_an_exception_of_nothing(text):
+    with pytest.raises(InvalidParameterError, match='illegal exclusion pattern: "!"'):
+        parse_ignore(text)
