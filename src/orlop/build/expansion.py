@@ -17,7 +17,7 @@ from orlop.errors import InvalidParameterError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-]", re.ASCII)
+_NAME = re.compile(r"[^\W\d]\w*|[0-9@*#?$!-]")
 # What a piece of a word is: the groups of _piece and _quoted_piece.
 _PLAIN, _SINGLE, _NAMED, _BRACED, _ESCAPED, _OTHER = range(1, 7)
 _QUOTING = re.compile(r"""['"\\`]""")
@@ -50,7 +50,7 @@ def _piece(escape: str, stop: str, quote: str) -> re.Pattern[str]:
     single = r"(?!)()" if quote else "'([^']*)'"
     escaped = rf'(["${mark}])' if quote else "(.?)"
     plain = rf"""([^$"{mark}{stop}{"" if quote else "'"}]+)"""
-    return re.compile(rf"{plain}|{single}|\${name}|\${{{name}}}|{mark}{escaped}|(.)", re.ASCII | re.DOTALL)
+    return re.compile(rf"{plain}|{single}|\${name}|\${{{name}}}|{mark}{escaped}|(.)", re.DOTALL)
 
 
 def expand(word: str, variables: Mapping[str, str], *, escape: str = "\\") -> str:
@@ -228,11 +228,12 @@ class _Word:
     def _by_pattern(self, modifier: str, value: str | None) -> str:
         raw, self._raw = self._raw, True
         word = self._until("/}" if modifier[0] == "/" else "}")
-        self._raw = raw
         replaced = modifier[0] == "/" and self._text[self._at - 1] == "/"
-        replacement = self._until("}") if replaced else ""
-        if value is None or self.unset is not None:
+        replacement = self._until("}") if replaced else ""  # with its escapes, as in BuildKit
+        self._raw = raw
+        if self.unset is not None:
             return ""
+        value = value or ""
         self._patterns += 1
         if self._patterns > _MOST_PATTERNS:
             raise InvalidParameterError(f"more than {_MOST_PATTERNS} patterns in a word")

@@ -104,7 +104,7 @@ def read_instruction(line: Line, *, escape: str = "\\") -> Instruction:
         if inner is None:
             raise DockerfileError(number, "ONBUILD requires at least one argument")
         trigger = _read_trigger(inner, escape)
-    elif text.isalnum():
+    elif text.isascii() and text.isalnum():
         words = (text,)  # as most names of stages and users are
     else:
         exec_form = json_words(text)

@@ -90,6 +90,8 @@ class Pattern:
     def replace(self, value: str, replacement: str, *, every: bool) -> str:
         """Return the value with the first (``every``: each) match replaced, as long as it can be."""
         self._check(value)
+        if not value and self._text and not self._text.strip("*"):
+            return replacement  # nothing is matched by stars alone
         out: list[str] = []
         at = 0
         while self._text and (start := self._forward[0].find(value, at, len(value))) >= 0:

@@ -38,7 +38,9 @@ FILES = {"A": "foo.bar.baz", "P": "/a/b/c.tar.gz", "N": "aXbXc", "S": "a*b*c", "
         ("${A/./-}", "foo-bar.baz"), ("${A//./-}", "foo-bar-baz"), ("${A//b/}", "foo.ar.az"), ("${A/ba?}", "foo..baz"),
         ("${P##*/}", "c.tar.gz"), ("${P%%.*}", "/a/b/c"), ("${P%/*}", "/a/b"), ("${U#x}", ""), ("${E//x/y}", ""),
         ("${S#a\\*}", "b*c"), ("${S/\\*/+}", "a+b*c"), ("${A#f?o}", ".bar.baz"), ("${A%?}", "foo.bar.ba"), ("${A#*}", "foo.bar.baz"),
-        ("${A##*}", ""), ("${A/b*z/${N//X/$E}!}", "foo.abc!"), ("${A//*/x}", "x"), ("${A//?/x}", "xxxxxxxxxxx"), ("${A//}", "foo.bar.baz"),
+        ("${A##*}", ""), ("${A/b*z/${N//X/$E}!}", "foo.abc!"), ("${A//*/x}", "x"), ("${A//?/x}", "xxxxxxxxxxx"), ("${E//*/x}", "x"), ("${U/*/x}", "x"), ("${E/a*/x}", ""),
+        ("${A/foo/\\}}", "\\}.bar.baz"), ("${A/foo/\\$E}", "\\$E.bar.baz"), ("${A/foo/\\\\}", "\\\\.bar.baz"), ("${A/foo/'$E'}", "$E.bar.baz"),
+        ("$Aé", ""), ("${Aé:-x}", "x"), ("$A.é", "foo.bar.baz.é"), ("$0x", "x"), ("${A//}", "foo.bar.baz"),
         ('${A#*"$D"}', "bar.baz"), ("${E:-${A%%$D*}}", "foo"), ("${U:-a/b}", "a/b"), ("${A/o/#}", "f#o.bar.baz"),
     ],
 )  # fmt: skip
@@ -56,7 +58,8 @@ def test_patterns_mean_what_regular_expressions_do(pattern, value):
     turned = Pattern(pattern[::-1]).strip_suffix(value[::-1], longest=True)[::-1]
     assert turned == found.strip_prefix(value, longest=True)
     first = re.search(greedy, value)
-    replaced = re.sub(greedy, "-", value, count=1) if first is not None and first[0] else value
+    matched = first is not None and (first[0] or (pattern and not value))  # bash and BuildKit differ on other nothings
+    replaced = re.sub(greedy, "-", value, count=1) if matched else value
     assert found.replace(value, "-", every=False) == replaced
 
 
