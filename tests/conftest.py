@@ -64,6 +64,7 @@ PROBES = {
     "docker-compose": lambda: os.access(COMPOSE, os.X_OK),
     "docker-registry": lambda: os.access(REGISTRY, os.X_OK),
     "busybox": lambda: shutil.which("busybox") is not None,
+    "iperf3": lambda: shutil.which("iperf3") is not None,
     "peers": lambda: "ORLOP_PEERS" in os.environ,
 }
 # what CI's machine is known not to have; anything else missing there is a failure

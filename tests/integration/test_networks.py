@@ -316,63 +316,6 @@ def test_documents_have_dockerds_members(networks):
     assert shape(network) == SHAPES["network"]
 
 
-def measure(engine, name, *, send):
-    """Return the Mbit/s at which a container sends 4 MB to the host (in two seconds at most), or receives them."""
-    script = (
-        "import socket,sys,time\n"
-        "s=socket.socket();s.setsockopt(1,2,1);s.bind(('0.0.0.0',5201));s.listen();print('ready',flush=True)\n"
-        "c,_=s.accept();start=time.monotonic();n=0\n"
-        "if sys.argv[1]=='receive':\n"
-        "  while time.monotonic()<start+2: n+=len(c.recv(1<<20))\n"
-        "else:\n"
-        "  n=4<<20;c.sendall(b'x'*n);c.shutdown(1);c.recv(1)\n"
-        "print(n*8/(time.monotonic()-start)/1e6)\n"
-    )
-    gateway = next(iter(engine.inspect(name)["NetworkSettings"]["Networks"].values()))["Gateway"]
-    where = f"--net=/proc/{engine.netns_holder.pid}/ns/net"
-    server = subprocess.Popen(
-        ["nsenter", where, "--", "/usr/bin/python3", "-c", script, "receive" if send else "send"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdout.readline() == "ready\n"
-    client = f"nc {gateway} 5201 </dev/zero" if send else f"sleep 3 | nc {gateway} 5201 >/dev/null"
-    engine.docker("exec", name, "timeout", "3", "sh", "-c", client, check=False)
-    text, _ = server.communicate(timeout=10)
-    return float(text)
-
-
-def holds(engine, name: str, rate: float, *, send: bool, within: float = 0.05) -> bool:
-    """Whether a rate is held within 5 %: in one of some measurements, as the machine may be busy in the others."""
-    return any(measure(engine, name, send=send) == pytest.approx(rate, rel=within) for _ in range(4))
-
-
-def test_bandwidth_is_held(networks):
-    networks.docker("network", "create", "net")
-    wish = "name=net,driver-opt=orlop.egress=10mbit,driver-opt=orlop.ingress=20mbit"
-    sleeper(networks, "box", "--network", wish)
-    assert holds(networks, "box", 10, send=True)
-    assert holds(networks, "box", 20, send=False)
-    networks.orlop("update", "--net-egress-rate", "20mbit", "box")  # in place of the network's own option
-    assert holds(networks, "box", 20, send=True)
-    networks.orlop("run", "-d", "--name", "own", "--net-egress-rate", "30mbit", "busybox", "sleep", "1000")
-    assert holds(networks, "own", 30, send=True)
-    networks.orlop("update", "--net-egress-rate", "5mbit", "own")
-    assert holds(networks, "own", 5, send=True, within=0.1)
-    annotations = networks.inspect("own")["HostConfig"]["Annotations"]
-    assert annotations == {"kubernetes.io/egress-bandwidth": "5mbit"}
-    networks.orlop("update", "--net-egress-rate", "", "own")
-    assert measure(networks, "own", send=True) > 100
-    bad = networks.docker("run", "--rm", "--network", "name=net,driver-opt=orlop.egress=fast", "busybox", check=False)
-    assert "invalid rate: 'fast'" in bad.stderr
-    bad = networks.docker("run", "--rm", "--network", "name=net,driver-opt=x.y=1", "busybox", check=False)
-    assert "unknown driver option: 'x.y'" in bad.stderr
-    networks.docker("rm", "-f", "box", "own")
-    wait_for(
-        lambda: "ifb" not in networks.in_network("ip", "-br", "link").stdout.replace("ifb0", "").replace("ifb1 ", "")
-    )
-
-
 @pytest.mark.requires("nftables", "recent-docker-client")
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])
 def test_ipv6_and_the_firewall_backend(backend):
