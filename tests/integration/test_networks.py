@@ -161,6 +161,72 @@ def test_what_cannot_be_joined_is_said_in_dockers_words(networks):
                            "busybox", "ip", "addr", "show", "eth0").stdout.count("02:00:00:00:00:77") == 1  # fmt: skip
 
 
+def test_a_stopped_container_keeps_what_was_wanted_of_a_network_first(networks):
+    networks.docker("network", "create", "--subnet", "10.77.0.0/24", "one")
+    networks.docker("network", "create", "--subnet", "10.78.0.0/24", "two")
+    networks.docker("create", "--name", "box", "--network", "one", "--mac-address", "02:00:00:00:00:40",
+                    "busybox", "sleep", "1000")  # fmt: skip
+    networks.docker("network", "connect", "--ip", "10.78.0.41", "--alias", "al", "two", "box")
+    networks.docker("network", "connect", "--ip", "10.78.0.42", "two", "box")
+    wanted = networks.inspect("box")["NetworkSettings"]["Networks"]["two"]
+    assert (wanted["IPAMConfig"], wanted["Aliases"]) == ({"IPv4Address": "10.78.0.41"}, ["al"])
+    networks.docker("start", "box")
+    shown = networks.inspect("box")
+    addresses = {name: entry["IPAddress"] for name, entry in shown["NetworkSettings"]["Networks"].items()}
+    assert addresses == {"one": "10.77.0.2", "two": "10.78.0.41"}
+    assert shown["Config"]["MacAddress"] == shown["NetworkSettings"]["Networks"]["one"]["MacAddress"]
+    assert shown["Config"]["MacAddress"] == "02:00:00:00:00:40"
+    networks.docker("stop", "-t", "0", "box")
+    networks.docker("network", "disconnect", "two", "box")
+    networks.docker("start", "box")
+    assert set(networks.inspect("box")["NetworkSettings"]["Networks"]) == {"one"}
+
+
+def test_networks_are_listed_by_filters_and_refused_in_dockers_words(networks):
+    networks.docker("network", "create", "--label", "k=v", "--internal", "idle")
+    networks.docker("network", "create", "--label", "k", "used")
+    sleeper(networks, "box", "--network", "used")
+
+    def listed(*filters: str) -> list[str]:
+        options = [word for text in filters for word in ("--filter", text)]
+        return networks.docker("network", "ls", "--format", "{{.Name}}", *options).stdout.split()
+
+    assert listed() == ["bridge", "host", "idle", "none", "used"]
+    assert listed("type=custom") == ["idle", "used"]
+    assert listed("type=builtin", "driver=null") == ["none"]
+    assert listed("dangling=true") == ["idle"]
+    assert listed("dangling=0", "type=custom") == ["used"]
+    assert listed("label=k") == ["idle", "used"]
+    assert listed("label=k=v", "scope=local") == ["idle"]
+    assert listed("name=use", "name=idl") == ["idle", "used"]
+    assert listed("scope=swarm") == []
+    shown = networks.docker("network", "ls", "--format", "{{.Driver}} {{.Scope}} {{.Internal}} {{.Labels}}",
+                            "--filter", "name=idle").stdout  # fmt: skip
+    assert shown == "bridge local true k=v\n"
+    for arguments, words in (
+        (("ls", "--filter", "dangling=x"), 'invalid value for filter \'dangling\', must be "true" (or "1"), or'),
+        (("ls", "--filter", "type=x"), "invalid filter: 'type'='x'"),
+        (("ls", "--filter", "x=y"), "invalid filter 'x'"),
+        (("prune", "-f", "--filter", "x=y"), "invalid filter 'x'"),
+        (
+            ("create", "-o", "com.docker.network.bridge.enable_icc=maybe", "new"),
+            'failed to parse com.docker.network.bridge.enable_icc value: maybe (strconv.ParseBool: parsing "maybe": ',
+        ),
+        (
+            ("create", "-o", "com.docker.network.driver.mtu=abc", "new"),
+            'failed to parse com.docker.network.driver.mtu value: abc (strconv.Atoi: parsing "abc": invalid syntax)',
+        ),
+    ):
+        refused = networks.docker("network", *arguments, check=False)
+        assert (refused.returncode, words in refused.stderr) == (1, True), refused.stderr
+    refused = networks.docker("create", "--network", "container:", "busybox", check=False)
+    assert "invalid container format container:<name|id>" in refused.stderr
+    assert networks.docker("network", "prune", "-f", "--filter", "label!=k").stdout == ""
+    assert networks.docker("network", "prune", "-f", "--filter", "label=k=v").stdout.split() == [
+        *("Deleted", "Networks:", "idle"),
+    ]
+
+
 def test_published_ports_follow_the_way_out(networks):
     networks.docker("network", "create", "aaa")
     networks.docker("network", "create", "--internal", "inner")

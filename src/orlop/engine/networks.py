@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 BUILTIN = frozenset({"bridge", "host", "none"})
 LIST_FILTERS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
-_TRUE = ("1", "t", "true")
 
 
 class NetworkCatalogue:
@@ -59,7 +58,12 @@ class NetworkCatalogue:
         for kind in filters.get("type", ()):
             if kind not in ("builtin", "custom"):
                 raise InvalidParameterError(f"invalid filter: 'type'='{kind}'")
-        return [network for network in self._service.networks() if self._matches(network, filters)]
+        dangling = _dangling(filters.get("dangling", ()))
+        return [
+            network
+            for network in self._service.networks()
+            if self._matches(network, filters) and dangling in (None, self._is_dangling(network))
+        ]
 
     def _matches(self, network: Network, filters: Mapping[str, Sequence[str]]) -> bool:
         def any_of(key: str, test: Callable[[str], bool]) -> bool:
@@ -73,7 +77,6 @@ class NetworkCatalogue:
             and any_of("driver", lambda value: value == network.driver)
             and any_of("scope", lambda value: value == "local")
             and any_of("type", lambda value: (value == "builtin") == builtin)
-            and any_of("dangling", lambda value: (value.lower() in _TRUE) == self._is_dangling(network))
             and all(_has_label(network.labels, label) for label in filters.get("label", ()))
         )
 
@@ -107,6 +110,19 @@ class NetworkCatalogue:
                 await self.remove(network.id)
                 removed.append(network.name)
         return removed
+
+
+def _dangling(values: Sequence[str]) -> bool | None:
+    """Return what the filter wants, None: both."""
+    if len(values) > 1:
+        raise InvalidParameterError('got more than one value for filter key "dangling"')
+    if not values:
+        return None
+    if values[0] not in ("0", "1", "false", "true"):
+        raise InvalidParameterError(
+            'invalid value for filter \'dangling\', must be "true" (or "1"), or "false" (or "0")'
+        )
+    return values[0] in ("1", "true")
 
 
 def _attributes(network: Network) -> dict[str, str]:

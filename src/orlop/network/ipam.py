@@ -154,6 +154,7 @@ class NetworkAddresses:
             links=wish.links,
             priority=wish.priority,
             options=dict(wish.options),
+            link_local=wish.link_local,
             driver=network.driver,
         )
         if 4 in taken:
@@ -212,7 +213,8 @@ def interfaces(endpoint: Endpoint) -> list[IpInterface]:
         found.append(ipaddress.IPv4Interface(f"{endpoint.address}/{endpoint.prefix_length}"))
     if endpoint.address6:
         found.append(ipaddress.IPv6Interface(f"{endpoint.address6}/{endpoint.prefix_length6}"))
-    return found
+    local = (ipaddress.ip_interface(f"{text}/{64 if ':' in text else 16}") for text in endpoint.link_local)
+    return [*found, *local]
 
 
 def _addresses(endpoint: Endpoint) -> list[IpAddress]:

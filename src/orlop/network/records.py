@@ -229,7 +229,7 @@ _NETWORK_MORE: dict[str, type] = {
 _ENDPOINT_MORE: dict[str, type] = {
     **dict.fromkeys(("address6", "gateway6", "driver"), str),
     **dict.fromkeys(("prefix_length6", "priority"), int),
-    **dict.fromkeys(("names", "links"), tuple),
+    **dict.fromkeys(("names", "links", "link_local"), tuple),
     "options": dict,
     "on_link": bool,
 }
@@ -242,7 +242,7 @@ def _port_column(endpoint: Endpoint) -> str:
 
 def _more(endpoint: Endpoint) -> str:
     """Return the column of what only some endpoints have; most have none of it."""
-    plain = not (endpoint.names or endpoint.address6 or endpoint.options or endpoint.priority)
+    plain = not (endpoint.names or endpoint.address6 or endpoint.options or endpoint.priority or endpoint.link_local)
     if plain and endpoint.driver == "bridge":
         return "{}"
     return json.dumps({name: getattr(endpoint, name) for name in _ENDPOINT_MORE})

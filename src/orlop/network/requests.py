@@ -119,7 +119,7 @@ def _check_bridge(request: NetworkRequest) -> None:
         value = request.options.get(option, "true")
         if value.lower() not in _TRUTH:
             syntax = f"strconv.ParseBool: parsing {_quoted(value)}: invalid syntax"
-            raise InvalidParameterError(f"failed to parse {option} value: {value!r} ({syntax})")
+            raise InvalidParameterError(f"failed to parse {option} value: {_shown(value)} ({syntax})")
     binding = request.options.get(OPTION_HOST_BINDING, "")
     try:
         bad = ":" in check_host_ip(binding)
@@ -129,7 +129,10 @@ def _check_bridge(request: NetworkRequest) -> None:
         raise InvalidParameterError(f"failed to parse {OPTION_HOST_BINDING} value: {binding} (nil ip)")
     mtu = request.options.get(OPTION_MTU, "1500")
     if not re.fullmatch(r"[0-9]{1,5}", mtu, re.ASCII) or not 68 <= int(mtu) <= 65535:
-        raise InvalidParameterError(f"invalid value of {OPTION_MTU}: {mtu!r}")
+        syntax = f"strconv.Atoi: parsing {_quoted(mtu)}: invalid syntax"
+        if re.fullmatch(r"[+-]?[0-9]+", mtu, re.ASCII):
+            syntax = "from 68 to 65535"
+        raise InvalidParameterError(f"failed to parse {OPTION_MTU} value: {_shown(mtu)} ({syntax})")
     if request.ipv6 and int(mtu) < 1280:
         raise InvalidParameterError(f"invalid value of {OPTION_MTU}: {mtu!r}: IPv6 needs at least 1280")
 
@@ -161,6 +164,10 @@ def _refuse_driver(name: str) -> None:
     if _NAME.fullmatch(name) is None:
         raise InvalidParameterError(f"invalid network driver: {name!r}")
     raise NotFoundError(f'plugin "{name}" not found')
+
+
+def _shown(text: str) -> str:
+    return text if text.isprintable() else repr(text)
 
 
 def _quoted(text: str) -> str:

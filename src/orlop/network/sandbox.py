@@ -25,6 +25,7 @@ class EndpointWish:
         links: (alias, name): what the container calls others.
         priority: the network with the highest gives the default route.
         options: of the driver for this endpoint.
+        link_local: link-local addresses beside the network's own, IPv4 or IPv6.
     """
 
     network: str
@@ -35,6 +36,7 @@ class EndpointWish:
     links: tuple[tuple[str, str], ...] = ()
     priority: int = 0
     options: dict[str, str] = field(default_factory=dict)
+    link_local: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class Endpoint:
         priority: the network with the highest gives the default route.
         options: of the driver for this endpoint.
         on_link: packets to elsewhere leave straight by the interface, without a gateway (ipvlan in layer 3).
+        link_local: link-local addresses that were wished for.
     """
 
     id: str
@@ -109,6 +112,7 @@ class Endpoint:
     options: dict[str, str] = field(default_factory=dict)
     driver: str = "bridge"
     on_link: bool = False
+    link_local: tuple[str, ...] = ()
 
     def leads_out(self, version: int = 0) -> bool:
         """Whether packets to elsewhere may leave by this network, of one IP version or (0) of any."""

@@ -44,6 +44,14 @@ def find_wishes(
 def check_wish(network: Network, wish: EndpointWish) -> None:
     """Raise InvalidParameterError in Docker's words for what a network cannot give."""
     check_addresses(network, wish.address, wish.address6)
+    for text in wish.link_local:
+        address = ipaddress.ip_address(text)
+        if not address.is_link_local:
+            raise InvalidParameterError(f"invalid link local IP address: {text}")
+        if address.version == 6 and not network.subnet6:
+            raise _wrong(f"network {network.name} has no IPv6 for link-local IP address {text}")
+        if network.driver in ("host", "null", "cni"):
+            raise _wrong(f"link-local IP addresses are not supported on a network of driver {network.driver}")
 
 
 def check_addresses(network: Network, *chosen: str) -> None:

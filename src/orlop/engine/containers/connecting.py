@@ -51,7 +51,11 @@ class Connector:
             check_endpoint(network.name, wanted)
             wish = wish_of(container.definition, network.name, wanted)
             check_wish(network, wish)
-            definition = self._with(container, network, wanted)
+            if not container.alive and any(self._means(name, network) for name in container.definition.networks):
+                return  # what was wanted of it first is kept, as Docker has it
+            definition = msgspec.structs.replace(
+                container.definition, networks={**container.definition.networks, network.name: wanted}
+            )
             if container.alive:
                 before = self._network.sandbox(container.id)
                 request = attach_request(self._settings, container.definition)
@@ -118,11 +122,6 @@ class Connector:
         on_none = any(name == "none" for name in container.definition.networks)
         if (network.driver == "null" and container.definition.networks) or on_none:
             raise InvalidParameterError(_PRIVATE)
-
-    def _with(self, container: Container, network: Network, wanted: EndpointConfig | None) -> Definition:
-        names = container.definition.networks
-        key = next((name for name in names if self._means(name, network)), network.name)
-        return msgspec.structs.replace(container.definition, networks={**names, key: wanted})
 
     def _tell(self, action: str, container: Container, network: Network) -> None:
         attributes = {"container": container.id, "name": network.name, "type": network.driver}

@@ -22,6 +22,7 @@ _PREDEFINED = frozenset({"bridge", "default", "host", "none"})
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?", re.ASCII)
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}", re.ASCII)
 _MOST_NAMES = 256
+_MOST_LINK_LOCAL = 16
 
 
 def is_user_defined(mode: str) -> bool:
@@ -40,7 +41,7 @@ def check_endpoint(name: str, wanted: EndpointConfig | None) -> None:
     wrong: list[str] = []
     ipam = wanted.ipam_config
     if not is_user_defined(name):
-        if ipam is not None and (ipam.i_pv4_address or ipam.i_pv6_address or ipam.link_local_i_ps):
+        if ipam is not None and (ipam.i_pv4_address or ipam.i_pv6_address):
             wrong.append("user specified IP address is supported on user defined networks only")
         if wanted.aliases:
             wrong.append("network-scoped alias is supported only for containers in user defined networks")
@@ -76,8 +77,10 @@ def _wrong_addresses(ipam: IpamConfig | None) -> list[str]:
             address = None
         if address is None or address.version != version or "%" in text:
             wrong.append(f"invalid IPv{version} address: {text}")
-    if ipam.link_local_i_ps:
-        wrong.append("link-local IP addresses are not supported")
+    local = ipam.link_local_i_ps or []
+    wrong += [f"invalid link-local IP address: {text}" for text in local if not _is_address(text) or "%" in text]
+    if len(local) > _MOST_LINK_LOCAL:
+        wrong.append("too many link-local IP addresses")
     return wrong
 
 
@@ -122,6 +125,7 @@ def wish_of(definition: Definition, network: str, wanted: EndpointConfig | None)
         links=tuple((alias, name) for name, alias in map(parse_link, wanted.links or [])),
         priority=wanted.gw_priority,
         options={**options, **(wanted.driver_opts or {})},
+        link_local=tuple(dict.fromkeys(ipam.link_local_i_ps or [])) if ipam is not None else (),
     )
 
 

@@ -40,6 +40,9 @@ _HOST_OPTIONAL = ("Annotations", "StorageOpt", "Sysctls", "Mounts", "Init", "Ker
 def config_document(definition: Definition) -> JsonObject:
     """Return ``Config``."""
     document = document_of(definition.config)
+    main = definition.networks.get(definition.host.network_mode)
+    if main is not None and main.mac_address:  # since API 1.44 it belongs to the network, and is shown here as well
+        document["MacAddress"] = main.mac_address
     for name in _CONFIG_OPTIONAL:
         if document[name] in (None, "", False, []) or document[name] == {}:
             del document[name]

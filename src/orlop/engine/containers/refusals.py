@@ -52,6 +52,8 @@ def refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
 
 
 def _check_namespace_modes(host: HostConfig) -> None:
+    if host.network_mode == "container:":
+        raise InvalidParameterError("Invalid network mode: invalid container format container:<name|id>")
     if host.uts_mode not in {"", "host"}:
         raise InvalidParameterError("invalid UTS mode")
     if host.cgroupns_mode not in {"", "private", "host"}:

@@ -127,16 +127,19 @@ def _rules(endpoint: Endpoint) -> Iterable[str]:
     yield f"ether type arp arp saddr ether != {mac} drop"
     if endpoint.address:
         address = ipaddress.IPv4Address(endpoint.address)
-        yield f"ether type arp arp saddr ip {{ 0.0.0.0, {address} }} accept"  # the former asks whether it is free
+        own = [address, *map(ipaddress.IPv4Address, (text for text in endpoint.link_local if ":" not in text))]
+        shown = ", ".join(map(str, own))
+        yield f"ether type arp arp saddr ip {{ 0.0.0.0, {shown} }} accept"  # the former asks whether it is free
         yield "ether type ip udp sport 67 drop"
-        yield f"ether type ip ip saddr {address} accept"
+        yield f"ether type ip ip saddr {{ {shown} }} accept"
     if endpoint.address6:
-        own = [ipaddress.IPv6Address(endpoint.address6), link_local(mac)]
+        own6 = [ipaddress.IPv6Address(endpoint.address6), link_local(mac)]
+        own6 += map(ipaddress.IPv6Address, (text for text in endpoint.link_local if ":" in text))
         yield "icmpv6 type { nd-router-advert, nd-redirect } drop"
         # the target; nft before 1.0.9 has no name for it
-        targets = ", ".join(f"0x{int(address):032x}" for address in own)
+        targets = ", ".join(f"0x{int(address):032x}" for address in own6)
         yield f"icmpv6 type nd-neighbor-advert @th,64,128 != {{ {targets} }} drop"
-        yield f"ip6 saddr {{ {', '.join(map(str, own))} }} accept"
+        yield f"ip6 saddr {{ {', '.join(map(str, own6))} }} accept"
         yield "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, mld2-listener-report } accept"
     yield "drop"
 
