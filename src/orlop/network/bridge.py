@@ -159,8 +159,9 @@ class BridgeDriver:
         """Undo all that the endpoint's row stands for."""
         await self.withdraw(endpoint)
         self._plugged.pop(endpoint.id, None)
-        # off the bridge at once, so that its forwarding entry can't catch frames for the address's next owner
-        self._around.execute_unless_gone(rtnetlink.set_link(0, name=endpoint.host_interface, up=False, master=0))
+        # Down at once, and the bridge forgets its forwarding entries: they can't catch frames for the address's next
+        # owner. It leaves the bridge when the kernel removes it, which costs nobody's time.
+        self._around.execute_unless_gone(rtnetlink.set_link(0, name=endpoint.host_interface, up=False))
         if any(option in endpoint.options for option in bandwidth.OPTIONS):
             self._around.execute_unless_gone(rtnetlink.delete_link(name=bandwidth.ifb_name(endpoint.host_interface)))
         if self._network.guarded:
