@@ -153,3 +153,30 @@ def test_defaults_of_new_networks():
         assert "mtu 1500 " in run_in(None, "ip", "link", "show", service.network("bridge").bridge_name)
 
     in_laboratory(body)
+
+
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_starts_that_publish_nothing_touch_no_rules(backend: str):
+    async def body(lab: Lab) -> None:
+        service = lab.service(firewall_backend=backend, pool_size=1)
+        await service.start({})
+        await service.create_network(NetworkRequest("own"))
+        around = service._around
+        assert around is not None
+        run, seen = around.firewall._run, []  # type: ignore[union-attr] # whichever it is has one
+
+        def counted(*arguments: object) -> object:
+            seen.append(arguments)
+            return run(*arguments)
+
+        around.firewall._run = counted  # type: ignore[union-attr]
+        for name, network in ((A, "bridge"), (B, "own")):
+            await service.attach(name, AttachRequest(network=network))
+        for name in (A, B):
+            service.release(name)
+        await service.settle()
+        assert seen == []
+        await service.attach(C, AttachRequest(ports=publish("8080:80")))
+        assert len(seen) == 1  # one transaction
+
+    in_laboratory(body)

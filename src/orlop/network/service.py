@@ -12,23 +12,19 @@ from orlop.errors import (
     NotFoundError,
     OrlopError,
 )
-from orlop.kernel.rtnetlink import Rtnetlink
 from orlop.network import defining, networks, restoring, sysctl
 from orlop.network.attachments import Attachments
 from orlop.network.audit import Audit, Stray
-from orlop.network.bridge_device import Surroundings
 from orlop.network.catalogue import Catalogue
 from orlop.network.container import ContainerDriver
 from orlop.network.drivers import make_driver
-from orlop.network.firewall.antispoof import SpoofGuard
-from orlop.network.firewall.choice import choose_firewall, table_name
 from orlop.network.firewall.iptables import is_nf_tables
 from orlop.network.firewall.watch import RulesWatch
-from orlop.network.pool import NamespaceFactory, NamespacePool
-from orlop.network.ports import PortAllocator, listens_on_ipv6, local_port_range
+from orlop.network.opening import open_surroundings
 from orlop.network.records import Records
 from orlop.network.relay_peers import is_a_containers
 from orlop.network.relayed import RelayedPorts
+from orlop.network.releases import Releases
 from orlop.network.resolvers import Resolvers
 from orlop.network.statistics import interface_statistics
 from orlop.network.uninterrupted import run_to_end
@@ -39,15 +35,16 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
     from orlop.kernel.rtnetlink import LinkStatistics
+    from orlop.network.bridge_device import Surroundings
     from orlop.network.driver import Driver
     from orlop.network.host import HostDriver
     from orlop.network.networks import Network
     from orlop.network.none import NoneDriver
     from orlop.network.options import NetworkOptions
+    from orlop.network.pool import NamespaceFactory
     from orlop.network.requests import NetworkRequest
     from orlop.network.sandbox import AttachRequest, Endpoint, EndpointWish, Sandbox
 
-_LINGER = 1.0  # seconds that the kernel gets to remove a dead container's links by itself
 _log = logging.getLogger(__name__)
 
 
@@ -65,10 +62,9 @@ class NetworkService:
         self._catalogue = Catalogue(options, self._records)
         self._drivers: dict[str, Driver | HostDriver | NoneDriver] = {}  # by network id
         self._sandboxes: dict[str, Sandbox] = {}  # by container id
-        self._releases: dict[str, asyncio.Task[None]] = {}  # by container id
         self._changes: dict[str, asyncio.Task[object]] = {}  # connects and disconnects under way, by container id
-        self._chores: set[asyncio.Task[None]] = set()
         self._shared = ContainerDriver(self.sandbox)
+        self._releases = Releases(self._changes, shared=self._shared)
         self._relay = RelayedPorts(namespaces, self._is_kept_apart) if options.userland_proxy else None
         self._around: Surroundings | None = None
         self._resolvers = Resolvers(namespaces)
@@ -100,30 +96,14 @@ class NetworkService:
 
     def _look_around(self, *, keep: bool) -> None:
         """Find out which networks there are, where they go, and what they need."""
-        host = Rtnetlink.open()
-        try:
-            self._catalogue.load(host, keep=keep)
-            firewall = choose_firewall(self._options, prefix=self._catalogue.prefix)
-            self._around = Surroundings(
-                host=host,
-                records=self._records,
-                ports=PortAllocator(
-                    dynamic=local_port_range(),
-                    relay=self._relay,
-                    ipv6=listens_on_ipv6(),
-                ),
-                pool=NamespacePool(self._namespaces, size=self._options.pool_size, mtu=self._options.mtu),
-                namespaces=self._namespaces,
-                firewall=firewall,
-                guard=SpoofGuard(table=table_name(self._catalogue.prefix)),
-                mtu=self._options.mtu,
-                direct_routing=self._options.allow_direct_routing,
-                crossing=self._options.allow_published_between_networks,
-                ip_forward=self._options.ip_forward,
-            )
-        except BaseException:
-            host.close()
-            raise
+        self._around = open_surroundings(
+            self._options,
+            self._records,
+            catalogue=self._catalogue,
+            namespaces=self._namespaces,
+            relay=self._relay,
+            keep=keep,
+        )
         for network in self._catalogue:
             self._drivers[network.id] = make_driver(network, self._around)
         self._attached = Attachments(self._around, self._drivers, self._resolvers)
@@ -165,9 +145,7 @@ class NetworkService:
         if watch is not None:
             await watch.close()
         self._resolvers.close()
-        for chore in list(self._chores):
-            chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self._releases.close()
         if self._around is not None:
             await self._around.pool.close()
             self._around.ports.close()
@@ -181,9 +159,7 @@ class NetworkService:
 
     async def settle(self) -> None:
         """Wait until the releases that are under way are done."""
-        while self._releases:
-            await asyncio.gather(*self._releases.values(), return_exceptions=True)
-            await asyncio.sleep(0)
+        await self._releases.settle()
 
     @property
     def firewall_name(self) -> str:
@@ -213,9 +189,7 @@ class NetworkService:
         Raises:
             OrlopError: in Docker's words; nothing is left behind.
         """
-        pending = self._releases.get(container_id)
-        if pending is not None:
-            await asyncio.wait([pending])
+        await self._releases.wait_for(container_id)
         if container_id in self._sandboxes:
             raise ConflictError(f"endpoint with name {request.container_name} already exists in network")
         if request.network.startswith("container:"):
@@ -302,13 +276,8 @@ class NetworkService:
     def release(self, container_id: str) -> None:
         """Take a container's network down in the background; one that has none is no error."""
         sandbox = self._sandboxes.pop(container_id, None)
-        if sandbox is None:
-            return
-        task = asyncio.get_running_loop().create_task(
-            self._release(container_id, sandbox), name=f"release {container_id:.12}"
-        )
-        self._releases[container_id] = task
-        task.add_done_callback(lambda _: self._releases.pop(container_id, None))
+        if sandbox is not None:
+            self._releases.begin(container_id, sandbox, self._attachments)
 
     def sandbox(self, container_id: str) -> Sandbox | None:
         """Return the network of a running container."""
@@ -386,29 +355,6 @@ class NetworkService:
             raise RuntimeError("the network service was not started")
         return self._attached
 
-    async def _release(self, container_id: str, sandbox: Sandbox) -> None:
-        if sandbox.mode == "container":
-            self._shared.release(sandbox)
-            return
-        change = self._changes.get(container_id)
-        if change is not None:
-            await asyncio.wait([change])  # it uses the namespace
-        try:
-            for driver, endpoint in await self._attachments.release(container_id, sandbox):
-                self._chore(self._remove_link_later(driver, endpoint))
-        except Exception:  # noqa: BLE001 - nobody waits for this; the next start cleans up after it
-            _log.exception("cannot take down the network of container %.12s", container_id)
-
-    async def _remove_link_later(self, driver: Driver, endpoint: Endpoint) -> None:
-        """Remove a link whose namespace something else keeps alive; mostly the kernel was faster."""
-        await asyncio.sleep(_LINGER)
-        await asyncio.to_thread(driver.delete_link, endpoint)
-
     def _is_kept_apart(self, peer: str) -> bool:
         """Tell whether an address is a container's, which may not reach other networks' ports (threats.md G8)."""
         return not self._options.allow_published_between_networks and is_a_containers(peer, self._catalogue)
-
-    def _chore(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
