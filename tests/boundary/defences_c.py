@@ -121,6 +121,7 @@ DEFENCES: tuple[Defence, ...] = (
             "is_number(low, 7) or (dash and not is_number(high, 7))",
         ),
         ("engine/containers/limits.py", 'if name == "cpus" and wanted and max(wanted) >= count:', "if False:"),
+        ("engine/containers/limits.py", 'if name == "mems" and not wanted <=', "if not wanted and not wanted <="),
         "test_kernel_interfaces.py::test_numbers_that_cannot_be_are_refused",
     ),
     defence(

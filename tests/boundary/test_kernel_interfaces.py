@@ -64,21 +64,10 @@ def test_the_cgroup_namespace_is_private(engine) -> None:  # C1
 
 @pytest.mark.parametrize("parent", ["../../up", "/../up", "a/../../up", "/a\nb", "/a\0b"])
 def test_a_cgroup_parent_stays_below(engine, parent) -> None:  # C4
-    body = {
-        "Image": "busybox",
-        "Cmd": ["sh", "-c", "cat /proc/self/cgroup"],
-        "HostConfig": {"CgroupParent": parent, "CgroupnsMode": "host"},
-    }
+    body = {"Image": "busybox", "HostConfig": {"CgroupParent": parent, "CgroupnsMode": "host"}}
     before = {str(path) for path in Path("/sys/fs/cgroup").glob("*/*")}
     status, answer = engine.http("POST", "/v1.45/containers/create", body)
-    if status == 201:
-        identity = json.loads(answer)["Id"]
-        engine.docker("start", "-a", identity, check=False)
-        text = engine.docker("logs", identity).stdout
-        assert "/up/" not in text or "/../" not in text
-        engine.docker("rm", identity)
-    else:
-        assert status == 400, answer
+    assert status == 400, answer
     after = {str(path) for path in Path("/sys/fs/cgroup").glob("*/*")}
     assert not {path for path in after - before if "orlop-t-" not in path}
 
