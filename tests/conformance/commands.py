@@ -27,6 +27,7 @@ DIFFERS = {
         *("kill_paused", "pause_refusals"),
         # needs libcriu, which Debian's peers do not have; a failed restore keeps the name
         *("checkpoint_restore", "checkpoint_paused", "checkpoint_refusals"),
+        "restore_executes_hooks",
         # create does not look whether the program can be executed by the container's user
         "forbidden_program",
     },
@@ -201,7 +202,7 @@ def forbidden_program(runtime: Runtime) -> None:
     program.unlink()
 
 
-NEED_CRIU = {"checkpoint_restore", "checkpoint_paused"}
+NEED_CRIU = {"checkpoint_restore", "checkpoint_paused", "restore_executes_hooks"}
 COMMANDS: dict[str, Callable[[Runtime], None]] = {
     check.__name__: check
     for check in (

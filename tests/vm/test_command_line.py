@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conformance"))
 
-from limits import checkpoint_restore, events, out_of_memory_event
+from limits import checkpoint_restore, events, lazy_restore, out_of_memory_event, restore_executes_hooks
 from runtime import make_runtime
 
 from harness import BIN
@@ -59,3 +59,11 @@ def test_checkpoint_and_restore(runtime):
     checked = subprocess.run(["criu", "check"], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
     checkpoint_restore(runtime)
+
+
+def test_hooks_at_a_restore(runtime):
+    restore_executes_hooks(runtime)
+
+
+def test_memory_that_is_fetched_later(runtime):
+    lazy_restore(runtime)

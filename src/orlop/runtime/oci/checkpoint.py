@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 from orlop.errors import ConflictError, InvalidParameterError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from orlop.runtime.oci.protobuf import Value
     from orlop.runtime.oci.state import State
 
+_READY = "status-ready"
 _MODE = 0o700  # memory of the container: nobody else's business
 
 
@@ -50,6 +52,7 @@ def checkpoint(invocation: Invocation) -> int:
     if status in ("creating", "created", "stopped"):
         raise ConflictError(f"Container cannot be checkpointed in {status} state")
     stays = options.switch("leave-running") or options.switch("pre-dump")
+    waiting = status_fd(options)
     images, work = image_directory(options), work_directory(options)
     with Cleanup() as stack:
         process = stack.enter_context(criu.Criu(invocation.settings.text("criu") or "criu"))
@@ -63,16 +66,53 @@ def checkpoint(invocation: Invocation) -> int:
             wanted += _outside(invocation, state, images)
         kind = criu.PRE_DUMP if options.switch("pre-dump") else criu.DUMP
         invocation.log.trace(f"criu writes to {images} and logs to {work}/dump.log")
-        process.request(kind, wanted, _close, log=f"{work}/dump.log")
+        process.request(kind, wanted, Told(waiting), log=f"{work}/dump.log")
     if not stays:
         control.destroy(invocation, state)
     return 0
 
 
-def _close(_script: str, fds: list[int]) -> None:
-    """Let criu go on after each of its steps."""
-    for fd in fds:
-        os.close(fd)
+class Told:
+    """Lets criu go on after each of its steps; tells ``--status-fd`` when the pages can be fetched.
+
+    criu then waits until somebody, ``criu lazy-pages`` for a restore, has fetched all of them.
+    """
+
+    def __init__(self, status_fd: int) -> None:
+        self._status_fd = status_fd
+
+    def __call__(self, script: str, _pid: int, fds: list[int]) -> None:
+        """Close what came with a notification."""
+        for fd in fds:
+            os.close(fd)
+        if script == _READY and self._status_fd >= 0:
+            os.write(self._status_fd, b"\0")
+            os.close(self._status_fd)
+            self._status_fd = -1
+
+
+def status_fd(options: Parsed) -> int:
+    """Return where to tell that pages can be fetched, -1 for nobody.
+
+    Raises:
+        InvalidParameterError: nothing is open there, or not for writing.
+    """
+    if not options.given("status-fd"):
+        return -1
+    if not options.switch("lazy-pages"):
+        raise InvalidParameterError("--status-fd is only for --lazy-pages")
+    fd = options.number("status-fd")
+    try:
+        writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise InvalidParameterError(f"invalid --status-fd argument {fd}: {reason}") from None
+    except OverflowError:
+        raise InvalidParameterError(f"invalid --status-fd argument {fd}: bad file descriptor") from None
+    if not writable:
+        raise InvalidParameterError(f"invalid --status-fd argument {fd}: not writable")
+    os.set_inheritable(fd, False)
+    return fd
 
 
 def _dump_options(options: Parsed, state: State) -> list[tuple[int, Value]]:

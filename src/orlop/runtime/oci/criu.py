@@ -30,14 +30,16 @@ if TYPE_CHECKING:
 
     from orlop.runtime.oci.protobuf import Fields
 
+    Notified = Callable[[str, int, list[int]], None]
+
 DUMP, RESTORE, PRE_DUMP, NOTIFY = 1, 2, 4, 6
 NAMES = {DUMP: "DUMP", RESTORE: "RESTORE", PRE_DUMP: "PRE_DUMP"}
 # criu_opts
 IMAGES_DIR_FD, PID, LEAVE_RUNNING, EXT_UNIX_SK, TCP_ESTABLISHED, EVASIVE_DEVICES = 1, 2, 3, 4, 5, 6
 SHELL_JOB, FILE_LOCKS, LOG_LEVEL, LOG_FILE, PAGE_SERVER, NOTIFY_SCRIPTS, ROOT, PARENT_IMG = 7, 8, 9, 10, 11, 12, 13, 14
 TRACK_MEM, AUTO_DEDUP, WORK_DIR_FD, CG_ROOT, RST_SIBLING, INHERIT_FD = 15, 16, 17, 25, 26, 27
-MANAGE_CGROUPS_MODE, EXTERNAL, EMPTY_NS, FREEZE_CGROUP, ORPHAN_PTS_MASTER, LSM_PROFILE = 34, 37, 38, 44, 50, 53
-LSM_MOUNT_CONTEXT = 63
+MANAGE_CGROUPS_MODE, EXTERNAL, EMPTY_NS, FREEZE_CGROUP, LAZY_PAGES, ORPHAN_PTS_MASTER = 34, 37, 38, 44, 48, 50
+LSM_PROFILE, LSM_MOUNT_CONTEXT = 53, 63
 CGROUP_MODES = {"ignore": 0, "soft": 3, "full": 4, "strict": 5}
 # criu_req and criu_resp
 _TYPE, _OPTS, _NOTIFY_SUCCESS = 1, 2, 3
@@ -82,13 +84,14 @@ class Criu:
         with suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
-    def request(self, kind: int, options: Fields, notified: Callable[[str, list[int]], None], *, log: str = "") -> int:
+    def request(self, kind: int, options: Fields, notified: Notified, *, log: str = "") -> int:
         """Make a request and return the pid of what was restored, 0 for a dump.
 
         Args:
             kind: DUMP, PRE_DUMP or RESTORE.
             options: criu_opts.
-            notified: called with each notification's name and the descriptors that came with it, which it closes.
+            notified: called with each notification's name, the pid of the container's init as far as there is one, and
+                the descriptors that came with it, which it closes.
             log: where criu logs, for the error.
 
         Raises:
@@ -110,13 +113,16 @@ class Criu:
             pid = decode(restored).get(1, 0) if isinstance(restored, bytes) else 0
             return pid if isinstance(pid, int) else 0
 
-    def _notified(
-        self, answer: dict[int, int | bytes], fds: list[int], notified: Callable[[str, list[int]], None]
-    ) -> None:
+    def _notified(self, answer: dict[int, int | bytes], fds: list[int], notified: Notified) -> None:
         nested = answer.get(_NOTIFY, b"")
-        script = decode(nested).get(1, b"") if isinstance(nested, bytes) else b""
+        told = decode(nested) if isinstance(nested, bytes) else {}
+        script, pid = told.get(1, b""), told.get(2, 0)
         try:
-            notified(script.decode("utf-8", "replace") if isinstance(script, bytes) else "", fds)
+            notified(
+                script.decode("utf-8", "replace") if isinstance(script, bytes) else "",
+                pid if isinstance(pid, int) else 0,
+                fds,
+            )
         except (OrlopError, OSError):
             self._ours.send(encode([(_TYPE, NOTIFY), (_NOTIFY_SUCCESS, 0)]))
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.errors import InvalidParameterError
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.runtime.oci import criu
 from orlop.runtime.operations import Bind, Mask, MountCgroups, MountFilesystem
@@ -27,6 +27,7 @@ _SWITCHES = (
     ("shell-job", criu.SHELL_JOB),
     ("file-locks", criu.FILE_LOCKS),
     ("auto-dedup", criu.AUTO_DEDUP),
+    ("lazy-pages", criu.LAZY_PAGES),
 )
 _CLONE_NEWNET = 0x40000000
 _LOG_LEVEL = 4  # debug messages, as runc asks for: criu's log is all there is
@@ -58,9 +59,7 @@ def open_directory(path: str) -> OwnedFd:
 
 
 def common_options(options: Parsed, images_fd: int, work_fd: int, log: str) -> list[tuple[int, Value]]:
-    """Return criu_opts that a dump and a restore share. Raises InvalidParameterError, UnsupportedError."""
-    if options.switch("lazy-pages") or options.given("status-fd"):
-        raise UnsupportedError("--lazy-pages is not supported")
+    """Return criu_opts that a dump and a restore share. Raises InvalidParameterError."""
     mode = options.text("manage-cgroups-mode") or "soft"
     if mode not in criu.CGROUP_MODES:
         raise InvalidParameterError("Invalid manage cgroups mode")

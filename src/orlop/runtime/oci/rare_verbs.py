@@ -41,14 +41,14 @@ _IMAGE = (
     Flag(("manage-cgroups-mode",), "MODE", "soft (default), full, strict or ignore"),
     Flag(("auto-dedup",), "", "leave pages out of the parents' images that a newer one has"),
     Flag(("empty-ns",), "NAMESPACE", "network: make the namespace, but do not restore what is in it", many=True),
+    Flag(("lazy-pages",), "", "memory is fetched when it is needed (criu lazy-pages, userfaultfd(2))"),
 )
 _CHECKPOINT = (
     *_IMAGE,
     Flag(("leave-running",), "", "let the container go on afterwards"),
     Flag(("pre-dump",), "", "copy the memory only and let the container go on"),
     Flag(("parent-path",), "DIR", "images of an earlier --pre-dump, relative to the image directory"),
-    Flag(("lazy-pages",), "", "refused: pages are not served later"),
-    Flag(("status-fd",), "FD", "refused with --lazy-pages"),
+    Flag(("status-fd",), "FD", "with --lazy-pages: write a zero byte there when the pages can be fetched"),
     Flag(("page-server",), "ADDRESS:PORT", "send memory pages to this page server"),
 )
 _RESTORE = (
@@ -59,7 +59,6 @@ _RESTORE = (
     DETACH,
     NO_SUBREAPER,
     NO_PIVOT,
-    Flag(("lazy-pages",), "", "refused: pages are not served later"),
     Flag(("lsm-profile",), "TYPE:NAME", "restore with this LSM profile"),
     Flag(("lsm-mount-context",), "CONTEXT", "restore mounts with this SELinux context"),
 )

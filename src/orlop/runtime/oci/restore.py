@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from orlop.errors import InvalidParameterError, SystemFailureError, UnsupportedError
+from orlop.errors import InvalidParameterError, SystemFailureError
 from orlop.kernel import mount as k
 from orlop.kernel import process as processes
 from orlop.kernel.plain import signal
@@ -38,13 +38,16 @@ from orlop.runtime.security.lsm import apparmor_enabled, selinux_enabled
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.runtime.cgroups import CgroupSet
+    from orlop.runtime.hooks import HostHooks
     from orlop.runtime.oci.bundle import Bundle
     from orlop.runtime.oci.command import Invocation
     from orlop.runtime.oci.options import Parsed
     from orlop.runtime.oci.protobuf import Value
     from orlop.runtime.oci.state import State
+    from orlop.spec.oci.hooks import Hooks
 
 _TERMINAL = "orphan-pts-master"
+_NAMESPACES = "setup-namespaces"
 
 
 def restore(invocation: Invocation) -> int:
@@ -65,9 +68,6 @@ def restore(invocation: Invocation) -> int:
     bundle = enter_bundle(options)
     if not os.path.isdir(images):
         raise InvalidParameterError(f"image directory does not exist: {images}")
-    hooks = bundle.config.hooks
-    if hooks is not None and hooks.before_pivot:
-        raise UnsupportedError("hooks before the start are not supported by restore")
     check_console(console, terminal=bundle.process.terminal, detached=detached)
     if not detached and not options.switch("no-subreaper"):
         set_child_subreaper(True)
@@ -99,6 +99,7 @@ class _Restoring:
         self._undo = Cleanup()
         self.reference = cgroup_reference(invocation, bundle)
         self.master: OwnedFd | None = None
+        self._executed: HostHooks | None = None
 
     def __enter__(self) -> None:
         return None
@@ -114,6 +115,7 @@ class _Restoring:
         invocation, bundle = self._invocation, self._bundle
         store, identity = invocation.store, invocation.arguments[0]
         directory = store.claim(identity)
+        self._undo.callback(self._poststop)
         self._undo.callback(store.remove, identity)
         target = f"{directory}/{ROOT_TARGET}"
         os.mkdir(target, 0o700)
@@ -123,8 +125,11 @@ class _Restoring:
         self._undo.callback(cgroup.kill)
         cgroup.close()
         with Cleanup() as stack:
+            self._outside = _Place(stack)
+            stack.callback(self._outside.enter)
             _mount_root(bundle.rootfs, target)
             stack.callback(k.umount2, target, k.MNT_DETACH)
+            self._within = _Place(stack)
             namespaces = [(key, _inherited(path, stack)) for _, key, path in foreign_namespaces(bundle.config)]
             process = stack.enter_context(criu.Criu(invocation.settings.text("criu") or "criu"))
             _enter(process.pid, cgroup)
@@ -144,7 +149,9 @@ class _Restoring:
         self._undo.callback(_end, pidfd)
         return pid, pidfd
 
-    def _notified(self, script: str, fds: list[int]) -> None:
+    def _notified(self, script: str, pid: int, fds: list[int]) -> None:
+        if script == _NAMESPACES and self._bundle.config.hooks is not None:
+            self._execute_hooks(self._bundle.config.hooks, pid)
         for fd in fds:
             if script != _TERMINAL or self.master is not None:
                 os.close(fd)
@@ -154,6 +161,48 @@ class _Restoring:
                 from orlop.runtime.oci.console import send_console
 
                 send_console(self._console, fd, "/dev/ptmx")
+
+    def _execute_hooks(self, hooks: Hooks, pid: int) -> None:
+        """Execute prestart's and createRuntime's hooks where they are executed at a creation: on the host.
+
+        What those of createContainer and startContainer did is in the images.
+
+        Raises:
+            OrlopError: one failed.
+        """
+        from orlop.runtime.container_state import ContainerState
+        from orlop.runtime.hooks import HostHooks
+
+        config = self._bundle.config
+        state = ContainerState(
+            config.version, self._invocation.arguments[0], self._bundle.directory, config.annotations
+        )
+        with Cleanup() as stack:
+            self._executed = executed = HostHooks(hooks, state, stack)
+            stack.callback(self._within.enter)
+            self._outside.enter()
+            executed.before_pivot(pid)
+
+    def _poststop(self) -> None:
+        if self._executed is not None:
+            self._executed.undone(self._invocation.log.warning)
+
+
+class _Place:
+    """This process' mount namespace, root and working directory, to come back to."""
+
+    def __init__(self, stack: Cleanup) -> None:
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        self._namespace = stack.enter_context(OwnedFd(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)))
+        self._root = stack.enter_context(OwnedFd(os.open("/", flags)))
+        self._directory = stack.enter_context(OwnedFd(os.open(".", flags)))
+
+    def enter(self) -> None:
+        """Come back. Entering a mount namespace alone would put us at its root, whatever ours was."""
+        processes.setns(self._namespace.fileno(), processes.CLONE_NEWNS)
+        os.fchdir(self._root.fileno())
+        os.chroot(".")
+        os.fchdir(self._directory.fileno())
 
 
 def _end(pidfd: OwnedFd) -> None:

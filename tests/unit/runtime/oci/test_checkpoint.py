@@ -8,8 +8,8 @@ import stat
 
 import pytest
 
-from orlop.errors import InvalidParameterError, SystemFailureError, UnavailableError, UnsupportedError
-from orlop.runtime.oci import criu
+from orlop.errors import InvalidParameterError, SystemFailureError, UnavailableError
+from orlop.runtime.oci import checkpoint, criu
 from orlop.runtime.oci.documents import starter_config
 from orlop.runtime.oci.images import common_options, external_mounts, foreign_namespaces
 from orlop.runtime.oci.options import parse
@@ -54,16 +54,35 @@ def test_options():
 
 
 @pytest.mark.parametrize(
-    ("words", "kind"),
+    "words",
     [
-        (["--lazy-pages"], UnsupportedError),
-        (["--manage-cgroups-mode", "maybe"], InvalidParameterError),
-        (["--empty-ns", "pid"], InvalidParameterError),
+        ["--manage-cgroups-mode", "maybe"],
+        ["--empty-ns", "pid"],
     ],
 )
-def test_refused_options(words, kind):
-    with pytest.raises(kind):
+def test_refused_options(words):
+    with pytest.raises(InvalidParameterError):
         common_options(flags(*words), 5, 6, "dump.log")
+
+
+def test_who_waits_for_pages_is_told_once():
+    reader, writer = os.pipe()
+    number = str(writer)
+    with pytest.raises(InvalidParameterError, match="only for --lazy-pages"):
+        checkpoint.status_fd(flags("--status-fd", number))
+    for bad, words in ((str(reader), "not writable"), ("999", "bad file descriptor"), ("1" * 20, "bad")):
+        with pytest.raises(InvalidParameterError, match=rf"invalid --status-fd argument {bad}: .*{words}"):
+            checkpoint.status_fd(flags("--lazy-pages", "--status-fd", bad))
+    asked = flags("--lazy-pages", "--status-fd", number)
+    told = checkpoint.Told(checkpoint.status_fd(asked))
+    assert not os.get_inheritable(writer)
+    for script in ("pre-dump", "status-ready", "status-ready"):
+        told(script, 0, [os.open("/dev/null", os.O_RDONLY)])
+    assert os.read(reader, 9) == b"\0"
+    assert os.read(reader, 9) == b"", "it is closed"
+    os.close(reader)
+    assert checkpoint.status_fd(flags("--lazy-pages")) == -1
+    assert (criu.LAZY_PAGES, 1) in common_options(asked, 5, 6, "dump.log")
 
 
 def test_external_mounts():
@@ -96,14 +115,14 @@ def fake_criu(tmp_path, program: str) -> str:
 @pytest.mark.skipif(not os.access("/usr/bin/python3", os.X_OK), reason="needs the system's python3")
 def test_conversation(tmp_path):
     program = """
-s.send(bytes.fromhex("0806 1001 2a07 0a05").replace(b" ", b"") + b"ready")
+s.send(bytes.fromhex("0806 1001 2a09 1007 0a05") + b"ready")
 assert s.recv(99) == bytes.fromhex("08061801"), "the notification's answer"
 s.send(bytes.fromhex("0802 1001 2202 082a"))
 """
     told = []
     with criu.Criu(fake_criu(tmp_path, program)) as process:
-        assert process.request(criu.RESTORE, [(1, 3)], lambda script, fds: told.append((script, fds))) == 42
-    assert told == [("ready", [])]
+        assert process.request(criu.RESTORE, [(1, 3)], lambda *told_of: told.append(told_of)) == 42
+    assert told == [("ready", 7, [])]
 
 
 @pytest.mark.skipif(not os.access("/usr/bin/python3", os.X_OK), reason="needs the system's python3")
