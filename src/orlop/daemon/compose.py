@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import orlop
 from orlop.api.app import Application
 from orlop.api.routes import archives as archive_routes
+from orlop.api.routes import attaching as attaching_routes
 from orlop.api.routes import build_sessions as build_session_routes
 from orlop.api.routes import builds as build_routes
 from orlop.api.routes import check as check_routes
@@ -245,6 +246,7 @@ class Engine:
             *image_archive_routes.routes(self.archives),
             *volume_routes.routes(self.volumes),
             *network_routes.routes(catalogue),
+            *attaching_routes.routes(self.containers),
             *container_routes.routes(self.containers),
             *check_routes.routes(self._checker),
             *archive_routes.routes(self.containers, self._commits),

@@ -8,16 +8,14 @@ import os
 from typing import TYPE_CHECKING
 
 from orlop.api.call import Call, Route
-from orlop.api.hijack import MULTIPLEXED_STREAM, RAW_STREAM, hijack
 from orlop.api.moments import parse_moment
 from orlop.api.responses import ByteStream, JsonStream, empty, json_response
+from orlop.api.routes.attaching import content_type, encode
 from orlop.engine.containers.attaching import parse_detach_keys
 from orlop.errors import InvalidParameterError, UnsupportedError
-from orlop.logs.entry import frame, render
 from orlop.logs.reader import LogQuery
 from orlop.spec.docker.containers import ContainerUpdate, decode, decode_create
 from orlop.spec.docker.times import parse_timestamp
-from orlop.spec.launch import AttachTarget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,10 +23,8 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from orlop.engine.containers import ContainerService
-    from orlop.engine.containers.container import Container
     from orlop.logs.entry import LogEntry
 
-_MULTIPLEXED_SINCE = (1, 42)
 _PLACE = "/containers/{name}"
 
 
@@ -44,7 +40,6 @@ def routes(containers: ContainerService) -> list[Route]:
             ("logs", streams.logs),
             ("stats", streams.stats),
             ("export", streams.export),
-            ("attach/ws", _unsupported("attach by websocket")),
         ],
         "POST": [
             ("start", handlers.start),
@@ -57,7 +52,6 @@ def routes(containers: ContainerService) -> list[Route]:
             ("update", handlers.update),
             ("resize", handlers.resize),
             ("wait", streams.wait),
-            ("attach", streams.attach),
         ],
     }
     return [
@@ -67,14 +61,6 @@ def routes(containers: ContainerService) -> list[Route]:
         Route("DELETE", _PLACE, handlers.remove),
         *(Route(method, f"{_PLACE}/{verb}", handler) for method, verbs in named.items() for verb, handler in verbs),
     ]
-
-
-def _unsupported(what: str) -> Callable[[Call], Awaitable[web.StreamResponse]]:
-    async def refuse(call: Call) -> web.StreamResponse:
-        del call
-        raise UnsupportedError(f"{what} is not supported by this version of orlop")
-
-    return refuse
 
 
 class _Handlers:
@@ -195,42 +181,6 @@ class _Streams:
             await stream.send(document)
         return stream.response
 
-    async def attach(self, call: Call) -> web.StreamResponse:
-        container = self._containers.require_attachable(call.variables["name"])
-        config = container.definition.config
-        stdout, stderr = call.boolean("stdout"), call.boolean("stderr")
-        target = AttachTarget(
-            stdin=call.boolean("stdin") and config.open_stdin,
-            stdout=stdout,
-            stderr=stderr,
-            multiplexed=not config.tty,
-            detach_keys=parse_detach_keys(call.text("detachKeys")) if config.tty else "",
-        )
-        hijacked = await hijack(call, content_type=_content_type(call, tty=config.tty))
-        client = hijacked.fd
-        try:
-            if call.boolean("logs"):
-                await self._replay(container, client.fileno(), LogQuery(stdout=stdout, stderr=stderr))
-            if call.boolean("stream"):
-                with_preface = AttachTarget(
-                    **{
-                        **{name: getattr(target, name) for name in AttachTarget.__slots__},
-                        "preface": hijacked.preface.hex(),
-                    }
-                )
-                await self._containers.attach(container, with_preface, client)
-            else:
-                client.close()
-        except Exception:
-            client.close()
-            raise
-        return hijacked.response
-
-    async def _replay(self, container: Container, client: int, query: LogQuery) -> None:
-        async for entry in self._containers.logs(container, query, follow=False):
-            data = _encode(entry, tty=container.definition.config.tty, timestamps=False, details=False)
-            await _send_all(client, data)
-
     async def logs(self, call: Call) -> web.StreamResponse:
         container = self._containers.get(call.variables["name"])
         stdout, stderr = call.boolean("stdout"), call.boolean("stderr")
@@ -296,21 +246,12 @@ async def _copy_pipe(call: Call, read_end: int, write_end: int, work: asyncio.Fu
         transport.close()
 
 
-def _content_type(call: Call, *, tty: bool) -> str:
-    return RAW_STREAM if tty or call.version < _MULTIPLEXED_SINCE else MULTIPLEXED_STREAM
-
-
 def _tail(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _moment(text: str) -> int:
     return parse_timestamp(text) if text else 0
-
-
-def _encode(entry: LogEntry, *, tty: bool, timestamps: bool, details: bool) -> bytes:
-    data = render(entry, timestamps=timestamps, details=details)
-    return data if tty else frame(entry.stream, data)
 
 
 async def _write_logs(
@@ -321,19 +262,9 @@ async def _write_logs(
     timestamps: bool,
     details: bool,
 ) -> web.StreamResponse:
-    async with ByteStream(call, content_type=_content_type(call, tty=tty)) as stream:
+    async with ByteStream(call, content_type=content_type(call, tty=tty)) as stream:
         await stream.flush()
         with contextlib.suppress(ConnectionError):
             async for entry in entries:
-                await stream.write(_encode(entry, tty=tty, timestamps=timestamps, details=details))
+                await stream.write(encode(entry, tty=tty, timestamps=timestamps, details=details))
     return stream.response
-
-
-async def _send_all(client: int, data: bytes) -> None:
-    """Send to a non-blocking stream socket that no transport owns."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(client, view) :]
-        except BlockingIOError:
-            await asyncio.sleep(0.01)
