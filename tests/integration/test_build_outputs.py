@@ -2,10 +2,12 @@
 
 import json
 import os
+import subprocess
 import tarfile
 
 import pytest
-from build_lab import build, write
+from backports import zstd
+from build_lab import build, steps, write
 
 from harness import busybox_tar
 
@@ -113,3 +115,80 @@ def test_source_date_epoch_gives_the_same_image_twice(engine, own_engine, images
     assert plain != ids[0]  # what bears the time as it is does not come from what does not
     bad = build(engine, "--build-arg", "SOURCE_DATE_EPOCH=tomorrow", context, check=False)
     assert "invalid SOURCE_DATE_EPOCH: 'tomorrow'" in bad.stderr
+
+
+def test_flags(engine, images, tmp_path):
+    """``orlop build``: names, labels, arguments, and what its steps get."""
+    script = (
+        "FROM busybox\nARG X=none\nARG Y\nLABEL a=file b=file\n"
+        "RUN echo x=$X y=$Y; ulimit -n; cat /etc/hosts; ip link; df /dev/shm\n"
+    )
+    options = [
+        *("-t", "outer:one", "-t", "outer:two", "--tag", "outer-three", "--label", "b=flag", "--label", "c=flag"),
+        *("--build-arg", "X=1", "--build-arg", "Y", "--network", "none", "--add-host", "there:192.0.2.7"),
+        *("--ulimit", "nofile=77:88", "--shm-size", "1m"),
+    ]
+    done = build(engine, *options, write(tmp_path, script), env={"Y": "from the environment"})
+    for words in (" x=1 y=from the environment\n", " 77\n", " 192.0.2.7\tthere\n", " 1024 "):
+        assert words in done.stderr
+    assert "eth0" not in done.stderr
+    found = [
+        json.loads(engine.docker("image", "inspect", name).stdout)[0]
+        for name in ("outer:one", "outer:two", "outer-three")
+    ]
+    assert len({image["Id"] for image in found}) == 1
+    assert found[0]["Config"]["Labels"] == {"a": "file", "b": "flag", "c": "flag"}
+
+
+def test_working_directories_are_the_user_s(engine, images, tmp_path):
+    """As with BuildKit, which was asked; the classic builder makes them root's."""
+    users = {
+        "alice": "1000:1000",
+        "1000": "1000:1000",
+        "77": "77:77",
+        "alice:50": "1000:50",
+        ":50": "0:50",
+        "5:6": "5:6",
+    }
+    lines = [f"USER {user}\nWORKDIR /w{number}/x\nWORKDIR /tmp\n" for number, user in enumerate(users)]
+    context = write(tmp_path / "c", f"FROM busybox\n{''.join(lines)}RUN stat -c '%u:%g %n' /w*/x /w* /tmp\n")
+    done = build(engine, context)
+    for number, ids in enumerate(users.values()):
+        assert f" {ids} /w{number}/x\n" in done.stderr
+        assert f" {ids} /w{number}\n" in done.stderr
+    assert " 0:0 /tmp\n" in done.stderr
+    classic = engine.docker("build", context, env={"DOCKER_BUILDKIT": "0"}).stdout
+    assert "\n0:0 /w0/x\n" in classic  # which comes from no cache of the other
+    assert set(list(steps(build(engine, context)).values())[1:]) == {"CACHED"}
+
+
+def test_standard_input(engine, images, tmp_path):
+    """A Dockerfile without a context, and a tar, compressed by zstd."""
+    script = "FROM busybox\nRUN echo alone\n"
+    assert " alone\n" in build(engine, "-", input=script).stderr
+    context = write(tmp_path / "c", "FROM busybox\nCOPY . /c\nRUN ls -A /c\n", x="1")
+    tar = subprocess.run(["tar", "-C", context, "-c", "."], capture_output=True, check=True).stdout
+    for data in (tar, zstd.compress(tar)):
+        done = build(engine, "--no-cache", "-", input=data, text=False)
+        assert b" x\n" in done.stderr
+    refused = build(engine, "-f", "-", "-", input="", check=False)
+    assert "can't use stdin for both build context and dockerfile" in refused.stderr
+
+
+def test_entitlements(engine, images, tmp_path):
+    """Threat F3: what a step may ask for is what the user allows the build, and that it gets."""
+    script = "FROM busybox\nRUN --network=host readlink /proc/self/ns/net\nRUN --security=sandbox grep CapBnd /proc/self/status\n"
+    context = write(tmp_path, script)
+    assert engine.netns_holder is not None
+    ours = os.readlink(f"/proc/{engine.netns_holder.pid}/ns/net")
+    done = build(engine, "--allow", "network.host", context)
+    assert f" {ours}\n" in done.stderr
+    assert " CapBnd:\t00000000a80425fb\n" in done.stderr
+    (context / "Dockerfile").write_text(
+        "FROM busybox\nRUN --security=insecure grep -E 'CapBnd|Seccomp:' /proc/self/status\n"
+    )
+    refused = build(engine, "--allow", "network.host", context, check=False)
+    assert "security.insecure is not allowed" in refused.stderr
+    done = build(engine, "--allow", "security.insecure", context)
+    assert " Seccomp:\t0\n" in done.stderr
+    assert " CapBnd:\t00000000a80425fb\n" not in done.stderr

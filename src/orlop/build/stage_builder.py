@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orlop.build.arguments import StageArguments
@@ -197,8 +198,10 @@ class StageBuilder:
         if item.name == "WORKDIR":
             path = working_directory(self.config, item, words)
             self.config = replace(self.config, working_dir=path)
-            place = CopyStep((), path)
-            return await self.settle(self.nop(f"WORKDIR {path}"), lambda: self.build.workshop.copy(self.image, place))
+            owner = self.config.user if self.build.options.user_directories else ""
+            place = CopyStep((), path, owner=owner, of_user=True)
+            work = partial(self.build.workshop.copy, self.image, place)
+            return await self.settle(self.nop(f"WORKDIR {path}"), work, variant=owner)
         if item.name == "ARG":
             return await self.settle(self.nop(self._declare(item, words)))
         if item.name == "MAINTAINER":
@@ -226,6 +229,7 @@ class StageBuilder:
         work: Callable[[], Coroutine[None, None, Layer]] | None = None,
         *,
         inputs: str = "",
+        variant: str = "",
         apart: str = "",
     ) -> bool:
         """Take the step's image from the cache, or do the work and make the image.
@@ -234,13 +238,14 @@ class StageBuilder:
             told: the step in the history.
             work: makes the layer; None for none.
             inputs: what the result depends on beside the words.
+            variant: how the words are meant, where that can be otherwise; an image that the user named may have either.
             apart: with the words, all that the layer depends on: it is the same one on another image; empty for a layer
                 that depends on the image.
 
         Returns:
             Whether the image came from the cache.
         """
-        keys = [self._key(told, inputs), *([self._key_apart(told, apart)] if apart else [])]
+        keys = [self._key(told, inputs, variant), *([self._key_apart(told, apart)] if apart else [])]
         key = keys[0]
         if self._fresh:
             await self._make(keys, told, work)
@@ -302,10 +307,11 @@ class StageBuilder:
             container=layer.container,
         )
 
-    def _key(self, told: str, inputs: str) -> str:
+    def _key(self, told: str, inputs: str, variant: str) -> str:
         parent = "" if self.image is None else str(self.image.id)
         parts = [parent, told, self._author, self._base.os, self._base.architecture, self._base.variant]
         parts += [inputs] if inputs else []
+        parts += [f"variant {variant}"] if variant else []
         parts += [] if self.build.options.epoch is None else [f"epoch {self.build.options.epoch}"]
         return _digest([*parts, render_defaults(self.config)])
 

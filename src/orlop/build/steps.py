@@ -46,6 +46,8 @@ class BuildOptions:
         remove: remove the containers of steps that succeeded.
         force_remove: remove those of steps that failed as well.
         allowed: of :data:`ENTITLEMENTS`; a step that needs another is refused.
+        user_directories: what WORKDIR makes belongs to the stage's user, as with BuildKit; else to root, as with
+            Docker's classic builder.
     """
 
     target: str = ""
@@ -59,6 +61,7 @@ class BuildOptions:
     remove: bool = True
     force_remove: bool = False
     allowed: frozenset[str] = frozenset()
+    user_directories: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,7 @@ class CopyStep:
         parents: the directories above each file come along.
         exclude: patterns of what does not.
         linked: the image below is not looked at: its links are not followed, its users not known.
+        of_user: the owner is written as USER has it: a name alone is in its own group.
     """
 
     parts: tuple[CopyPart, ...]
@@ -126,6 +130,7 @@ class CopyStep:
     parents: bool = False
     exclude: tuple[str, ...] = ()
     linked: bool = False
+    of_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ by the kernel beneath their own root and can name nothing else (threats.md F6, F
 
 ::
 
-    engine ── gather {parts, parents, exclude, target, destination, owner, mode} + pipe ──▶ child
+    engine ── gather {parts, parents, exclude, target, destination, owner, of_user, mode} + pipe ──▶ child
            ◀── tar through the pipe ──                                   action "pack": as it will be in the layer
            ◀── tar through the pipe ──                                   action "sum": without times and destination
            ◀── {ok, sources, directory} ──
@@ -226,7 +226,7 @@ def _pack(parts: list[_Part], out_fd: int, message: JsonObject, stack: contextli
     if isinstance(target, dict):
         tree = stack.enter_context(open_view(from_message(OverlayRoot, target)))
         top_fd = stack.enter_context(OwnedFd(os.open(".", _READ, dir_fd=tree.fileno()))).fileno()
-    owner = (0, 0) if not owner_text else _owner(top_fd, owner_text)
+    owner = (0, 0) if not owner_text else _owner(top_fd, owner_text, of_user=message.get("of_user") is True)
     packer = _Gatherer(out_fd, exclude=message.get("exclude"))
     latest = message.get("latest")
     packer.latest = latest if isinstance(latest, int) else None
@@ -291,8 +291,8 @@ def _missing(message: JsonObject) -> list[str]:
     return found
 
 
-def _owner(top_fd: int, text: str) -> tuple[int, int]:
-    """Read ``--chown``: a user alone names the group of the same name or number, as in Docker."""
+def _owner(top_fd: int, text: str, *, of_user: bool) -> tuple[int, int]:
+    """Read ``--chown``: a user alone names the group of the same name or number, as in Docker; a USER its own one."""
     user, colon, group = text.partition(":")
     group = group if colon else user
     if user.isascii() and user.isdigit() and group.isascii() and group.isdigit():
@@ -302,7 +302,7 @@ def _owner(top_fd: int, text: str) -> tuple[int, int]:
     try:
         if top_fd < 0:
             raise InvalidParameterError("the stage is empty")
-        found = resolve_identity(top_fd, f"{user}:{group}")
+        found = resolve_identity(top_fd, user if of_user and not colon else f"{user}:{group}")
     except InvalidParameterError as error:
         raise InvalidParameterError(f"unable to convert uid/gid chown string to host mapping: {error}") from None
     return found.uid, found.gid

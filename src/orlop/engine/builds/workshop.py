@@ -260,6 +260,7 @@ class EngineWorkshop:
             "destination": step.destination,
             "latest": self._latest,
             "owner": step.owner,
+            "of_user": step.of_user,
             "mode": step.mode,
             "parents": step.parents,
             "exclude": list[JsonValue](step.exclude),
