@@ -81,7 +81,7 @@ def test_errors_name_the_file_and_the_line(engine, images, tmp_path):
         ("RUN exit 7", "The command '/bin/sh -c exit 7' returned a non-zero code: 7"),
         ("COPY nothing /", "COPY failed: file not found in build context or excluded by .dockerignore: stat nothing: "),
         ("EXPOSE 99999", "invalid containerPort: 99999"),
-        ("ENV A=${B:?say}", "B: say"),
+        ("ENV A=${B:?say}", 'failed to process "${B:?say}": B: say'),
     ):
         (context / "other").write_text(f"FROM busybox\nENV C=1\n{text}\nRUN true\n")
         done = build(engine, "-f", context / "other", context, check=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orlop.build.expansion import expand, expand_words
 from orlop.errors import InvalidParameterError
-from orlop.image.changes import json_words, parse_duration
+from orlop.image.changes import check_signal, json_words, parse_duration
 from orlop.spec.image import ContainerDefaults, Healthcheck
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 _PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([a-zA-Z]+))?", re.ASCII)
-_SIGNAL = re.compile(r"(?:SIG)?(?:[A-Z]+[0-9]?|RTMIN\+[0-9]{1,2}|RTMAX-[0-9]{1,2})|[0-9]{1,2}", re.ASCII)
 _DURATIONS = ("interval", "timeout", "start-period", "start-interval")
 
 Changed = tuple[ContainerDefaults, str]
@@ -34,12 +33,18 @@ class Words:
         self._escape = escape
 
     def one(self, text: str) -> str:
-        """Expand one word. Raises InvalidParameterError."""
-        return expand(text, self.variables, escape=self._escape)
+        """Expand one word. Raises InvalidParameterError, which names it."""
+        try:
+            return expand(text, self.variables, escape=self._escape)
+        except InvalidParameterError as error:
+            raise InvalidParameterError(f"failed to process {json.dumps(text[:200])}: {error}") from None
 
     def many(self, text: str) -> list[str]:
-        """Expand and split. Raises InvalidParameterError."""
-        return expand_words(text, self.variables, escape=self._escape)
+        """Expand and split. Raises InvalidParameterError, which names the text."""
+        try:
+            return expand_words(text, self.variables, escape=self._escape)
+        except InvalidParameterError as error:
+            raise InvalidParameterError(f"failed to process {json.dumps(text[:200])}: {error}") from None
 
 
 def configure(config: ContainerDefaults, item: Instruction, words: Words, *, cmd_set: bool = False) -> Changed:
@@ -157,8 +162,7 @@ def absolute(directory: str, path: str) -> str:
 
 def _stop_signal(config: ContainerDefaults, item: Instruction, words: Words) -> Changed:
     signal = words.one(item.text)
-    if _SIGNAL.fullmatch(signal.upper()) is None:
-        raise InvalidParameterError(f"invalid signal: {signal}")
+    check_signal(signal)
     return replace(config, stop_signal=signal), f"STOPSIGNAL {signal}"
 
 
@@ -173,12 +177,17 @@ def _on_build(config: ContainerDefaults, item: Instruction, _: Words) -> Changed
 
 
 def _healthcheck(config: ContainerDefaults, item: Instruction, _: Words) -> Changed:
+    return _checked(config, read_healthcheck(item))
+
+
+def read_healthcheck(item: Instruction) -> Healthcheck:
+    """Read HEALTHCHECK, in which nothing is expanded. Raises InvalidParameterError."""
     kind, _sep, rest = item.text.partition(" ")
     rest = rest.strip()
     if kind.upper() == "NONE":
         if rest or item.flags:
             raise InvalidParameterError("HEALTHCHECK NONE takes no arguments")
-        return _checked(config, Healthcheck(test=("NONE",)))
+        return Healthcheck(test=("NONE",))
     if kind.upper() != "CMD":
         raise InvalidParameterError(f"unknown type {json.dumps(kind)} in HEALTHCHECK (try CMD)")
     words = json_words(rest)
@@ -192,7 +201,7 @@ def _healthcheck(config: ContainerDefaults, item: Instruction, _: Words) -> Chan
     for name, number in zip(_DURATIONS, numbers, strict=True):
         if 0 < number < 1_000_000:
             raise InvalidParameterError(f"Interval {json.dumps(name)} cannot be less than 1ms")
-    check = Healthcheck(
+    return Healthcheck(
         test,
         interval=numbers[0],
         timeout=numbers[1],
@@ -200,7 +209,6 @@ def _healthcheck(config: ContainerDefaults, item: Instruction, _: Words) -> Chan
         start_interval=numbers[3],
         retries=int(retries),
     )
-    return _checked(config, check)
 
 
 def _checked(config: ContainerDefaults, check: Healthcheck) -> Changed:

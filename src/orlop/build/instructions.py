@@ -10,6 +10,7 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from orlop.build.configuring import read_healthcheck
 from orlop.build.expansion import split_words
 from orlop.build.mounts import parse_mount
 from orlop.build.parser import DockerfileError, parse_line
@@ -132,6 +133,8 @@ def _read_flags(line: Line) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]
             value = value.lower() if equals else "true"
             if value not in ("true", "false"):
                 raise DockerfileError(line.number, f"expecting boolean value for flag {name}, not: {value[:40]}")
+        if not value and equals and name not in _REPEATED:
+            continue  # as good as not there
         if not value:
             raise DockerfileError(line.number, f"missing a value on flag: {name}")
         if name in _REPEATED:
@@ -176,6 +179,14 @@ def _check_text(made: Instruction) -> None:
 def _check_one(made: Instruction) -> None:
     if len(made.words) != 1:
         raise DockerfileError(made.line, f"{made.name} requires exactly one argument")
+
+
+def _check_health(made: Instruction) -> None:
+    _check_some(made)
+    try:
+        read_healthcheck(made)
+    except InvalidParameterError as error:
+        raise DockerfileError(made.line, f"{error}: {made.original[:80]}") from None
 
 
 def _check_shell(made: Instruction) -> None:
@@ -224,7 +235,7 @@ _CHECKS: Mapping[str, Callable[[Instruction], None]] = {
     "COPY": _check_copy,
     "EXPOSE": _check_some,
     "FROM": _check_from,
-    "HEALTHCHECK": _check_some,
+    "HEALTHCHECK": _check_health,
     "MAINTAINER": _check_text,
     "RUN": _check_run,
     "SHELL": _check_shell,

@@ -95,6 +95,8 @@ class Build:
             raise InvalidParameterError(f"a trigger of the base image names a stage that is not built: {name}")
         if name == "scratch":
             return Tree()
+        if name.isascii() and name.isdigit():
+            raise InvalidParameterError(f"invalid from flag value {name}: index out of bounds")
         return Tree(image=await self.workshop.base_image(name, pull=False, platform=self.options.platform))
 
 

@@ -183,11 +183,16 @@ def _workdir(config: ContainerDefaults, text: str) -> ContainerDefaults:
 
 def _stop_signal(config: ContainerDefaults, text: str) -> ContainerDefaults:
     name = _one("STOPSIGNAL", config, text)
+    check_signal(name)
+    return replace(config, stop_signal=name)
+
+
+def check_signal(name: str) -> None:
+    """Look whether there is such a signal, by name or number. Raises InvalidParameterError."""
     plain = name.upper().removeprefix("SIG")
     known = name.isdigit() and name.isascii() and 0 < int(name) <= _SIGNALS
     if not known and "SIG" + plain not in signal.Signals.__members__ and not re.fullmatch(r"RTM(IN\+|AX-)\d+", plain):
         raise InvalidParameterError(f"invalid signal: {name}")
-    return replace(config, stop_signal=name)
 
 
 def _on_build(config: ContainerDefaults, text: str) -> ContainerDefaults:

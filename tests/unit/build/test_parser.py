@@ -61,7 +61,7 @@ def test_heredocs():
         ("FROM a b", "line 1: FROM requires either one or three arguments"),
         ("FROM a AS 1x", 'invalid name for build stage: "1x"'),
         ("FROM a\nCOPY --frm=b c d", "unknown flag: --frm (did you mean from?)"),
-        ("FROM a\nCOPY --from= c d", "missing a value on flag: from"),
+        ("FROM a\nCOPY --from c d", "missing a value on flag: from"),
         ("FROM a\nCOPY --from=b --from=c d e", "duplicate flag specified: from"),
         ("FROM a\nCOPY b", "COPY requires at least two arguments, but only one was provided"),
         ("FROM a\nENV", "ENV requires at least one argument"),
