@@ -1,5 +1,6 @@
 """What comes of orlop build: files, archives, errors, and the same image twice."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -163,12 +164,12 @@ def test_working_directories_are_the_user_s(engine, images, tmp_path):
 
 
 def test_standard_input(engine, images, tmp_path):
-    """A Dockerfile without a context, and a tar, compressed by zstd."""
+    """A Dockerfile without a context, and a tar, plain and compressed."""
     script = "FROM busybox\nRUN echo alone\n"
     assert " alone\n" in build(engine, "-", input=script).stderr
     context = write(tmp_path / "c", "FROM busybox\nCOPY . /c\nRUN ls -A /c\n", x="1")
     tar = subprocess.run(["tar", "-C", context, "-c", "."], capture_output=True, check=True).stdout
-    for data in (tar, zstd.compress(tar)):
+    for data in (tar, gzip.compress(tar), zstd.compress(tar)):
         done = build(engine, "--no-cache", "-", input=data, text=False)
         assert b" x\n" in done.stderr
     refused = build(engine, "-f", "-", "-", input="", check=False)
