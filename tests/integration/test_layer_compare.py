@@ -8,7 +8,7 @@ import tempfile
 
 import pytest
 
-from orlop.primitives.tar import Limits, compare, unpack
+from orlop.primitives.tar import Limits, Rules, compare, unpack
 
 pytestmark = [pytest.mark.privileged]
 FILE, DIRECTORY, LINK, SYMLINK, FIFO = (
@@ -112,3 +112,84 @@ def test_another_link(tmp_path):
     (tmp_path / "link").symlink_to("/etc")  # of this root: it holds nothing
     os.lchown(tmp_path / "link", 7, 0)
     assert tree.differences() == ["/link: leads elsewhere", "/link/through: no such file or directory"]
+
+
+LOWER = tar(
+    ("usr", b"", DIRECTORY, ""),
+    ("usr/bin", b"", DIRECTORY, ""),
+    ("usr/bin/tool", b"old", FILE, ""),
+    ("usr/bin/gone", b"x", FILE, ""),
+    ("bin", b"", SYMLINK, "usr/bin"),
+    ("kept", b"", DIRECTORY, ""),
+    ("kept/file", b"kept" * 300_000, FILE, ""),
+    ("kept/link", b"", SYMLINK, "file"),
+    ("kept/pipe", b"", FIFO, ""),
+    ("opaque", b"", DIRECTORY, ""),
+    ("opaque/old", b"x", FILE, ""),
+    ("turned", b"", DIRECTORY, ""),
+    ("turned/old", b"x", FILE, ""),
+    ("hidden", b"", DIRECTORY, ""),
+    ("hidden/old", b"x", FILE, ""),
+)
+UPPER = tar(
+    ("bin/tool", b"new", FILE, ""),  # through a link of the layer below
+    ("bin/.wh.gone", b"", FILE, ""),
+    ("opaque/.wh..wh..opq", b"", FILE, ""),
+    ("opaque/new", b"y", FILE, ""),
+    ("turned", b"y", FILE, ""),
+    ("hidden/new", b"y", FILE, ""),  # its directory has no member of its own
+    (".wh.hidden", b"", FILE, ""),
+    ("kept/more", b"", LINK, "kept/file"),
+)
+
+
+class WholeTree:
+    """Two directories: a layer, and a copy of it to which another was applied."""
+
+    def __init__(self, path, upper=UPPER):
+        self.below, self.tree, self.upper = path / "below", path / "tree", upper
+        for root, datas in ((self.below, [LOWER]), (self.tree, [LOWER, upper])):
+            root.mkdir()
+            for data in datas:
+                self.on(root, data, lambda fd, stream: unpack(fd, stream, Limits(), rules=Rules(apply=True)))
+
+    def on(self, root, data, work):
+        fd, stream = os.open(root, os.O_RDONLY | os.O_DIRECTORY), as_file(data)
+        try:
+            return work(fd, stream)
+        finally:
+            os.close(fd)
+            os.close(stream)
+
+    def differences(self):
+        below = os.open(self.below, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return self.on(self.tree, self.upper, lambda fd, stream: compare(fd, stream, Limits(), below_fd=below))
+        finally:
+            os.close(below)
+
+
+@pytest.mark.parametrize("upper", [UPPER, b""], ids=["layer", "nothing"])
+def test_a_whole_tree_is_what_was_copied_and_applied(tmp_path, upper):
+    assert WholeTree(tmp_path, upper).differences() == []
+
+
+INHERITED = {
+    "/kept/file: has another content": lambda root: flip(root / "kept/file", 1_100_000),
+    "/kept/file: has 5 bytes instead of 1200000": lambda root: os.truncate(root / "kept/file", 5),
+    "/kept/file: has mode 0600 instead of 0640": lambda root: (root / "kept/file").chmod(0o600),
+    "/kept/link: leads elsewhere": lambda root: (
+        (root / "kept/link").unlink(),
+        (root / "kept/link").symlink_to("/etc"),
+        os.lchown(root / "kept/link", 7, 0),
+    ),
+    "/kept/pipe: no such file or directory": lambda root: (root / "kept/pipe").unlink(),
+    "/usr/bin: belongs to 8:0 instead of 7:0": lambda root: os.chown(root / "usr/bin", 8, 0),
+}
+
+
+@pytest.mark.parametrize("found", INHERITED)
+def test_damage_of_what_was_copied_is_named(tmp_path, found):
+    whole = WholeTree(tmp_path, b"" if found.startswith("/kept/file") else UPPER)  # there a hard link brings it
+    INHERITED[found](whole.tree)
+    assert whole.differences() == [found]

@@ -18,6 +18,7 @@ import pytest
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError
 from orlop.primitives.removal import remove_tree
 from orlop.spec.launch import to_message
+from orlop.storage import snapshots
 from orlop.storage.choice import DRIVERS
 from orlop.storage.contract import Change, ChangeKind
 
@@ -307,6 +308,75 @@ class TestRules:
         directory = driver.directory("a")
         command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "ls", directory]
         assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+
+
+class TestReplace:
+    """A layer that is made again takes the place of the damaged one."""
+
+    def test_it_is_the_new_one_at_once_and_what_stands_on_it_stays(self, driver, tmp_path):
+        layer(driver, "bottom", None, lambda top: write(f"{top}/a", "damaged"))
+        driver.prepare("c", "bottom")
+        inside(driver, "c", tmp_path, "open('own','w').write('mine')")
+        driver.prepare("again", None)
+        write(f"{driver.directory('again')}/a", "good")
+        driver.replace("again", "bottom")
+        assert not driver.is_active("again")
+        assert inside(driver, "bottom", tmp_path, "print(open('a').read())") == "good\n"
+        # what was copied stays, what is stacked has the new one below
+        seen = "damaged" if driver.whole else "good"
+        script = "print(open('a').read(), open('own').read())"
+        assert inside(driver, "c", tmp_path, script) == f"{seen} mine\n"
+        assert driver.remove("again")
+        with pytest.raises(ConflictError):
+            driver.remove("bottom")
+        driver.prepare("later", "bottom")
+        assert inside(driver, "later", tmp_path, "print(open('a').read())") == "good\n"
+        for key in ("c", "later", "bottom"):
+            assert driver.remove(key)
+        for path in driver.tombstones():
+            remove_tree(path)
+        assert driver.tombstones() == driver.keys() == []
+
+    def test_refusals(self, driver):
+        layer(driver, "bottom", None, lambda _: None)
+        layer(driver, "top", "bottom", lambda _: None)
+        driver.prepare("alone", None)
+        driver.prepare("active", None)
+        for key in ("bottom", "missing"):
+            with pytest.raises(NotFoundError):
+                driver.replace(key, "bottom")
+        with pytest.raises(NotFoundError):
+            driver.replace("alone", "missing")
+        for name in ("top", "active"):  # of another parent; not committed
+            with pytest.raises(ConflictError):
+                driver.replace("alone", name)
+
+    def test_a_restart_knows_which_is_which(self, opener, tmp_path):
+        driver = opener()
+        layer(driver, "bottom", None, lambda top: write(f"{top}/a", "old"))
+        driver.prepare("again", None)
+        write(f"{driver.directory('again')}/a", "new")
+        driver.replace("again", "bottom")
+        driver.close()
+        driver = opener()
+        contents = [inside(driver, key, tmp_path, "print(open('a').read())") for key in ("bottom", "again")]
+        assert contents == ["new\n", "old\n"]
+        assert not driver.is_active("again")
+        driver.close()
+
+    def test_what_fails_leaves_the_old_one(self, driver, monkeypatch, tmp_path):
+        layer(driver, "bottom", None, lambda top: write(f"{top}/a", "old"))
+        driver.prepare("again", None)
+
+        def failing(*_):
+            raise OSError(22, "Invalid argument")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(snapshots, "renameat2", failing)
+            with pytest.raises(SystemFailureError, match="invalid argument"):
+                driver.replace("again", "bottom")
+        assert inside(driver, "bottom", tmp_path, "print(open('a').read())") == "old\n"
+        assert driver.remove("again")
 
 
 class TestCrash:

@@ -14,6 +14,7 @@ from test_snapshotters import (  # noqa: F401 - the suite
     TestCrash,
     TestDiff,
     TestLife,
+    TestReplace,
     TestRules,
     driver,
     inside,

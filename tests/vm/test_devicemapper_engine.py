@@ -9,6 +9,8 @@ import pytest
 from test_snapshotters import SMALL_POOL
 from test_storage_drivers import (  # noqa: F401 - run here on another engine
     clean,
+    layered,
+    test_a_damaged_layer_is_made_again_and_all_that_shares_it,
     test_commit_makes_whiteouts_and_the_layer_is_applied,
     test_containers_are_apart_and_info_names_the_driver,
     test_copies_and_exports,

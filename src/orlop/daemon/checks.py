@@ -48,10 +48,18 @@ def compose_checks(
         tars=LayerTars(parts.kept, spawner, parts.layers.layer_view),
         ops=spawner,
         limits=options.layer_limits,
-        running=lambda: {
-            image for container in containers.directory if container.alive for image, _ in container.definition.images
-        },
+        busy=lambda: _mounted_images(containers, whole=parts.layers.whole),
         bury=removals.bury,
     )
     machine = Machine(roots, containers=containers, network=network, hierarchies=detect(), others=others)
     return Checker([space, machine, damage])
+
+
+def _mounted_images(containers: ContainerService, *, whole: bool) -> set[str]:
+    """Return the images whose layers are mounted; a container with a ``whole`` tree of its own mounts none below."""
+    return {
+        image
+        for container in containers.directory
+        if container.alive or container.lock.locked()
+        for image, _ in container.definition.images[whole:]
+    }

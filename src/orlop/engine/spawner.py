@@ -131,9 +131,15 @@ class Spawner:
         message: JsonObject = {"op": "rebuild", "overlay": to_message(overlay)}
         return _number(await self._plain(message, [recipe_fd, out_fd]), "size")
 
-    async def compare(self, overlay: OverlayRoot, stream_fd: int, limits: Limits) -> list[str]:
-        """Compare a tar with the top layer of ``overlay``; returns some of what differs, as ``/path: how``."""
+    async def compare(
+        self, overlay: OverlayRoot, stream_fd: int, limits: Limits, *, below: OverlayRoot | None = None
+    ) -> list[str]:
+        """Compare a tar with the top layer of ``overlay``; returns some of what differs, as ``/path: how``.
+
+        With ``below``, the tree is a whole one: what it has from there is compared, too.
+        """
         message: JsonObject = {"op": "compare", "overlay": to_message(overlay), "limits": to_message(limits)}
+        message["below"] = None if below is None else to_message(below)
         differences = (await self._plain(message, [stream_fd])).get("differences")
         return [str(one) for one in differences] if isinstance(differences, list) else []
 

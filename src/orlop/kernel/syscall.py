@@ -25,6 +25,7 @@ MACHINE = os.uname().machine
 _X86_64 = {
     "pivot_root": 155,
     "keyctl": 250,
+    "renameat2": 316,
     "seccomp": 317,
     "bpf": 321,
     "ioprio_set": 251,
@@ -35,6 +36,7 @@ _X86_64 = {
 _GENERIC = {
     "pivot_root": 41,
     "keyctl": 219,
+    "renameat2": 276,
     "seccomp": 277,
     "bpf": 280,
     "ioprio_set": 30,

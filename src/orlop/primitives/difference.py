@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ADDED, MODIFIED, DELETED = "added", "modified", "deleted"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_MAX_DEPTH = 800
+MAX_DEPTH = 800
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def differences(upper_fd: int, lower_fd: int | None) -> Iterator[Entry]:
             elif not _same(level, name, above, below):
                 yield Entry(path, MODIFIED, name, level.upper, above)
             if stat.S_ISDIR(above.st_mode):
-                if len(levels) >= _MAX_DEPTH:
+                if len(levels) >= MAX_DEPTH:
                     raise OSError(36, "directories too deep")
                 both = below is not None and stat.S_ISDIR(below.st_mode)
                 levels.append(level.enter(name, path, both=both))
@@ -125,10 +125,11 @@ def _same(level: _Level, name: bytes, above: os.stat_result, below: os.stat_resu
     if above.st_size != below.st_size:
         return False
     # an attribute changes ctime, which a copy never has in common: only a file with capabilities is looked at
-    return _capability(level.upper, name) == _capability(level.lower, name)
+    return capability(level.upper, name) == capability(level.lower, name)
 
 
-def _capability(directory: int | None, name: bytes) -> bytes:
+def capability(directory: int | None, name: bytes) -> bytes:
+    """Return a file's capabilities as the kernel keeps them; empty for none."""
     if directory is None:
         return b""
     try:

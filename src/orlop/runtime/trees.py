@@ -5,6 +5,7 @@ The child sees its work through descriptors only, in a mount namespace of its ow
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from orlop.errors import InvalidParameterError
@@ -25,6 +26,8 @@ from orlop.spec.launch import OverlayRoot, absolute_path, from_message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from orlop.primitives.channel import Channel
     from orlop.runtime.cgroups import Hierarchies
     from orlop.spec.json import JsonObject
@@ -64,16 +67,22 @@ def answer_rebuild(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: H
 
 
 def answer_compare(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:
-    """Operation ``compare``: whether the topmost layer still is what its tar says."""
-    overlay = message.get("overlay")
-    if not isinstance(overlay, dict) or len(fds) != 1:
+    """Operation ``compare``: whether the topmost layer, or a whole tree, still is what its tar says."""
+    if len(fds) != 1:
         raise InvalidParameterError("compare takes an overlay and a stream")
-    with (
-        open_view(from_message(OverlayRoot, overlay)) as root,
-        OwnedFd(os.open(".", _READ, dir_fd=root.fileno())) as top,
-    ):
-        differences = compare(top.fileno(), fds[0].fileno(), _limits(message))
+    with contextlib.ExitStack() as stack:
+        top = stack.enter_context(_open_top(_root(message, "overlay")))
+        below = stack.enter_context(_open_top(_root(message, "below"))) if message.get("below") else None
+        below_fd = None if below is None else below.fileno()
+        differences = compare(top.fileno(), fds[0].fileno(), _limits(message), below_fd=below_fd)
     reply.send({"ok": True, "differences": list(differences[:_TOLD]), "count": len(differences)})
+
+
+@contextlib.contextmanager
+def _open_top(view: OverlayRoot) -> Iterator[OwnedFd]:
+    """Open the root directory of a view for reading."""
+    with open_view(view) as root, OwnedFd(os.open(".", _READ, dir_fd=root.fileno())) as top:
+        yield top
 
 
 def answer_pack(reply: Channel, message: JsonObject, fds: list[OwnedFd], _: Hierarchies) -> None:

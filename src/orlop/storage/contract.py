@@ -66,16 +66,16 @@ class Snapshotter(Protocol):
     Keys match ``[a-z0-9][a-z0-9_.-]{0,127}`` and name a snapshot of either kind; they become file names.
 
     Every method is synchronous and, unless it says otherwise, short (no walk, no waiting for a disk): the engine calls
-    it from its event loop. Of a ``slow`` driver, ``prepare`` and ``commit`` may take long and are called from threads,
-    several at once, while the loop calls other methods. After a crash at any
-    instruction each method can be called again; what a driver had begun and not finished is listed by :meth:`keys` or
-    :meth:`tombstones` and by nothing else, so that the caller, who knows what should exist, can remove it.
+    it from its event loop. Of a ``slow`` driver, ``prepare``, ``commit`` and ``replace`` may take long and are called
+    from threads, several at once, while the loop calls other methods. After a crash at any instruction each method can
+    be called again; what a driver had begun and not finished is listed by :meth:`keys` or :meth:`tombstones` and by
+    nothing else, so that the caller, who knows what should exist, can remove it.
 
     No driver mounts anything in the engine's mount namespace.
     """
 
     slow: bool
-    """Whether ``prepare`` and ``commit`` copy trees or wait for a disk (``orlop.storage.working``)."""
+    """Whether ``prepare``, ``commit`` and ``replace`` copy trees or wait for a disk (``orlop.storage.working``)."""
 
     whole: bool
     """Whether a snapshot's directory is its whole tree, to which a layer is applied, and not only its changes."""
@@ -117,6 +117,20 @@ class Snapshotter(Protocol):
         Raises:
             ConflictError: ``name`` exists.
             NotFoundError: there is no active snapshot ``key``.
+        """
+        ...
+
+    def replace(self, key: str, name: str) -> None:
+        """Let the active snapshot ``key`` take the place of the committed ``name``, at once and as a whole.
+
+        What was ``name`` until then is called ``key``, is committed as well, and is for the caller to remove when
+        nobody has it mounted. The snapshots that were made of ``name`` stay its children. One that was copied from it
+        (``whole``) stays what it is; where changes are stacked, it has the new one below it when it is mounted next.
+
+        Raises:
+            ConflictError: they have not the same parent, ``name`` is active, or one is being made of it.
+            NotFoundError: there is no active snapshot ``key``, or no ``name``.
+            SystemFailureError: the file system cannot exchange two directories (renameat2).
         """
         ...
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _FILES = (b".dockerenv", b"dev/console", b"etc/hosts", b"etc/hostname", b"etc/resolv.conf")
 _DIRECTORIES = (b"dev/pts", b"dev/shm", b"proc", b"sys")
 _LINKS = ((b"etc/mtab", b"/proc/mounts"),)
+PLACES = frozenset(f"/{path.decode()}" for path in (*_FILES, *_DIRECTORIES, *(path for path, _ in _LINKS)))
 _MODE = 0o755
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

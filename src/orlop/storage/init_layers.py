@@ -71,6 +71,13 @@ class InitLayers:
                 await self._make(key, None if chain is None else chain.hex)
         return key
 
+    async def remake(self, chain: Digest) -> None:
+        """Make one again that is there: it was copied from a layer that has been made again."""
+        key = init_key(chain)
+        async with self._making:
+            if key in self._made:
+                await self._make(key, chain.hex)
+
     async def _make(self, key: str, parent: str | None) -> None:
         draft = NEW + secrets.token_hex(16)
         self.drafts.update((draft, key))
@@ -80,7 +87,11 @@ class InitLayers:
             try:
                 lower = () if parent is None or driver.whole else driver.mounts(parent, writable=False).lower
                 self._fill(draft, lower)
-                await perform(driver, driver.commit, lambda: self._drop(key), draft, key)
+                if key in self._made:
+                    await perform(driver, driver.replace, lambda: None, draft, key)
+                    self._drop(draft)  # now the old one
+                else:
+                    await perform(driver, driver.commit, lambda: self._drop(key), draft, key)
             except BaseException:
                 self._drop(draft)
                 raise

@@ -49,7 +49,7 @@ class LayerStore:
 
     The methods that make something wait, with a slow driver, for a thread; with another they never do. The others are
     short where not said otherwise. Those that return paths ("tombstones") expect the caller to have them removed
-    (``remove_tree`` in a spawner's child) when nobody waits.
+    (``remove_tree`` in a spawner's child) when nobody waits. ``inits`` are the init layers.
     """
 
     def __init__(self, database: sqlite3.Connection, snapshotter: Snapshotter) -> None:
@@ -58,7 +58,7 @@ class LayerStore:
         self._layers: dict[Digest, Layer] = {}
         self._references: dict[Digest, int] = {}
         self._containers: dict[str, Digest | None] = {}
-        self._inits = InitLayers(snapshotter, self._undo)
+        self.inits = InitLayers(snapshotter, self._undo)
         self._begun: set[str] = set()
         self._finishing = asyncio.Lock()
         self._left: list[str] = []  # tombstones of what was undone; whoever asks next gets them
@@ -80,7 +80,7 @@ class LayerStore:
             containers: id and top chain id of every container record.
         """
         keys = set(self._snapshotter.keys())
-        self._inits.load(keys)
+        self.inits.load(keys)
         self._layers = {layer.chain: layer for layer in self._rows.read(keys)}
         for layer in self._layers.values():
             if layer.parent is not None:
@@ -107,7 +107,7 @@ class LayerStore:
                 self._drop(layer.chain)
         for key in self._snapshotter.keys():  # noqa: SIM118 - a method of the driver, not a mapping
             if not self._is_known(key) and key.endswith(_INIT):
-                self._inits.forget(key)
+                self.inits.forget(key)
                 self._snapshotter.remove(key)
         if left := self._remove_unknown():
             raise SystemFailureError(f"layers refer to each other in a circle: {left[0]}")
@@ -193,7 +193,7 @@ class LayerStore:
             # next start finds a row without snapshot.
             with contextlib.suppress(SystemFailureError):
                 self._rows.delete(current)
-            self._inits.forget(current.hex + _INIT)
+            self.inits.forget(current.hex + _INIT)
             tombstones.append(self._snapshotter.remove(current.hex + _INIT))
             tombstones.append(self._snapshotter.remove(current.hex))
             current = layer.parent
@@ -203,9 +203,16 @@ class LayerStore:
 
     # Checking.
 
+    def above(self, chain: Digest) -> list[Digest]:
+        """Return the layers that stand on this one, each after what it stands on."""
+        found = [chain]
+        for below in found:
+            found += [layer.chain for layer in self._layers.values() if layer.parent == below]
+        return found[1:]
+
     def lost(self) -> list[str]:
         """Return the snapshots that no record knows and nobody is making."""
-        making = self._begun | self._inits.drafts
+        making = self._begun | self.inits.drafts
         return [key for key in self._snapshotter.keys() if not self._is_known(key) and key not in making]  # noqa: SIM118
 
     def is_container(self, key: str) -> bool:
@@ -296,7 +303,7 @@ class LayerStore:
 
         Done when an image is made, so that creating a container does not have to.
         """
-        return await self._inits.make(chain)
+        return await self.inits.make(chain)
 
     async def create_container(self, container_id: str, chain: Digest | None, *, size: int = 0) -> None:
         """Make a container's writable layer, of at most ``size`` bytes if that is not 0.
@@ -311,7 +318,7 @@ class LayerStore:
         self._begun.add(container_id)
         try:
             size = size or self._snapshotter.default_size
-            await self._prepare(container_id, await self._inits.make(chain), size=size)
+            await self._prepare(container_id, await self.inits.make(chain), size=size)
         except BaseException:
             if chain is not None:
                 self._left += self.release(chain)
@@ -354,7 +361,7 @@ class LayerStore:
     def image_view(self, chain: Digest | None) -> OverlayRoot:
         """Return how to mount an image read-only, with its init layer if it has one already."""
         key = init_key(chain)
-        if chain is not None and not self._inits.has(key):
+        if chain is not None and not self.inits.has(key):
             return self.layer_view(chain)
         return self._snapshotter.mounts(key, writable=False)
 

@@ -58,6 +58,7 @@ class Overlay2:
         self.keys = self._snapshots.keys
         self.is_active = self._snapshots.is_active
         self.commit = self._snapshots.commit
+        self.replace = self._snapshots.replace
         self.tombstones = self._snapshots.tombstones
         self.close = self._snapshots.close
         self.default_size = size

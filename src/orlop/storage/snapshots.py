@@ -10,8 +10,9 @@
       .removed-<number>-<key>/                 what remove() left to be deleted
       .new-<key>/                              a snapshot that prepare() had not finished
 
-A snapshot appears by one rename and disappears by one rename. Nobody but root passes ``<key>/``, so that setuid files
-of images cannot be executed from the host (threats.md H6, CVE-2021-41091).
+A snapshot appears by one rename and disappears by one rename; one that takes another's place is exchanged for it.
+Nobody but root passes ``<key>/``, so that setuid files of images cannot be executed from the host (threats.md H6,
+CVE-2021-41091).
 
 ``parent`` files are read once and kept in memory; this object is the only one that changes the directory. Its methods
 may be called from several threads: what takes long happens in ``.new-<key>``, which nobody else knows of.
@@ -26,6 +27,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError
+from orlop.kernel.renameat2 import RENAME_EXCHANGE, renameat2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -67,7 +69,7 @@ class Snapshots:
         self._marker = marker
         self._parents: dict[str, str | None] = {}
         self._children: dict[str, int] = {}
-        self._preparing: set[str] = set()
+        self._preparing: dict[str, str | None] = {}  # with their parents
         self._changing = threading.RLock()
         self._removals = 0
         self._load()
@@ -161,7 +163,7 @@ class Snapshots:
             with self._changing:
                 os.rename(draft, key, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd)
                 self._parents[key] = parent
-                self._preparing.discard(key)
+                self._preparing.pop(key, None)
         except OSError as error:
             self._give_up(key, parent)
             raise SystemFailureError(f"{self._driver}: prepare {key}: {(error.strerror or '').lower()}") from error
@@ -180,13 +182,13 @@ class Snapshots:
             if len(self.chain(parent)) >= LAYER_LIMIT:
                 raise InvalidParameterError("max depth exceeded")
             self._children[parent] = self._children.get(parent, 0) + 1
-        self._preparing.add(key)
+        self._preparing[key] = parent
 
     def _give_up(self, key: str, parent: str | None) -> None:
         with self._changing:
             with contextlib.suppress(OSError):
                 self._bury(_NEW + key)
-            self._preparing.discard(key)
+            self._preparing.pop(key, None)
             if parent is not None:
                 self._children[parent] -= 1
 
@@ -212,16 +214,32 @@ class Snapshots:
             raise NotFoundError(f"no active snapshot: {key}")
         if name in self._parents:
             raise ConflictError(f"snapshot exists: {name}")
+        self._settle(key, lambda: os.rename(key, name, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd))
+        self._parents[name] = self._parents.pop(key)
+
+    def replace(self, key: str, name: str) -> None:
+        """Let an active snapshot and a committed one change places; both are committed then."""
+        with self._changing:
+            if not self.is_active(key):
+                raise NotFoundError(f"no active snapshot: {key}")
+            self.check(name)
+            if self.is_active(name) or self._parents[key] != self._parents[name]:
+                raise ConflictError(f"snapshot cannot take this one's place: {name}")
+            if name in self._preparing.values():
+                raise ConflictError(f"snapshot is in use: {name}")
+            self._settle(key, lambda: renameat2(self.root_fd, key, self.root_fd, name, RENAME_EXCHANGE))
+
+    def _settle(self, key: str, rename: Callable[[], None]) -> None:
+        """Take away the mark that a snapshot is active, and rename it."""
         try:
             self._removals += 1
             grave = f"{_REMOVED}{self._removals}-{key}"
             os.rename(f"{key}/{self._marker}", grave, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd)
-            os.rename(key, name, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd)
+            rename()
             with contextlib.suppress(OSError):  # what the kernel made in it is left to tombstones()
                 os.rmdir(grave, dir_fd=self.root_fd)
         except OSError as error:
             raise SystemFailureError(f"{self._driver}: commit {key}: {(error.strerror or '').lower()}") from error
-        self._parents[name] = self._parents.pop(key)
 
     def remove(self, key: str) -> str | None:
         """Make the snapshot disappear; return what is left of it."""

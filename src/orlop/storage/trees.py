@@ -217,6 +217,13 @@ class Trees:
         with self._snapshots.opened((name,), _TREE) as (fd,):
             self._trees.seal(fd)
 
+    def replace(self, key: str, name: str) -> None:
+        """Let an active snapshot take a committed one's place."""
+        if self.is_active(key):
+            with self._snapshots.opened((key,), _TREE) as (fd,):
+                self._trees.seal(fd)
+        self._snapshots.replace(key, name)
+
     def remove(self, key: str) -> str | None:
         """Make the snapshot disappear; return what is left of it."""
         path = self._snapshots.remove(key)

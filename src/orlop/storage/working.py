@@ -21,7 +21,7 @@ async def perform(
 
     Args:
         driver: whose method it is.
-        method: ``prepare`` or ``commit``.
+        method: ``prepare``, ``commit`` or ``replace``.
         undo: called when the caller is cancelled and the method was done all the same.
         args: the method's.
         kwargs: likewise.

@@ -1,8 +1,9 @@
 """Compare an unpacked layer with the tar it was made of: what a disk or a hand has changed since.
 
 Looked at are kind, mode, owner, size, link target, file capabilities and every byte of every file; not times, and not
-what lies there besides. Files are dropped from the page cache before they are read, so that it is the disk that is
-compared.
+what lies there besides. Where the tree is a whole one, a copy of the tree below with the layer's changes, what it has
+from there is compared as well. Files are dropped from the page cache before they are read, so that it is the disk that
+is compared.
 
 Runs in a forked child of the spawner.
 """
@@ -14,8 +15,10 @@ import stat
 
 from orlop.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from orlop.primitives.tar.entry import Entry, Kind, Limits, TarError, shown
+from orlop.primitives.tar.inherited import Inherited
 from orlop.primitives.tar.reader import Signal, TarReader
 from orlop.primitives.tar.rules import clean_path
+from orlop.primitives.tar.unpack import OPAQUE, WHITEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 MOST = 1000
 _CHUNK = 1 << 18
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _CAPABILITY = "security.capability"
@@ -38,18 +42,20 @@ _FORMATS = {
 }
 
 
-def compare(root_fd: int, stream_fd: int, limits: Limits | None = None) -> list[str]:
+def compare(root_fd: int, stream_fd: int, limits: Limits | None = None, *, below_fd: int | None = None) -> list[str]:
     """Return what differs, as ``/path: how``, in the tar's order; at most :data:`MOST`.
 
     Args:
         root_fd: O_RDONLY descriptor of the root whose topmost layer it is.
         stream_fd: an uncompressed tar, read to its end.
         limits: what it was unpacked with.
+        below_fd: the tree that it was a copy of, before the layer was applied; None if it is none.
 
     Raises:
         TarError: the archive is damaged.
+        OSError: a tree is deeper than is sane.
     """
-    comparer = _Comparer(root_fd, limits or Limits())
+    comparer = _Comparer(root_fd, limits or Limits(), below_fd)
     try:
         while data := os.read(stream_fd, _CHUNK):
             comparer.feed(data)
@@ -59,8 +65,10 @@ def compare(root_fd: int, stream_fd: int, limits: Limits | None = None) -> list[
 
 
 class _Comparer:
-    def __init__(self, root_fd: int, limits: Limits) -> None:
+    def __init__(self, root_fd: int, limits: Limits, below_fd: int | None) -> None:
         self._root_fd = root_fd
+        self._below_fd = below_fd
+        self._inherited = None if below_fd is None else Inherited()
         self._limits = limits
         self._reader = TarReader(limits)
         # By path: of a member that comes twice only the last one counts, and nothing below one that was replaced.
@@ -78,6 +86,12 @@ class _Comparer:
     def finish(self) -> list[str]:
         self._reader.finish()
         self._run()
+        self.close()
+        if self._inherited is not None and self._below_fd is not None:
+            for path, how in self._inherited.differences(self._root_fd, self._below_fd):
+                if len(self._differences) >= MOST:
+                    break
+                self._differences.setdefault(path, how)
         return [f"/{shown(path)}: {how}" for path, how in self._differences.items()]
 
     def close(self) -> None:
@@ -98,7 +112,8 @@ class _Comparer:
 
     def _begin(self, entry: Entry) -> None:
         self._path = path = clean_path(entry.name, self._limits)
-        if not path or path.rpartition(b"/")[2].startswith(b".wh."):
+        if not path or path.rpartition(b"/")[2].startswith(WHITEOUT):
+            self._hide(path)
             return
         if self._differences:
             self._forget(path, below=entry.kind is not Kind.DIRECTORY)
@@ -108,6 +123,23 @@ class _Comparer:
             how = (error.strerror or "").lower()
         if how:
             self._differ(how)
+
+    def _hide(self, path: bytes) -> None:
+        head, _, name = path.rpartition(b"/")
+        if self._inherited is None or not name:
+            return
+        try:
+            fd = openat2(self._root_fd, head or b".", _DIRECTORY, resolve=_RESOLVE)
+        except OSError:
+            return  # there is nothing that could be hidden
+        try:
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+        if name == OPAQUE:
+            self._inherited.clear(status)
+        else:
+            self._inherited.hide(status, name.removeprefix(WHITEOUT))
 
     def _forget(self, path: bytes, *, below: bool) -> None:
         self._differences.pop(path, None)
@@ -125,6 +157,8 @@ class _Comparer:
         fd = openat2(self._root_fd, path, _PATH, resolve=_RESOLVE)
         try:
             status = os.fstat(fd)
+            if self._inherited is not None:
+                self._inherited.bring(status)
             if entry.kind is Kind.HARD_LINK:
                 return "is a directory" if stat.S_ISDIR(status.st_mode) else ""
             if stat.S_IFMT(status.st_mode) != _FORMATS[entry.kind]:

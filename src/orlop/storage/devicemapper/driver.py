@@ -219,6 +219,22 @@ class DeviceMapper:
         """Turn an active snapshot into a committed one, when all that was written to it is on the disk."""
         if not self.is_active(key) or name in self._snapshots.keys():  # noqa: SIM118
             self._snapshots.commit(key, name)  # which says why not
+        self._finish(key)
+        self._snapshots.commit(key, name)
+        self._records[name] = self._records.pop(key)
+
+    def replace(self, key: str, name: str) -> None:
+        """Let an active snapshot take a committed one's place, likewise."""
+        if self.is_active(key):
+            self._finish(key)
+        self._snapshots.replace(key, name)
+        old = self._records.pop(name, None)  # unknown if that is what is damaged
+        self._records[name] = self._records.pop(key)
+        if old is not None:
+            self._records[key] = old
+
+    def _finish(self, key: str) -> None:
+        """Write a snapshot out. Raises SystemFailureError: the pool is full."""
         record = self._record(key)
         failure: OSError | None = None
         try:
@@ -232,8 +248,6 @@ class DeviceMapper:
             raise SystemFailureError(f"devicemapper: commit {key:.12}: {reason}") from failure
         if failure is not None:
             raise SystemFailureError(f"devicemapper: commit {key:.12}: {(failure.strerror or '').lower()}") from failure
-        self._snapshots.commit(key, name)
-        self._records[name] = self._records.pop(key)
 
     def _settle(self, key: str, record: Record) -> None:
         """Write everything out, see that nobody can write any more, and that what is there can be mounted so."""
