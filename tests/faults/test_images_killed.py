@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -101,11 +102,20 @@ def drafts(engine: Engine) -> list[Path]:
     return list((engine.data_root / "blobs/sha256").glob(".new-*"))
 
 
-PUSHING = {
+REPOSITORIES = "data/docker/registry/v2/repositories"
+
+
+def linked(repository: Path) -> int:
+    """Return how many blobs a repository of the registry has."""
+    return sum(1 for _ in repository.glob("_layers/sha256/*"))
+
+
+PUSHING = {  # by the engine and the repository's directory in the registry
     "compressing": lambda engine, _: sized(drafts(engine), 1 << 20),
-    "uploading": lambda _, registry: sized(registry.home.glob("data/**/_uploads/*/data"), 1 << 18),
-    "uploaded": lambda _, registry: any(registry.home.glob("data/**/_layers/sha256/*")),
+    "uploading": lambda _, repository: sized(repository.glob("_uploads/*/data"), 1 << 18),
+    "uploaded": lambda _, repository: linked(repository) >= LAYERS,
 }
+LAYERS = 2  # what is pushed then: the configuration and the manifest
 
 
 @pytest.mark.parametrize("moment", PUSHING)
@@ -117,15 +127,17 @@ def test_killed_in_the_middle_of_a_push(lab, moment):
         name = f"{registry.host}/{repository}"
         engine.docker("commit", "box", name)
         image = engine.inspect(name)["Id"]
-        cut = killed_when(engine, lambda: PUSHING[moment](engine, registry), "push", name)
-        if cut or moment == "uploaded":
+        reached = partial(PUSHING[moment], engine, registry.home / f"{REPOSITORIES}/{repository}")
+        assert not reached()
+        if cut := killed_when(engine, reached, "push", name):
             break
         engine.docker("rm", "box")
         engine.docker("rmi", name)
-    assert cut or moment == "uploaded"
+    assert cut
+    assert moment != "uploaded" or reached()
     assert drafts(engine) == []
     there = registry.curl(f"/v2/{repository}/manifests/latest", "-o", "/dev/null", "-w", "%{http_code}").stdout
-    assert there == ("404" if cut else "200") or moment == "uploaded"  # the client was not told yet
+    assert there == "404" or (there, moment) == ("200", "uploaded")  # it is the last thing; the client was not told yet
     engine.docker("push", name)
     engine.docker("rmi", "-f", image)
     engine.docker("pull", name)
