@@ -154,7 +154,9 @@ def test_volume_and_network_commands(engine) -> None:
     [
         (("swarm", "init"), "swarm mode is not supported"),
         (("node", "ls"), "This node is not a swarm manager."),
-        (("save", "no-such-image"), "reference does not exist"),
+        (("save", "no-such-image"), "No such image: no-such-image"),
+        (("save", "no-such-image:1"), "reference does not exist"),
+        (("images", "-f", "until=bad"), 'failed to parse value as time or duration: "bad"'),
         (("network", "rm", "bridge"), "bridge is a pre-defined network and cannot be removed"),
         (("network", "create", "host"), "operation is not permitted on predefined host network"),
         (("volume", "create", "a/b"), "includes invalid characters for a local volume name"),

@@ -350,6 +350,7 @@ class TestReplace:
         for name in ("top", "active"):  # of another parent; not committed
             with pytest.raises(ConflictError):
                 driver.replace("alone", name)
+        write(f"{driver.directory('alone')}/a")  # it can still be written to
 
     def test_a_restart_knows_which_is_which(self, opener, tmp_path):
         driver = opener()

@@ -17,6 +17,7 @@ _TIMESTAMP = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,9}))?", re.ASCII)
 _DURATION_PART = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(h|ms|m|s|us|ns)", re.ASCII)
 # all units once, with fractions
 _LONGEST = 128
+_NOT_PARSED = "failed to parse value as time or duration"
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
@@ -31,14 +32,14 @@ def parse_moment(text: str) -> int | None:
     if match := _TIMESTAMP.fullmatch(text):
         return int(match[1]) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
     if len(text) > _LONGEST:
-        raise InvalidParameterError(f"invalid time: {text[:_LONGEST]}")
+        raise InvalidParameterError(f'{_NOT_PARSED}: "{text[:_LONGEST]}"')
     parts = _DURATION_PART.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:
         return time.time_ns() - int(sum(float(number) * _UNITS[unit] for number, unit in parts) * 1e9)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidParameterError(f"invalid time: {text}") from None
+        raise InvalidParameterError(f'{_NOT_PARSED}: "{text}"') from None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)
 
 

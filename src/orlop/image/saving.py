@@ -69,7 +69,7 @@ class Saver:
         A repository without tag is all its tags, an id none.
 
         Raises:
-            NotFoundError: "reference does not exist".
+            NotFoundError: "reference does not exist", or of a name without tag "No such image: ...".
         """
         found: dict[Digest, list[Reference]] = {}
         for name in names:
@@ -98,7 +98,8 @@ class Saver:
             if reference.tag is None and tag.name == reference.name and tag.digest is None
         ]
         if not of_repository:
-            raise NotFoundError("reference does not exist")
+            plain = reference.tag is None and reference.digest is None
+            raise NotFoundError(f"No such image: {name}" if plain else "reference does not exist")
         return of_repository
 
     async def write(self, chosen: Sequence[tuple[Image, tuple[Reference, ...]]]) -> AsyncIterator[bytes]:

@@ -220,14 +220,18 @@ class Snapshots:
     def replace(self, key: str, name: str) -> None:
         """Let an active snapshot and a committed one change places; both are committed then."""
         with self._changing:
-            if not self.is_active(key):
-                raise NotFoundError(f"no active snapshot: {key}")
-            self.check(name)
-            if self.is_active(name) or self._parents[key] != self._parents[name]:
-                raise ConflictError(f"snapshot cannot take this one's place: {name}")
-            if name in self._preparing.values():
-                raise ConflictError(f"snapshot is in use: {name}")
+            self.check_replace(key, name)
             self._settle(key, lambda: renameat2(self.root_fd, key, self.root_fd, name, RENAME_EXCHANGE))
+
+    def check_replace(self, key: str, name: str) -> None:
+        """Raise ConflictError or NotFoundError if :meth:`replace` would."""
+        if not self.is_active(key):
+            raise NotFoundError(f"no active snapshot: {key}")
+        self.check(name)
+        if self.is_active(name) or self._parents[key] != self._parents[name]:
+            raise ConflictError(f"snapshot cannot take this one's place: {name}")
+        if name in self._preparing.values():
+            raise ConflictError(f"snapshot is in use: {name}")
 
     def _settle(self, key: str, rename: Callable[[], None]) -> None:
         """Take away the mark that a snapshot is active, and rename it."""

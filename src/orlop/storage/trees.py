@@ -219,9 +219,9 @@ class Trees:
 
     def replace(self, key: str, name: str) -> None:
         """Let an active snapshot take a committed one's place."""
-        if self.is_active(key):
-            with self._snapshots.opened((key,), _TREE) as (fd,):
-                self._trees.seal(fd)
+        self._snapshots.check_replace(key, name)
+        with self._snapshots.opened((key,), _TREE) as (fd,):
+            self._trees.seal(fd)
         self._snapshots.replace(key, name)
 
     def remove(self, key: str) -> str | None:

@@ -225,8 +225,8 @@ class DeviceMapper:
 
     def replace(self, key: str, name: str) -> None:
         """Let an active snapshot take a committed one's place, likewise."""
-        if self.is_active(key):
-            self._finish(key)
+        self._snapshots.check_replace(key, name)
+        self._finish(key)
         self._snapshots.replace(key, name)
         old = self._records.pop(name, None)  # unknown if that is what is damaged
         self._records[name] = self._records.pop(key)
