@@ -191,9 +191,12 @@ class Engine:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def prune_volumes(self) -> None:
-        """Remove every volume that nothing uses, which docker's client can since 23 (``volume prune -a``)."""
-        status, body = self.http("POST", "/v1.45/volumes/prune?filters=%7B%22all%22%3A%5B%22true%22%5D%7D")
+        """Remove every volume that nothing uses, also those with options, which ``volume prune -a`` leaves."""
+        status, body = self.http("GET", "/v1.45/volumes?filters=%7B%22dangling%22%3A%5B%22true%22%5D%7D")
         assert status == 200, body
+        for volume in json.loads(body)["Volumes"] or []:
+            status, body = self.http("DELETE", f"/v1.45/volumes/{volume['Name']}")
+            assert status == 204, body
 
     def http(self, method: str, path: str, body: Any = None, *, timeout: float = 30) -> tuple[int, bytes]:
         """Make one bare HTTP request; (0, b"") when nobody listens."""

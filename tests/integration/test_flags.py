@@ -29,6 +29,8 @@ def cgroup(v1: str, v2: str) -> str:
         ("-u 1000:50 --group-add 7 --group-add staff", "id -u; id -g; id -G", "1000\n50\n50 7"),
         ("-u alice", "id -un; echo $HOME; id -G", "alice\n/home/alice\n1000 50"),
         ("--hostname one --domainname two", "hostname; cat /proc/sys/kernel/domainname", "one\ntwo"),
+        ("--tmpfs /t:ro", "stat -c %a /t; touch /t/x 2>/dev/null || echo ro", "1777\nro"),
+        ("--tmpfs /usr:ro", "stat -c %a /usr; touch /usr/x 2>/dev/null || echo ro", "755\nro"),  # that of what it covers
         ("--tmpfs /t:size=2m,mode=700", "stat -c %a /t; df -k /t | awk 'END{print $2}'", "700\n2048"),
         ("-m 64m --memory-swap 96m", cgroup("memory/memory.limit_in_bytes", "memory.max"), str(64 << 20)),
         ("--cpus 0.5", cgroup("cpu/cpu.cfs_quota_us", "cpu.max"), "50000" if V1 else "50000 100000"),

@@ -175,6 +175,25 @@ def test_files_belong_to_the_user_without_a_chown(engine, tmp_path):
     assert sh(engine, "-v", "own:/v:U", script="stat -c %u /v") == "0\n"
 
 
+def test_a_relative_volume_of_an_image(engine):
+    """``VOLUME data`` is /data, and is filled from there."""
+    text = "FROM busybox\nRUN mkdir /data && echo 1 >/data/f\nVOLUME data\n"
+    engine.docker("build", "-q", "-t", "relative", "-", input=text, env={"DOCKER_BUILDKIT": "0"})
+    assert sh_of(engine, "relative", "cat /data/f; grep -c ' /data ' /proc/mounts") == "1\n1\n"
+    engine.docker("rmi", "relative")
+
+
+def sh_of(engine, image, script):
+    return run(engine, image, "sh", "-c", script).stdout
+
+
+def test_prune_leaves_volumes_with_options(engine):
+    engine.docker("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", "device=/etc", "kept")
+    engine.docker("volume", "create", "gone")
+    engine.docker("volume", "prune", "-f", "--filter", "all=1")
+    assert engine.docker("volume", "ls", "-q").stdout == "kept\n"
+
+
 def test_copy_up_happens_once(engine):
     engine.docker("run", "--rm", "-v", "etc:/etc", "busybox", "sh", "-c", "test -e /etc/group && rm /etc/passwd")
     assert "passwd" not in sh(engine, "-v", "etc:/x", script="ls /x")

@@ -75,6 +75,15 @@ def open_directory_in_root(root_fd: int, path: str | bytes) -> OwnedFd:
     return open_in_root(root_fd, path, _O_PATH_DIRECTORY)
 
 
+def mode_in_root(root_fd: int, path: str | bytes) -> int | None:
+    """Return the permissions of what a path leads to; None where there is nothing."""
+    try:
+        with open_in_root(root_fd, path) as found:
+            return stat.S_IMODE(os.fstat(found.fileno()).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def mkdir_all_in_root(root_fd: int, path: str | bytes, mode: int = 0o755) -> OwnedFd:
     """Make a directory with its missing parents and return it, by O_PATH.
 

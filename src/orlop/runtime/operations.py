@@ -14,7 +14,7 @@ import stat
 from orlop.errors import InvalidParameterError, SystemFailureError
 from orlop.kernel import mount as k
 from orlop.primitives.owned_fd import OwnedFd
-from orlop.primitives.rootpath import create_file_in_root, is_char_device, mkdir_all_in_root, open_in_root
+from orlop.primitives.rootpath import create_file_in_root, is_char_device, mkdir_all_in_root, mode_in_root, open_in_root
 from orlop.runtime.mount_targets import check_target, open_ordinary_directory
 from orlop.spec.record import dataclass, field
 
@@ -136,11 +136,18 @@ class MountFilesystem:
     def make(self) -> OwnedFd:
         """Return it as a detached mount."""
         options = self.options
-        attributes = options.attr_set & ~k.MOUNT_ATTR_RDONLY if options.copy_up else options.attr_set
+        written = options.copy_up or self._takes_mode
+        attributes = options.attr_set & ~k.MOUNT_ATTR_RDONLY if written else options.attr_set
         return make_filesystem(self.fstype, self.source, options.parameters, attributes)
+
+    @property
+    def _takes_mode(self) -> bool:
+        """Whether it gets the mode of a directory that it covers: a tmpfs that is given none, as with runc and crun."""
+        return self.fstype == "tmpfs" and not any(text.startswith("mode=") for text in self.options.parameters)
 
     def apply(self, root: Root) -> None:
         """Mount it."""
+        covered = mode_in_root(root.fd, self.destination) if self._takes_mode else None
         opener = open_ordinary_directory if self.ordinary else mkdir_all_in_root
         with (
             root.trees.pop() if root.trees else self.make() as tree,
@@ -152,6 +159,9 @@ class MountFilesystem:
                 from orlop.runtime.tmpfs_copy import copy_covered
 
                 copy_covered(target.fileno(), tree.fileno())
+            elif covered is not None:
+                os.chmod(".", covered, dir_fd=tree.fileno())
+            if self.options.copy_up or self._takes_mode:
                 k.mount_setattr(tree.fileno(), "", attr_set=self.options.attr_set & k.MOUNT_ATTR_RDONLY)
             k.move_mount(tree.fileno(), target.fileno())
             root.mounted(self.destination, tree if self.fstype in {"proc", "sysfs"} else None)

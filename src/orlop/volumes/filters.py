@@ -48,7 +48,9 @@ def filter_volumes(
 
 
 def prune_candidates(store: VolumeStore, filters: Mapping[str, Sequence[str]], *, every: bool = False) -> list[Volume]:
-    """Return the volumes that ``docker volume prune`` considers: anonymous ones, or all.
+    """Return the volumes that ``docker volume prune`` considers: anonymous ones, or all, but for those with options.
+
+    What a volume with options shows lies elsewhere: such a one was made with a purpose, and dockerd leaves it, too.
 
     Args:
         store: the volumes.
@@ -59,10 +61,15 @@ def prune_candidates(store: VolumeStore, filters: Mapping[str, Sequence[str]], *
         InvalidParameterError: "invalid filter 'x'".
     """
     _check(filters, PRUNE_FILTERS)
-    if filters.get("all"):
-        every = _boolean("all", filters["all"])
+    if values := filters.get("all"):
+        if len(values) == 1 and values[0] not in _TRUE | _FALSE:
+            text = f"invalid filter 'all': strconv.ParseBool: parsing \"{values[0]}\": invalid syntax"
+            raise InvalidParameterError(text)
+        every = _boolean("all", values)
     found = []
     for volume in store.volumes():
+        if volume.options:
+            continue
         unwanted = any(_has_labels(volume, (item,)) for item in filters.get("label!", ()))
         if (every or volume.anonymous) and not unwanted and _has_labels(volume, filters.get("label", ())):
             found.append(volume)

@@ -161,8 +161,11 @@ def test_filters_and_prune(store):
     assert names(driver=["nope"]) == set()
     with pytest.raises(InvalidParameterError, match="invalid filter 'foo'"):
         names(foo=["x"])
+    store.create("bound", options={"type": "none", "o": "bind", "device": "/etc"})  # dockerd prunes none of these
     removed, graves = store.prune(prune_candidates(store, {}), users)
     assert ([volume.name for volume in removed], len(graves)) == ([anonymous], 1)
     removed, _ = store.prune(prune_candidates(store, {"all": ["true"]}), users)
     assert [volume.name for volume in removed] == ["two"]
-    assert names() == {"one"}
+    assert names() == {"one", "bound"}
+    with pytest.raises(InvalidParameterError, match=r"invalid filter 'all': strconv.ParseBool: parsing \"x\": invalid"):
+        prune_candidates(store, {"all": ["x"]})

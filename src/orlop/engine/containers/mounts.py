@@ -94,7 +94,7 @@ def resolve_mounts(
         put(_tmpfs(destination, options))
     points = {**borrowed, **points}
     for destination in config.volumes or {}:
-        target = clean_destination(destination)
+        target = clean_destination(posixpath.join("/", destination))  # VOLUME data is /data
         if target not in points:
             points[target] = MountPoint(kind="volume", destination=target, copy=True, anonymous=True)
     labels = {
@@ -173,13 +173,13 @@ def parse_bind(text: str) -> MountPoint:
         raise InvalidParameterError(f"invalid volume specification: '{text}'")
     source, destination = parts[0], parts[1]
     mode = parts[2] if len(parts) == 3 else ""
-    writable, propagation, copy, own = _parse_mode(mode, text)
+    writable, propagation, copy, own = _parse_mode(mode)
+    kind = "bind" if source.startswith("/") else "volume"
+    refusal = f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": "
     if not destination.startswith("/"):
-        kind = "bind" if source.startswith("/") else "volume"
-        raise InvalidParameterError(
-            f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": invalid mount path:"
-            f" '{destination}' mount path must be absolute",
-        )
+        raise InvalidParameterError(f"{refusal}invalid mount path: '{destination}' mount path must be absolute")
+    if posixpath.normpath(destination).strip("/") == "":
+        raise InvalidParameterError(f"{refusal}invalid specification: destination can't be '/'")
     target = clean_destination(destination)
     if source.startswith("/"):
         return MountPoint(
@@ -192,7 +192,7 @@ def parse_bind(text: str) -> MountPoint:
             own=own,
         )
     if propagation:
-        raise InvalidParameterError(f"invalid volume specification: '{text}': invalid mode: {mode}")
+        raise InvalidParameterError(f"invalid mode: {mode}")
     _check_volume_name(source)
     return MountPoint(
         kind="volume", name=source, destination=target, mode=mode or "z", writable=writable, copy=copy, own=own
@@ -207,7 +207,7 @@ def _check_volume_name(name: str) -> None:
         )
 
 
-def _parse_mode(mode: str, text: str) -> tuple[bool, str, bool, bool]:
+def _parse_mode(mode: str) -> tuple[bool, str, bool, bool]:
     writable, propagation, copy, own = True, "", True, False
     for word in mode.split(",") if mode else []:
         if word in {"ro", "rw"}:
@@ -219,7 +219,7 @@ def _parse_mode(mode: str, text: str) -> tuple[bool, str, bool, bool]:
         elif word == "U":  # Podman's
             own = True
         elif word not in {"z", "Z", "consistent", "cached", "delegated"}:
-            raise InvalidParameterError(f"invalid volume specification: '{text}': invalid mode: {mode}")
+            raise InvalidParameterError(f"invalid mode: {mode}")
     return writable, propagation, copy, own
 
 
@@ -370,7 +370,9 @@ def _tmpfs(destination: str, options: str) -> MountPoint:
     words = [word for word in options.split(",") if word]
     for word in words:
         if _TMPFS_OPTIONS.fullmatch(word) is None:
-            raise InvalidParameterError(f"invalid tmpfs option {word!r}")
+            raise InvalidParameterError(f'invalid tmpfs option "{word}"')
+    if not destination.startswith("/"):
+        raise InvalidParameterError(f"invalid mount path: '{destination}' mount path must be absolute")
     return MountPoint(
         kind="tmpfs", destination=clean_destination(destination), options=tuple(words), writable="ro" not in words
     )

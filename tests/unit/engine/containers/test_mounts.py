@@ -74,6 +74,30 @@ def test_volumes_of_the_image_are_anonymous_unless_something_is_mounted_there():
     ]
 
 
+def test_a_relative_volume_of_an_image_is_below_the_root():
+    (point,) = resolve(ContainerConfig(volumes={"data/": {}}))
+    assert (point.destination, point.kind, point.anonymous) == ("/data", "volume", True)
+
+
+REFUSED = "invalid volume specification: '%s': invalid mount config for type \"%s\": "
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        (HostConfig(binds=["/a:/b:bad"]), "invalid mode: bad"),
+        (HostConfig(tmpfs={"y": ""}), "invalid mount path: 'y' mount path must be absolute"),
+        (HostConfig(tmpfs={"/y": "bad"}), 'invalid tmpfs option "bad"'),
+        (HostConfig(binds=["/a:/"]), REFUSED % ("/a:/", "bind") + "invalid specification: destination can't be '/'"),
+        (HostConfig(binds=["a1:/"]), REFUSED % ("a1:/", "volume") + "invalid specification: destination can't be '/'"),
+    ],
+)
+def test_dockerds_words(host, message):
+    with pytest.raises(InvalidParameterError) as refused:
+        resolve(host=host)
+    assert str(refused.value) == message
+
+
 def test_parents_are_mounted_before_children():
     points = resolve(host=HostConfig(binds=["/1:/a/b/c", "/2:/a", "/3:/a/b", "/4:/a-x"]))
     order = [p.destination for p in points]
