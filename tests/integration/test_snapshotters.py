@@ -424,7 +424,7 @@ class TestCrash:
 class TestDiff:
     def test_docker_diff(self, driver, tmp_path):
         def fill(top):
-            for name in ("etc/passwd", "etc/gone", "usr/share/doc/x", "var/log/y", "opt/a/b"):
+            for name in ("etc/passwd", "etc/gone", "usr/share/doc/x", "var/log/y", "opt/a/b", "shut/x"):
                 write(f"{top}/{name}")
 
         layer(driver, "bottom", None, fill)
@@ -434,6 +434,7 @@ class TestDiff:
 import shutil
 open('etc/passwd','a').write('more'); os.unlink('etc/gone'); open('etc/new','w').close()
 shutil.rmtree('opt/a'); os.mkdir('opt/a'); os.makedirs('srv/x'); os.chmod('usr/share/doc/x', 0o600)
+os.chmod('shut', 0o700)
 """
         inside(driver, "c", tmp_path, code)
         kinds = ChangeKind
@@ -446,6 +447,7 @@ shutil.rmtree('opt/a'); os.mkdir('opt/a'); os.makedirs('srv/x'); os.chmod('usr/s
             Change(b"/opt/a", kinds.MODIFY),
             # overlay only knows that the new directory hides the old one
             *([Change(b"/opt/a/b", kinds.DELETE)] if driver.whole else []),
+            Change(b"/shut", kinds.MODIFY),
             Change(b"/srv", kinds.ADD),
             Change(b"/srv/x", kinds.ADD),
             Change(b"/usr/share/doc/x", kinds.MODIFY),

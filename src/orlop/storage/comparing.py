@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import stat
+from typing import TYPE_CHECKING
 
 from orlop.primitives.difference import ADDED, DELETED, differences
 from orlop.storage.contract import Change, ChangeKind, Usage
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
 _KINDS = {ADDED: ChangeKind.ADD, DELETED: ChangeKind.DELETE}
 
 
-def measure_difference(tree_fd: int, below_fd: int | None) -> Usage:
-    """Return what a tree holds that the one below it has not."""
-    size = 0
-    inodes: set[tuple[int, int]] = set()
-    for entry in differences(tree_fd, below_fd):
-        inode = (entry.status.st_dev, entry.status.st_ino)
-        if entry.kind != DELETED and inode not in inodes:
-            inodes.add(inode)
-            size += 0 if stat.S_ISDIR(entry.status.st_mode) else entry.status.st_size
-    return Usage(size, len(inodes))
+class Comparison:
+    """``usage`` and ``diff`` of such a driver.
 
+    Args:
+        opened: opens a snapshot's tree and its parent's, None without parent, for reading.
+    """
 
-def list_difference(tree_fd: int, below_fd: int | None) -> list[Change]:
-    """Return the differences of two trees by path."""
-    found = differences(tree_fd, below_fd)
-    return sorted(Change(b"/" + entry.path, _KINDS.get(entry.kind, ChangeKind.MODIFY)) for entry in found)
+    def __init__(self, opened: Callable[[str], AbstractContextManager[tuple[int, int | None]]]) -> None:
+        self._opened = opened
+
+    def usage(self, key: str) -> Usage:
+        """Walk the tree and measure what the one below it has not."""
+        size = 0
+        inodes: set[tuple[int, int]] = set()
+        with self._opened(key) as (tree, below):
+            for entry in differences(tree, below):
+                inode = (entry.status.st_dev, entry.status.st_ino)
+                if entry.kind != DELETED and inode not in inodes:
+                    inodes.add(inode)
+                    size += 0 if stat.S_ISDIR(entry.status.st_mode) else entry.status.st_size
+        return Usage(size, len(inodes))
+
+    def diff(self, key: str) -> list[Change]:
+        """Walk the tree and compare it with the one below, by path."""
+        with self._opened(key) as (tree, below):
+            found = differences(tree, below)
+            return sorted(Change(b"/" + entry.path, _KINDS.get(entry.kind, ChangeKind.MODIFY)) for entry in found)

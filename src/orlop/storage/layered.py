@@ -159,5 +159,5 @@ def find_changes(upper: int, lower: Sequence[int]) -> list[Change]:
 
 
 def _is_untouched(upper: os.stat_result, lower: os.stat_result) -> bool:
-    both = stat.S_ISDIR(upper.st_mode) and stat.S_ISDIR(lower.st_mode)
-    return both and upper.st_mtime_ns == lower.st_mtime_ns
+    fields = ("st_mode", "st_uid", "st_gid", "st_mtime_ns")  # dockerd's native differ looks at the last one only
+    return stat.S_ISDIR(upper.st_mode) and all(getattr(upper, field) == getattr(lower, field) for field in fields)

@@ -26,7 +26,7 @@ from orlop.kernel.statfs import file_system_type
 from orlop.primitives.copy_up import copy_tree
 from orlop.primitives.difference import differences
 from orlop.spec.launch import OverlayRoot
-from orlop.storage.comparing import list_difference, measure_difference
+from orlop.storage.comparing import Comparison
 from orlop.storage.contract import Difference
 from orlop.storage.limits import UNSUPPORTED, human_size
 from orlop.storage.options import btrfs_min_space, refuse_for_vfs
@@ -35,7 +35,6 @@ from orlop.storage.snapshots import DIRECTORY, Snapshots, make_root
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from orlop.storage.contract import Change, Usage
 
 _TREE = "tree"
 
@@ -182,6 +181,8 @@ class Trees:
         self.slow = trees.slow
         self._snapshots = Snapshots(name, root, marker="active")
         self.keys = self._snapshots.keys
+        compared = Comparison(self._compared)
+        self.usage, self.diff = compared.usage, compared.diff
         self.is_active = self._snapshots.is_active
         self.close = self._snapshots.close
 
@@ -257,16 +258,6 @@ class Trees:
         """Return how to mount the snapshot: its tree is bound."""
         tree = self.directory(key)
         return OverlayRoot((), upper=tree) if writable and self.is_active(key) else OverlayRoot((tree,))
-
-    def usage(self, key: str) -> Usage:
-        """Walk the tree and measure what differs from the parent's."""
-        with self._compared(key) as (tree, below):
-            return measure_difference(tree, below)
-
-    def diff(self, key: str) -> list[Change]:
-        """Walk the tree and compare it with the parent's."""
-        with self._compared(key) as (tree, below):
-            return list_difference(tree, below)
 
     @contextlib.contextmanager
     def _compared(self, key: str) -> Iterator[tuple[int, int | None]]:

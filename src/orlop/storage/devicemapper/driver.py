@@ -24,7 +24,7 @@ from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError
 from orlop.kernel.device_mapper import SECTOR
 from orlop.kernel.statfs import syncfs
 from orlop.spec.launch import DeviceRoot, OverlayRoot
-from orlop.storage.comparing import list_difference, measure_difference
+from orlop.storage.comparing import Comparison
 from orlop.storage.contract import Difference
 from orlop.storage.devicemapper import filesystem
 from orlop.storage.devicemapper.base import Base, open_base
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from orlop.kernel.device_mapper import Control
-    from orlop.storage.contract import Change, Usage
 
 NAME = "devicemapper"
 _RECORD = "device"
@@ -91,6 +90,8 @@ class DeviceMapper:
         self._control: Control | None = None
         self._snapshots = Snapshots(NAME, root, marker="active")
         self.keys = self._snapshots.keys
+        compared = Comparison(self._compared)
+        self.usage, self.diff = compared.usage, compared.diff
         self.is_active = self._snapshots.is_active
         self.tombstones = self._snapshots.tombstones
         self._records: dict[str, Record] = {}
@@ -325,16 +326,6 @@ class DeviceMapper:
         path = self._devices.activate(record, read_only=sealed)
         view = sealed or not writable
         return OverlayRoot((), device=DeviceRoot(path, self._base.kind, self._options, sealed=sealed, view=view))
-
-    def usage(self, key: str) -> Usage:
-        """Walk the tree and measure what differs from the parent's."""
-        with self._compared(key) as (tree, below):
-            return measure_difference(tree, below)
-
-    def diff(self, key: str) -> list[Change]:
-        """Walk the tree and compare it with the parent's."""
-        with self._compared(key) as (tree, below):
-            return list_difference(tree, below)
 
     @contextlib.contextmanager
     def _compared(self, key: str) -> Iterator[tuple[int, int | None]]:
