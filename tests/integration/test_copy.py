@@ -231,6 +231,19 @@ def test_a_stopped_container(engine, home):
     engine.docker("rm", "-v", "still")
 
 
+def test_a_container_that_ends_at_that_moment(engine, home):
+    """Its process is gone and nobody has noticed yet, or it goes while the copy begins."""
+    for number in range(25):
+        name = f"short-{number}"
+        engine.docker("create", "--name", name, "busybox", "sh", "-c", f"echo {number} >/f; sleep 0.0{number:02}")
+        engine.http("POST", f"/containers/{name}/start")
+        status, body = engine.http("GET", f"/containers/{name}/archive?path=/etc/group")
+        assert status == 200, body
+        assert engine.http("HEAD", f"/containers/{name}/archive?path=/etc/group")[0] == 200
+        engine.http("POST", f"/containers/{name}/start")
+        assert engine.http("GET", f"/containers/{name}/export")[0] == 200
+
+
 def test_a_read_only_root(engine, home):
     engine.docker("run", "-d", "--name", "ro", "--read-only", "-v", "/data", "busybox", "sleep", "100")
     engine.docker("cp", "src/f", "ro:/data/f")

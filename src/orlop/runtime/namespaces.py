@@ -29,6 +29,9 @@ CLONE_FLAGS = {
 }
 
 
+ENDED = "container is not running any more: try again"
+
+
 def choose_namespaces(
     creation: Creation, stack: Cleanup, donor: int | None
 ) -> tuple[int, Sequence[tuple[int, int]], int]:
@@ -95,5 +98,5 @@ def join_files(pid: int, pidfd: int) -> bool:
         own = os.stat(f"/proc/{pid}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino
         k.setns(pidfd, k.CLONE_NEWNS | (k.CLONE_NEWUSER if own else 0))
     except (ProcessLookupError, FileNotFoundError):
-        raise ConflictError("container is not running any more: try again") from None
+        raise ConflictError(ENDED) from None
     return own

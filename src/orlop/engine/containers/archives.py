@@ -20,6 +20,7 @@ from msgspec import structs
 from orlop.engine.containers.files import existing_files
 from orlop.engine.containers.mounts import make_bind_sources
 from orlop.engine.containers.oci_config import oci_mount
+from orlop.engine.containers.waiting import wait_end
 from orlop.engine.pipes import open_pipe
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError
 from orlop.image.feed import pour
@@ -100,6 +101,13 @@ class Archives:
 
     async def stat(self, container: Container, path: str, *, name: str) -> PathStat:
         """Look at a path; ``name`` is the container's as the user wrote it. Raises NotFoundError in Docker's words."""
+        try:
+            return await self._stat(container, path, name)
+        except ConflictError as error:
+            await wait_end(container, error)
+        return await self._stat(container, path, name)  # it has ended meanwhile
+
+    async def _stat(self, container: Container, path: str, name: str) -> PathStat:
         async with self._reached(container):
             with _told(path, name):
                 conversation = await self._ask(container, {"action": "stat", "path": _rooted(path)})
@@ -113,6 +121,18 @@ class Archives:
         self, container: Container, path: str, *, name: str
     ) -> AsyncIterator[tuple[PathStat, AsyncIterator[bytes]]]:
         """Give a path's description and its tar stream, which raises when the tar is not whole."""
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                given = await stack.enter_async_context(self._read(container, path, name))
+            except ConflictError as error:
+                await wait_end(container, error)
+                given = await stack.enter_async_context(self._read(container, path, name))  # it has ended meanwhile
+            yield given
+
+    @contextlib.asynccontextmanager
+    async def _read(
+        self, container: Container, path: str, name: str
+    ) -> AsyncIterator[tuple[PathStat, AsyncIterator[bytes]]]:
         async with self._reached(container), open_pipe() as (pieces, writer):
             with _told(path, name):
                 try:

@@ -25,7 +25,7 @@ from orlop.engine.containers.roots import ContainerRoots
 from orlop.engine.containers.stopping import Stopper
 from orlop.engine.containers.updating import redefine
 from orlop.engine.containers.users import count_states, image_users, volume_users
-from orlop.engine.containers.waiting import wait
+from orlop.engine.containers.waiting import wait, wait_end
 from orlop.errors import ConflictError, InvalidParameterError, NotModifiedError, OrlopError
 
 if TYPE_CHECKING:
@@ -291,9 +291,13 @@ class ContainerService:
         container = self.get(name)
         self.events.publish("container", "export", container.id, container.attributes())
         if container.alive and container.pidfd is not None:
-            await self.spawner.pack_running(container.state.pid, container.pidfd.fileno(), out_fd=out_fd)
-        else:
-            await self.spawner.pack(self._layers.view(container.id), out_fd)
+            try:
+                await self.spawner.pack_running(container.state.pid, container.pidfd.fileno(), out_fd=out_fd)
+            except ConflictError as error:
+                await wait_end(container, error)  # nothing was written yet
+            else:
+                return
+        await self.spawner.pack(self._layers.view(container.id), out_fd)
 
     async def changes(self, name: str) -> list[JsonObject]:
         """Return ``docker diff``."""

@@ -1,4 +1,4 @@
-"""``docker wait``."""
+"""``docker wait``, and others who wait for a container's end."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
+from orlop.runtime.namespaces import ENDED
 
 if TYPE_CHECKING:
     from orlop.engine.containers.container import Container
     from orlop.engine.containers.state import State
+    from orlop.errors import ConflictError
+
+# Seconds that the end of a container takes at most to be noted.
+_SETTLING = 10.0
 
 
 def wait(container: Container, condition: str) -> asyncio.Future[tuple[int, str]]:
@@ -42,3 +47,11 @@ def _outcome(state: State) -> tuple[int, str]:
 def _pass_on(source: asyncio.Future[State], result: asyncio.Future[tuple[int, str]]) -> None:
     if not source.cancelled() and not result.done():
         result.set_result(_outcome(source.result()))
+
+
+async def wait_end(container: Container, error: ConflictError) -> None:
+    """Wait until the end of a container is noted whose process was found to be ending; raise the error if it is not."""
+    if str(error) != ENDED:
+        raise error
+    if container.ending is not None:
+        await asyncio.wait({container.ending}, timeout=_SETTLING)
