@@ -148,9 +148,9 @@ class WholeTree:
 
     def __init__(self, path, upper=UPPER):
         self.below, self.tree, self.upper = path / "below", path / "tree", upper
-        for root, datas in ((self.below, [LOWER]), (self.tree, [LOWER, upper])):
+        for root, streams in ((self.below, [LOWER]), (self.tree, [LOWER, upper])):
             root.mkdir()
-            for data in datas:
+            for data in streams:
                 self.on(root, data, lambda fd, stream: unpack(fd, stream, Limits(), rules=Rules(apply=True)))
 
     def on(self, root, data, work):
