@@ -141,6 +141,18 @@ def test_flags(engine, images, tmp_path):
     assert found[0]["Config"]["Labels"] == {"a": "file", "b": "flag", "c": "flag"}
 
 
+def test_parents_of_directories_are_the_owner_s(engine, images, tmp_path):
+    """As with BuildKit; the classic builder leaves them to root, if it is a directory that is copied."""
+    context = write(
+        tmp_path / "c",
+        "FROM busybox\nCOPY --chown=7 d /n/deep\nCOPY --chown=7 d/x /m/deep\nRUN stat -c %u:%g:%n /n /m\n",
+    )
+    write(context / "d", "", x="1")
+    assert {" 7:7:/n", " 7:7:/m"} <= {line[-7:] for line in build(engine, context).stderr.splitlines()}
+    classic = engine.docker("build", context, env={"DOCKER_BUILDKIT": "0"}).stdout
+    assert {"0:0:/n", "7:7:/m"} <= set(classic.splitlines())
+
+
 def test_working_directories_are_the_user_s(engine, images, tmp_path):
     """As with BuildKit, which was asked; the classic builder makes them root's."""
     users = {

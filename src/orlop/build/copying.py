@@ -72,11 +72,13 @@ class CopyInstruction:
             parents=self._parents,
             exclude=self._exclude,
             linked=item.switched("link"),
+            root_parents=not (item.switched("link") or stage.build.options.like_buildkit),
         )
         told = " ".join((item.name, *self._flags(owner), _sum(pieces, count), "in", place, ""))
         # The shell is in the words of the history, the directory is not: a layer of --link depends on the latter.
         apart = path if step.linked else ""
-        return await stage.settle(stage.nop(told), lambda: self._copy(step, pieces), apart=apart)
+        variant = "" if step.root_parents or not owner else "parents"
+        return await stage.settle(stage.nop(told), lambda: self._copy(step, pieces), variant=variant, apart=apart)
 
     def _flags(self, owner: str) -> list[str]:
         flags = self._item.flags

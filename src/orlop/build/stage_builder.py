@@ -200,7 +200,7 @@ class StageBuilder:
         if item.name == "WORKDIR":
             path = working_directory(self.config, item, words)
             self.config = replace(self.config, working_dir=path)
-            owner = self.config.user if self.build.options.user_directories else ""
+            owner = self.config.user if self.build.options.like_buildkit else ""
             place = CopyStep((), path, owner=owner, of_user=True)
             work = partial(self.build.workshop.copy, self.image, place)
             return await self.settle(self.nop(f"WORKDIR {path}"), work, variant=owner)

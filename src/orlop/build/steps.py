@@ -46,8 +46,8 @@ class BuildOptions:
         remove: remove the containers of steps that succeeded.
         force_remove: remove those of steps that failed as well.
         allowed: of :data:`ENTITLEMENTS`; a step that needs another is refused.
-        user_directories: what WORKDIR makes belongs to the stage's user, as with BuildKit; else to root, as with
-            Docker's classic builder.
+        like_buildkit: where BuildKit gives directories another owner than Docker's classic builder, as BuildKit: what
+            WORKDIR makes belongs to the stage's user, and what is missing above a copied directory to ``--chown``.
     """
 
     target: str = ""
@@ -61,7 +61,7 @@ class BuildOptions:
     remove: bool = True
     force_remove: bool = False
     allowed: frozenset[str] = frozenset()
-    user_directories: bool = False
+    like_buildkit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,7 @@ class CopyStep:
         exclude: patterns of what does not.
         linked: the image below is not looked at: its links are not followed, its users not known.
         of_user: the owner is written as USER has it: a name alone is in its own group.
+        root_parents: what is missing above a copied directory belongs to root, whoever the owner is.
     """
 
     parts: tuple[CopyPart, ...]
@@ -131,6 +132,7 @@ class CopyStep:
     exclude: tuple[str, ...] = ()
     linked: bool = False
     of_user: bool = False
+    root_parents: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ by the kernel beneath their own root and can name nothing else (threats.md F6, F
 
 ::
 
-    engine ── gather {parts, parents, exclude, target, destination, owner, of_user, mode} + pipe ──▶ child
+    engine ── gather {parts, parents, exclude, target, destination, owner, of_user, root_parents, mode} + pipe ──▶ child
            ◀── tar through the pipe ──                                   action "pack": as it will be in the layer
            ◀── tar through the pipe ──                                   action "sum": without times and destination
            ◀── {ok, sources, directory} ──
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from orlop.primitives.channel import Channel
     from orlop.runtime.cgroups import Hierarchies
     from orlop.spec.json import JsonObject
+
+    Ids = tuple[int, int]
 
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
@@ -241,7 +243,10 @@ def _pack(parts: list[_Part], out_fd: int, message: JsonObject, stack: contextli
     if place.exists and not place.directory and whole:
         raise InvalidParameterError(f"cannot copy to non-directory: /{shown(b'/'.join(place.parts))}")
     plain = not parts or not all(part.unpacked for part in parts)
-    _put_parents(packer, top_fd, place, whole=whole, owner=owner if plain else (0, 0))
+    # Docker's classic builder leaves what it makes above a directory to root, and not what it makes above a file.
+    above = (0, 0) if message.get("root_parents") is True and found and found[0].directory else owner
+    own = (above, owner) if plain else ((0, 0), (0, 0))
+    _put_parents(packer, top_fd, place, whole=whole, owners=own)
     path = b"/".join(place.parts)
     for part in parts:
         given = None if part.unpacked or (part.keep and not owner_text) else owner
@@ -258,8 +263,11 @@ def _pack(parts: list[_Part], out_fd: int, message: JsonObject, stack: contextli
     packer.pack()
 
 
-def _put_parents(packer: _Gatherer, top_fd: int, place: Destination, *, whole: bool, owner: tuple[int, int]) -> None:
-    """Write the directories that lead there: those of the image as they are, missing ones as Docker makes them."""
+def _put_parents(packer: _Gatherer, top_fd: int, place: Destination, *, whole: bool, owners: tuple[Ids, Ids]) -> None:
+    """Write the directories that lead there: those of the image as they are, missing ones as Docker makes them.
+
+    The owners are of the missing ones above the destination, and of the destination.
+    """
     now = time.time_ns()
     last = len(place.parts) if whole else len(place.parts) - 1
     for depth in range(1, last + 1):
@@ -270,7 +278,7 @@ def _put_parents(packer: _Gatherer, top_fd: int, place: Destination, *, whole: b
             mtime = now if depth == last else status.st_mtime_ns
             mode, ids = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
         else:
-            mtime, mode, ids = now, 0o755, owner
+            mtime, mode, ids = now, 0o755, owners[depth == len(place.parts)]
         packer.put_parent(Entry(path + b"/", Kind.DIRECTORY, mode, ids[0], ids[1], mtime))
 
 

@@ -116,7 +116,7 @@ def _request(call: Call) -> BuildRequest:
         remove=call.boolean("rm", default=True),
         force_remove=call.boolean("forcerm"),
         allowed=_allowed(call),
-        user_directories=bool(call.text("session")),
+        like_buildkit=bool(call.text("session")),
     )
     return BuildRequest(
         options,

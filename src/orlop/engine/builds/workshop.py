@@ -261,6 +261,7 @@ class EngineWorkshop:
             "latest": self._latest,
             "owner": step.owner,
             "of_user": step.of_user,
+            "root_parents": step.root_parents,
             "mode": step.mode,
             "parents": step.parents,
             "exclude": list[JsonValue](step.exclude),
