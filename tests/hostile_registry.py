@@ -1,7 +1,7 @@
 """A registry that behaves badly, in the way that a repository's first component says; also a program of its own.
 
 ``python hostile_registry.py PORT DIRECTORY`` serves the blobs and manifests of DIRECTORY (:func:`put_image`). What was
-asked for is told by ``GET /log``.
+asked for is told by ``GET /log``, how many layers were sent at the same time by ``GET /most``.
 """
 
 from __future__ import annotations
@@ -42,10 +42,13 @@ class HostileRegistry:
         self.app = web.Application(client_max_size=1 << 30)
         self.app.router.add_route("*", "/{tail:.*}", self.answer)
         self.uploads: dict[str, bytearray] = {}
+        self.under_way = self.most_under_way = 0  # layers that are being sent
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/log":
             return web.json_response(self.log)
+        if request.path == "/most":
+            return web.json_response(self.most_under_way)
         headers = request.headers
         self.log.append((request.method, request.path, headers.get("Authorization", ""), headers.get("Range", "")))
         if request.path == "/v2/":
@@ -204,7 +207,14 @@ class HostileRegistry:
         is_layer = len(data) > 1000 or path.name.startswith("layer")
         if request.method == "HEAD" or not is_layer:
             return web.Response(body=data)
-        return await self.layer(request, behaviour, data)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            if behaviour == "patient":
+                await asyncio.sleep(0.3)
+            return await self.layer(request, behaviour, data)
+        finally:
+            self.under_way -= 1
 
     async def layer(self, request: web.Request, behaviour: str, data: bytes) -> web.StreamResponse:
         asked = re.fullmatch(r"bytes=([0-9]+)-", request.headers.get("Range", ""))

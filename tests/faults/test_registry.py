@@ -191,6 +191,19 @@ def reclaimed(engine):
     return json.loads(engine.http("POST", "/images/prune")[1])["SpaceReclaimed"]
 
 
+def test_three_layers_of_all_pulls_are_fetched_at_once(lab):
+    images = [build_image(5, size=20_000, seed=seed) for seed in (30, 31)]
+    put_image(lab.directory, images[0])
+    before = len(blobs_asked(lab.log()))
+    first = lab.start_pull("patient")
+    wait_for(lambda: len(blobs_asked(lab.log())) >= before + 2, what="the first pull")
+    put_image(lab.directory, images[1])
+    assert lab.pull("patient").returncode == 0
+    first.communicate()
+    assert first.returncode == 0
+    assert lab.engine.in_network("curl", "-s", f"http://{HOST}/most").stdout == "3"
+
+
 def test_prune_removes_what_interrupted_pulls_left(lab):
     image = build_image(2, size=400_000, seed=13)
     put_image(lab.directory, image)
