@@ -78,11 +78,19 @@ def synthetic(files: int, seed: int) -> bytes:
 
 
 def tree_of(directory: Path) -> bytes:
-    """Return a tar of a root file system, without the end that closes it."""
+    """Return a tar of a root file system, without the end that closes it.
+
+    What is mounted in it is left out: debootstrap may leave /proc there, whose kcore has no end.
+    """
+    device = directory.stat().st_dev
+
+    def own(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        return info if os.lstat(directory / info.name).st_dev == device else None
+
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as out:
         for path in sorted(directory.iterdir()):
-            out.add(path, path.name)
+            out.add(path, path.name, filter=own)
         return buffer.getvalue()[: out.offset]
 
 
