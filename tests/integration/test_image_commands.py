@@ -95,6 +95,9 @@ def test_disk_usage(engine):
     assert child["Size"] == base["Size"] + 102400 == document["LayersSize"]
     assert (base["SharedSize"], child["SharedSize"]) == (base["Size"], base["Size"])
     assert (base["Containers"], child["Containers"]) == (1, 0)
+    for query, shared in (("", -1), ("?shared-size=1", base["Size"])):
+        listed = json.loads(engine.http("GET", f"/v1.45/images/json{query}")[1])
+        assert [image["SharedSize"] for image in listed] == [shared, shared]
     assert document["Containers"][0]["SizeRw"] == 102400
     rows = engine.docker("system", "df", "--format", "{{.Type}}|{{.TotalCount}}|{{.Active}}").stdout
     assert rows == "Images|2|1\nContainers|1|0\nLocal Volumes|0|0\nBuild Cache|0|0\n"

@@ -238,6 +238,7 @@ class Engine:
             *system_routes.routes(self.system, events=self.events, disk=disk),
             *image_routes.routes(
                 self.images,
+                disk=disk,
                 graph=self._image_graph,
                 pull=registry_routes.pull_handler(self.registry),
                 fetch=registry_routes.import_handler(self.registry, self.images),

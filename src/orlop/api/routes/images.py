@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from orlop.engine.disk_usage import DiskUsage
     from orlop.engine.images import ImageService
     from orlop.image.records import HistoryEntry, Image
     from orlop.spec.digest import Digest
@@ -39,6 +40,7 @@ _CONTAINER_FIELDS: dict[str, object] = {
 def routes(
     images: ImageService,
     *,
+    disk: DiskUsage,
     graph: Callable[[Digest | None], dict[str, object]],
     pull: Handler,
     fetch: Callable[[Call, ImportRequest], Awaitable[web.StreamResponse]],
@@ -47,6 +49,7 @@ def routes(
 
     Args:
         images: the use cases.
+        disk: knows what images share.
         graph: returns the document ``GraphDriver`` of a top layer.
         pull: answers ``POST /images/create`` with ``fromImage``.
         fetch: answers it with a URL as ``fromSrc``.
@@ -57,7 +60,10 @@ def routes(
         if call.has("filter"):
             filters.setdefault("reference", []).append(call.text("filter"))
         found = images.select(filters, every=call.boolean("all"), until=until_of(filters))
-        return json_response([summary(image, version=call.version) for image in found])
+        shared: dict[Digest, int] = {}
+        if call.boolean("shared-size"):
+            shared = {image.id: size for image, _, size in disk.images()[1]}
+        return json_response([summary(image, version=call.version, shared=shared.get(image.id, -1)) for image in found])
 
     async def inspect(call: Call) -> web.Response:
         if call.boolean("manifests"):
