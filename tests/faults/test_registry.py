@@ -1,18 +1,23 @@
 """Pulls from a registry that behaves badly, pulls that are shared, and engines that are killed in the middle (R6, R23)."""
 
+import contextlib
+import fcntl
 import gzip
 import json
 import os
+import re
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
 
 from conftest import make_engine
-from harness import ROOT, wait_for
+from harness import BIN, DOCKER, ROOT, wait_for
 from hostile_registry import put_image
 from image_builder import BuiltImage, build_image, sha256, tar_of
 
@@ -202,6 +207,30 @@ def test_three_layers_of_all_pulls_are_fetched_at_once(lab):
     first.communicate()
     assert first.returncode == 0
     assert lab.engine.in_network("curl", "-s", f"http://{HOST}/most").stdout == "3"
+
+
+@pytest.mark.parametrize("client", ["docker", "orlop"])
+def test_bars_are_drawn_on_a_terminal(lab, client):
+    """By the progress of the pull's stream: a bar for each layer, how much of it is here, and what is done with it."""
+    image = build_image(2, size=400_000, seed=33)
+    put_image(lab.directory, image)
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, 150, 0, 0))
+    program = {"docker": DOCKER, "orlop": BIN / "orlop"}[client]
+    environment = {**lab.engine.environment, "TERM": "xterm"}
+    pull = subprocess.Popen([program, "pull", f"{HOST}/slow/x:1"], env=environment, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    drawn = b""
+    with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
+        while data := os.read(ours, 65536):
+            drawn += data
+    os.close(ours)
+    assert pull.wait() == 0
+    for blob in image.blobs:
+        name = sha256(blob)[:12]
+        bars = re.findall(rf"{name}: Downloading[^\n]*?[=>━╸].*?([0-9.]+) ?/?[0-9.]* ?(?:[kM]?B)?".encode(), drawn)
+        assert len(bars) > 3, drawn[-3000:]
+        assert f"{name}: Pull complete".encode() in drawn
 
 
 def test_prune_removes_what_interrupted_pulls_left(lab):
