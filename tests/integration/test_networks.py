@@ -254,6 +254,44 @@ def test_published_ports_follow_the_way_out(networks):
     assert networks.docker("port", "web").stdout == f"80/tcp -> 0.0.0.0:8088\n80/tcp -> {anywhere}:8088\n"
 
 
+def test_ports_are_published_in_all_forms(networks):
+    sleeper(networks, "box", "-p", "18080:80", "-p", "127.0.0.1:18081:81/udp", "-p", "18090-18092:90-92",
+            "-p", "19000-19001:95", "-p", "[::1]:18100:96", "-p", "97", "--expose", "5000")  # fmt: skip
+    anywhere = "[::]" if client_version() >= (23, 0) else "::"  # as the client writes it
+    lines = networks.docker("port", "box").stdout.splitlines()
+    random = {line.rpartition(":")[2] for line in lines if line.startswith("97/tcp")}
+    assert len(random) == 1
+    expected = {"81/udp -> 127.0.0.1:18081", f"96/tcp -> {anywhere.replace('::', '::1')}:18100"}
+    for inner, outer in (("80", "18080"), ("90", "18090"), ("91", "18091"), ("92", "18092"), ("95", "19000")):
+        expected |= {f"{inner}/tcp -> 0.0.0.0:{outer}", f"{inner}/tcp -> {anywhere}:{outer}"}
+    expected |= {f"97/tcp -> {where}:{number}" for number in random for where in ("0.0.0.0", anywhere)}
+    assert set(lines) == expected
+    assert len(lines) == len(expected)
+    assert networks.docker("port", "box", "81/udp").stdout == "127.0.0.1:18081\n"
+    shown = networks.inspect("box")["NetworkSettings"]["Ports"]
+    assert (shown["5000/tcp"], shown["81/udp"]) == (None, [{"HostIp": "127.0.0.1", "HostPort": "18081"}])
+    # from the range the first free one is taken, and all is told when it is used up
+    sleeper(networks, "next", "-p", "19000-19001:95")
+    assert networks.docker("port", "next", "95").stdout.splitlines()[0] == "0.0.0.0:19001"
+    full = networks.docker("run", "--rm", "-p", "19000-19001:95", "busybox", "true", check=False)
+    assert full.returncode == 125
+    assert "all ports are allocated" in full.stderr or "port is already allocated" in full.stderr
+    # -P: all that is exposed, with host ports of the kernel's own range
+    sleeper(networks, "every", "-P", "--expose", "7000", "--expose", "7001-7002/udp")
+    lines = networks.docker("port", "every").stdout.splitlines()
+    assert {line.split(" ->")[0] for line in lines} == {"7000/tcp", "7001/udp", "7002/udp"}
+    low, high = map(int, networks.in_network("cat", "/proc/sys/net/ipv4/ip_local_port_range").stdout.split())
+    assert all(low <= int(line.rpartition(":")[2]) <= high for line in lines)
+    for wrong, words in (
+        ("1.2.3.4:5:6:7", "invalid"),
+        ("80-70:80-70", "invalid"),
+        ("8000-8005:80-82", "invalid"),
+        ("203.0.113.9:18082:80", "cannot assign requested address"),
+    ):
+        refused = networks.docker("run", "--rm", "-p", wrong, "busybox", "true", check=False)
+        assert (refused.returncode, words in refused.stderr.lower()) == (125, True), refused.stderr
+
+
 def test_legacy_links(networks):
     networks.docker("run", "-d", "--name", "database", "-e", "SECRET=1", "--expose", "5432", "busybox", "sleep", "1000")
     sleeper(networks, "app", "--link", "database:db")

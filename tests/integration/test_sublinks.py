@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from network_lab import HOST, OUTSIDE, Lab, in_laboratory, run_in
 
-from orlop.errors import ForbiddenError, InvalidParameterError
+from orlop.errors import ForbiddenError, InvalidParameterError, SystemFailureError
 from orlop.network.requests import NetworkRequest, PoolRequest
 from orlop.network.sandbox import AttachRequest, EndpointWish
 
@@ -66,6 +66,34 @@ def test_sublinks(driver: str):
         service.release("b" * 64)
         await service.settle()
         await service.remove_network("lan")
+
+    in_laboratory(body)
+
+
+@pytest.mark.requires("macvlan")
+@pytest.mark.parametrize("mode", ["bridge", "private", "vepa", "passthru"])
+def test_modes_of_macvlan(mode: str):
+    async def body(lab: Lab) -> None:
+        service = lab.service(pool_size=0)
+        await service.start({})
+        pools = (PoolRequest("10.99.0.0/24", "10.99.0.2"),)
+        options = {"parent": "uplink", "macvlan_mode": mode}
+        await service.create_network(NetworkRequest("lan", driver="macvlan", pools=pools, options=options))
+        wish = EndpointWish("lan", address="10.99.0.50")
+        web = await service.attach("a" * 64, AttachRequest(network="lan", endpoints=(wish,)))
+        assert f"macvlan mode {mode} " in run_in(web.netns, "ip", "-d", "link", "show", "eth0")
+        lab.serve(web.netns, 80, "hit")
+        assert lab.ask(lab.outside, "10.99.0.50", 80) == "hit 10.99.0.2"  # from outside in every mode
+        if mode == "passthru":  # the parent is one container's alone
+            with pytest.raises(SystemFailureError, match="failed to create the macvlan port"):
+                await service.attach("b" * 64, AttachRequest(network="lan"))
+            service.release("a" * 64)
+            await service.settle()
+        else:
+            wish = EndpointWish("lan", address="10.99.0.51")
+            other = await service.attach("b" * 64, AttachRequest(network="lan", endpoints=(wish,)))
+            # in the modes private and vepa what leaves the parent comes back by a switch only, which is not here
+            assert lab.ask(other.netns, "10.99.0.50", 80) == ("hit 10.99.0.51" if mode == "bridge" else "")
 
     in_laboratory(body)
 
