@@ -161,6 +161,53 @@ def test_what_cannot_be_joined_is_said_in_dockers_words(networks):
                            "busybox", "ip", "addr", "show", "eth0").stdout.count("02:00:00:00:00:77") == 1  # fmt: skip
 
 
+def test_what_a_network_is_created_with_is_shown_and_given(networks):
+    prefix = "com.docker.network."
+    options = {
+        f"{prefix}bridge.name": "named0",
+        f"{prefix}bridge.enable_icc": "true",
+        f"{prefix}bridge.enable_ip_masquerade": "true",
+        f"{prefix}driver.mtu": "1400",
+    }
+    chosen = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    networks.docker(
+        *("network", "create", "--subnet", "10.61.0.0/24", "--ip-range", "10.61.0.64/26", "--gateway", "10.61.0.254"),
+        *("--aux-address", "a=10.61.0.65", "--aux-address", "b=10.61.0.66", "--label", "k=v", "--label", "x"),
+        *("--ipv6", "--subnet", "fd00:61::/64", "--attachable", *chosen, "net"),
+    )  # fmt: skip
+    shown = json.loads(networks.docker("network", "inspect", "net").stdout)[0]
+    assert shown["IPAM"]["Config"] == [
+        {
+            "Subnet": "10.61.0.0/24",
+            "IPRange": "10.61.0.64/26",
+            "Gateway": "10.61.0.254",
+            "AuxiliaryAddresses": {"a": "10.61.0.65", "b": "10.61.0.66"},
+        },
+        {"Subnet": "fd00:61::/64", "Gateway": "fd00:61::1"},
+    ]
+    assert (shown["Options"], shown["Labels"]) == (options, {"k": "v", "x": ""})
+    assert (shown["Attachable"], shown["Internal"], shown["EnableIPv6"], shown["Scope"]) == (True, False, True, "local")
+    sleeper(networks, "box", "--network", "net")
+    settings = networks.inspect("box")["NetworkSettings"]["Networks"]["net"]
+    assert (settings["IPAddress"], settings["Gateway"]) == ("10.61.0.64", "10.61.0.254")
+    assert routes(networks, "box")[0] == "default via 10.61.0.254 dev eth0 "
+    sleeper(networks, "next", "--network", "net")  # behind the auxiliary addresses
+    assert networks.inspect("next")["NetworkSettings"]["Networks"]["net"]["IPAddress"] == "10.61.0.67"
+    assert "mtu 1400" in within(networks, "box", "ip", "link", "show", "eth0")
+    assert "named0" in networks.in_network("ip", "link", "show", "master", "named0").stdout
+    for words, refusal in (
+        (("--subnet", "10.61.0.0/25"), "Pool overlaps with other one on this address space"),
+        (("--subnet", "10.62.0.0/24", "--subnet", "10.63.0.0/24"), "bridge driver doesn't support multiple subnets"),
+        (("--subnet", "10.62.0.0/24", "--gateway", "10.99.0.1"), "no matching subnet for gateway 10.99.0.1"),
+        (("--subnet", "10.62.0.0/24", "--ip-range", "10.65.0.0/24"), "no matching subnet for range 10.65.0.0/24"),
+        (("--subnet", "10.62.0.0/24", "--aux-address", "q=10.65.0.1"), "no matching subnet for aux-address 10.65.0.1"),
+        (("--ipam-driver", "nosuch"), 'plugin "nosuch" not found'),
+        (("-d", "nosuch"), 'plugin "nosuch" not found'),
+    ):
+        refused = networks.docker("network", "create", *words, "bad", check=False)
+        assert (refused.returncode, refusal in refused.stderr) == (1, True), (words, refused.stderr)
+
+
 def test_a_stopped_container_keeps_what_was_wanted_of_a_network_first(networks):
     networks.docker("network", "create", "--subnet", "10.77.0.0/24", "one")
     networks.docker("network", "create", "--subnet", "10.78.0.0/24", "two")
@@ -270,6 +317,11 @@ def test_ports_are_published_in_all_forms(networks):
     assert networks.docker("port", "box", "81/udp").stdout == "127.0.0.1:18081\n"
     shown = networks.inspect("box")["NetworkSettings"]["Ports"]
     assert (shown["5000/tcp"], shown["81/udp"]) == (None, [{"HostIp": "127.0.0.1", "HostPort": "18081"}])
+    # no process for each of them
+    processes = len(networks.processes())
+    sleeper(networks, "many", "-p", "20000-20099:1000-1099")
+    assert len(networks.processes()) < processes + 10
+    networks.docker("rm", "-f", "many")
     # from the range the first free one is taken, and all is told when it is used up
     sleeper(networks, "next", "-p", "19000-19001:95")
     assert networks.docker("port", "next", "95").stdout.splitlines()[0] == "0.0.0.0:19001"
