@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
-from orlop.errors import InvalidParameterError
+from orlop.errors import ForbiddenError, InvalidParameterError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -107,8 +108,9 @@ class NetworkCatalogue:
                 and all(_has_label(network.labels, label) for label in filters.get("label", ()))
                 and not any(_has_label(network.labels, label) for label in filters.get("label!", ()))
             ):
-                await self.remove(network.id)
-                removed.append(network.name)
+                with contextlib.suppress(ForbiddenError, NotFoundError):  # a container came, or another was faster
+                    await self.remove(network.id)
+                    removed.append(network.name)
         return removed
 
 

@@ -210,14 +210,12 @@ class Catalogue:
         return AddressPool(f"{ipaddress.IPv6Address(packed)}/48", 64)
 
     def add(self, network: Network) -> None:
-        """Record a network."""
-        self._records.put_network(network)
+        """Show a network that was made; its row is written already."""
         self._networks[network.id] = network
 
-    def remove(self, network: Network) -> None:
-        """Forget a network; one that is not recorded is no error."""
+    def hide(self, network: Network) -> None:
+        """Show a network that is going no more; its row is deleted last."""
         self._networks.pop(network.id, None)
-        self._records.delete_network(network.id)
 
 
 def _way_out(name: str, text: str, bridge: ipaddress.IPv4Interface | ipaddress.IPv6Interface) -> dict[str, str]:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 
 async def create(around: Surroundings, catalogue: Catalogue, drivers: Drivers, request: NetworkRequest) -> Network:
-    """Make a network; record it before anything of it exists.
+    """Make a network; record it before anything of it exists, and show it when all of it does.
+
+    One at a time, and none while another is removed: the caller sees to it.
 
     Raises:
         OrlopError: in Docker's words; nothing is left behind.
@@ -37,36 +39,51 @@ async def create(around: Surroundings, catalogue: Catalogue, drivers: Drivers, r
     if network.guarded:
         await around.guard.check()
     driver = make_driver(network, around)
-    catalogue.add(network)
-    if isinstance(driver, SublinkDriver):
-        try:
+    around.records.put_network(network)
+    try:
+        if isinstance(driver, SublinkDriver):
             driver.prepare()
-        except BaseException:
-            catalogue.remove(network)
-            raise
-    if isinstance(driver, BridgeDriver):
-        try:
-            driver.device.create()
-            if around.firewall is not None:
-                await around.firewall.add_bridge(driver.rules)
-            driver.device.route_loopback()
-            if network.subnet6 and around.ip_forward:
-                sysctl.enable_forwarding6()
-        except BaseException:
-            driver.device.remove()
-            catalogue.remove(network)
-            raise
+        if isinstance(driver, BridgeDriver):
+            await _make_bridge(around, network, driver)
+    except BaseException:
+        around.records.delete_network(network.id)
+        raise
+    catalogue.add(network)
     drivers[network.id] = driver
     return network
 
 
-async def remove(around: Surroundings, catalogue: Catalogue, drivers: Drivers, network: Network) -> None:
-    """Remove a network that nobody is on, its row last."""
-    driver = drivers.pop(network.id, None)
-    if isinstance(driver, BridgeDriver):
-        driver.device.remove()
+async def _make_bridge(around: Surroundings, network: Network, driver: BridgeDriver) -> None:
+    try:
+        driver.device.create()
         if around.firewall is not None:
-            await around.firewall.remove_bridge(network.bridge_name)
-    if network.made_parent:
-        parents.remove(around.host, network)
-    catalogue.remove(network)
+            await around.firewall.add_bridge(driver.rules)
+        driver.device.route_loopback()
+        if network.subnet6 and around.ip_forward:
+            sysctl.enable_forwarding6()
+    except BaseException:
+        driver.device.remove()
+        raise
+
+
+async def remove(around: Surroundings, catalogue: Catalogue, drivers: Drivers, network: Network) -> None:
+    """Remove a network that nobody is on: hide it, so that nobody comes, and forget its row last.
+
+    Raises:
+        OrlopError: it is there as before, and can be removed again.
+    """
+    driver = drivers.pop(network.id, None)
+    catalogue.hide(network)
+    try:
+        if isinstance(driver, BridgeDriver):
+            driver.device.remove()
+            if around.firewall is not None:
+                await around.firewall.remove_bridge(network.bridge_name)
+        if network.made_parent:
+            parents.remove(around.host, network)
+        around.records.delete_network(network.id)
+    except BaseException:
+        catalogue.add(network)
+        if driver is not None:
+            drivers[network.id] = driver
+        raise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from orlop.errors import (
@@ -32,7 +34,7 @@ from orlop.network.wishes import check_wish, find_wishes
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 
     from orlop.kernel.rtnetlink import LinkStatistics
     from orlop.network.bridge_device import Surroundings
@@ -63,6 +65,8 @@ class NetworkService:
         self._drivers: dict[str, Driver | HostDriver | NoneDriver] = {}  # by network id
         self._sandboxes: dict[str, Sandbox] = {}  # by container id
         self._changes: dict[str, asyncio.Task[object]] = {}  # connects and disconnects under way, by container id
+        self._defining = asyncio.Lock()  # one network is made or removed at a time
+        self._joining: Counter[str] = Counter()  # network id -> joins under way: it cannot be removed
         self._shared = ContainerDriver(self.sandbox)
         self._releases = Releases(self._changes, shared=self._shared)
         self._relay = RelayedPorts(namespaces, self._is_kept_apart) if options.userland_proxy else None
@@ -196,9 +200,12 @@ class NetworkService:
             sandbox = self._shared.attach(request.network.partition(":")[2])
         else:
             wishes = find_wishes(self._catalogue, self._drivers, request)
-            if request.ports:
-                await self.settle()  # a container that just ended may still hold the port
-            sandbox = await self._attachments.attach(container_id, request, wishes)
+            with self._joins(network for network, _ in wishes):
+                if request.ports:
+                    await self.settle()  # a container that just ended may still hold the port
+                sandbox = await self._attachments.attach(container_id, request, wishes)
+                self._sandboxes[container_id] = sandbox
+                return sandbox
         self._sandboxes[container_id] = sandbox
         return sandbox
 
@@ -226,7 +233,8 @@ class NetworkService:
                 f"endpoint with name {request.container_name} already exists in network {network.name}"
             )
         work = self._attachments.connect(container_id, sandbox, network, wish, request=request)
-        return await run_to_end(self._keep_changed(container_id, sandbox, work))
+        with self._joins((network,)):
+            return await run_to_end(self._keep_changed(container_id, sandbox, work))
 
     async def disconnect(self, container_id: str, network: Network, *, request: AttachRequest) -> Endpoint:
         """Take a running container off a network; returns the endpoint that it had. Raises OrlopError."""
@@ -322,7 +330,9 @@ class NetworkService:
         Raises:
             OrlopError: in Docker's words; nothing is left behind.
         """
-        return await defining.create(self._surroundings, self._catalogue, self._drivers, request)
+        async with self._defining:
+            work = defining.create(self._surroundings, self._catalogue, self._drivers, request)
+            return await run_to_end(work)
 
     async def remove_network(self, name_or_id: str) -> Network:
         """Remove a user-defined network that no running container uses; returns it.
@@ -330,18 +340,30 @@ class NetworkService:
         Raises:
             ForbiddenError: it is one of the three, or in use.
         """
-        network = self.network(name_or_id)
-        if network.name in networks.BUILTIN:
-            raise ForbiddenError(f"{network.name} is a pre-defined network and cannot be removed")
-        await self.settle()
-        if self.endpoints_of(network.id):
-            raise ForbiddenError(
-                f"error while removing network: network {network.name} id {network.id} has active endpoints"
-            )
-        await defining.remove(self._surroundings, self._catalogue, self._drivers, network)
-        return network
+        async with self._defining:
+            network = self.network(name_or_id)
+            if network.name in networks.BUILTIN:
+                raise ForbiddenError(f"{network.name} is a pre-defined network and cannot be removed")
+            await self.settle()
+            if self._joining[network.id] or self.endpoints_of(network.id):
+                raise ForbiddenError(
+                    f"error while removing network: network {network.name} id {network.id} has active endpoints"
+                )
+            await run_to_end(defining.remove(self._surroundings, self._catalogue, self._drivers, network))
+            return network
 
     # --- parts ---
+
+    @contextlib.contextmanager
+    def _joins(self, joined: Iterable[Network]) -> Iterator[None]:
+        """Keep networks from being removed while a container joins them."""
+        ids = [network.id for network in joined]
+        self._joining.update(ids)
+        try:
+            yield
+        finally:
+            self._joining.subtract(ids)
+            self._joining = +self._joining
 
     @property
     def _surroundings(self) -> Surroundings:
