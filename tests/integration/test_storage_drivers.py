@@ -36,12 +36,16 @@ def make(*options, within=()):
     return engine
 
 
+def require_btrfs():
+    if "btrfs" not in Path("/proc/filesystems").read_text() or shutil.which("mkfs.btrfs") is None:
+        pytest.skip("needs btrfs and mkfs.btrfs")
+
+
 @pytest.fixture(scope="module", params=["vfs", "btrfs"])
 def engine(request):
     within = ()
     if request.param == "btrfs":
-        if "btrfs" not in Path("/proc/filesystems").read_text() or shutil.which("mkfs.btrfs") is None:
-            pytest.skip("needs btrfs and mkfs.btrfs")
+        require_btrfs()
         within = ("unshare", "-m", "sh", "-c", ON_BTRFS, "HOME")
     options = ("--storage-opt", "btrfs.min_space=8m") if request.param == "btrfs" else ()
     made = make("--storage-driver", request.param, *options, within=within)
@@ -310,6 +314,40 @@ def test_nothing_stays_after_a_kill(engine):
     layers = engine.data_root / "layers" / engine.options[1]
     wait_for(lambda: [path.name for path in layers.iterdir()] in ([], ["scratch-init"]), seconds=5)
     engine.import_busybox()
+
+
+@pytest.mark.parametrize("driver", ["vfs", "btrfs"])
+def test_with_user_namespaces(driver):
+    """The container's root owns the tree in its own eyes; what it makes is root's on disk, and goes into layers so."""
+    if driver == "btrfs":
+        require_btrfs()
+    ids = 'for f in subuid subgid; do echo 54321:300000:65536 >"$0/$f"; mount --bind "$0/$f" /etc/$f || exit; done; '
+    rest = ON_BTRFS.partition(" && ")[2] if driver == "btrfs" else 'exec "$@"'
+    script = f"mount --make-rprivate / && {{ {ids} }} && {rest}"
+    engine = make(
+        "--storage-driver", driver, "--userns-remap", "54321", within=("unshare", "-m", "sh", "-c", script, "HOME")
+    )
+    try:
+        engine.start()
+        engine.import_busybox()
+        look = "stat -c %u /own /etc/passwd /v/f; cat /own; tail -1 /proc/self/uid_map"
+        made = engine.docker(
+            "run", "--name", "box", "-v", "/v", "busybox", "sh", "-c", f"echo 1 >/own; touch /v/f; {look}"
+        )
+        assert made.stdout.split() == ["0", "0", "0", "1", "0", "300000", "65536"]
+        assert engine.docker("diff", "box").stdout.splitlines().count("A /own") == 1
+        listing = subprocess.run(
+            ["tar", "tvf", "-", "--numeric-owner"],
+            input=engine.docker("cp", "box:/own", "-", text=False).stdout,
+            capture_output=True,
+            check=True,
+        )
+        assert b" 0/0 " in listing.stdout
+        engine.docker("commit", "box", "made")
+        assert engine.docker("run", "--rm", "made", "stat", "-c", "%u %g", "/own").stdout == "0 0\n"
+        engine.remove_containers()
+    finally:
+        engine.destroy()
 
 
 def test_drivers_side_by_side_lose_nothing(tmp_path):
