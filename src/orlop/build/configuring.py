@@ -90,6 +90,8 @@ def set_environment(env: Sequence[str], variables: Iterable[tuple[str, str]]) ->
 
 def _cmd(config: ContainerDefaults, item: Instruction, _: Words) -> Changed:
     command = command_of(config, item)
+    if not (item.is_json or item.text):
+        command = config.shell or DEFAULT_SHELL  # of nothing, as in Docker
     return replace(config, cmd=command or None), f"CMD {_quoted_list(command)}"
 
 
@@ -113,9 +115,9 @@ def _expanded(item: Instruction, words: Words) -> list[tuple[str, str]]:
 
 
 def _expose(config: ContainerDefaults, item: Instruction, words: Words) -> Changed:
-    told: set[str] = set()
+    told: list[str] = []
     ranges: dict[str, list[tuple[int, int]]] = {}
-    for word in words.many(item.text):
+    for word in (port for raw in sorted(item.words) for port in words.many(raw)):
         match = _PORT.fullmatch(word)
         low = int(match[1]) if match else 0
         high = int(match[2] or low) if match else -1
@@ -124,7 +126,7 @@ def _expose(config: ContainerDefaults, item: Instruction, words: Words) -> Chang
             raise InvalidParameterError(f"invalid containerPort: {word}")
         if protocol not in ("tcp", "udp", "sctp"):
             raise InvalidParameterError(f"invalid proto: {protocol}")
-        told.add(word)
+        told.append(word)
         ranges.setdefault(protocol, []).append((low, high))
     ports = set(config.exposed_ports or ())
     for protocol, found in ranges.items():
@@ -132,7 +134,7 @@ def _expose(config: ContainerDefaults, item: Instruction, words: Words) -> Chang
         for low, high in sorted(found):
             ports.update(f"{port}/{protocol}" for port in range(max(low, first), high + 1))
             first = max(first, high + 1)
-    return replace(config, exposed_ports=tuple(sorted(ports))), " ".join(("EXPOSE", *sorted(told)))
+    return replace(config, exposed_ports=tuple(sorted(ports))), " ".join(("EXPOSE", *told))
 
 
 def _volume(config: ContainerDefaults, item: Instruction, words: Words) -> Changed:
@@ -192,7 +194,7 @@ def read_healthcheck(item: Instruction) -> Healthcheck:
         raise InvalidParameterError(f"unknown type {json.dumps(kind)} in HEALTHCHECK (try CMD)")
     words = json_words(rest)
     test = ("CMD", *words) if words is not None else ("CMD-SHELL", rest)
-    if len(test) < 2 or not test[1]:
+    if words == () or test == ("CMD-SHELL", ""):
         raise InvalidParameterError("missing command after HEALTHCHECK CMD")
     retries = item.flags.get("retries", "0")
     if not (retries.isascii() and retries.isdigit() and len(retries) < 10):

@@ -34,6 +34,7 @@ _SWITCHES = frozenset(("keep-git-dir", "link", "parents", "unpack"))
 _REPEATED = frozenset(("exclude", "mount"))
 _NETWORKS = ("default", "none", "host")
 _SECURITIES = ("sandbox", "insecure")
+_AT_BLANKS = frozenset(("ADD", "COPY", "EXPOSE", "VOLUME"))
 _NO_TRIGGERS = frozenset(("MAINTAINER", "FROM"))
 _WITH_PAIRS = frozenset(("ENV", "LABEL", "ARG"))
 _STAGE = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
@@ -109,7 +110,10 @@ def read_instruction(line: Line, *, escape: str = "\\") -> Instruction:
         words = (text,)  # as most names of stages and users are
     else:
         exec_form = json_words(text)
-        words = exec_form if exec_form is not None else tuple(split_words(text, escape=escape))
+        if exec_form is not None:
+            words = exec_form
+        else:  # quotes hold paths and ports together in the exec form only, as in Docker
+            words = tuple(text.split() if name in _AT_BLANKS else split_words(text, escape=escape))
     made = Instruction(
         number, name, text, original, values, words, exec_form is not None, pairs, heredocs, trigger, repeated
     )

@@ -46,6 +46,6 @@ def expanded_texts(item: Instruction) -> list[str]:
         return [*item.words, *flags, *item.repeated.get("exclude", ())]
     if item.name == "RUN":
         return list(item.repeated.get("mount", ()))
-    if item.name in ("WORKDIR", "USER", "EXPOSE", "VOLUME", "STOPSIGNAL", "MAINTAINER"):
+    if item.name in ("WORKDIR", "USER", "EXPOSE", "VOLUME", "STOPSIGNAL"):
         return [item.text] if item.name != "VOLUME" else list(item.words)
     return []

@@ -207,7 +207,7 @@ class StageBuilder:
         if item.name == "ARG":
             return await self.settle(self.nop(self._declare(item, words)))
         if item.name == "MAINTAINER":
-            self._author = words.one(item.text)
+            self._author = item.text
             return await self.settle(self.nop(f" MAINTAINER {self._author}"))
         self.config, told = configure(self.config, item, words, cmd_set=self._cmd_set)
         self._cmd_set = self._cmd_set or item.name == "CMD"
