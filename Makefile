@@ -32,7 +32,7 @@ test: setup
 	@$(PY) -m pytest -q $(PARALLEL) $(ARGS)
 
 test-vm: setup
-	@ORLOP_VM=1 $(PY) -m pytest -q -m vm $(ARGS)
+	@ORLOP_VM=1 $(PY) -m pytest -q -m "vm or boots" $(ARGS)
 
 check: setup
 	@$(PY) -m pytest -q tests/lint

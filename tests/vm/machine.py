@@ -95,9 +95,18 @@ class Machine:
         command: run in the repository.
         directory: becomes the exchange; else a temporary one.
         nice: added to the niceness of all of it.
+        security: the kernel's security module, apparmor or selinux.
     """
 
-    def __init__(self, command: list[str], *, directory: Path | None = None, memory: int = 2048, nice: int = 0) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        directory: Path | None = None,
+        memory: int = 2048,
+        nice: int = 0,
+        security: str = "apparmor",
+    ) -> None:
         path = directory or Path(tempfile.mkdtemp(prefix="orlop-vm-"))
         self.exchange = Exchange(path)
         self._image = image_directory()
@@ -108,7 +117,7 @@ class Machine:
         (path / "directory").write_text(str(ROOT))
         # run from the share, a program would be read page by page each time
         (path / "job").write_text(f"cp /ctl/bin/* /usr/local/bin/\nset -e\n{shlex.join(command)}\n")
-        script = f"{_preparing()} && exec {shlex.join(self._qemu(memory))}"
+        script = f"{_preparing()} && exec {shlex.join(self._qemu(memory, security))}"
         with (path / "console").open("wb") as log, (path / "alive").open("wb") as alive:
             fcntl.flock(alive, fcntl.LOCK_EX)
             self._process = subprocess.Popen(
@@ -120,10 +129,10 @@ class Machine:
                 start_new_session=True,
             )
 
-    def _qemu(self, memory: int) -> list[str]:
+    def _qemu(self, memory: int, security: str) -> list[str]:
         append = (
             "console=ttyS0 quiet loglevel=3 systemd.show_status=0 mitigations=off nokaslr no_timer_check tsc=reliable "
-            "panic=-1 apparmor=1 security=apparmor"
+            f"panic=-1 {security}=1 security={security}"
         )
         shares = []
         for tag, path in (("host", ROOT), ("ctl", self.exchange.path)):

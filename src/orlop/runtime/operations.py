@@ -119,31 +119,43 @@ def make_filesystem(fstype: str, source: str, parameters: tuple[str, ...], attri
 
 @dataclass(frozen=True, slots=True)
 class MountFilesystem:
-    """Mount a new instance of a file system. ``ordinary``: the target must not be reached through links."""
+    """Mount a new instance of a file system. ``ordinary``: the target must not be reached through links.
+
+    ``label``: SELinux's, of its root, where a label cannot be an option of the mount.
+    """
 
     fstype: str
     source: str
     destination: str
     options: MountOptions
     ordinary: bool = False
+    label: str = ""
 
     def describe(self) -> str:
         """Return it as one line of text."""
         parameters = ",".join(self.options.parameters)
         line = f"mount {self.fstype} {self.source} {self.destination} attr={self.options.attr_set:#x} {parameters}"
-        return line.rstrip()
+        return line.rstrip() + (f" label={self.label}" if self.label else "")
 
     def make(self) -> OwnedFd:
         """Return it as a detached mount."""
         options = self.options
-        written = options.copy_up or self._takes_mode
-        attributes = options.attr_set & ~k.MOUNT_ATTR_RDONLY if written else options.attr_set
-        return make_filesystem(self.fstype, self.source, options.parameters, attributes)
+        attributes = options.attr_set & ~k.MOUNT_ATTR_RDONLY if self._is_written else options.attr_set
+        tree = make_filesystem(self.fstype, self.source, options.parameters, attributes)
+        if self.label:
+            with OwnedFd(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree.fileno())) as top:
+                os.setxattr(top.fileno(), "security.selinux", self.label.encode() + b"\0")
+        return tree
 
     @property
     def _takes_mode(self) -> bool:
         """Whether it gets the mode of a directory that it covers: a tmpfs that is given none, as with runc and crun."""
         return self.fstype == "tmpfs" and not any(text.startswith("mode=") for text in self.options.parameters)
+
+    @property
+    def _is_written(self) -> bool:
+        """Whether something is changed in it before it may be read-only."""
+        return self.options.copy_up or self._takes_mode or bool(self.label)
 
     def apply(self, root: Root) -> None:
         """Mount it."""
@@ -161,7 +173,7 @@ class MountFilesystem:
                 copy_covered(target.fileno(), tree.fileno())
             elif covered is not None:
                 os.chmod(".", covered, dir_fd=tree.fileno())
-            if self.options.copy_up or self._takes_mode:
+            if self._is_written:
                 k.mount_setattr(tree.fileno(), "", attr_set=self.options.attr_set & k.MOUNT_ATTR_RDONLY)
             k.move_mount(tree.fileno(), target.fileno())
             root.mounted(self.destination, tree if self.fstype in {"proc", "sysfs"} else None)

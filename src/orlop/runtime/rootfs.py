@@ -59,8 +59,7 @@ def plan(config: Config, cgroup_directories: Mapping[str, str], *, user_namespac
             options = replace(operation.options, attr_set=operation.options.attr_set | k.MOUNT_ATTR_RDONLY)
             operation = replace(operation, options=options)
         if config.linux.mount_label and isinstance(operation, MountFilesystem) and operation.fstype not in _UNLABELLED:
-            label = (*operation.options.parameters, f"context={config.linux.mount_label}")
-            operation = replace(operation, options=replace(operation.options, parameters=label))
+            operation = _labelled(operation, config.linux.mount_label)
         operations.append(operation)
     # the specification's default devices, also where nothing is mounted on /dev; a bound one has what it has
     if not any(isinstance(operation, Bind) and operation.destination == "/dev" for operation in operations):
@@ -68,6 +67,14 @@ def plan(config: Config, cgroup_directories: Mapping[str, str], *, user_namespac
     operations += [MakeReadOnly(path) for path in config.linux.readonly_paths]
     operations += [Mask(path) for path in config.linux.masked_paths]
     return operations
+
+
+def _labelled(operation: MountFilesystem, label: str) -> MountFilesystem:
+    """Return it with the label of mountLabel; mqueue's is mounted already, inside the kernel, and takes no option."""
+    if operation.fstype == "mqueue":
+        return replace(operation, label=label)
+    parameters = (*operation.options.parameters, f"context={label}")
+    return replace(operation, options=replace(operation.options, parameters=parameters))
 
 
 def mount_operation(mount: Mount, cgroup_directories: Mapping[str, str], *, user_namespace: bool) -> Operation:

@@ -150,3 +150,9 @@ def test_legacy_overlay_options_name_layers_in_order():
     root = OverlayRoot(("/a", "/b"), "/u", "/w", volatile=True)
     assert overlay_legacy_options(root, ["3", "4", "5", "6"]) == "lowerdir=3:4,upperdir=5,workdir=6,volatile"
     assert overlay_legacy_options(OverlayRoot(("/a", "/b")), ["3", "4"]) == "lowerdir=3:4"
+
+
+def test_message_queues_take_their_label_as_an_attribute():
+    """Their file system is mounted in the kernel already: an option would be refused (EINVAL)."""
+    mounts = [{"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"}]
+    assert described(mounts, mountLabel="u:r:t")[:1] == ["mount mqueue mqueue /dev/mqueue attr=0x0 label=u:r:t"]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 UNCONFINED = "unconfined"
 _APPARMOR = "/sys/module/apparmor/parameters/enabled"
 _SELINUX = "/sys/fs/selinux/enforce"
+_CURRENT = "/proc/self/attr/current"
+_WITHOUT_POLICY = b"kernel"  # the name of the first label of all; with a policy a label has colons
 # attr/apparmor is from 5.1 on; attr/exec is of whichever module is first
 _APPARMOR_ATTRIBUTES = ("self/attr/apparmor/", "self/attr/")
 _SELINUX_ATTRIBUTES = ("self/attr/",)
@@ -31,22 +33,22 @@ _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS
 
 def apparmor_enabled() -> bool:
     """Whether the running kernel has AppArmor switched on."""
-    return _first_byte(_APPARMOR) == b"Y"
+    return _begin(_APPARMOR).startswith(b"Y")
 
 
 def selinux_enabled() -> bool:
-    """Whether the running kernel has SELinux switched on."""
-    return _first_byte(_SELINUX) != b""
+    """Whether the running kernel has SELinux switched on, and a policy: without one every label means the same."""
+    return _begin(_SELINUX) != b"" and _begin(_CURRENT).rstrip(b"\0\n") != _WITHOUT_POLICY
 
 
-def _first_byte(path: str) -> bytes:
-    """Return nothing when there is no such file; without the text layer, which would be loaded."""
+def _begin(path: str) -> bytes:
+    """Return the beginning of a file, nothing when there is none; without the text layer, which would be loaded."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
     try:
-        return os.read(fd, 1)
+        return os.read(fd, 256)
     finally:
         os.close(fd)
 
