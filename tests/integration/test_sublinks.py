@@ -29,6 +29,7 @@ def test_sublinks(driver: str):
             ("uplink.x", r"unable to parse a valid vlan id from: x \(ex. eth0.10 for vlan 10\)"),
             ("uplink.4095", "vlan id must be between 1-4094, received: 4095"),
             ("uplink.1.2", "invalid subinterface vlan name uplink.1.2"),
+            ("lo", f"loopback interface is not a valid {driver} parent link"),
         ):
             with pytest.raises(InvalidParameterError, match=f"^{words}"):
                 await service.create_network(NetworkRequest("bad", driver=driver, options={"parent": parent}))

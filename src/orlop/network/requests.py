@@ -143,6 +143,8 @@ def _check_sublink(request: NetworkRequest) -> None:
         check_interface_name(request.options.get(OPTION_PARENT, "eth0"))
     except InvalidParameterError:
         raise InvalidParameterError(f"invalid parent interface: {request.options[OPTION_PARENT]!r}") from None
+    if request.options.get(OPTION_PARENT) == "lo":
+        raise InvalidParameterError(f"loopback interface is not a valid {request.driver} parent link")
     for option, known in (
         (OPTION_MACVLAN_MODE, ("bridge", "private", "vepa", "passthru")),
         (OPTION_IPVLAN_MODE, ("l2", "l3", "l3s")),
