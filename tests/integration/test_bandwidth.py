@@ -168,10 +168,12 @@ def test_rates_of_each_way_to_say_them(networks):
         (("--network", "name=bridge,driver-opt=orlop.egress=fast"), "invalid rate: 'fast'"),
         (("--network", "name=bridge,driver-opt=orlop.ingress.burst=1"), "invalid burst: '1'"),
         (("--network", "name=bridge,driver-opt=x.y=1"), "unknown driver option: 'x.y'"),
-        (("--annotation", "kubernetes.io/egress-bandwidth=-1"), "invalid rate: '-1'"),
+        (("--net-egress-rate", "-1"), "invalid rate: '-1'"),
+        (("--net-ingress-burst", "64k"), "a burst needs a rate: orlop.ingress.burst"),
+        (("--network", "host", "--net-egress-rate", "1m"), "bandwidth cannot be limited with network mode host"),
     ],
 )
 def test_what_is_no_rate_is_refused(networks, options, words):
-    refused = networks.docker("run", "--rm", *options, "busybox", "true", check=False)
+    refused = networks.orlop("run", "--rm", *options, "busybox", "true", check=False)
     assert refused.returncode == 125
     assert words in refused.stderr

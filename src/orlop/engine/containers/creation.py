@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from orlop.engine.containers.endpoint_settings import check_bandwidth, check_endpoint
+from orlop.engine.containers.endpoint_settings import check_bandwidth, check_bursts, check_endpoint
 from orlop.engine.containers.limits import check_limits
 from orlop.engine.containers.links import check_links
 from orlop.engine.containers.log_target import check_log_config
@@ -128,8 +128,9 @@ class Creator:
         refuse_unsupported(config, host)
         if self._settings.remapping is not None:
             refuse_with_remapping(host)
-        check_bandwidth(host.annotations)
+        check_bandwidth(host.annotations, host.network_mode)
         networks = self._networks_of(host, request.networking_config.endpoints_config or {})
+        check_bursts(host.annotations, networks)
         definition = Definition(
             id=container_id,
             name=chosen,

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from orlop.errors import InvalidParameterError
-from orlop.network.bandwidth import ANNOTATIONS, OPTIONS, from_annotations, parse_options
+from orlop.network.bandwidth import (
+    ANNOTATIONS,
+    EGRESS,
+    EGRESS_BURST,
+    INGRESS,
+    INGRESS_BURST,
+    OPTIONS,
+    from_annotations,
+    parse_options,
+)
 from orlop.network.sandbox import EndpointWish, NameServerWish
 
 if TYPE_CHECKING:
@@ -152,7 +161,7 @@ def _is_loopback(text: str) -> bool:
     return _is_address(text) and ipaddress.ip_address(text.partition("%")[0]).is_loopback
 
 
-def change_bandwidth(annotations: dict[str, str] | None, changes: dict[str, str]) -> dict[str, str]:
+def change_bandwidth(annotations: dict[str, str] | None, changes: dict[str, str], *, mode: str) -> dict[str, str]:
     """Return a container's annotations with other rates; an empty value takes a limit away.
 
     Raises:
@@ -162,7 +171,7 @@ def change_bandwidth(annotations: dict[str, str] | None, changes: dict[str, str]
         if name not in ANNOTATIONS:
             raise InvalidParameterError(f"annotation cannot be updated: {name}")
     merged = {**(annotations or {}), **changes}
-    check_bandwidth(merged)
+    check_bandwidth(merged, mode)
     return {name: value for name, value in merged.items() if value or name not in ANNOTATIONS}
 
 
@@ -181,6 +190,22 @@ def without_rates(
     }
 
 
-def check_bandwidth(annotations: dict[str, str] | None) -> None:
-    """Refuse annotations of bandwidth that are no rates. Raises InvalidParameterError."""
-    parse_options(from_annotations(annotations or {}))
+def check_bandwidth(annotations: dict[str, str] | None, mode: str) -> None:
+    """Refuse annotations of bandwidth that are no rates, or for a network that is not the container's own.
+
+    Raises:
+        InvalidParameterError: what is wrong.
+    """
+    options = from_annotations(annotations or {})
+    parse_options(options)
+    if options and (mode == "host" or mode.startswith("container:")):
+        raise InvalidParameterError(f"bandwidth cannot be limited with network mode {mode.partition(':')[0]}")
+
+
+def check_bursts(annotations: dict[str, str] | None, networks: Mapping[str, EndpointConfig | None]) -> None:
+    """Refuse bursts where no rate is held on any network. Raises InvalidParameterError."""
+    shared = from_annotations(annotations or {})
+    every = [shared, *(wanted.driver_opts or {} for wanted in networks.values() if wanted is not None)]
+    for rate, burst in ((EGRESS, EGRESS_BURST), (INGRESS, INGRESS_BURST)):
+        if any(options.get(burst) for options in every) and not any(options.get(rate) for options in every):
+            raise InvalidParameterError(f"a burst needs a rate: {burst}")

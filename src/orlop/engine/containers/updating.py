@@ -44,7 +44,7 @@ def redefine(container: Container, changes: ContainerUpdate, *, directory: Direc
                 "Restart policy cannot be updated because AutoRemove is enabled for the container",
             )
     if "annotations" in wanted:
-        wanted["annotations"] = change_bandwidth(host.annotations, wanted["annotations"])
+        wanted["annotations"] = change_bandwidth(host.annotations, wanted["annotations"], mode=host.network_mode)
     try:
         _refuse_conflicts(host, changes)
     except ConflictError as error:
