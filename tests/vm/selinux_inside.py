@@ -39,7 +39,7 @@ def labels(runtime: Runtime) -> None:
         "destination": "/dev/mqueue",
         "type": "mqueue",
         "source": "mqueue",
-        "options": ["nosuid", "noexec", "nodev"],
+        "options": ["nosuid", "noexec", "nodev", "ro"],
     }
     done = runtime.run(
         f"{READ}; echo; cat /proc/self/mountinfo",

@@ -1,8 +1,11 @@
+import os
+
 import pytest
 
 from orlop.errors import InvalidParameterError, OrlopError, UnsupportedError
 from orlop.kernel import mount as k
-from orlop.runtime.mount_options import KNOWN_OPTIONS, parse_options
+from orlop.runtime.mount_options import KNOWN_OPTIONS, MountOptions, parse_options
+from orlop.runtime.operations import MountFilesystem
 from orlop.runtime.rootfs import overlay_legacy_options, plan
 from orlop.spec.launch import OverlayRoot
 from orlop.spec.oci import parse_config
@@ -156,3 +159,15 @@ def test_message_queues_take_their_label_as_an_attribute():
     """Their file system is mounted in the kernel already: an option would be refused (EINVAL)."""
     mounts = [{"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"}]
     assert described(mounts, mountLabel="u:r:t")[:1] == ["mount mqueue mqueue /dev/mqueue attr=0x0 label=u:r:t"]
+
+
+@pytest.mark.privileged
+@pytest.mark.requires("root", "mountns")
+def test_what_is_read_only_is_labelled_before():
+    options = MountOptions(attr_set=k.MOUNT_ATTR_RDONLY, parameters=("mode=755",))
+    with MountFilesystem("tmpfs", "tmpfs", "/m", options, label="u:r:t").make() as tree:
+        place = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=tree.fileno())
+        try:
+            assert os.getxattr(place, "security.selinux") == b"u:r:t\0"
+        finally:
+            os.close(place)
