@@ -127,14 +127,19 @@ def test_runtime_makes_scopes(tmp_path):
 
 @pytest.mark.vm(long=True)
 def test_another_driver_finds_what_runs(engine):
-    """The last test of this engine: it ends with the other driver."""
     engine.docker("run", "-d", "--name", "box", "-m", "64m", "busybox", "sleep", "600")
     unit = unit_of(engine, "box")
+    own = engine.options, engine.parent
     engine.kill()
     engine.options, engine.parent = (), ""
-    engine.start()
-    assert engine.docker("exec", "box", "echo", "hi").stdout == "hi\n"
-    engine.docker("update", "--pids-limit", "30", "box")
-    assert shown(unit, "TasksMax") == ["30"]
-    engine.docker("rm", "-f", "box")
-    wait_for(lambda: shown(unit, "LoadState") == ["not-found"])
+    try:
+        engine.start()
+        assert engine.docker("exec", "box", "echo", "hi").stdout == "hi\n"
+        engine.docker("update", "--pids-limit", "30", "box")
+        assert shown(unit, "TasksMax") == ["30"]
+        engine.docker("rm", "-f", "box")
+        wait_for(lambda: shown(unit, "LoadState") == ["not-found"])
+    finally:  # tests come in any order
+        engine.kill()
+        engine.options, engine.parent = own
+        engine.start()
