@@ -13,6 +13,7 @@ from orlop.engine.containers.attaching import parse_detach_keys
 from orlop.logs.entry import frame, render
 from orlop.logs.reader import LogQuery
 from orlop.spec.launch import AttachTarget
+from orlop.spec.record import replace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,7 +43,7 @@ class _Handlers:
     async def attach(self, call: Call) -> web.StreamResponse:
         container = self._containers.require_attachable(call.variables["name"])
         tty = container.definition.config.tty
-        _target(call, container, multiplexed=not tty)  # what is wrong with it is told as JSON
+        target = _target(call, container, multiplexed=not tty)  # what is wrong with it is told as JSON
         hijacked = await hijack(call, content_type=content_type(call, tty=tty))
         client = hijacked.fd
         try:
@@ -50,8 +51,7 @@ class _Handlers:
                 async for entry in self._log(call, container):
                     await _send_all(client.fileno(), encode(entry, tty=tty, timestamps=False, details=False))
             if call.boolean("stream"):
-                target = _target(call, container, multiplexed=not tty, preface=hijacked.preface)
-                await self._containers.attach(container, target, client)
+                await self._containers.attach(container, replace(target, preface=hijacked.preface.hex()), client)
             else:
                 client.close()
         except Exception:
@@ -76,7 +76,7 @@ class _Handlers:
         return self._containers.logs(container, query, follow=False)
 
 
-def _target(call: Call, container: Container, *, multiplexed: bool, preface: bytes = b"") -> AttachTarget:
+def _target(call: Call, container: Container, *, multiplexed: bool) -> AttachTarget:
     config = container.definition.config
     return AttachTarget(
         stdin=call.boolean("stdin") and config.open_stdin,
@@ -84,7 +84,6 @@ def _target(call: Call, container: Container, *, multiplexed: bool, preface: byt
         stderr=call.boolean("stderr"),
         multiplexed=multiplexed,
         detach_keys=parse_detach_keys(call.text("detachKeys")) if config.tty else "",
-        preface=preface.hex(),
     )
 
 
