@@ -198,3 +198,11 @@ def leak_free(engine: Engine):
     yield engine
     engine.remove_containers()
     assert_nothing_left(engine, before, seconds=8)
+
+
+@pytest.fixture
+def networks(leak_free):
+    """An engine that has no user-defined network, and shall have none afterwards."""
+    yield leak_free
+    leak_free.remove_containers()
+    leak_free.docker("network", "prune", "-f")

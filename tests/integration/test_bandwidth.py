@@ -19,14 +19,6 @@ pytestmark = [
 MBIT = 1_000_000
 
 
-@pytest.fixture
-def networks(leak_free):
-    """An engine that has no user-defined network, and shall have none afterwards."""
-    yield leak_free
-    leak_free.remove_containers()
-    leak_free.docker("network", "prune", "-f")
-
-
 def sleeper(engine, name, *options):
     engine.orlop("run", "-d", "--name", name, *options, "busybox", "sleep", "1000")
 

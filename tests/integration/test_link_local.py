@@ -10,14 +10,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def networks(leak_free):
-    """An engine that has no user-defined network, and shall have none afterwards."""
-    yield leak_free
-    leak_free.remove_containers()
-    leak_free.docker("network", "prune", "-f")
-
-
 def addresses(engine, name, interface="eth0"):
     lines = engine.docker("exec", name, "ip", "-o", "addr", "show", interface).stdout.splitlines()
     return {line.split()[3] for line in lines}

@@ -22,14 +22,6 @@ pytestmark = [
 SHAPES = json.loads((Path(__file__).parents[1] / "golden/api/dockerd-26.1-network-shapes-1.45.json").read_text())
 
 
-@pytest.fixture
-def networks(leak_free):
-    """An engine that has no user-defined network, and shall have none afterwards."""
-    yield leak_free
-    leak_free.remove_containers()
-    leak_free.docker("network", "prune", "-f")
-
-
 def sleeper(engine, name, *options):
     return engine.docker("run", "-d", "--name", name, *options, "busybox", "sleep", "1000").stdout.strip()
 
