@@ -5,43 +5,14 @@ import socket
 import pytest
 
 from orlop.engine.shims import ShimConnection
-from orlop.engine.spawner import Spawner
 from orlop.errors import CommandNotFoundError, ConflictError, UnavailableError
 from orlop.primitives.channel import Channel
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.spec.launch import AttachTarget, ContainerLaunch
 
 
-class FakeSpawner:
-    """The other end of the socket, answering in a thread."""
-
-    def __init__(self):
-        self.starts = 0
-        self.peer = None
-
-    def start(self):
-        self.starts += 1
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.peer = Channel(theirs)
-        return ours
-
-    async def take(self):
-        message, fds = await asyncio.to_thread(self.peer.receive)
-        return message, Channel.from_fd(fds[0]), fds[1:]
-
-
-@pytest.fixture
-async def pair():
-    fake = FakeSpawner()
-    spawner = Spawner(fake.start)
-    spawner.open()
-    yield spawner, fake
-    await spawner.close()
-    fake.peer.close()
-
-
-async def test_answers_come_in_any_order(pair):
-    spawner, fake = pair
+async def test_answers_come_in_any_order(fake_spawner):
+    spawner, fake = fake_spawner
     first = asyncio.create_task(spawner.request({"op": "a"}))
     second = asyncio.create_task(spawner.request({"op": "b"}))
     message_a, reply_a, _ = await fake.take()
@@ -55,8 +26,8 @@ async def test_answers_come_in_any_order(pair):
     reply_b.close()
 
 
-async def test_an_error_has_its_class(pair):
-    spawner, fake = pair
+async def test_an_error_has_its_class(fake_spawner):
+    spawner, fake = fake_spawner
     task = asyncio.create_task(spawner.remove_tree("/x"))
     message, reply, _ = await fake.take()
     assert message == {"op": "remove-tree", "path": "/x"}
@@ -66,8 +37,8 @@ async def test_an_error_has_its_class(pair):
     reply.close()
 
 
-async def test_a_dead_child_fails_its_request_only(pair):
-    spawner, fake = pair
+async def test_a_dead_child_fails_its_request_only(fake_spawner):
+    spawner, fake = fake_spawner
     doomed = asyncio.create_task(spawner.request({"op": "a"}))
     other = asyncio.create_task(spawner.request({"op": "b"}))
     _, reply_a, _ = await fake.take()
@@ -80,8 +51,8 @@ async def test_a_dead_child_fails_its_request_only(pair):
     reply_b.close()
 
 
-async def test_a_dead_spawner_is_replaced_within_a_second(pair):
-    spawner, fake = pair
+async def test_a_dead_spawner_is_replaced_within_a_second(fake_spawner):
+    spawner, fake = fake_spawner
     fake.peer.close()
     async with asyncio.timeout(1):
         while fake.starts < 2:
@@ -94,8 +65,8 @@ async def test_a_dead_spawner_is_replaced_within_a_second(pair):
     reply.close()
 
 
-async def test_requests_between_death_and_replacement_are_told(pair):
-    spawner, fake = pair
+async def test_requests_between_death_and_replacement_are_told(fake_spawner):
+    spawner, fake = fake_spawner
     fake.peer.close()
     with pytest.raises(UnavailableError):
         for _ in range(3):
@@ -103,8 +74,8 @@ async def test_requests_between_death_and_replacement_are_told(pair):
             await asyncio.sleep(0)
 
 
-async def test_descriptors_travel_in_order(pair):
-    spawner, fake = pair
+async def test_descriptors_travel_in_order(fake_spawner):
+    spawner, fake = fake_spawner
     read_end, write_end = os.pipe()
     launch = ContainerLaunch(id="0" * 64, state_dir="/s", config={"big": "x" * 100_000}, has_netns=True)
     shim = await spawner.start_container(launch, netns=read_end, attach=[write_end])
