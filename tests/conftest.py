@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from runtime import orlop_runtime
 
 from harness import COMPOSE, DOCKER, REGISTRY, Engine, HostState, client_version, wait_for
 from vm.lane import (  # noqa: F401 - hooks of tests marked vm
@@ -198,6 +199,13 @@ def leak_free(engine: Engine):
     yield engine
     engine.remove_containers()
     assert_nothing_left(engine, before, seconds=8)
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    """``orlop-runtime`` as callers of OCI runtimes call it; its containers are those of one file's tests."""
+    with orlop_runtime() as made:
+        yield made
 
 
 @pytest.fixture

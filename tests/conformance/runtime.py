@@ -13,13 +13,14 @@ import os
 import secrets
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import PATIENCE, busybox_tree, remove_cgroups
+from harness import BIN, PATIENCE, busybox_tree, remove_cgroups
 
 CONFIG: dict[str, Any] = {
     "ociVersion": "1.0.2",
@@ -180,6 +181,17 @@ def make_runtime(command: list[str], directory: Path, seen: str) -> Runtime:
     home.mkdir()
     busybox_tree(home / "rootfs")
     return Runtime(command, home, f"{seen}/{name}", f"/{name}")
+
+
+@contextlib.contextmanager
+def orlop_runtime() -> Iterator[Runtime]:
+    """``orlop-runtime`` in a directory of its own, which goes with what is left of its containers."""
+    with tempfile.TemporaryDirectory(prefix="orlop-t-") as directory:
+        made = make_runtime([str(BIN / "orlop-runtime")], Path(directory), directory)
+        try:
+            yield made
+        finally:
+            made.destroy()
 
 
 def lifecycle(runtime: Runtime) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from configuration import CHECKS, DIFFERS
-from runtime import make_runtime
-
-from harness import BIN
+from runtime import make_runtime, orlop_runtime
 
 PEERS = os.environ.get("ORLOP_PEERS", "")
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox", "cgroup1")]
@@ -23,10 +20,8 @@ pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "b
 @pytest.fixture(scope="module", params=["orlop-runtime", "runc", "crun"])
 def runtime(request):
     if request.param == "orlop-runtime":
-        with tempfile.TemporaryDirectory(prefix="orlop-t-") as directory:
-            made = make_runtime([str(BIN / "orlop-runtime")], Path(directory), directory)
+        with orlop_runtime() as made:
             yield made
-            made.destroy()
         return
     if not PEERS:
         pytest.skip("ORLOP_PEERS is not set")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from commands import COMMANDS, DIFFERS, NEED_CRIU
-from runtime import CHECKS, make_runtime
+from runtime import CHECKS, make_runtime, orlop_runtime
 
 from harness import BIN
 
@@ -36,12 +35,10 @@ def works(*command: str) -> bool:
 @pytest.fixture(scope="module", params=["orlop-runtime", "runc", "crun"])
 def runtime(request):
     if request.param == "orlop-runtime":
-        with tempfile.TemporaryDirectory(prefix="orlop-t-") as directory:
-            made = make_runtime(OURS, Path(directory), directory)
+        with orlop_runtime() as made:
             made.criu = works(CRIU or "criu", "check")
             made.settings = ("--criu", CRIU) if CRIU else ()
             yield made
-            made.destroy()
         return
     if not PEERS:
         pytest.skip("ORLOP_PEERS is not set")

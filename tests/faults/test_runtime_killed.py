@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -14,19 +13,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conformance"))
 
-from runtime import make_runtime
 
-from harness import BIN, wait_for
+from harness import wait_for
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox", "cgroup1")]
-
-
-@pytest.fixture
-def runtime():
-    with tempfile.TemporaryDirectory(prefix="orlop-t-") as directory:
-        made = make_runtime([str(BIN / "orlop-runtime")], Path(directory), directory)
-        yield made
-        made.destroy()
 
 
 def of_container(identity: str) -> list[str]:

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -19,19 +18,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
-from runtime import make_runtime
 
-from harness import BIN, catches, wait_for
+from harness import catches, wait_for
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox")]
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    with tempfile.TemporaryDirectory(prefix="orlop-t-") as directory:
-        made = make_runtime([str(BIN / "orlop-runtime")], Path(directory), directory)
-        yield made
-        made.destroy()
 
 
 def read_until(fd: int, words: bytes, *, seconds: float = 10) -> bytes:

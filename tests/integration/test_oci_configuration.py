@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from array import array
 from pathlib import Path
@@ -20,19 +19,8 @@ from configuration import NAMESPACES
 from filters import answer
 from hooks import shell
 from mounts import mounted_with, tree_of_mounts
-from runtime import make_runtime
-
-from harness import BIN
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox", "cgroup1")]
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    with tempfile.TemporaryDirectory(prefix="orlop-t-") as directory:
-        made = make_runtime([str(BIN / "orlop-runtime")], Path(directory), directory)
-        yield made
-        made.destroy()
 
 
 @pytest.fixture

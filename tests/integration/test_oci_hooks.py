@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -14,19 +13,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
 from hooks import log_directory, log_mount, recording_hooks, shell
-from runtime import CONFIG, make_runtime
+from runtime import CONFIG
 
-from harness import BIN, wait_for
+from harness import wait_for
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox", "cgroup1")]
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    with tempfile.TemporaryDirectory(prefix="orlop-t-") as directory:
-        made = make_runtime([str(BIN / "orlop-runtime")], Path(directory), directory)
-        yield made
-        made.destroy()
 
 
 def test_a_failing_hook_at_the_start_destroys_the_container(runtime):

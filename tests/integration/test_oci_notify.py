@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -14,9 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
 from hostile import python, python_mounts
-from runtime import CONFIG, make_runtime
-
-from harness import BIN
+from runtime import CONFIG
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox")]
 
@@ -57,14 +54,6 @@ class Manager:
         self._thread.join()
         self._socket.close()
         return self.messages
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    with tempfile.TemporaryDirectory(prefix="orlop-t-") as directory:
-        made = make_runtime([str(BIN / "orlop-runtime")], Path(directory), directory)
-        yield made
-        made.destroy()
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conformance"))
 
-from runtime import CONFIG, Runtime, make_runtime
-
-from harness import BIN
+from runtime import CONFIG, Runtime, orlop_runtime
 
 POLICY = Path(__file__).resolve().parents[1] / "data/selinux/policy"
 HOST, PROGRAM, FILES = (f"u:r:{kind}" for kind in ("host_t", "container_t", "container_file_t"))
@@ -80,15 +77,13 @@ def unknown_labels(runtime: Runtime) -> None:
 
 def main() -> None:
     """Do all, in order."""
-    with tempfile.TemporaryDirectory(prefix="orlop-t-") as directory:
-        runtime = make_runtime([str(BIN / "orlop-runtime")], Path(directory), directory)
+    with orlop_runtime() as runtime:
         without_selinux(runtime)
         print("passed: without_selinux", flush=True)
         Path("/sys/fs/selinux/load").write_bytes(POLICY.read_bytes())
         for check in (labels, execs, unknown_labels):
             check(runtime)
             print(f"passed: {check.__name__}", flush=True)
-        runtime.destroy()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
 from hooks import shell
-from runtime import make_runtime
-
-from harness import BIN
+from runtime import orlop_runtime
 
 pytestmark = pytest.mark.vm
 
@@ -34,10 +31,8 @@ profile orlop-test flags=(attach_disconnected,mediate_deleted) {
 @pytest.fixture(scope="module")
 def runtime():
     subprocess.run(["apparmor_parser", "--replace"], input=PROFILE, text=True, check=True)
-    with tempfile.TemporaryDirectory(prefix="orlop-t-") as directory:
-        made = make_runtime([str(BIN / "orlop-runtime")], Path(directory), directory)
+    with orlop_runtime() as made:
         yield made
-        made.destroy()
     subprocess.run(["apparmor_parser", "--remove"], input=PROFILE, text=True, check=True)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,19 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conformance"))
 
 from limits import checkpoint_restore, events, lazy_restore, out_of_memory_event, restore_executes_hooks
-from runtime import make_runtime
-
-from harness import BIN
 
 pytestmark = pytest.mark.vm(long=True)
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    with tempfile.TemporaryDirectory(prefix="orlop-t-") as directory:
-        made = make_runtime([str(BIN / "orlop-runtime")], Path(directory), directory)
-        yield made
-        made.destroy()
 
 
 def files(runtime, identity: str, *names: str) -> list[str]:
