@@ -233,7 +233,7 @@ class BuildSecrets(Protocol):
         """Return a secret's bytes; None when the client has none of this name."""
         ...
 
-    def has_agent(self, name: str) -> bool:
+    async def has_agent(self, name: str) -> bool:
         """Tell whether the client forwards an SSH agent of this name (``default``)."""
         ...
 
@@ -254,7 +254,7 @@ class NoSecrets:
         del name
         return None
 
-    def has_agent(self, name: str) -> bool:
+    async def has_agent(self, name: str) -> bool:
         """There is none."""
         del name
         return False

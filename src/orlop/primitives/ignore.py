@@ -25,11 +25,12 @@ _FEW_DOUBLE_STARS = 1
 
 
 class IgnoreRules:
-    """The patterns of one file, in order."""
+    """The patterns of one file, in order; ``texts`` are these."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
+        self.texts = tuple(text for text in patterns if text)
         self._patterns: list[tuple[bool, Callable[[str], bool]]] = []
-        for text in patterns:
+        for text in self.texts:
             keep = text.startswith("!")
             if text == "!":
                 raise InvalidParameterError('illegal exclusion pattern: "!"')

@@ -13,7 +13,7 @@ from orlop.api.progress import answer_with_progress
 from orlop.api.responses import ByteStream, json_response
 from orlop.build.arguments import EPOCH
 from orlop.build.steps import ENTITLEMENTS, BuildOptions
-from orlop.engine.builds import BuildRequest, BuildService, PruneRequest, RunLimits
+from orlop.engine.builds import BuildRequest, BuildService, Logins, PruneRequest, RunLimits
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.registry.credentials import Credentials, parse_credentials
 from orlop.registry.endpoints import login_domain
@@ -126,7 +126,7 @@ def _request(call: Call) -> BuildRequest:
         steps=call.text("progress") == "steps",
         check=call.boolean("check"),
         limits=_limits(call),
-        credentials=_credentials(call),
+        credentials=Logins(_credentials(call)),
         remote=call.text("remote"),
         session=call.text("session"),
         cache_from=tuple(_list(call, "cachefrom")),

@@ -2,6 +2,7 @@
 
 from orlop.engine.builds.caches import SCHEMA as CACHE_SCHEMA
 from orlop.engine.builds.caches import CacheDirectories
+from orlop.engine.builds.client import EVERYTHING, BuildClient, Choice, Logins
 from orlop.engine.builds.context_files import ContextFiles
 from orlop.engine.builds.records import SCHEMA as STEP_SCHEMA
 from orlop.engine.builds.records import BuildRecords
@@ -13,14 +14,18 @@ from orlop.engine.builds.workshop import Tools
 SCHEMA = STEP_SCHEMA + CACHE_SCHEMA
 
 __all__ = [
+    "EVERYTHING",
     "SCHEMA",
     "BuildCache",
+    "BuildClient",
     "BuildRecords",
     "BuildRequest",
     "BuildService",
     "CacheDirectories",
     "CacheEntry",
+    "Choice",
     "ContextFiles",
+    "Logins",
     "PruneRequest",
     "RunLimits",
     "Sessions",

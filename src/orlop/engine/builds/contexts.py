@@ -1,12 +1,16 @@
-"""The files of a build: from its request's body, from its session, or from a URL.
+"""The files of a build: from its request's body, from its client, or from a URL.
 
 ::
 
-    body            tar, compressed or not            ──▶ unpacked in a child          <build>/context
-    session         manifest "context", "dockerfile"  ──▶ laid out from what is kept   <build>/context, dockerfile
-    remote=URL      git repository                    ──▶ git, shut in ──▶ tar         <build>/git
-                    tar, or a Dockerfile alone        ──▶ downloaded                   <build>/remote-<hex>
-    named contexts  each of the session's and URL's, or docker-image://NAME
+    body            tar, compressed or not              ──▶ unpacked in a child          <build>/context
+    client          "dockerfile", where not in the next ──▶ laid out from what is kept   <build>/dockerfile
+                    "context", without what is ignored  ──▶ likewise                     <build>/context
+    remote=URL      git repository                      ──▶ git, shut in ──▶ tar         <build>/git
+                    tar, or a Dockerfile alone          ──▶ downloaded, or uploaded      <build>/remote-<hex>
+    named contexts  each of the client's and URL's, or docker-image://NAME
+
+A client that does not choose is told what to leave out: by ``<Dockerfile>.dockerignore`` beside the Dockerfile, or the
+context's ``.dockerignore``, which is asked for alone.
 """
 
 from __future__ import annotations
@@ -22,7 +26,9 @@ from orlop.build.ignore import parse_ignore
 from orlop.build.parser import SIZE_LIMIT
 from orlop.build.steps import Tree
 from orlop.engine.builds import git
-from orlop.engine.builds.fetching import download, is_url, read_file
+from orlop.engine.builds.client import Choice
+from orlop.engine.builds.fetching import SIZE_LIMIT as DOWNLOAD_LIMIT
+from orlop.engine.builds.fetching import download, is_url, read_file, write_all
 from orlop.errors import InvalidParameterError, NotFoundError, UnsupportedError
 from orlop.image.compression import Decompressor
 from orlop.image.feed import pour
@@ -32,20 +38,21 @@ from orlop.primitives.tar import Limits
 from orlop.spec.launch import OverlayRoot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
-    from orlop.engine.builds.context_files import ContextFiles
+    from orlop.engine.builds.client import BuildClient
     from orlop.engine.builds.repositories import Repositories
-    from orlop.engine.builds.sessions import Session
     from orlop.engine.spawner import Spawner
     from orlop.image.records import Image
     from orlop.primitives.ignore import IgnoreRules
 
 MAIN = "context"
 DOCKERFILE = "dockerfile"
-_SESSION = "session"
+IGNORE = ".dockerignore"
+_SESSION, _LOCAL = "session", "local:"
 _IMAGE = "docker-image://"
 _BLOCK, _PEEK = 512, 4096
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -71,7 +78,7 @@ class ContextMaker:
 
     Args:
         spawner: unpacks.
-        files: contents that sessions' manifests name.
+        client: has the files that are in no request.
         directory: of the build.
         base_image: finds an image by name, or pulls it.
         repositories: fetches those of git.
@@ -80,60 +87,78 @@ class ContextMaker:
     def __init__(
         self,
         spawner: Spawner,
-        files: ContextFiles,
+        client: BuildClient,
         directory: str,
         *,
         base_image: Callable[[str], Coroutine[None, None, Image]],
         repositories: Repositories,
     ) -> None:
         self._spawner = spawner
-        self._files = files
+        self._client = client
         self._directory = directory
         self._base_image = base_image
         self._repositories = repositories
 
-    async def make(
-        self, body: AsyncIterator[bytes], session: Session | None, *, remote: str, dockerfile: str
-    ) -> Context:
+    async def make(self, body: AsyncIterator[bytes], *, remote: str, dockerfile: str) -> Context:
         """Make everything that the build needs of files.
 
         Raises:
             InvalidParameterError, NotFoundError and others: in Docker's words where Docker has some.
         """
-        manifests = {} if session is None else session.manifests
-        root, alone = f"{self._directory}/{MAIN}", False
+        of_its_own, rules, alone = "", None, False
+        if self._client.holds(DOCKERFILE):
+            of_its_own = self._make_directory(DOCKERFILE)
+            await self._client.lay_out(DOCKERFILE, of_its_own, Choice(_names(dockerfile)))
         if remote:
             root, alone = await self._fetch(remote)
         else:
-            os.mkdir(root, 0o700)
-            if MAIN in manifests:
-                await asyncio.to_thread(self._files.lay_out, manifests[MAIN], root)
+            root = self._make_directory(MAIN)
+            if self._client.holds(MAIN):
+                rules = await self._lay_out(MAIN, root, of_its_own and f"{of_its_own}/{dockerfile}{IGNORE}")
             else:
                 await self._unpack(root, body)
-        ignored = await asyncio.to_thread(read_rules, root, dockerfile)
-        if DOCKERFILE in manifests:
-            of_its_own = f"{self._directory}/{DOCKERFILE}"
-            os.mkdir(of_its_own, 0o700)
-            await asyncio.to_thread(self._files.lay_out, manifests[DOCKERFILE], of_its_own)
-            data = await asyncio.to_thread(read_dockerfile, of_its_own, dockerfile)
+        if rules is None:
+            rules = await asyncio.to_thread(read_rules, root, (f"{dockerfile}{IGNORE}", IGNORE))
+        if of_its_own:
+            data = await asyncio.to_thread(read_own_dockerfile, of_its_own, _names(dockerfile))
         else:
             data = await asyncio.to_thread(read_dockerfile, root, "Dockerfile" if alone else dockerfile)
-        named = {name: await self._named(name, origin, session) for name, origin in self._origins(session).items()}
-        return Context(root, data, named, ignored)
+        named = {name: await self._named(name, origin) for name, origin in self._client.contexts.items()}
+        return Context(root, data, named, rules)
 
-    @staticmethod
-    def _origins(session: Session | None) -> Mapping[str, str]:
-        return {} if session is None else session.contexts
+    def _make_directory(self, name: str) -> str:
+        path = f"{self._directory}/{name}"
+        os.mkdir(path, 0o700)
+        return path
 
-    async def _named(self, name: str, origin: str, session: Session | None) -> Tree:
+    async def _lay_out(self, name: str, target: str, own_ignore: str = "") -> IgnoreRules | None:
+        """Make a directory of the client's without what is to be ignored; returns the rules if they were read here.
+
+        Args:
+            name: the client's.
+            target: of the build's.
+            own_ignore: path of an ignore file of the Dockerfile's, which is taken if it is there.
+        """
+        if self._client.chooses:
+            await self._client.lay_out(name, target)
+            return None
+        rules = None
+        if own_ignore:
+            head, _, last = own_ignore.rpartition("/")
+            rules = await asyncio.to_thread(read_rules, head, (last,))
+        if rules is None:
+            place = self._make_directory(f"ignore-{secrets.token_hex(6)}")
+            await self._client.lay_out(name, place, Choice((IGNORE,)))
+            rules = await asyncio.to_thread(read_rules, place, (IGNORE,))
+        await self._client.lay_out(name, target, Choice(without=() if rules is None else rules.texts))
+        return rules
+
+    async def _named(self, name: str, origin: str) -> Tree:
         if origin.startswith(_IMAGE):
             return Tree(image=await self._base_image(origin.removeprefix(_IMAGE)))
-        if origin == _SESSION:
-            if session is None or name not in session.manifests:
-                raise InvalidParameterError(f"the session does not hold the context: {name}")
-            target = f"{self._directory}/named-{secrets.token_hex(6)}"
-            os.mkdir(target, 0o700)
-            await asyncio.to_thread(self._files.lay_out, session.manifests[name], target)
+        if origin == _SESSION or origin.startswith(_LOCAL):
+            target = self._make_directory(f"named-{secrets.token_hex(6)}")
+            await self._lay_out(name if origin == _SESSION else origin.removeprefix(_LOCAL), target)
             return Tree(directory=target)
         if is_url(origin) or git.is_git(origin):
             return Tree(directory=(await self._fetch(origin))[0])
@@ -145,26 +170,37 @@ class ContextMaker:
 
     async def _fetch(self, url: str) -> tuple[str, bool]:
         """Return the directory of what a URL names, and whether that is a Dockerfile alone."""
-        target = f"{self._directory}/remote-{secrets.token_hex(6)}"
-        os.mkdir(target, 0o700)
+        target = self._make_directory(f"remote-{secrets.token_hex(6)}")
         if git.is_git(url):
-            work = f"{self._directory}/git-{secrets.token_hex(6)}"
-            os.mkdir(work, 0o700)
+            work = self._make_directory(f"git-{secrets.token_hex(6)}")
             for tar in await self._repositories.archive(url, work):
                 await self._unpack(target, read_file(tar))
             return target, False
         if not is_url(url):
             raise InvalidParameterError(f"unable to prepare context: not a URL: {url[:200]}")
         path = f"{self._directory}/download-{secrets.token_hex(6)}"
-        found = await download(url, path)
+        sent = self._client.upload(url)
+        size = (await download(url, path)).size if sent is None else await _write(sent, path)
         if await asyncio.to_thread(_is_tar, path):
             await self._unpack(target, read_file(path))
             os.unlink(path)
             return target, False
-        if found.size > SIZE_LIMIT:
+        if size > SIZE_LIMIT:
             raise InvalidParameterError(f"neither a tar archive nor a Dockerfile: {url[:200]}")
         os.rename(path, f"{target}/Dockerfile")
         return target, True
+
+
+async def _write(stream: AsyncIterator[bytes], path: str) -> int:
+    """Write what a client sends into a new file; returns the number of bytes."""
+    size = 0
+    with OwnedFd(os.open(path, _CREATE, 0o600)) as file:
+        async for data in stream:
+            size += len(data)
+            if size > DOWNLOAD_LIMIT:
+                raise InvalidParameterError(f"more than {DOWNLOAD_LIMIT} bytes of a context")
+            await asyncio.to_thread(write_all, file.fileno(), data)
+    return size
 
 
 def _is_tar(path: str) -> bool:
@@ -179,15 +215,38 @@ def _is_tar(path: str) -> bool:
     return plain[257:262] == b"ustar"
 
 
-def read_rules(root: str, dockerfile: str) -> IgnoreRules | None:
-    """Read what the context's ignore file keeps out; None when there is none. Raises InvalidParameterError."""
+def _names(dockerfile: str) -> tuple[str, ...]:
+    """Return what may be of use beside a Dockerfile, and as which it may be there, as BuildKit has it."""
+    head, slash, last = dockerfile.rpartition("/")
+    other = (f"{head}{slash}{last.lower()}",) if last == "Dockerfile" else ()
+    return (dockerfile, f"{dockerfile}{IGNORE}", *other)
+
+
+def read_rules(root: str, names: Sequence[str]) -> IgnoreRules | None:
+    """Read the first of these ignore files that is there; None when there is none. Raises InvalidParameterError."""
     with OwnedFd(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as top:
-        for ignore in (f"{dockerfile}.dockerignore", ".dockerignore"):
+        for name in names:
             try:
-                return parse_ignore(_read(top, ignore).decode("utf-8", "replace"))
+                return parse_ignore(_read(top, name).decode("utf-8", "replace"))
             except OSError:
                 continue
     return None
+
+
+def read_own_dockerfile(root: str, names: Sequence[str]) -> bytes:
+    """Read a Dockerfile from a directory of its own: the first of these names, or the last.
+
+    Raises:
+        NotFoundError: it is not there.
+        InvalidParameterError: it is something else than a file.
+    """
+    with OwnedFd(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as top:
+        for name in (names[0], *names[2:]):
+            try:
+                return _read(top, name)
+            except FileNotFoundError:
+                continue
+    raise NotFoundError(f"failed to read dockerfile: open {names[0]}: no such file or directory")
 
 
 def read_dockerfile(root: str, path: str) -> bytes:
@@ -203,7 +262,7 @@ def read_dockerfile(root: str, path: str) -> bytes:
         except FileNotFoundError:
             message = f"failed to read dockerfile: open {path}: no such file or directory"
             raise NotFoundError(f"Cannot locate specified Dockerfile: {path}" if path else message) from None
-        for ignore in (f"{path}.dockerignore", ".dockerignore"):
+        for ignore in (f"{path}{IGNORE}", IGNORE):
             try:
                 rules = parse_ignore(_read(top, ignore).decode("utf-8", "replace"))
             except FileNotFoundError:

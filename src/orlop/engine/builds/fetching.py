@@ -109,9 +109,7 @@ async def _write(response: aiohttp.ClientResponse, path: str, limit: int) -> tup
 
         def write(data: bytes) -> None:
             digest.update(data)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(file.fileno(), view) :]
+            write_all(file.fileno(), data)
 
         async for data in response.content.iter_chunked(_PIECE):
             size += len(data)
@@ -119,6 +117,13 @@ async def _write(response: aiohttp.ClientResponse, path: str, limit: int) -> tup
                 raise InvalidParameterError(f"more than {limit} bytes: {response.url.human_repr()[:200]}")
             await in_thread(write, data)
     return size, digest.hexdigest()
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def _moment(text: str) -> int | None:

@@ -206,7 +206,7 @@ class Mounter:
 
     async def _add_agent(self, made: Prepared, item: StepMount, stack: contextlib.AsyncExitStack) -> None:
         mount = item.mount
-        if not self._client.has_agent(mount.name):
+        if not await self._client.has_agent(mount.name):
             if mount.required:
                 raise NotFoundError(f"unset ssh forward key {mount.name}")
             return

@@ -49,7 +49,7 @@ class Repositories:
         repository = git.parse_repository(url)
         if not git.is_ssh(repository.url):
             return await submodules.archive(repository, work)
-        if not self._client.has_agent(_NAME):
+        if not await self._client.has_agent(_NAME):
             raise InvalidParameterError(
                 f'no SSH key "{_NAME}" forwarded from the client: {url[:200]}: use orlop build --ssh {_NAME}'
             )

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from orlop.build.builder import Builder, Plan
 from orlop.build.lint import ARGUMENT, Findings, check, check_instructions
 from orlop.build.parser import DockerfileError
-from orlop.build.steps import BuildOptions, NoSecrets, StepFailedError, Tree
+from orlop.build.steps import BuildOptions, StepFailedError, Tree
+from orlop.engine.builds.client import Logins, NoClient
 from orlop.engine.builds.contexts import Context, ContextMaker
 from orlop.engine.builds.output import BuildOutput
 from orlop.engine.builds.repositories import Repositories
@@ -37,14 +38,14 @@ from orlop.spec.docker.containers import HostConfig
 from orlop.spec.timestamps import rfc3339_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
-    from orlop.engine.builds.sessions import Session, Sessions
+    from orlop.engine.builds.client import BuildClient, CredentialSource
+    from orlop.engine.builds.sessions import Sessions
     from orlop.engine.containers import ContainerService
     from orlop.engine.events import Events
     from orlop.engine.registry.output import Output
     from orlop.image.records import Image
-    from orlop.registry.credentials import Credentials
     from orlop.spec.platform import Platform
 
 _BILLION = 1_000_000_000
@@ -63,7 +64,7 @@ class BuildRequest:
         steps: tell of steps as documents instead of Docker's text.
         check: look at the Dockerfile only, and tell what it should better say.
         limits: of the containers of steps.
-        credentials: for pulls, by the registry's domain.
+        credentials: for pulls.
         remote: URL of the context; empty for the request's body, or the session's.
         session: id of the session that belongs to it; empty for none.
         cache_from: images whose layers are taken for steps; what is not here is passed over, as by dockerd.
@@ -76,7 +77,7 @@ class BuildRequest:
     steps: bool = False
     check: bool = False
     limits: RunLimits = field(default_factory=HostConfig)
-    credentials: Mapping[str, Credentials] = field(default_factory=dict)
+    credentials: CredentialSource = field(default_factory=Logins)
     remote: str = ""
     session: str = ""
     cache_from: tuple[str, ...] = ()
@@ -154,8 +155,21 @@ class BuildService:
             finally:
                 packing.cancel()
 
-    async def build(self, request: BuildRequest, context: AsyncIterator[bytes], output: Output) -> None:
+    async def build(
+        self,
+        request: BuildRequest,
+        context: AsyncIterator[bytes],
+        output: Output,
+        *,
+        client: BuildClient | None = None,
+    ) -> None:
         """Build and name an image.
+
+        Args:
+            request: what is wanted.
+            context: the request's body.
+            output: where it is told.
+            client: has what the build asks for; that of the request's session when None.
 
         Raises:
             InvalidParameterError, NotFoundError and others: in Docker's words. A command that failed is told in the
@@ -168,7 +182,9 @@ class BuildService:
         os.mkdir(directory, 0o700)
         runner = Runner(self._containers, self._tools.records, host=host_config(request.limits), output=told)
         try:
-            done = await self._run(request, context, session, directory=directory, runner=runner, told=told)
+            done = await self._run(
+                request, context, client or session or NoClient(), directory=directory, runner=runner, told=told
+            )
         except StepFailedError as error:
             if not request.options.force_remove:
                 runner.leave_ended()  # for the user to look at, as Docker does
@@ -231,14 +247,13 @@ class BuildService:
         self,
         request: BuildRequest,
         context: AsyncIterator[bytes],
-        session: Session | None,
+        client: BuildClient,
         *,
         directory: str,
         runner: Runner,
         told: BuildOutput,
     ) -> tuple[Image, list[Image]] | None:
         epoch = request.options.epoch
-        client = NoSecrets() if session is None else session
         workshop = EngineWorkshop(
             self._tools,
             directory,
@@ -251,12 +266,12 @@ class BuildService:
         )
         maker = ContextMaker(
             self._tools.spawner,
-            self.sessions.files,
+            client,
             directory,
             base_image=lambda name: workshop.base_image(name, pull=request.options.pull, platform=""),
             repositories=Repositories(client),
         )
-        made = await maker.make(context, session, remote=request.remote, dockerfile=request.dockerfile)
+        made = await maker.make(context, remote=request.remote, dockerfile=request.dockerfile)
         name = os.path.basename(request.dockerfile)
         if request.check:
             told.checked(await asyncio.to_thread(self._check, made, request), made.dockerfile, name)

@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from orlop.engine.builds.agents import Agent
+from orlop.engine.builds.client import EVERYTHING
 from orlop.engine.builds.context_files import parse_manifest
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, UnavailableError
 from orlop.image.feed import in_thread
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
+    from orlop.engine.builds.client import Choice
     from orlop.engine.builds.context_files import ContextFiles, Entry
 
 SECRET_LIMIT = 500 << 10  # bytes, as in BuildKit
@@ -54,23 +56,26 @@ class SessionRequest(msgspec.Struct, rename="pascal"):
 
 
 class Session:
-    """One client's build to be; fulfils ``build.steps.BuildSecrets``."""
+    """One client's build to be; fulfils ``client.BuildClient``."""
 
-    def __init__(self, request: SessionRequest) -> None:
+    chooses = True
+
+    def __init__(self, request: SessionRequest, files: ContextFiles) -> None:
         self.id = secrets.token_hex(16)
-        self.contexts = dict(request.contexts)
+        self.contexts: Mapping[str, str] = dict(request.contexts)
         self.manifests: dict[str, list[Entry]] = {}
         self.state: Literal["idle", "building"] = "idle"
         self.touched = time.monotonic()
         self._secrets = {name: _decode(name, text) for name, text in request.secrets.items()}
         self._agents = {name: Agent() for name in request.agents}
         self._known_hosts = request.known_hosts
+        self._files = files
 
     async def secret(self, name: str) -> bytes | None:
         """Return a secret's bytes; None when the client has none of this name."""
         return self._secrets.get(name)
 
-    def has_agent(self, name: str) -> bool:
+    async def has_agent(self, name: str) -> bool:
         """Tell whether the client forwards an SSH agent of this name."""
         return name in self._agents
 
@@ -82,6 +87,22 @@ class Session:
             NotFoundError: it forwards none of this name.
         """
         return await self.agent(name).connect()
+
+    def holds(self, name: str) -> bool:
+        """Tell whether a manifest of this name came."""
+        return name in self.manifests
+
+    async def lay_out(self, name: str, target: str, choice: Choice = EVERYTHING) -> None:
+        """Make the files of a manifest: the client has chosen them already."""
+        del choice
+        if name not in self.manifests:
+            raise InvalidParameterError(f"the session does not hold the context: {name}")
+        await asyncio.to_thread(self._files.lay_out, self.manifests[name], target)
+
+    def upload(self, url: str) -> AsyncIterator[bytes] | None:
+        """It sends nothing but what its manifests name."""
+        del url
+        return None
 
     def known_hosts(self) -> str:
         """Return the client's known_hosts."""
@@ -131,7 +152,7 @@ class Sessions:
             raise UnavailableError(f"too many build sessions: {len(self._sessions)}")
         if len(request.secrets) > _MOST_SECRETS:
             raise InvalidParameterError(f"too many secrets: {len(request.secrets)}")
-        session = Session(request)
+        session = Session(request, self.files)
         self._sessions[session.id] = session
         return session
 

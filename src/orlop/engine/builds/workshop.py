@@ -23,7 +23,6 @@ from orlop.errors import DataLossError, InvalidParameterError, NotFoundError, Or
 from orlop.image.compression import Decompressor
 from orlop.image.feed import pour
 from orlop.primitives.tar import Limits
-from orlop.registry.credentials import ANONYMOUS
 from orlop.spec.json import JsonValue
 from orlop.spec.launch import OverlayRoot, to_message
 from orlop.spec.reference import parse_reference
@@ -114,7 +113,7 @@ class EngineWorkshop:
                 require_platform(platform, name, image.config)
                 return image
         reference = parse_reference(name).with_default_tag()
-        credentials = self._credentials.get(reference.domain, ANONYMOUS)
+        credentials = await self._credentials.credentials(reference.domain)
         await self._tools.registry.pull(PullRequest(reference, platform, credentials), self._output.pulls)
         return self._tools.images.resolve(name)
 
