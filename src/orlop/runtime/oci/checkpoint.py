@@ -29,9 +29,9 @@ from orlop.spec.oci import parse_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from orlop.primitives.protobuf.wire import Value
     from orlop.runtime.oci.command import Invocation
     from orlop.runtime.oci.options import Parsed
-    from orlop.runtime.oci.protobuf import Value
     from orlop.runtime.oci.state import State
 
 _READY = "status-ready"

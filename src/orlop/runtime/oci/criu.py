@@ -17,10 +17,10 @@ import os
 import socket
 from array import array
 
-from orlop.errors import OrlopError, SystemFailureError, UnavailableError
+from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, UnavailableError
 from orlop.primitives.commands import ENVIRONMENT, find
+from orlop.primitives.protobuf.wire import decode, encode, signed
 from orlop.primitives.scope import suppress
-from orlop.runtime.oci.protobuf import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from orlop.runtime.oci.protobuf import Fields
+    from orlop.primitives.protobuf.wire import Fields
 
     Notified = Callable[[str, int, list[int]], None]
 
@@ -102,7 +102,7 @@ class Criu:
             data, ancillary, _, _ = self._ours.recvmsg(_LARGEST, socket.CMSG_SPACE(4 * 4))
             if not data:
                 raise SystemFailureError(f"criu failed: type {NAMES[kind]}: it ended without an answer")
-            answer = decode(data)
+            answer = _decode(data)
             if answer.get(_TYPE) == NOTIFY:
                 self._notified(answer, _descriptors(ancillary), notified)
                 continue
@@ -110,12 +110,12 @@ class Criu:
                 errno = _signed(answer.get(_ERRNO, 0))
                 raise SystemFailureError(f"criu failed: type {NAMES[kind]} errno {errno}: see {log}")
             restored = answer.get(_RESTORED, b"")
-            pid = decode(restored).get(1, 0) if isinstance(restored, bytes) else 0
+            pid = _decode(restored).get(1, 0) if isinstance(restored, bytes) else 0
             return pid if isinstance(pid, int) else 0
 
     def _notified(self, answer: dict[int, int | bytes], fds: list[int], notified: Notified) -> None:
         nested = answer.get(_NOTIFY, b"")
-        told = decode(nested) if isinstance(nested, bytes) else {}
+        told = _decode(nested) if isinstance(nested, bytes) else {}
         script, pid = told.get(1, b""), told.get(2, 0)
         try:
             notified(
@@ -137,7 +137,12 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return fds.tolist()
 
 
+def _decode(data: bytes) -> dict[int, int | bytes]:
+    try:
+        return decode(data)
+    except InvalidParameterError as error:
+        raise SystemFailureError(f"criu failed: {error}") from None
+
+
 def _signed(value: int | bytes) -> int:
-    if isinstance(value, bytes):
-        return 0
-    return value - 2**64 if value >= 2**63 else value
+    return 0 if isinstance(value, bytes) else signed(value)

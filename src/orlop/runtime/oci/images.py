@@ -13,8 +13,8 @@ from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from orlop.primitives.protobuf.wire import Value
     from orlop.runtime.oci.options import Parsed
-    from orlop.runtime.oci.protobuf import Value
     from orlop.spec.oci import Config
 
 # beside criu's images: what standard input, output and error were, as runc names it and writes it

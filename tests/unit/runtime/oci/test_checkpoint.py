@@ -9,11 +9,11 @@ import stat
 import pytest
 
 from orlop.errors import InvalidParameterError, SystemFailureError, UnavailableError
+from orlop.primitives.protobuf.wire import decode, encode
 from orlop.runtime.oci import checkpoint, criu
 from orlop.runtime.oci.documents import starter_config
 from orlop.runtime.oci.images import common_options, external_mounts, foreign_namespaces
 from orlop.runtime.oci.options import parse
-from orlop.runtime.oci.protobuf import decode, encode
 from orlop.runtime.oci.verbs import all_verbs
 from orlop.spec.oci import parse_config
 
@@ -36,7 +36,7 @@ def test_negative_numbers_take_ten_bytes():
 
 @pytest.mark.parametrize("text", ["08", "0a05", "0a", "ff" * 12, "0f", "0d0000", "08ff"])
 def test_malformed_messages(text):
-    with pytest.raises(SystemFailureError, match="malformed message"):
+    with pytest.raises(InvalidParameterError, match="malformed message"):
         decode(bytes.fromhex(text))
 
 

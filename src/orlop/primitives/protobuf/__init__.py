@@ -1,0 +1,1 @@
+"""Protocol Buffers: the wire format, and messages that are declared."""
