@@ -1,0 +1,110 @@
+"""The engine as server: a table of methods on a connection that a client gave away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from orlop.api.grpc.connection import Connection
+from orlop.api.grpc.status import CallError, Code, trailers
+from orlop.errors import OrlopError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from orlop.api.grpc.stream import Stream
+    from orlop.primitives.owned_fd import OwnedFd
+
+    Handler = Callable[[Stream], Awaitable[None]]
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT = re.compile("([0-9]{1,8})([HMSmun])", re.ASCII)
+_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_MOST_CALLS = 256
+
+
+def unary(answer: Callable[[Stream, bytes], Awaitable[bytes]]) -> Handler:
+    """Return a handler of a method that takes one message and gives one."""
+
+    async def handle(stream: Stream) -> None:
+        request = await stream.receive()
+        if request is None:
+            raise CallError(Code.INTERNAL, "no message as request")
+        await stream.send(await answer(stream, request))
+
+    return handle
+
+
+class Server:
+    """Answers the calls of one connection.
+
+    Args:
+        methods: handlers by "/package.Service/Method". One ends its call with OK by returning, and with an error's
+            code by raising; it is cancelled when the client resets the call or leaves.
+    """
+
+    def __init__(self, methods: Mapping[str, Handler]) -> None:
+        self._methods = methods
+        self._calls: set[asyncio.Task[None]] = set()
+        self._refuse: Callable[[], None] = lambda: None
+
+    async def serve(self, fd: OwnedFd, preface: bytes) -> None:
+        """Answer until the client leaves.
+
+        Args:
+            fd: a stream socket, which is taken over.
+            preface: what the client sent already.
+        """
+        connection = await Connection.begin(fd, self._accept)
+        self._refuse = connection.refuse
+        try:
+            await connection.run(preface)
+        finally:
+            for call in self._calls:
+                call.cancel()
+            await asyncio.gather(*self._calls, return_exceptions=True)
+
+    def _accept(self, stream: Stream) -> None:
+        if len(self._calls) >= _MOST_CALLS:
+            self._refuse()
+            return
+        call = asyncio.create_task(self._answer(stream))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        stream.on_lost = call.cancel
+
+    async def _answer(self, stream: Stream) -> None:
+        error: OrlopError | None = None
+        try:
+            async with asyncio.timeout(_timeout(stream.metadata)):
+                await self._handler(stream)(stream)
+        except OrlopError as problem:
+            error = problem
+        except TimeoutError:
+            error = CallError(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
+        except Exception:  # noqa: BLE001 - the boundary: a fault of ours ends one call
+            _log.exception("call failed: %s", stream.metadata.get(":path", [""])[0][:200])
+            error = CallError(Code.INTERNAL, "internal error of the engine")
+        stream.on_lost = None
+        with contextlib.suppress(CallError):
+            await stream.answer(trailers(error))
+        stream.close()
+
+    def _handler(self, stream: Stream) -> Handler:
+        path = stream.metadata.get(":path", [""])[0]
+        if path not in self._methods:
+            service, _, method = path[:200].strip("/").partition("/")
+            if any(known.startswith(f"/{service}/") for known in self._methods):
+                raise CallError(Code.UNIMPLEMENTED, f"unknown method {method} for service {service}")
+            raise CallError(Code.UNIMPLEMENTED, f"unknown service {service}")
+        return self._methods[path]
+
+
+def _timeout(metadata: Mapping[str, list[str]]) -> float | None:
+    """Return the seconds that a client gives a call; None for no end."""
+    found = _TIMEOUT.fullmatch(metadata.get("grpc-timeout", [""])[0])
+    return None if found is None else int(found[1]) * _UNITS[found[2]]
