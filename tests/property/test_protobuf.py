@@ -19,13 +19,13 @@ class Outer(Message):
     flag: bool = message.boolean(2)
     share: float = message.double(3)
     name: str = message.text(4)
-    data: bytes = message.data(5)
+    data: bytes = message.blob(5)
     inner: Inner | None = message.nested(6, Inner)
     names: list[str] = message.texts(7)
-    datas: list[bytes] = message.datas(8)
+    parts: list[bytes] = message.blobs(8)
     inners: list[Inner] = message.nesteds(9, Inner)
     texts: dict[str, str] = message.texts_by_name(10)
-    blobs: dict[str, bytes] = message.datas_by_name(11)
+    blobs: dict[str, bytes] = message.blobs_by_name(11)
     trees: dict[str, Inner] = message.nesteds_by_name(200_000, Inner)
 
 
@@ -39,7 +39,7 @@ OUTERS = {
     "data": st.binary(),
     "inner": st.none() | INNERS,
     "names": st.lists(st.text(), max_size=3),
-    "datas": st.lists(st.binary(), max_size=3),
+    "parts": st.lists(st.binary(), max_size=3),
     "inners": st.lists(INNERS, max_size=3),
     "texts": st.dictionaries(st.text(), st.text(), max_size=3),
     "blobs": st.dictionaries(st.text(), st.binary(), max_size=3),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from orlop import errors
-from orlop.primitives.protobuf.message import Message, data, integer, nesteds, text
+from orlop.primitives.protobuf.message import Message, blob, integer, nesteds, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ class Any(Message):
     """google.protobuf.Any: something with the name of its type."""
 
     type_url: str = text(1)
-    value: bytes = data(2)
+    value: bytes = blob(2)
 
 
 class Status(Message):

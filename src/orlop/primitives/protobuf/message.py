@@ -221,17 +221,17 @@ def texts_by_name(number: int) -> dict[str, str]:
     return cast("dict[str, str]", _Field(number, _TEXT, mapped=True))
 
 
-def data(number: int) -> bytes:
+def blob(number: int) -> bytes:
     """Declare bytes."""
     return cast("bytes", _Field(number, _DATA))
 
 
-def datas(number: int) -> list[bytes]:
+def blobs(number: int) -> list[bytes]:
     """Declare repeated bytes."""
     return cast("list[bytes]", _Field(number, _DATA, repeated=True))
 
 
-def datas_by_name(number: int) -> dict[str, bytes]:
+def blobs_by_name(number: int) -> dict[str, bytes]:
     """Declare a map from strings to bytes."""
     return cast("dict[str, bytes]", _Field(number, _DATA, mapped=True))
 
