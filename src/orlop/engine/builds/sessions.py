@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from orlop.engine.builds.client import Choice
-    from orlop.engine.builds.context_files import ContextFiles, Entry
+    from orlop.engine.builds.context_files import ContextFiles
+    from orlop.engine.builds.context_tree import Entry
 
 SECRET_LIMIT = 500 << 10  # bytes, as in BuildKit
 KEPT_BYTES = 2 << 30  # of contents
