@@ -1,0 +1,1 @@
+"""BuildKit's protocol, as its clients speak it with an engine."""
