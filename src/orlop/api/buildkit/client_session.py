@@ -122,14 +122,15 @@ class ClientSession:
         key = f"{directory}\0{self._shared_key}" if self._shared_key and not choice.paths else ""
         incoming = Incoming(self._files, key=key, told=lambda size: self._told(directory, size))
         wishes = {"dir-name": [directory], "followpaths": choice.paths, "exclude-patterns": choice.without}
-        try:
-            async with await self._channel.stream(FILES, encode_metadata(wishes)) as stream:
-                entries = await incoming.receive(stream)
-        except CallError as error:
-            raise _refused(f"read files of the client: {directory}", error) from None
-        self.received += incoming.received
-        self._told(directory, incoming.received)
-        await asyncio.to_thread(self._files.lay_out, entries, target)
+        with self._files.in_use():
+            try:
+                async with await self._channel.stream(FILES, encode_metadata(wishes)) as stream:
+                    entries = await incoming.receive(stream)
+            except CallError as error:
+                raise _refused(f"read files of the client: {directory}", error) from None
+            self.received += incoming.received
+            self._told(directory, incoming.received)
+            await asyncio.to_thread(self._files.lay_out, entries, target)
 
     def upload(self, url: str) -> AsyncIterator[bytes] | None:
         """Return what the client uploads under a URL of its own."""

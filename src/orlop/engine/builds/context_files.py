@@ -15,7 +15,9 @@ manifest becomes a tree: context_tree.py.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 MANIFEST_LIMIT = 64 << 20
 MOST_ENTRIES = 1_000_000
 _DIGEST = 64
+_CLOCK_SECONDS = 1.0  # by which a file system's time can be behind
 _BOOT = "boot"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -74,6 +77,7 @@ class ContextFiles:
     def __init__(self, root: str) -> None:
         self._root = root
         self.seen = SeenFiles(root)
+        self._uses: list[float] = []
         os.makedirs(root, mode=0o700, exist_ok=True)
         with open(_BOOT_ID, encoding="ascii") as file:
             boot = file.read()
@@ -88,6 +92,16 @@ class ContextFiles:
         if known != boot:
             with open(f"{root}/{_BOOT}", "w", encoding="ascii") as file:
                 file.write(boot)
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep every content that is of use from now on until the block ends; does not block."""
+        began = time.time() - _CLOCK_SECONDS
+        self._uses.append(began)
+        try:
+            yield
+        finally:
+            self._uses.remove(began)
 
     def missing(self, entries: Iterable[Entry]) -> list[str]:
         """Return the digests of contents that are not here, each once; the others are of use now."""
@@ -132,6 +146,8 @@ class ContextFiles:
     def trim(self, limit: int, *, before: float | None = None) -> int:
         """Remove what was not of use for longest until at most ``limit`` bytes are left; returns the bytes removed.
 
+        What has been of use since a block of :meth:`in_use` began stays in any case.
+
         Args:
             limit: bytes that may stay; with 0 empty contents go, too, and what is known of clients' files.
             before: only what was last of use before this time (seconds since the epoch).
@@ -139,8 +155,9 @@ class ContextFiles:
         found = sorted(self._contents(), key=lambda item: item[1].st_mtime)
         left = sum(status.st_size for _, status in found)
         removed = 0
+        latest = min((*self._uses, math.inf if before is None else before))
         for name, status in found:
-            if (limit and left <= limit) or (before is not None and status.st_mtime >= before):
+            if (limit and left <= limit) or status.st_mtime >= latest:
                 break
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self._root}/{name}")

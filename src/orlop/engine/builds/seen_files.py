@@ -73,10 +73,15 @@ class SeenFiles:
 
     def keep(self, key: str, files: Iterable[SeenFile]) -> None:
         """Remember the files of a directory instead of what is known of it. Raises OSError."""
+        files = list(files)
+        if not files:  # of a directory that was made for one build only, as for ``docker build -``
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path(key))
+            return
         new = f"{self._root}/{_NEW}{secrets.token_hex(8)}"
         try:
             with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-                file.write(msgspec.msgpack.encode(list(files)))
+                file.write(msgspec.msgpack.encode(files))
             os.rename(new, self._path(key))
         except OSError:
             with contextlib.suppress(FileNotFoundError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import secrets
 import time
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -65,12 +66,13 @@ class Session:
         self.id = secrets.token_hex(16)
         self.contexts: Mapping[str, str] = dict(request.contexts)
         self.manifests: dict[str, list[Entry]] = {}
-        self.state: Literal["idle", "building"] = "idle"
+        self.state: Literal["idle", "building", "ended"] = "idle"
         self.touched = time.monotonic()
         self._secrets = {name: _decode(name, text) for name, text in request.secrets.items()}
         self._agents = {name: Agent() for name in request.agents}
         self._known_hosts = request.known_hosts
         self._files = files
+        self._using = contextlib.ExitStack()
 
     async def secret(self, name: str) -> bytes | None:
         """Return a secret's bytes; None when the client has none of this name."""
@@ -119,8 +121,17 @@ class Session:
         """Forget everything."""
         for agent in self._agents.values():
             agent.close()
+        self.state = "ended"
         self._secrets.clear()
         self.manifests.clear()
+        self._using.close()
+
+    def bring(self) -> None:
+        """Keep contents that are of use from now on, until the end. Raises NotFoundError: that has come."""
+        if self.state == "ended":
+            raise NotFoundError(f"No such build session: {self.id}")
+        if not self.manifests:
+            self._using.enter_context(self._files.in_use())
 
 
 def _decode(name: str, text: str) -> bytes:
@@ -184,7 +195,7 @@ class Sessions:
         self._sessions.pop(session.id, None)
         brought = bool(session.manifests)
         session.close()
-        if brought and not self._sessions:
+        if brought:
             self._trimming = asyncio.get_running_loop().run_in_executor(None, self.files.trim, KEPT_BYTES)
 
     def close(self) -> None:
@@ -195,6 +206,7 @@ class Sessions:
     async def announce(self, session: Session, name: str, data: bytes) -> list[str]:
         """Take a context's manifest; returns the digests of what is to be sent. Raises InvalidParameterError."""
         entries = await asyncio.to_thread(parse_manifest, data)
+        session.bring()
         missing = await asyncio.to_thread(self.files.missing, entries)
         session.manifests[name] = entries
         return missing
