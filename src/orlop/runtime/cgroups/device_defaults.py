@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from orlop.spec.oci import Resources
 
 _DENY_ALL = DeviceRule(allow=False)
+_DEFAULT = parse_resources({"devices": default_device_rules()}).devices
 
 
 def with_default_devices(resources: Resources) -> Resources:
     """Add the default devices to the rules; without any rule at all everything else is refused, as in runc."""
     rules = resources.devices or (_DENY_ALL,)
-    default = parse_resources({"devices": default_device_rules()}).devices
-    if rules == default or _allows_everything(rules):
+    if rules == _DEFAULT or _allows_everything(rules):
         return resources
-    missing = tuple(rule for rule in default if rule.allow and rule not in rules)
+    missing = tuple(rule for rule in _DEFAULT if rule.allow and rule not in rules)
     return replace(resources, devices=rules + missing)
 
 
