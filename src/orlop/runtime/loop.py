@@ -107,6 +107,11 @@ class Loop:
         for client in self._clients:
             client.close()
 
+    def close(self) -> None:
+        """Close what it waits with, which ends with the process otherwise."""
+        self._epoll.close()
+        self._idle.close()
+
     def _begin(self) -> None:
         if self._oom is not None:
             self.watch(self._oom.fileno(), self._on_oom)

@@ -44,11 +44,14 @@ _PID = struct.Struct("i")
 class ReadyChildren:
     """Keeps :data:`COUNT` pairs of processes waiting. The spawner's, whose heap is everybody's: nothing here grows."""
 
-    def __init__(self, channel: socket.socket, work: Work, shim: Shim, blocker: Blocker) -> None:
-        """Take over the socket on which requests come."""
+    def __init__(
+        self, channel: socket.socket, work: Work, shim: Shim, rehearse: Callable[[], None], blocker: Blocker
+    ) -> None:
+        """Take over the socket on which requests come; a worker calls ``rehearse`` before it waits for one."""
         self._channel = channel
         self._work = work
         self._shim = shim
+        self._rehearse = rehearse
         self._blocker = blocker
         self._waiting: set[int] = set()
         self._alive, self._held = os.pipe2(os.O_CLOEXEC)
@@ -126,6 +129,7 @@ class ReadyChildren:
         parent = os.getppid()
         far.close()
         os.setsid()
+        self._rehearse()
         while True:
             ready = select.select([self._channel.fileno(), self._alive, shim.fileno()], [], [])[0]
             if self._channel.fileno() not in ready:

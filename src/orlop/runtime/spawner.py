@@ -25,6 +25,7 @@ from orlop.runtime.interpreter import is_sealed
 from orlop.runtime.loading import load_all
 from orlop.runtime.network_namespace import answer_namespace_of, answer_new_namespace
 from orlop.runtime.ready import ReadyChildren
+from orlop.runtime.rehearsal import Rehearsal
 from orlop.runtime.security import apply
 from orlop.runtime.trees import (
     answer_compare,
@@ -88,6 +89,8 @@ def main(channel_fd: int) -> None:
     apply.preload()
     reaper.preload()
     record.compile_all()
+    rehearsal = Rehearsal(hierarchies)
+    rehearsal.warm_up()
     # Everything is loaded: no import here either. Emptying the finders' caches in each child would cost it 0.7 MB.
     blocker = Blocker()
     blocker.install()
@@ -99,6 +102,7 @@ def main(channel_fd: int) -> None:
         channel,
         lambda packet, fds, shim, taken: _work(packet, fds, hierarchies, shim, taken),
         lambda worker, pid: session.serve_container(worker, pid, hierarchies),
+        rehearsal.once,
         blocker,
     )
     ready.serve(_refuse, children)

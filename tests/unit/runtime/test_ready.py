@@ -56,8 +56,11 @@ def _serve(channel: socket.socket, fork: Callable[..., int] | None) -> None:
     if fork is not None:
         ready.fork = fork
 
+    rehearsed: list[int] = []
+
     def work(packet: bytes, fds: list, shim: socket.socket, _taken: Callable[[], None]) -> None:
-        socket.socket(fileno=fds[0].release()).send(str(os.getppid()).encode())
+        answer = str(rehearsed == [os.getpid()]) if packet == b"rehearsed?" else str(os.getppid())
+        socket.socket(fileno=fds[0].release()).send(answer.encode())
         if packet == b"container":
             shim.send(b"yours")
 
@@ -70,7 +73,7 @@ def _serve(channel: socket.socket, fork: Callable[..., int] | None) -> None:
     def refuse(_packet: bytes, fds: list, error: OSError) -> None:
         socket.socket(fileno=fds[0].release()).send(str(error.errno).encode())
 
-    ready.ReadyChildren(channel, work, serve, _Harmless()).serve(refuse, reading)
+    ready.ReadyChildren(channel, work, serve, lambda: rehearsed.append(os.getpid()), _Harmless()).serve(refuse, reading)
 
 
 class _Harmless(Blocker):
@@ -91,6 +94,10 @@ def test_requests_are_answered_by_children_that_wait_and_are_replaced(spawner: S
     assert len(parents) == 5
     assert parents & first
     wait_for(lambda: len(spawner.children()) == ready.COUNT and not spawner.children() & parents)
+
+
+def test_a_worker_rehearses_before_it_waits(spawner: Spawner) -> None:
+    assert [spawner.ask(b"rehearsed?") for _ in range(3)] == [b"True"] * 3
 
 
 def test_a_shim_stays_and_is_no_longer_counted(spawner: Spawner) -> None:
