@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import dns.flags
@@ -274,6 +275,48 @@ def test_port_53_stays_free():
                     sock.bind(("0.0.0.0", 53))
 
         await within(web.netns, serve)
+
+    in_laboratory(body)
+
+
+def test_a_container_pays_for_its_name_server_only_when_it_asks():
+    """Its connections are not tracked in its namespace, as they would be for NAT: that costs every packet."""
+
+    async def body(lab: Lab) -> None:
+        service = lab.service(pool_size=0)
+        await service.start({})
+        await service.create_network(NetworkRequest("n1"))
+        web = await service.attach(A, wish("n1", "web"))
+        query = dns.message.make_query("web", "A")
+        for ask_by in (dns.query.udp, dns.query.tcp):
+            answer = await within(web.netns, lambda by=ask_by: by(query, "127.0.0.11", timeout=10))
+            assert addresses(answer) == [web.endpoints[0].address]
+        count = Path("/proc/sys/net/netfilter/nf_conntrack_count")
+        assert await within(web.netns, count.read_text) == "0\n"
+
+    in_laboratory(body)
+
+
+def test_questions_are_refused_at_once_while_the_engine_is_away():
+    async def body(lab: Lab) -> None:
+        service = lab.service(pool_size=0)
+        await service.start({})
+        await service.create_network(NetworkRequest("n1"))
+        web = await service.attach(A, wish("n1", "web"))
+        lab.sleeper(web)
+        with web.netns.duplicate() as netns:
+            await service.close()
+
+            def send(kind: socket.SocketKind) -> None:
+                with socket.socket(socket.AF_INET, kind) as sock:
+                    sock.settimeout(5)
+                    sock.connect(("127.0.0.11", 53))
+                    sock.send(b"?")
+                    sock.recv(100)
+
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                with pytest.raises(ConnectionRefusedError):
+                    await within(netns, lambda kind=kind: send(kind))
 
     in_laboratory(body)
 

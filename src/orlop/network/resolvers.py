@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import SystemFailureError
 from orlop.kernel.netlink import NetlinkError, NetlinkSocket
-from orlop.kernel.nftables import redirect_output
+from orlop.kernel.nftables import lead_ports
 from orlop.network.dns.names import Names, View
 from orlop.network.dns.server import NameServer
 from orlop.network.dns.upstream import InFlight, Server, Upstream
@@ -113,11 +113,11 @@ class Resolvers:
         udp, tcp, netfilter = sockets
         try:
             with NetlinkSocket(netfilter) as rules:
-                redirects = [
+                ports = [
                     (socket.IPPROTO_UDP, _PORT, int(udp.getsockname()[1])),
                     (socket.IPPROTO_TCP, _PORT, int(tcp.getsockname()[1])),
                 ]
-                rules.execute_batch(*redirect_output(_TABLE, ipaddress.IPv4Address(ADDRESS).packed, redirects))
+                rules.execute_batch(*lead_ports(_TABLE, ipaddress.IPv4Address(ADDRESS).packed, ports))
             return udp, tcp
         except NetlinkError:
             udp.close()
