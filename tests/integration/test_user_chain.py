@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
 import pytest
-from network_lab import HOST, Lab, in_laboratory, run_in
+from network_lab import HOST, Lab, in_laboratory, in_thread, open_namespace, run_in
 
+from orlop.kernel.rtnetlink import Rtnetlink
 from orlop.network.requests import NetworkRequest
 from orlop.network.sandbox import AttachRequest
 from orlop.spec.ports import PortRequest
@@ -69,6 +71,44 @@ def test_administrators_rules(backend: str):
         run_in(None, *(("iptables", "-F", "DOCKER-USER") if backend == "iptables" else
                        ("nft", "flush", "chain", "ip", "orlop", "DOCKER-USER")))  # fmt: skip
         assert lab.ask(lab.outside, HOST, 8080) == "hit 10.99.0.2"
+
+    in_laboratory(body)
+
+
+ACCEPT = {
+    "iptables": ("iptables", "-I", "DOCKER-USER", "-i", "uplink", "-j", "ACCEPT"),
+    "nftables": ("nft", "insert", "rule", "ip", "orlop", "DOCKER-USER", "iifname", "uplink", "accept"),
+}
+BACK = {
+    backend: tuple({"-i": "-o", "iifname": "oifname"}.get(word, word) for word in words)
+    for backend, words in ACCEPT.items()
+}
+
+
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_the_host_is_nobody_elses_router_unless_its_administrator_says_so(backend: str):
+    async def body(lab: Lab) -> None:
+        beyond, sock = in_thread(open_namespace)
+        with beyond, Rtnetlink(sock):
+            run_in(None, "ip", "link", "add", "other", "type", "veth", "peer", "name", "near")
+            run_in(None, "ip", "link", "set", "near", "netns", f"/proc/{os.getpid()}/fd/{beyond.fileno()}")
+            for netns, link, address in ((None, "other", "10.98.0.1/24"), (beyond, "near", "10.98.0.2/24")):
+                run_in(netns, "ip", "address", "add", address, "dev", link)
+                run_in(netns, "ip", "link", "set", link, "up")
+            run_in(beyond, "ip", "route", "add", "default", "via", "10.98.0.1")
+            run_in(lab.outside, "ip", "route", "add", "10.98.0.0/24", "via", HOST)
+            lab.serve(beyond, 80, "hit", udp=True)
+            answers = []
+            for again in (False, True):
+                service = lab.service(firewall_backend=backend, pool_size=0)
+                await service.start({})
+                answers.append(lab.ask(lab.outside, "10.98.0.2", 80, udp=True))
+                if again:
+                    run_in(None, *ACCEPT[backend])
+                    run_in(None, *BACK[backend])
+                    answers.append(lab.ask(lab.outside, "10.98.0.2", 80, udp=True))
+                await service.close()
+            assert answers == ["", "", "hit 10.99.0.2"]
 
     in_laboratory(body)
 

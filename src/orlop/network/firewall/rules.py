@@ -133,7 +133,10 @@ def _raw(bridges: Sequence[BridgeRules], prefix: str, family: Family) -> Table:
 def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix: str, family: Family) -> Table:
     forward, one, two = f"{prefix}-FORWARD", f"{prefix}-ISOLATION-STAGE-1", f"{prefix}-ISOLATION-STAGE-2"
     own: dict[str, list[str]] = {prefix: [accept_rule(port) for port in reversed(ports)]}
-    own[forward], own[one], own[two] = [f"-j {one}"], [], []
+    # What goes from port to port of one bridge is most of all packets and nothing else is about it: it comes first.
+    # (An internal network's packets are asked for their addresses before.)
+    among = [bridge.name for bridge in bridges if bridge.icc and not bridge.internal]
+    own[forward], own[one], own[two] = [*(f"-i {name} -o {name} -j ACCEPT" for name in among), f"-j {one}"], [], []
     for bridge in bridges:
         name = bridge.name
         own[prefix].append(f"! -i {name} -o {name} -j DROP")
@@ -151,7 +154,9 @@ def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix
         if not bridge.icc:
             # to a published port of a neighbour by way of the host's address: as from anywhere else
             own[forward].append(f"-i {name} -o {name} -m conntrack --ctstate DNAT -j ACCEPT")
-        own[forward].append(f"-i {name} -o {name} -j {'ACCEPT' if bridge.icc else 'DROP'}")
+            own[forward].append(f"-i {name} -o {name} -j DROP")
+        elif bridge.internal:
+            own[forward].append(f"-i {name} -o {name} -j ACCEPT")
     return Table(
         own=own,
         builtin={"FORWARD": [f"-j {USER_CHAIN}", f"-j {forward}"]},

@@ -4,8 +4,8 @@
     prerouting, output -100  ports        one look-up in a map leads to the published port's container
     forward               0  forward      DOCKER-USER: the administrator's; made when missing, never rewritten (G6);
                                           then verdict maps on the outgoing and the incoming interface (G8):
-                                          to-<bridge>, from-<bridge>
-    forward              10  router       drops the rest, when it was the engine that made a router of the host
+                                          to-<bridge>, from-<bridge>; the policy drops the rest when it was the
+                                          engine that made a router of the host
     postrouting         100  masquerade
 
 A published port is an element of a map and one of a set, so its cost does not grow with the number of ports, neither
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from orlop.network.firewall.contract import BridgeRules, PortRule
 
 
-_CHAINS = ("raw", "ports", "prerouting", "output", "forward", "router", "postrouting")
+_CHAINS = ("raw", "ports", "prerouting", "output", "forward", "postrouting")
 _SETS = ("published", "published-at", "reachable", "bridges", "to", "from")
 
 
@@ -60,8 +60,7 @@ def render(
     chains = [
         *_raw(own, family),
         *_ports(family),
-        *_forward(own, family),
-        *(_router() if router else ()),
+        *_forward(own, family, router=router),
         *_nat(own, family),
     ]
     lines = [*_sets(own, mine, family), *chains]
@@ -173,7 +172,7 @@ def _ports(family: Family) -> Iterable[str]:
     yield from _chain("output", own, hook="nat hook output priority -100")
 
 
-def _forward(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
+def _forward(bridges: Sequence[BridgeRules], family: Family, *, router: bool) -> Iterable[str]:
     for bridge in bridges:
         among = ["accept"] if bridge.icc else ["ct status dnat accept", "drop"]
         rules = [f'iifname "{bridge.name}" {rule}' for rule in among]
@@ -190,12 +189,7 @@ def _forward(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
         yield from _chain(f"from-{bridge.name}", ["drop" if bridge.internal else "accept"])
     yield from _chain(USER_CHAIN, ())
     rules = [f"jump {USER_CHAIN}", "oifname vmap @to", "iifname vmap @from"]
-    yield from _chain("forward", rules, hook="filter hook forward priority 0")
-
-
-def _router() -> Iterable[str]:
-    rules = ["oifname @bridges accept", "iifname @bridges accept"]
-    return _chain("router", rules, hook="filter hook forward priority 10", policy="drop")
+    yield from _chain("forward", rules, hook="filter hook forward priority 0", policy="drop" if router else "accept")
 
 
 def _nat(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
@@ -230,4 +224,4 @@ def parts(listing: str) -> Counter[str]:
 
 def has_router(listing: str) -> bool:
     """Tell whether a listing of our table drops what is not ours."""
-    return "chain router {" in listing
+    return any(name == "forward" and "policy drop;" in text for _, name, text in _blocks(listing))
