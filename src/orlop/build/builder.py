@@ -63,11 +63,15 @@ class Plan:
             for variable, default in item.pairs:
                 value = None if default is None else self._words.one(default)
                 self.arguments.declare_global(variable, value)
-        self.needed = needed_stages(self.stages, options.target, base_of=lambda stage: self._words.one(stage.base))
+        self.needed = needed_stages(self.stages, options.target, base_of=self.base_of)
         labels = sorted((options.labels or {}).items())
         self.labels = tuple(_label(name, value) for name, value in labels)
         steps = sum(1 + len(stage.instructions) for stage in self.needed)
         self.count = len(self.meta) + steps + len(self.labels)
+
+    def base_of(self, stage: Stage) -> str:
+        """Return what a stage's FROM names."""
+        return self._words.one(stage.base)
 
     @property
     def _words(self) -> Words:
@@ -148,6 +152,11 @@ class Builder:
     def failed_at(self) -> int:
         """The line of the step that failed, 0 for none or one that is in no file."""
         return self._build.failed_at
+
+    @property
+    def failed_step(self) -> int:
+        """The number of the step that failed, 0 for none."""
+        return self._build.failed_step
 
     def stage_images(self) -> list[Image]:
         """Return what the stages gave, after :meth:`run`; empty ones are left out."""

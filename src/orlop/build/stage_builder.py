@@ -46,6 +46,7 @@ class Build:
         flights: held over a step of this key while it is done: another stage's same step takes the result.
         images: of the stages that are built.
         failed_at: line of the step that failed first; 0 for none.
+        failed_step: its number.
     """
 
     options: BuildOptions
@@ -62,6 +63,7 @@ class Build:
     flights: dict[str, asyncio.Lock] = field(default_factory=dict)
     images: dict[int, asyncio.Future[Image | None]] = field(default_factory=dict)
     failed_at: int = 0
+    failed_step: int = 0
 
     def begin(self, stage: Stage) -> None:
         """Say that a stage will be built."""
@@ -119,14 +121,14 @@ class StageBuilder:
         """Carry out FROM and ``items``, of which ``steps`` tells. Raises OrlopError."""
         console, workshop = self.build.console, self.build.workshop
         console.begin(steps[0])
-        with self._located(self.stage.start):
+        with self._located(self.stage.start, steps[0]):
             await self._begin()
             self._tell_image(steps[0])
             await self._run_triggers(steps[0])
         console.end(steps[0])
         for item, step in zip(items, steps[1:], strict=True):
             console.begin(step)
-            with self._located(item):
+            with self._located(item, step):
                 cached = await self._do(item, step)
             await workshop.end_step(step)
             self._tell_image(step, cached=cached)
@@ -134,12 +136,13 @@ class StageBuilder:
         return self.image
 
     @contextlib.contextmanager
-    def _located(self, item: Instruction) -> Iterator[None]:
+    def _located(self, item: Instruction, step: Step) -> Iterator[None]:
         """Note the line of what fails."""
         try:
             yield
         except OrlopError:
-            self.build.failed_at = self.build.failed_at or item.line
+            if not self.build.failed_step:
+                self.build.failed_at, self.build.failed_step = item.line, step.number
             raise
 
     def _tell_image(self, step: Step, *, cached: bool = False) -> None:

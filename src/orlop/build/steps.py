@@ -22,11 +22,12 @@ ENTITLEMENTS = frozenset(("network.host", "security.insecure"))
 
 
 class StepFailedError(SystemFailureError):
-    """A RUN ended with another code than 0, which is ``code``."""
+    """A RUN ended with another code than 0, which is ``code``; ``command`` is what ran."""
 
-    def __init__(self, message: str, code: int) -> None:
+    def __init__(self, message: str, code: int, command: str) -> None:
         super().__init__(message)
         self.code = code
+        self.command = command
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ def test_a_failure_ends_the_other_stages_and_is_what_is_told():
     ended = []
 
     async def fail():
-        raise StepFailedError("it failed", 3)
+        raise StepFailedError("it failed", 3, "false")
 
     async def forever():
         try:

@@ -7,6 +7,7 @@ for another stage's same step, which the cache is to have from there.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.engine.registry.output import Output
@@ -14,17 +15,31 @@ from orlop.engine.registry.output import Output
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orlop.build.builder import Plan
     from orlop.build.lint import Findings
     from orlop.build.steps import Step, StepFailedError
     from orlop.engine.registry.output import Document
+    from orlop.errors import OrlopError
 
 _MOST_WAITING = 512
 _MOST_EARLY = 2 << 20  # what BuildKit keeps of a step's output
 _CLIPPED = "\n[output clipped, log limit 2MiB reached]\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of a Dockerfile, from 1: the file's name and its text; the number of the step there, 0 before any."""
+
+    name: str
+    line: int
+    text: bytes
+    step: int = 0
+
+
 class BuildOutput:
     """Puts documents into an output; ``quiet`` keeps the text back until there is an error or an image."""
+
+    checks = False  # it has a place for what the Dockerfile should better say
 
     def __init__(self, output: Output, *, quiet: bool = False) -> None:
         self._output = output
@@ -35,10 +50,13 @@ class BuildOutput:
         self._sizes: dict[int, int] = {}
         self._ended: set[int] = set()
 
-    @property
-    def pulls(self) -> Output:
-        """Where the progress of pulls goes; nowhere when quiet."""
+    def pulls(self, name: str) -> Output:
+        """Where the progress of an image's pull goes; nowhere when quiet."""
+        del name
         return Output() if self._quiet else self._output
+
+    def planned(self, plan: Plan, name: str, text: bytes) -> None:
+        """Know the steps that will be, and the Dockerfile that they come from."""
 
     def begin(self, step: Step) -> None:
         """Put a step's head."""
@@ -93,6 +111,9 @@ class BuildOutput:
 
     def warn(self, findings: Findings) -> None:
         """Docker's classic stream has no place for what a Dockerfile should better say."""
+
+    def locate(self, place: Place, error: OrlopError) -> None:
+        """Docker's own words have no place of an error in the Dockerfile."""
 
     def checked(self, findings: Findings, dockerfile: bytes, name: str) -> None:
         """Put what a check has found, with the text that it is about."""

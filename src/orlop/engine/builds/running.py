@@ -71,7 +71,8 @@ class Runner:
         self._output.say(step, f" ---> Running in {container_id[:12]}\n")
         code = await self._finish(container, step)
         if code != 0:
-            raise StepFailedError(f"The command '{command.shown}' returned a non-zero code: {code}", code)
+            message = f"The command '{command.shown}' returned a non-zero code: {code}"
+            raise StepFailedError(message, code, command.shown)
         return container
 
     def _request(self, image: Image, command: RunStep, env: list[str]) -> ContainerCreate:

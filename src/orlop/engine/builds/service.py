@@ -23,7 +23,7 @@ from orlop.build.parser import DockerfileError
 from orlop.build.steps import BuildOptions, StepFailedError, Tree
 from orlop.engine.builds.client import Logins, NoClient
 from orlop.engine.builds.contexts import Context, ContextMaker
-from orlop.engine.builds.output import BuildOutput
+from orlop.engine.builds.output import BuildOutput, Place
 from orlop.engine.builds.repositories import Repositories
 from orlop.engine.builds.running import Runner, host_config
 from orlop.engine.builds.sources import CacheSources
@@ -155,36 +155,36 @@ class BuildService:
             finally:
                 packing.cancel()
 
-    async def build(
-        self,
-        request: BuildRequest,
-        context: AsyncIterator[bytes],
-        output: Output,
-        *,
-        client: BuildClient | None = None,
-    ) -> None:
+    async def build(self, request: BuildRequest, context: AsyncIterator[bytes], output: Output) -> None:
         """Build and name an image.
 
         Args:
             request: what is wanted.
             context: the request's body.
             output: where it is told.
-            client: has what the build asks for; that of the request's session when None.
 
         Raises:
             InvalidParameterError, NotFoundError and others: in Docker's words. A command that failed is told in the
                 output instead, with its code.
         """
-        tags = [tag for text in request.tags if (tag := parse_name(text, "")) is not None]
-        session = self.sessions.take(request.session) if request.session else None
         told = StepsOutput(output) if request.steps else BuildOutput(output, quiet=request.quiet)
+        session = self.sessions.take(request.session) if request.session else None
+        try:
+            await self.carry_out(request, context, told, session or NoClient())
+        finally:
+            if session is not None:
+                self.sessions.end(session)
+
+    async def carry_out(
+        self, request: BuildRequest, context: AsyncIterator[bytes], told: BuildOutput, client: BuildClient
+    ) -> None:
+        """Build and name an image for a client that has what the build asks for. Otherwise as :meth:`build`."""
+        tags = [tag for text in request.tags if (tag := parse_name(text, "")) is not None]
         directory = f"{self._directory}/{secrets.token_hex(12)}"
         os.mkdir(directory, 0o700)
         runner = Runner(self._containers, self._tools.records, host=host_config(request.limits), output=told)
         try:
-            done = await self._run(
-                request, context, client or session or NoClient(), directory=directory, runner=runner, told=told
-            )
+            done = await self._run(request, context, client, directory=directory, runner=runner, told=told)
         except StepFailedError as error:
             if not request.options.force_remove:
                 runner.leave_ended()  # for the user to look at, as Docker does
@@ -199,8 +199,6 @@ class BuildService:
             private = f"{self._private}/{os.path.basename(directory)}"
             self._tools.removals.bury([directory, private])
             self._tools.records.write_uses()
-            if session is not None:
-                self.sessions.end(session)
         if done is None:
             return
         image, stages = done
@@ -277,16 +275,16 @@ class BuildService:
             told.checked(await asyncio.to_thread(self._check, made, request), made.dockerfile, name)
             return None
 
-        def locate(line: int, error: OrlopError) -> None:
-            if request.steps:  # Docker's own clients get Docker's words
-                error.args = (f"{name}:{line}: {error}",)
+        def locate(line: int, error: OrlopError, step: int = 0) -> None:
+            told.locate(Place(name, line, made.dockerfile, step), error)
 
         try:
             plan = Plan(made.dockerfile, request.options, name=name)
         except DockerfileError as problem:
             locate(problem.line, problem)
             raise
-        if plan.dockerfile.check or request.steps or ARGUMENT in (request.options.build_args or {}):
+        told.planned(plan, name, made.dockerfile)
+        if plan.dockerfile.check or told.checks or ARGUMENT in (request.options.build_args or {}):
             findings = await asyncio.to_thread(self._check_plan, plan, made, request)
             if (error := findings.error()) is not None:
                 raise error
@@ -305,5 +303,5 @@ class BuildService:
             return await builder.run(), builder.stage_images()
         except OrlopError as problem:
             if builder.failed_at:
-                locate(builder.failed_at, problem)
+                locate(builder.failed_at, problem, builder.failed_step)
             raise

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from orlop.build.lint import Findings
     from orlop.build.steps import Step
+    from orlop.engine.builds.output import Place
+    from orlop.errors import OrlopError
 
 _WORDS = (" ---> Running in ", " ---> Removed intermediate container ")
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"
@@ -29,6 +31,8 @@ _RED, _PLAIN = "\x1b[91m", "\x1b[0m"
 
 class StepsOutput(BuildOutput):
     """Puts documents into an output at once: nothing waits for its turn."""
+
+    checks = True
 
     def begin(self, step: Step) -> None:
         """Put a step's beginning."""
@@ -61,6 +65,10 @@ class StepsOutput(BuildOutput):
         if count := len(findings.warnings):
             rows = [f" - {found.rule.name}: {found.text} (line {found.line})\n" for found in findings.warnings]
             self._output.stream(f"{count} warning{'s' if count > 1 else ''} found (see --check):\n{''.join(rows)}")
+
+    def locate(self, place: Place, error: OrlopError) -> None:
+        """Say where it is."""
+        error.args = (f"{place.name}:{place.line}: {error}",)
 
     def tagged(self, name: str) -> None:
         """Put one of the image's new names."""

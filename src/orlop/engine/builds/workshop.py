@@ -114,7 +114,7 @@ class EngineWorkshop:
                 return image
         reference = parse_reference(name).with_default_tag()
         credentials = await self._credentials.credentials(reference.domain)
-        await self._tools.registry.pull(PullRequest(reference, platform, credentials), self._output.pulls)
+        await self._tools.registry.pull(PullRequest(reference, platform, credentials), self._output.pulls(name))
         return self._tools.images.resolve(name)
 
     def find_cached(self, key: str) -> Image | None:
