@@ -1,41 +1,28 @@
-"""Clients that speak BuildKit's protocol are told what to set; older ones find what they look for in an image; Compose."""
+"""Clients that speak BuildKit's protocol build without any setting: Compose, and the docker client with buildx."""
 
 import json
 import os
-import re
 import shutil
+import signal
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
-from altering_relay import AlteringRelay
 
-from harness import COMPOSE, DOCKER
-from orlop.api.no_buildkit import MESSAGE
+from harness import COMPOSE, DOCKER, wait_for
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "overlay", "docker-client", "busybox")]
 
-HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0\0\0\1\1\4\0\0\0\1\x82"
-PLUGINS = [Path(path) for path in ("/usr/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins")]
-PLUGINS += [Path(os.environ.get("ORLOP_CLI_PLUGINS", "/nowhere"))]
-
-
-@pytest.mark.parametrize("early", [True, False], ids=["with the request", "after the answer"])
-def test_a_call_of_buildkit_is_refused_in_words(engine, early):
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(20)
-        client.connect(str(engine.socket))
-        head = b"POST /v1.44/grpc HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
-        client.sendall(head + HELLO * early)
-        answer = client.recv(4096)
-        assert answer.startswith(b"HTTP/1.1 101 ")
-        if not early:
-            client.sendall(HELLO)
-        while MESSAGE.encode() not in answer:
-            piece = client.recv(4096)
-            assert piece, answer
-            answer += piece
+PLUGINS = [Path(os.environ.get("ORLOP_CLI_PLUGINS", "/nowhere"))]
+PLUGINS += [Path(path) for path in ("/usr/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins")]
+PROJECT = """name: clients
+services:
+  a:
+    build: {context: ., args: {WHO: compose}}
+    image: clients:a
+    network_mode: none
+"""
 
 
 def test_without_an_upgrade_there_is_an_ordinary_error(engine):
@@ -44,123 +31,205 @@ def test_without_an_upgrade_there_is_an_ordinary_error(engine):
         assert (status, json.loads(body)) == (400, {"message": "no upgrade proto in request"})
 
 
+def test_another_protocol_is_refused(engine):
+    for path in (b"/v1.44/grpc", b"/session"):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            client.connect(str(engine.socket))
+            client.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n" % path)
+            answer = client.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"protocol tcp not supported" in answer
+
+
 @pytest.fixture
 def project(tmp_path):
     """A Compose project, which is a context as well."""
-    (tmp_path / "Dockerfile").write_text("FROM busybox\nARG WHO\nENV WHO=$WHO\nLABEL who=$WHO\nCMD echo of $WHO\n")
-    service = "build: {context: ., args: {WHO: compose}}\n    image: clients:a\n    network_mode: none"
-    (tmp_path / "compose.yaml").write_text(f"name: clients\nservices:\n  a:\n    {service}\n")
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox AS first\nARG WHO\nRUN echo for $WHO > /made\n"
+        "FROM busybox\nARG WHO\nENV WHO=$WHO\nLABEL who=$WHO\nCOPY --from=first /made /made\nCOPY file /\nCMD echo of $WHO\n"
+    )
+    (tmp_path / "file").write_text("content")
+    (tmp_path / "ignored").write_text("x" * 100_000)
+    (tmp_path / ".dockerignore").write_text("ignored\nconfig\n")
+    (tmp_path / "compose.yaml").write_text(PROJECT)
     (tmp_path / "config/cli-plugins").mkdir(parents=True)
     return tmp_path
 
 
-def run(engine, project, command, **variables):
+def environment_of(engine, project):
+    environment = {**engine.environment, "DOCKER_CONFIG": str(project / "config")}
+    environment.pop("DOCKER_BUILDKIT", None)
+    return environment
+
+
+def run(engine, project, *command, **options):
     """Run a client in the project without settings of its own."""
-    environment = {**engine.environment, "DOCKER_CONFIG": str(project / "config"), **variables}
-    if not variables.get("DOCKER_BUILDKIT"):
-        environment.pop("DOCKER_BUILDKIT", None)
     return subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, text=True, timeout=100, check=False
+        list(map(str, command)),
+        cwd=project,
+        env=environment_of(engine, project),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        **options,
     )
 
 
-@pytest.mark.requires("docker-compose")
-def test_compose_builds(engine, images, project):
-    """Compose 2 with the setting that it is told of; what it makes runs, and comes from the cache the next time."""
-    done = run(engine, project, [COMPOSE, "build"], DOCKER_BUILDKIT="0")
-    assert done.returncode == 0, done.stderr
-    image = json.loads(engine.docker("image", "inspect", "clients:a").stdout)[0]
-    assert image["Config"]["Labels"]["who"] == "compose"
-    try:
-        done = run(engine, project, [COMPOSE, "up", "--build", "--no-color"], DOCKER_BUILDKIT="0")
-        assert (done.returncode, "of compose" in done.stdout) == (0, True), done.stderr
-        assert json.loads(engine.docker("image", "inspect", "clients:a").stdout)[0]["Id"] == image["Id"]
-    finally:
-        run(engine, project, [COMPOSE, "down"])
+def image_of(engine, name):
+    return json.loads(engine.docker("image", "inspect", name).stdout)[0]
 
 
 @pytest.mark.requires("docker-compose")
-@pytest.mark.parametrize("command", [["build"], ["up", "--build"]], ids=lambda command: command[0])
-def test_compose_says_what_to_set(engine, images, project, command):
-    done = run(engine, project, [COMPOSE, *command])
-    assert (done.returncode, MESSAGE in done.stderr) == (1, True), done.stderr
-    assert engine.docker("ps", "-aq").stdout == ""
+class TestCompose:
+    def test_builds(self, engine, images, project):
+        """What it makes runs, and comes from the cache the next time."""
+        done = run(engine, project, COMPOSE, "build")
+        assert done.returncode == 0, done.stderr
+        image = image_of(engine, "clients:a")
+        assert image["Config"]["Labels"]["who"] == "compose"
+        assert engine.docker("run", "--rm", "clients:a", "cat", "/made", "/file").stdout == "for compose\ncontent"
+        try:
+            done = run(engine, project, COMPOSE, "up", "--build", "--no-color")
+            assert (done.returncode, "of compose" in done.stdout) == (0, True), done.stderr
+            assert done.stdout.count("CACHED") == 3
+            assert image_of(engine, "clients:a")["Id"] == image["Id"]
+        finally:
+            run(engine, project, COMPOSE, "down")
+
+    def test_shows_steps_as_buildkit_has_them(self, engine, images, project):
+        (project / "Dockerfile").write_text(f"FROM busybox\nRUN echo out {project}; echo err >&2\nCMD x\nCOPY file /\n")
+        done = run(engine, project, COMPOSE, "build")
+        assert done.returncode == 0, done.stderr
+        shown = [line.partition(" ")[2] for line in done.stdout.splitlines() if "] " in line]
+        assert shown == [
+            "[a internal] load build definition from Dockerfile",
+            "[a internal] load .dockerignore",
+            "[a internal] load build context",
+            "[a 1/3] FROM docker.io/library/busybox:latest",
+            f"[a 2/3] RUN echo out {project}; echo err >&2",
+            "[a 3/3] COPY file /",
+            "[a] exporting to image",
+        ]
+        assert f" out {project}\n" in done.stdout
+        assert " err\n" in done.stdout
+
+    def test_tells_why_a_build_failed(self, engine, images, project):
+        (project / "Dockerfile").write_text("FROM busybox\nRUN echo last words; exit 3\n")
+        done = run(engine, project, COMPOSE, "build")
+        assert done.returncode == 1
+        message = 'process "/bin/sh -c echo last words; exit 3" did not complete successfully: exit code: 3'
+        assert f"failed to solve: {message}" in done.stderr
+        assert f"ERROR: {message}" in done.stdout + done.stderr
+        assert engine.docker("ps", "-aq").stdout == ""
 
 
-def test_buildx_says_what_to_set(engine, images, project):
-    plug_in(project, "docker-buildx")
-    done = run(engine, project, [DOCKER, "build", "."])
-    assert (done.returncode, MESSAGE in done.stderr) == (1, True)
-    done = run(engine, project, [DOCKER, "build", "-q", "."], DOCKER_BUILDKIT="0")
-    assert done.stdout.startswith("sha256:")
-
-
-def plug_in(project, name):
-    """Install a plugin of the docker client for this project, or skip."""
-    found = [path / name for path in PLUGINS if (path / name).exists()]
+@pytest.fixture
+def buildx(project):
+    """Install buildx for this project, or skip."""
+    found = [path / "docker-buildx" for path in PLUGINS if (path / "docker-buildx").exists()]
     if not found:
-        pytest.skip(f"no {name}; ORLOP_CLI_PLUGINS names a directory")
+        pytest.skip("no docker-buildx; ORLOP_CLI_PLUGINS names a directory")
     shutil.copy(found[0], project / "config/cli-plugins")
 
 
-def say(status, body=b'{"message": "no"}'):
-    """Return a whole answer."""
-    return b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
+@pytest.mark.usefixtures("buildx")
+class TestBuildx:
+    def test_builds_without_any_setting(self, engine, images, project):
+        done = run(engine, project, DOCKER, "build", "-t", "one:a", "-t", "two", "--build-arg", "WHO=me", ".")
+        assert done.returncode == 0, done.stderr
+        image = image_of(engine, "one:a")
+        assert image["Config"]["Env"][-1] == "WHO=me"
+        assert sorted(image["RepoTags"]) == ["one:a", "two:latest"]
+        assert "[stage-1 2/3] COPY --from=first /made /made" in done.stderr
+        assert f"writing image {image['Id']}" in done.stderr
 
+    def test_quiet_and_files_for_programs(self, engine, images, project):
+        done = run(
+            engine,
+            project,
+            DOCKER,
+            "build",
+            "-q",
+            "--iidfile",
+            "id",
+            "--metadata-file",
+            "meta",
+            "-t",
+            "q",
+            "--target=first",
+            ".",
+        )
+        image = image_of(engine, "q")["Id"]
+        assert (done.stdout, done.stderr) == (f"{image}\n", "")
+        assert (project / "id").read_text() == image
+        metadata = json.loads((project / "meta").read_text())
+        assert metadata["containerimage.config.digest"] == image
+        assert metadata["image.name"] == "docker.io/library/q:latest"
 
-def with_header(name, value):
-    """Return a function that puts a header in the place of an answer's own."""
+    def test_a_dockerfile_from_standard_input(self, engine, images, project):
+        text = "FROM busybox\nCOPY file /\nRUN cat /file\n"
+        done = run(engine, project, DOCKER, "build", "--progress=plain", "-f", "-", ".", input=text)
+        assert (done.returncode, " content\n" in done.stderr) == (0, True), done.stderr
+        done = run(engine, project, DOCKER, "build", "-q", "-", input="FROM busybox\nRUN true\n")
+        assert done.returncode == 0, done.stderr
 
-    def change(head):
-        first, rest = re.sub(rb"(?im)^%b: .*\r\n" % name, b"", head).split(b"\r\n", 1)
-        return b"\r\n".join((first, *([b"%b: %b" % (name, value)] if value is not None else []), rest))
+    def test_the_line_that_failed_is_shown(self, engine, images, project):
+        for text, shown in (
+            ("FROM busybox\nRUN true\nRUN exit 7\n", ">>> RUN exit 7"),
+            ("FROM busybox\nRUN1 true\n", ">>> RUN1 true"),
+            ("FROM busybox\nCOPY nothing /\n", ">>> COPY nothing /"),
+        ):
+            (project / "Dockerfile").write_text(text)
+            done = run(engine, project, DOCKER, "build", ".")
+            assert (done.returncode, shown in done.stderr) == (1, True), done.stderr
+            assert "failed to solve: " in done.stderr
 
-    return change
+    def test_a_client_that_leaves_ends_its_build(self, engine, images, project):
+        (project / "Dockerfile").write_text("FROM busybox\nRUN sleep 1000\n")
+        command = [DOCKER, "build", "."]
+        with subprocess.Popen(
+            command, cwd=project, env=environment_of(engine, project), stderr=subprocess.DEVNULL
+        ) as client:
+            wait_for(lambda: engine.docker("ps", "-q").stdout)
+            client.send_signal(signal.SIGKILL)
+        wait_for(lambda: not engine.docker("ps", "-aq").stdout)
 
+    def test_two_at_once(self, engine, images, project):
+        command = [DOCKER, "build", "-q", "--no-cache", "."]
+        options = {"cwd": project, "env": environment_of(engine, project), "stdout": subprocess.PIPE}
+        with subprocess.Popen(command, **options) as first, subprocess.Popen(command, **options) as second:
+            assert [client.wait(100) for client in (first, second)] == [0, 0]
 
-NO_GRPC = {"/grpc": say(b"404 Not Found")}
-ANSWERS = {
-    "as they are": ({}, bytes, "told"),
-    "the classic builder is preferred": ({}, with_header(b"Builder-Version", b"1"), "told"),
-    "there is no builder's version": ({}, with_header(b"Builder-Version", None), "told"),
-    "an old API": ({}, with_header(b"Api-Version", b"1.24"), "told"),
-    "an API without sessions": ({}, with_header(b"Api-Version", b"1.30"), "told"),
-    "no information": ({"/info": say(b"500 Internal Server Error")}, bytes, "told"),
-    "no version": ({"/version": say(b"404 Not Found")}, bytes, "failed"),
-    "no gRPC": (NO_GRPC, bytes, "pulled"),
-    "gRPC is not implemented": ({"/grpc": say(b"501 Not Implemented")}, bytes, "pulled"),
-    "gRPC is closed": ({"/grpc": b""}, bytes, "pulled"),
-    "neither gRPC nor sessions": ({**NO_GRPC, "/session": say(b"404 Not Found")}, bytes, "pulled"),
-    "an engine of Windows": ({}, with_header(b"Ostype", b"windows"), "classic"),
-}
+    def test_bake_builds_what_is_made_of_one_another(self, engine, images, project):
+        (project / "docker-bake.hcl").write_text(
+            'group "default" { targets = ["base", "b"] }\n'
+            'target "base" {\n dockerfile-inline = "FROM busybox\\nRUN echo base > /base"\n tags = ["bake:base"]\n}\n'
+            'target "b" {\n contexts = { base = "target:base" }\n tags = ["bake:b"]\n'
+            ' dockerfile-inline = "FROM base\\nRUN cat /base"\n}\n'
+        )
+        done = run(engine, project, DOCKER, "buildx", "bake", "-f", "docker-bake.hcl", "--progress=plain")
+        assert done.returncode == 0, done.stderr
+        base, made = image_of(engine, "bake:base"), image_of(engine, "bake:b")
+        assert made["RootFS"]["Layers"][: len(base["RootFS"]["Layers"])] == base["RootFS"]["Layers"]
 
+    def test_what_the_builder_is(self, engine, project):
+        done = run(engine, project, DOCKER, "buildx", "inspect")
+        assert done.returncode == 0, done.stderr
+        assert "running" in done.stdout
+        assert "linux/amd64" in done.stdout
 
-@pytest.mark.parametrize("answer", ANSWERS)
-@pytest.mark.parametrize(
-    "client",
-    ["docker", pytest.param("compose", marks=pytest.mark.requires("docker-compose"))],
-)
-def test_no_true_answer_makes_a_client_fall_back(engine, images, project, client, answer):
-    """With buildx in reach, clients choose BuildKit before they ask: only an engine of Windows gets the classic builder.
-
-    If this fails with a newer client, there is an answer for ``/_ping`` or ``/grpc`` to be given.
-    """
-    if client == "docker":
-        plug_in(project, "docker-buildx")
-    answers, headers, outcome = ANSWERS[answer]
-    with AlteringRelay(project / "socket", engine.socket, answers=answers, headers=headers) as relay:
-        command = [DOCKER, "build", "."] if client == "docker" else [COMPOSE, "build"]
-        done = run(engine, project, command, DOCKER_HOST=f"unix://{relay.path}")
-        if outcome == "classic":
-            # what that would cost: the client writes other requests, in which a device is not where it was wanted
-            words = [DOCKER, "create", "--device=/dev/null:/dev/other", "busybox"]
-            made = run(engine, project, words, DOCKER_HOST=f"unix://{relay.path}").stdout.strip()
-            (device,) = json.loads(engine.docker("inspect", made).stdout)[0]["HostConfig"]["Devices"]
-            assert (device["PathOnHost"], device["PathInContainer"]) == ("/dev/null:/dev/other", "")
-    assert ("POST /build" in relay.requests) == (outcome == "classic"), done.stderr
-    assert (done.returncode == 0) == (outcome == "classic"), done.stderr
-    assert ("POST /images/create" in relay.requests) == (outcome == "pulled"), relay.requests
-    assert (MESSAGE in done.stderr) == (outcome == "told"), done.stderr
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--platform=linux/s390x"], "building for another platform is not supported: linux/s390x"),
+            (["--platform=linux/amd64,linux/386"], ""),  # newer clients say so themselves
+        ],
+    )
+    def test_what_is_not_done_is_refused(self, engine, project, words, message):
+        done = run(engine, project, DOCKER, "build", *words, ".")
+        assert (done.returncode, message in done.stderr) == (1, True), done.stderr
 
 
 def test_images_tell_older_clients_of_their_containers(engine):

@@ -44,8 +44,8 @@ RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
 
 _GUARDED = re.compile(
-    rb"POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start|build/sessions/[^/ ?]+/agents/[^/ ?]+|grpc)"
-    rb"[ ?]"
+    rb"POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start|build/sessions/[^/ ?]+/agents/[^/ ?]+|grpc"
+    rb"|session)[ ?]"
 )
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,10})[ \t]*\r\n", re.IGNORECASE)
 
@@ -220,10 +220,15 @@ class Hijacked:
     response: web.StreamResponse
 
 
-async def hijack(call: Call, *, content_type: str = RAW_STREAM) -> Hijacked:
+async def hijack(call: Call, *, content_type: str = RAW_STREAM, protocol: str = "tcp") -> Hijacked:
     """Answer 101 UPGRADED (or 200 to a client that asked for no upgrade) and take the connection.
 
     Everything that can fail with a JSON error must have been checked before, and the body read.
+
+    Args:
+        call: the request.
+        content_type: of what follows.
+        protocol: what is spoken from now on.
 
     Raises:
         ConnectionError: the client is gone.
@@ -235,7 +240,7 @@ async def hijack(call: Call, *, content_type: str = RAW_STREAM) -> Hijacked:
     upgrade = call.request.headers.get("Upgrade", "")
     taken, preface = connection.take()
     try:
-        head = _head(content_type, upgrade=bool(upgrade))
+        head = _head(content_type, protocol if upgrade else "")
         await asyncio.get_running_loop().sock_sendall(taken, head)
     except BaseException:
         taken.close()
@@ -243,9 +248,11 @@ async def hijack(call: Call, *, content_type: str = RAW_STREAM) -> Hijacked:
     return Hijacked(OwnedFd(taken.detach()), preface, _HijackedResponse())
 
 
-def _head(content_type: str, *, upgrade: bool) -> bytes:
-    if upgrade:
+def _head(content_type: str, protocol: str) -> bytes:
+    if protocol == "tcp":
         return (
             f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
         ).encode()
+    if protocol:
+        return f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n".encode()
     return f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()

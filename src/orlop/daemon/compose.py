@@ -13,6 +13,7 @@ from orlop.api.app import Application
 from orlop.api.routes import archives as archive_routes
 from orlop.api.routes import attaching as attaching_routes
 from orlop.api.routes import build_sessions as build_session_routes
+from orlop.api.routes import buildkit as buildkit_routes
 from orlop.api.routes import builds as build_routes
 from orlop.api.routes import check as check_routes
 from orlop.api.routes import containers as container_routes
@@ -253,6 +254,9 @@ class Engine:
             *archive_routes.routes(self.containers, self._commits),
             *build_routes.routes(self.builds),
             *build_session_routes.routes(self.builds.sessions),
+            *buildkit_routes.routes(
+                self.builds, self.images, engine_id=self.system.facts.engine_id, version=orlop.__version__
+            ),
             *exec_routes.routes(ExecService(self.containers)),
         ]
 

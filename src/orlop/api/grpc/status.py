@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _MESSAGE_LIMIT = 8 << 10  # of the trailers, which peers do not take when they are long
-_DETAILS_LIMIT = 8 << 10
+_DETAILS_LIMIT = 256 << 10
 
 
 class Code(enum.IntEnum):

@@ -92,7 +92,7 @@ def _prune_request(call: Call) -> PruneRequest:
 def _request(call: Call) -> BuildRequest:
     if call.text("version", "1") == "2":
         raise UnsupportedError(
-            "BuildKit is not supported: build with the classic builder (version=1, DOCKER_BUILDKIT=0)"
+            "version 2 of POST /build is not supported: build with docker buildx, or with DOCKER_BUILDKIT=0"
         )
     for name, message in _REFUSED.items():
         if any(value not in ("", "null", "[]") for value in call.texts(name)):

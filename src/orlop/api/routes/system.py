@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from orlop.api import no_buildkit
 from orlop.api.call import Call, Handler, Route
-from orlop.api.hijack import hijack
 from orlop.api.moments import parse_moment
 from orlop.api.responses import JsonStream, json_response
 from orlop.api.routes.images import summary
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from orlop.engine.system import SystemService
 
 _PING_HEADERS = {
-    # 1: the client uses the classic builder; BuildKit needs /session and /grpc.
+    # 1: clients without buildx use the classic builder; with it they speak BuildKit's protocol whatever is said here.
     "Builder-Version": "1",
     "Cache-Control": "no-cache, no-store, must-revalidate",
     "Pragma": "no-cache",
@@ -88,8 +86,6 @@ def routes(system: SystemService, *, events: Events, disk: DiskUsage) -> list[Ro
         Route("GET", "/info", info),
         Route("GET", "/events", listen),
         Route("GET", "/system/df", disk_usage),
-        Route("POST", "/session", _no_session),
-        Route("POST", "/grpc", _no_buildkit),
         Route(
             "POST", "/build/cancel", _refuse("builds of BuildKit are not supported; a classic one ends with its client")
         ),
@@ -154,20 +150,6 @@ async def _not_a_manager(call: Call) -> web.Response:
     if call.request.rel_url.raw_path.rsplit("/", 1)[-1] in ("init", "join"):
         raise UnsupportedError("swarm mode is not supported")
     raise UnavailableError(_NOT_A_MANAGER)
-
-
-async def _no_session(call: Call) -> web.Response:
-    if "Upgrade" not in call.request.headers:
-        raise InvalidParameterError("no upgrade proto in request")
-    raise UnsupportedError(no_buildkit.MESSAGE)
-
-
-async def _no_buildkit(call: Call) -> web.StreamResponse:
-    if "Upgrade" not in call.request.headers:
-        raise InvalidParameterError("no upgrade proto in request")
-    hijacked = await hijack(call)
-    await no_buildkit.serve(hijacked.fd, hijacked.preface)
-    return hijacked.response
 
 
 async def _no_plugins(_call: Call) -> web.Response:

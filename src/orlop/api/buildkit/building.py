@@ -1,0 +1,86 @@
+"""The client of one build, whose files are told of as they come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orlop.api.buildkit.client_session import ClientSession
+from orlop.engine.builds.client import EVERYTHING
+from orlop.engine.builds.contexts import DOCKERFILE, IGNORE, MAIN
+from orlop.errors import OrlopError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orlop.api.buildkit.attributes import Wishes
+    from orlop.api.buildkit.sessions import OpenSession
+    from orlop.api.buildkit.status_log import StatusLog, StepLog
+    from orlop.api.buildkit.telling import BuildTelling
+    from orlop.engine.builds.client import Choice
+    from orlop.engine.builds.context_files import ContextFiles
+
+
+class BuildingClient(ClientSession):
+    """A client's session that tells of each directory as a step.
+
+    Args:
+        session: the client's.
+        files: where contents are kept.
+        wishes: of the build.
+        contexts: where its named contexts come from, results of other builds being images.
+        telling: of the build.
+        log: of the build.
+    """
+
+    def __init__(
+        self,
+        session: OpenSession,
+        files: ContextFiles,
+        wishes: Wishes,
+        *,
+        contexts: Mapping[str, str],
+        telling: BuildTelling,
+        log: StatusLog,
+    ) -> None:
+        super().__init__(
+            session.channel,
+            files,
+            shared_key=session.shared_key,
+            directories=wishes.directories,
+            contexts=contexts,
+            told=lambda _name, size: self._tell(size),
+        )
+        self._wishes = wishes
+        self._telling = telling
+        self._log = log
+        self._step: StepLog | None = None
+        self._part = ""
+
+    async def lay_out(self, name: str, target: str, choice: Choice = EVERYTHING) -> None:
+        """Make the files of a directory, and tell of it."""
+        title, self._part = f"[context {name}] load from client", "transferring context:"
+        if name == DOCKERFILE:
+            self._part = "transferring dockerfile:"
+            title = f"[internal] load build definition from {self._wishes.filename}"
+        elif choice.paths == (IGNORE,):
+            title = f"[internal] load {IGNORE}"
+        elif name == MAIN:
+            title = "[internal] load build context"
+        step = self._step = self._log.step(title).start()
+        if name == DOCKERFILE:
+            self._telling.definition = step
+        before = self.received
+        try:
+            await super().lay_out(name, target, choice)
+        except OrlopError as error:
+            step.complete(str(error))
+            raise
+        except BaseException:
+            step.complete("context canceled")
+            raise
+        step.part(self._part, self.received - before, over=True)
+        step.complete()
+
+    def _tell(self, size: int) -> None:
+        if self._step is not None and not self._step.ended:
+            self._step.part(self._part, size)

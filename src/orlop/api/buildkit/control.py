@@ -1,0 +1,103 @@
+"""``moby.buildkit.v1.Control``: builds from their beginning to their export, and what they tell.
+
+Source: github.com/moby/buildkit, ``control/control.go``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from orlop.api.buildkit.attributes import read_wishes
+from orlop.api.buildkit.control_messages import (
+    InfoResponse,
+    ListWorkersResponse,
+    SolveRequest,
+    SolveResponse,
+    StatusRequest,
+)
+from orlop.api.buildkit.exporting import export, read_exporters
+from orlop.api.buildkit.gateway import cache_names, require_dockerfile
+from orlop.api.grpc.server import unary
+from orlop.api.grpc.status import CallError, Code
+from orlop.errors import InvalidParameterError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orlop.api.buildkit.control_messages import WorkerRecord
+    from orlop.api.buildkit.jobs import Evaluation, Job, Jobs
+    from orlop.api.grpc.server import Handler
+    from orlop.api.grpc.stream import Stream
+    from orlop.engine.images import ImageService
+
+_SERVICE = "/moby.buildkit.v1.Control/"
+
+
+def methods(jobs: Jobs, images: ImageService, worker: WorkerRecord) -> Mapping[str, Handler]:
+    """Return the service's methods."""
+
+    async def list_workers(_stream: Stream, _request: bytes) -> bytes:
+        return ListWorkersResponse(record=[worker]).encode()
+
+    async def info(_stream: Stream, _request: bytes) -> bytes:
+        return InfoResponse(version=worker.version).encode()
+
+    async def solve(_stream: Stream, data: bytes) -> bytes:
+        request = SolveRequest.decode(data)
+        exporters = read_exporters(request)
+        _refuse(request)
+        async with jobs.begin(request) as job:
+            result = await _result(job)
+            if result is None:
+                return SolveResponse().encode()
+            answer = await export(await result.image(), exporters, job, images)
+            return SolveResponse(exporter_response=dict(answer)).encode()
+
+    async def status(stream: Stream) -> None:
+        request = await stream.receive()
+        job = await jobs.wait(StatusRequest.decode(request or b"").ref)
+        async with contextlib.aclosing(job.log.read()) as told:
+            async for data in told:
+                await stream.send(data)
+
+    return {
+        f"{_SERVICE}ListWorkers": unary(list_workers),
+        f"{_SERVICE}Info": unary(info),
+        f"{_SERVICE}Solve": unary(solve),
+        f"{_SERVICE}Status": status,
+    }
+
+
+def _refuse(request: SolveRequest) -> None:
+    if request.definition is not None and request.definition.operations:
+        require_dockerfile("")
+    if request.source_policy:
+        raise UnsupportedError("source policies are not supported")
+    for entry in request.cache.exports if request.cache is not None else ():
+        if entry.type != "inline":
+            raise UnsupportedError(f"cache export is not supported: {entry.type[:80]}: only inline is")
+
+
+async def _result(job: Job) -> Evaluation | None:
+    """Return what is to be exported: what the frontend gives, or the client's own program returns; None for nothing."""
+    request = job.request
+    if request.frontend:
+        require_dockerfile(request.frontend)
+        names = [] if request.cache is None else cache_names(request.cache.imports)
+        return job.add(read_wishes(request.attributes), request.inputs, names)
+    returned = await job.returned
+    if returned.error is not None and returned.error.code:
+        with contextlib.suppress(ValueError):
+            raise CallError(Code(returned.error.code), returned.error.message, returned.error.details)
+        raise CallError(Code.UNKNOWN, returned.error.message, returned.error.details)
+    result = returned.result
+    if result is None or (result.ref is None and result.refs is None):
+        return None
+    if result.ref is None:
+        raise UnsupportedError("building for several platforms is not supported")
+    if not result.ref.id:
+        return None
+    if result.ref.id not in job.results:
+        raise InvalidParameterError(f"no such ref: {result.ref.id[:80]}")
+    return job.results[result.ref.id]

@@ -1,0 +1,138 @@
+"""``moby.buildkit.v1.frontend.LLBBridge``: a client's own program, between the beginning and the end of its Solve.
+
+Results are Dockerfiles' alone. What is asked of one before it is returned is answered; low-level definitions, and
+programs that want to run commands or look into files, are refused.
+
+Source: github.com/moby/buildkit, ``frontend/gateway``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orlop.api.buildkit.attributes import read_wishes
+from orlop.api.buildkit.gateway_messages import (
+    Capability,
+    EvaluateRequest,
+    GatewaySolveRequest,
+    GatewaySolveResponse,
+    InputsResponse,
+    Pong,
+    Ref,
+    Result,
+    ReturnRequest,
+)
+from orlop.api.buildkit.inputs import definition_of
+from orlop.api.grpc.server import unary
+from orlop.errors import InvalidParameterError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orlop.api.buildkit.control_messages import CacheEntry, WorkerRecord
+    from orlop.api.buildkit.jobs import Job, Jobs
+    from orlop.api.grpc.server import Handler
+    from orlop.api.grpc.stream import Stream
+
+_SERVICE = "/moby.buildkit.v1.frontend.LLBBridge/"
+_BUILD = "buildkit-controlapi-buildid"
+FRONTEND = "dockerfile.v0"
+# What programs are told that they may ask for (frontend/gateway/pb/caps.go).
+_CAPABILITIES = (
+    "solve.base",
+    "solve.inlinereturn",
+    "return",
+    "returnmap",
+    "proto.refarray",
+    "reference.output",
+    "frontend.inputs",
+    "gateway.solve.metadata",
+    "gateway.evaluate",
+    "gateway.solve.evaluate",
+    "importcaches",
+    "frontend.caps",
+)
+# Clients compare what they put into definitions with these (solver/pb/caps.go).
+_LOW_LEVEL = (
+    "source.image",
+    "source.local",
+    "source.local.unique",
+    "source.local.sessionid",
+    "source.local.includepatterns",
+    "source.local.followpaths",
+    "source.local.excludepatterns",
+    "source.local.sharedkeyhint",
+    "source.git",
+    "source.http",
+    "exporter.sourcedateepoch",
+    "constraints",
+    "platform",
+    "meta.description",
+)
+
+
+def methods(jobs: Jobs, worker: WorkerRecord) -> Mapping[str, Handler]:
+    """Return the service's methods."""
+
+    async def job_of(stream: Stream) -> Job:
+        ref = stream.metadata.get(_BUILD, [""])[0]
+        if not ref:
+            raise InvalidParameterError(f"no {_BUILD} found in the call's metadata")
+        return await jobs.wait(ref)
+
+    async def ping(stream: Stream, _request: bytes) -> bytes:
+        await job_of(stream)
+        frontend = [Capability(id=name, enabled=True) for name in _CAPABILITIES]
+        low_level = [Capability(id=name, enabled=True) for name in _LOW_LEVEL]
+        return Pong(frontend=frontend, low_level=low_level, workers=[worker]).encode()
+
+    async def solve(stream: Stream, data: bytes) -> bytes:
+        job = await job_of(stream)
+        request = GatewaySolveRequest.decode(data)
+        if not request.frontend and request.definition is None:
+            return GatewaySolveResponse(result=Result(ref=Ref())).encode()
+        require_dockerfile(request.frontend)
+        evaluation = job.add(read_wishes(request.attributes), request.inputs, cache_names(request.cache_imports))
+        if request.evaluate:
+            await evaluation.run()
+        ref = Ref(id=evaluation.id, definition=definition_of(evaluation.id))
+        return GatewaySolveResponse(result=Result(ref=ref)).encode()
+
+    async def evaluate(stream: Stream, data: bytes) -> bytes:
+        job = await job_of(stream)
+        name = EvaluateRequest.decode(data).ref
+        if name not in job.results:
+            raise InvalidParameterError(f"no such ref: {name[:80]}")
+        await job.results[name].run()
+        return b""
+
+    async def inputs(stream: Stream, _request: bytes) -> bytes:
+        return InputsResponse(definitions=(await job_of(stream)).request.inputs).encode()
+
+    async def give_back(stream: Stream, data: bytes) -> bytes:
+        job = await job_of(stream)
+        if job.returned.done():
+            raise InvalidParameterError("the build has returned already")
+        job.returned.set_result(ReturnRequest.decode(data))
+        return b""
+
+    table = {"Ping": ping, "Solve": solve, "Evaluate": evaluate, "Inputs": inputs, "Return": give_back}
+    return {f"{_SERVICE}{name}": unary(answer) for name, answer in table.items()}
+
+
+def require_dockerfile(frontend: str) -> None:
+    """Raise UnsupportedError if something else is to be built than a Dockerfile."""
+    if not frontend:
+        raise UnsupportedError("low-level definitions of builds (LLB) are not supported: name a Dockerfile")
+    if frontend != FRONTEND:
+        raise UnsupportedError(f"frontend is not supported: {frontend[:80]}: only {FRONTEND} is")
+
+
+def cache_names(entries: list[CacheEntry]) -> list[str]:
+    """Return the images that are named as caches. Raises UnsupportedError: a cache of another kind."""
+    names = []
+    for entry in entries:
+        if entry.type != "registry" or "ref" not in entry.attributes:
+            raise UnsupportedError(f"cache import is not supported: {entry.type[:80]}: only images are (type=registry)")
+        names.append(entry.attributes["ref"])
+    return names

@@ -1,0 +1,211 @@
+"""The builds that clients have begun, by their names, and the results that they asked for.
+
+::
+
+    Control/Solve(ref) ──▶ Job ──▶ StatusLog ◀── Control/Status(ref)
+                            │
+    LLBBridge/Solve ────────┤ results, each built once, when somebody wants it
+    LLBBridge/Return ───────┘ says which of them Control/Solve exports
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from typing import TYPE_CHECKING
+
+from orlop.api.buildkit.attributes import build_request
+from orlop.api.buildkit.building import BuildingClient
+from orlop.api.buildkit.errors import build_error
+from orlop.api.buildkit.inputs import named_result
+from orlop.api.buildkit.status_log import StatusLog
+from orlop.api.buildkit.telling import BuildTelling
+from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, OrlopError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from orlop.api.buildkit.attributes import Wishes
+    from orlop.api.buildkit.control_messages import Definition, SolveRequest
+    from orlop.api.buildkit.gateway_messages import ReturnRequest
+    from orlop.api.buildkit.sessions import OpenSession, OpenSessions
+    from orlop.engine.builds import BuildService
+
+_WAIT_SECONDS = 6.0  # in which a build has to come that somebody asks about, as in BuildKit
+_KEPT_SECONDS = 30.0  # in which somebody may ask about one that is over
+_MOST_JOBS = 512
+_MOST_RESULTS = 64
+_INPUT = "input:"
+
+
+class Evaluation:
+    """One result, which is built when it is wanted first.
+
+    Attributes:
+        id: its name.
+        telling: of its build.
+    """
+
+    def __init__(self, job: Job, wishes: Wishes, inputs: Mapping[str, Definition], cache_from: Sequence[str]) -> None:
+        self.id = secrets.token_hex(12)
+        self.telling = BuildTelling(job.log)
+        self._job = job
+        self._wishes = wishes
+        self._inputs = {name: named_result(definition) for name, definition in inputs.items()}
+        self._cache_from = cache_from
+        self._task: asyncio.Task[None] | None = None
+
+    async def image(self) -> str:
+        """Return the image's id. Raises CallError."""
+        await self.run()
+        return self.telling.image
+
+    async def run(self) -> None:
+        """Do what is wanted, once. Raises CallError."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._build())
+        await asyncio.shield(self._task)
+
+    async def cancel(self) -> None:
+        """Give up, and wait until nothing is left of it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _build(self) -> None:
+        job, telling = self._job, self.telling
+        try:
+            client = BuildingClient(
+                await job.session(),
+                job.builds.sessions.files,
+                self._wishes,
+                contexts=await self._contexts(),
+                telling=telling,
+                log=job.log,
+            )
+            with contextlib.closing(client):
+                request = build_request(
+                    self._wishes,
+                    credentials=client,
+                    entitlements=job.request.entitlements,
+                    cache_from=self._cache_from,
+                )
+                await job.builds.carry_out(request, _nothing(), telling, client)
+            if telling.failure is not None:
+                raise telling.failure
+        except OrlopError as problem:
+            error = build_error(problem, telling.place)
+            telling.end_all(str(error))
+            raise error from None
+        except asyncio.CancelledError:
+            telling.end_all("context canceled")
+            raise
+
+    async def _contexts(self) -> dict[str, str]:
+        """Return where named contexts come from, after what other builds have to give."""
+        contexts = dict(self._wishes.contexts)
+        for name, origin in contexts.items():
+            if origin.startswith(_INPUT):
+                result = self._inputs.get(origin.removeprefix(_INPUT))
+                if result is None:
+                    raise InvalidParameterError(f"invalid input for context {name}: {origin[:80]}")
+                contexts[name] = f"docker-image://{await self._job.jobs.evaluation(result).image()}"
+        return contexts
+
+
+class Job:
+    """One build of a client's, from its Solve's beginning to its end.
+
+    Attributes:
+        request: what was asked for.
+        log: what is told of it.
+        returned: what the client's own program ended with, when it has one.
+    """
+
+    def __init__(self, jobs: Jobs, builds: BuildService, request: SolveRequest) -> None:
+        self.jobs = jobs
+        self.builds = builds
+        self.request = request
+        self.log = StatusLog(request.ref)
+        self.returned: asyncio.Future[ReturnRequest] = asyncio.get_running_loop().create_future()
+        self.results: dict[str, Evaluation] = {}
+
+    async def session(self) -> OpenSession:
+        """Return the client's session. Raises NotFoundError."""
+        return await self.jobs.sessions.wait(self.request.session)
+
+    def add(self, wishes: Wishes, inputs: Mapping[str, Definition], cache_from: Sequence[str] = ()) -> Evaluation:
+        """Know of a result that may be wanted. Raises UnavailableError: too many; OrlopError: it cannot be."""
+        if len(self.results) >= _MOST_RESULTS:
+            raise UnavailableError(f"too many results of one build: {len(self.results)}")
+        evaluation = Evaluation(self, wishes, inputs, cache_from)
+        self.results[evaluation.id] = evaluation
+        return evaluation
+
+    async def end(self) -> None:
+        """End what still goes on."""
+        for evaluation in self.results.values():
+            await evaluation.cancel()
+        self.returned.cancel()
+        self.log.close()
+
+
+class Jobs:
+    """Owns the builds of all clients.
+
+    Args:
+        builds: builds.
+        sessions: of the clients.
+    """
+
+    def __init__(self, builds: BuildService, sessions: OpenSessions) -> None:
+        self.builds = builds
+        self.sessions = sessions
+        self._jobs: dict[str, Job] = {}
+        self._came = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def begin(self, request: SolveRequest) -> AsyncIterator[Job]:
+        """Begin a build, which ends with the block; for a while it can be asked about afterwards.
+
+        Raises:
+            ConflictError, InvalidParameterError, UnavailableError: its name is taken, or none; too many.
+        """
+        if not request.ref:
+            raise InvalidParameterError("a build needs a reference")
+        if request.ref in self._jobs:
+            raise ConflictError(f"job ID {request.ref[:80]} exists")
+        if len(self._jobs) >= _MOST_JOBS:
+            raise UnavailableError(f"too many builds: {len(self._jobs)}")
+        job = self._jobs[request.ref] = Job(self, self.builds, request)
+        came, self._came = self._came, asyncio.Event()
+        came.set()
+        try:
+            yield job
+        finally:
+            await asyncio.shield(job.end())
+            asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._jobs.pop, request.ref, None)
+
+    async def wait(self, ref: str) -> Job:
+        """Return a build, which may be about to come. Raises NotFoundError."""
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                while ref not in self._jobs:
+                    await self._came.wait()
+        except TimeoutError:
+            raise NotFoundError(f"no such job {ref[:80]}") from None
+        return self._jobs[ref]
+
+    def evaluation(self, result: str) -> Evaluation:
+        """Return a result of any build. Raises NotFoundError."""
+        for job in self._jobs.values():
+            if result in job.results:
+                return job.results[result]
+        raise NotFoundError(f"no such ref: {result[:80]}")
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    """Yield no context: it is the client's session that has one."""
+    for piece in tuple[bytes, ...]():
+        yield piece
