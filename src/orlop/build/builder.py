@@ -19,7 +19,7 @@ from orlop.build.instructions import Instruction, read_instructions
 from orlop.build.parser import parse
 from orlop.build.stage_builder import Build, StageBuilder
 from orlop.build.stages import StageNames, needed_stages, split_stages
-from orlop.build.steps import BuildOptions, Console, Step, Tree, Workshop
+from orlop.build.steps import BuildOptions, Console, Step, TreeSource, Workshop
 from orlop.errors import InvalidParameterError
 from orlop.spec.platform import Platform
 
@@ -99,14 +99,14 @@ class Builder:
     def __init__(
         self,
         plan: Plan,
-        context: Tree,
+        context: TreeSource,
         *,
         workshop: Workshop,
         console: Console,
         now: Callable[[], str],
         version: str,
         platform: str = "",
-        contexts: Mapping[str, Tree] | None = None,
+        contexts: Mapping[str, TreeSource] | None = None,
     ) -> None:
         self._plan = plan
         self._build = Build(

@@ -126,7 +126,7 @@ class CopyInstruction:
     async def _plain(self, names: list[str]) -> _Piece:
         stage, item = self._stage, self._item
         origin = item.flags.get("from", "")
-        source = await stage.build.tree(origin, stage.stage.index) if origin else stage.build.context
+        source = await stage.build.tree(origin, stage.stage.index) if origin else await stage.build.context.get()
         keep = bool(origin) and not item.flags.get("chown")
         try:
             return await self._examined(CopyPart(source, tuple(names), keep))
@@ -186,7 +186,7 @@ class CopyInstruction:
             return []
         unpack = item.flags.get("unpack", "false" if piece.url else "true") == "true"
         local = item.name == "ADD" and part.patterns != (".",)
-        if not (unpack and local) or (not piece.url and part.source.directory != self._stage.build.context.directory):
+        if not (unpack and local) or (not piece.url and part.source is not await self._stage.build.context.get()):
             return [part]
         archives: dict[str, CopyPart] = {}
         for path in piece.found.archives:

@@ -97,7 +97,7 @@ class RunInstruction:
         if mount.origin:
             tree = await build.tree(mount.origin, self._stage.stage.index)
         elif mount.kind == "bind":
-            tree = build.context
+            tree = await build.context.get()
         else:
             return StepMount(mount, target)
         if mount.kind == "bind":

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from orlop.build.arguments import Arguments
     from orlop.build.instructions import Instruction
     from orlop.build.stages import Stage, StageNames
-    from orlop.build.steps import BuildOptions, Console, Step, Workshop
+    from orlop.build.steps import BuildOptions, Console, Step, TreeSource, Workshop
     from orlop.image.records import Image
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -51,8 +51,8 @@ class Build:
 
     options: BuildOptions
     names: StageNames
-    context: Tree
-    contexts: Mapping[str, Tree]
+    context: TreeSource
+    contexts: Mapping[str, TreeSource]
     escape: str
     workshop: Workshop
     console: Console
@@ -89,7 +89,7 @@ class Build:
     async def tree(self, name: str, before: int) -> Tree:
         """Return what ``--from`` names for the stage ``before``: a context, an earlier stage, or an image."""
         if name in self.contexts:
-            return self.contexts[name]
+            return await self.contexts[name].get()
         stage = self.names.find(name, before)
         if stage is not None and stage.index in self.images:
             return Tree(image=await self.image_of(stage))
@@ -159,7 +159,7 @@ class StageBuilder:
         if earlier is not None:
             self.image = await build.image_of(earlier)
         elif name in build.contexts:
-            self.image = build.contexts[name].image
+            self.image = (await build.contexts[name].get()).image
             if self.image is None:
                 raise DockerfileError(stage.start.line, f"the context is no image: {name}")
         elif name != "scratch":

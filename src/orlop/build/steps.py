@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from orlop.errors import SystemFailureError
+from orlop.errors import OrlopError, SystemFailureError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from orlop.build.mounts import Mount
     from orlop.build.parser import Heredoc
@@ -71,6 +72,39 @@ class Tree:
 
     directory: str = ""
     image: Image | None = None
+
+    async def get(self) -> Tree:
+        """Return itself: it is a source of trees whose tree is there."""
+        return self
+
+
+class TreeSource(Protocol):
+    """Where a tree comes from that a build may not need."""
+
+    async def get(self) -> Tree:
+        """Return it, always the same one. Raises OrlopError."""
+        ...
+
+
+class LateTree:
+    """A tree that is made when a step wants it, once; whoever wants it meanwhile waits."""
+
+    def __init__(self, make: Callable[[], Awaitable[Tree]]) -> None:
+        self._make = make
+        self._making = asyncio.Lock()
+        self._made: Tree | OrlopError | None = None
+
+    async def get(self) -> Tree:
+        """Return it. Raises what making it raises, also to those who come later."""
+        async with self._making:
+            if self._made is None:
+                try:
+                    self._made = await self._make()
+                except OrlopError as error:
+                    self._made = error
+        if isinstance(self._made, OrlopError):
+            raise self._made
+        return self._made
 
 
 @dataclass(frozen=True, slots=True)

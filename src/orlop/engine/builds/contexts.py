@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from orlop.build.ignore import parse_ignore
 from orlop.build.parser import SIZE_LIMIT
-from orlop.build.steps import Tree
+from orlop.build.steps import LateTree, Tree
 from orlop.engine.builds import git
 from orlop.engine.builds.client import Choice
 from orlop.engine.builds.fetching import SIZE_LIMIT as DOWNLOAD_LIMIT
@@ -40,6 +40,7 @@ from orlop.spec.launch import OverlayRoot
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
+    from orlop.build.steps import TreeSource
     from orlop.engine.builds.client import BuildClient
     from orlop.engine.builds.repositories import Repositories
     from orlop.engine.spawner import Spawner
@@ -61,15 +62,15 @@ class Context:
     """The files of one build.
 
     Attributes:
-        directory: of the main context.
+        files: the main context.
         dockerfile: the text.
         named: further trees.
         ignored: what its ignore file keeps out; None when it came without one.
     """
 
-    directory: str
+    files: TreeSource
     dockerfile: bytes
-    named: Mapping[str, Tree] = field(default_factory=dict)
+    named: Mapping[str, TreeSource] = field(default_factory=dict)
     ignored: IgnoreRules | None = None
 
 
@@ -100,69 +101,73 @@ class ContextMaker:
         self._repositories = repositories
 
     async def make(self, body: AsyncIterator[bytes], *, remote: str, dockerfile: str) -> Context:
-        """Make everything that the build needs of files.
+        """Make what has to be known before the first step; the rest is made when a step wants it.
 
         Raises:
             InvalidParameterError, NotFoundError and others: in Docker's words where Docker has some.
         """
-        of_its_own, rules, alone = "", None, False
+        own, root, alone = "", "", False
         if self._client.holds(DOCKERFILE):
-            of_its_own = self._make_directory(DOCKERFILE)
-            await self._client.lay_out(DOCKERFILE, of_its_own, Choice(_names(dockerfile)))
-        if remote:
-            root, alone = await self._fetch(remote)
+            own = self._make_directory(DOCKERFILE)
+            await self._client.lay_out(DOCKERFILE, own, Choice(_names(dockerfile)))
+        if own and not remote and self._client.holds(MAIN) and not self._client.chooses:
+            rules = await asyncio.to_thread(read_rules, own, (f"{dockerfile}{IGNORE}",))
+            if rules is None:
+                rules = await self._read_rules(MAIN)
+            files: TreeSource = LateTree(lambda: self._lay_out(MAIN, MAIN, rules))
         else:
-            root = self._make_directory(MAIN)
-            if self._client.holds(MAIN):
-                rules = await self._lay_out(MAIN, root, of_its_own and f"{of_its_own}/{dockerfile}{IGNORE}")
+            if remote:
+                root, alone = await self._fetch(remote)
             else:
-                await self._unpack(root, body)
-        if rules is None:
+                root = await self._take(body)
+            files = Tree(directory=root)
             rules = await asyncio.to_thread(read_rules, root, (f"{dockerfile}{IGNORE}", IGNORE))
-        if of_its_own:
-            data = await asyncio.to_thread(read_own_dockerfile, of_its_own, _names(dockerfile))
+        if own:
+            data = await asyncio.to_thread(read_own_dockerfile, own, _names(dockerfile))
         else:
             data = await asyncio.to_thread(read_dockerfile, root, "Dockerfile" if alone else dockerfile)
-        named = {name: await self._named(name, origin) for name, origin in self._client.contexts.items()}
-        return Context(root, data, named, rules)
+        named = {name: self._named(name, origin) for name, origin in self._client.contexts.items()}
+        return Context(files, data, named, rules)
 
     def _make_directory(self, name: str) -> str:
         path = f"{self._directory}/{name}"
         os.mkdir(path, 0o700)
         return path
 
-    async def _lay_out(self, name: str, target: str, own_ignore: str = "") -> IgnoreRules | None:
-        """Make a directory of the client's without what is to be ignored; returns the rules if they were read here.
+    async def _take(self, body: AsyncIterator[bytes]) -> str:
+        """Make the main context as the client has chosen it; returns its directory."""
+        root = self._make_directory(MAIN)
+        if self._client.holds(MAIN):
+            await self._client.lay_out(MAIN, root)
+        else:
+            await self._unpack(root, body)
+        return root
 
-        Args:
-            name: the client's.
-            target: of the build's.
-            own_ignore: path of an ignore file of the Dockerfile's, which is taken if it is there.
-        """
-        if self._client.chooses:
-            await self._client.lay_out(name, target)
-            return None
-        rules = None
-        if own_ignore:
-            head, _, last = own_ignore.rpartition("/")
-            rules = await asyncio.to_thread(read_rules, head, (last,))
-        if rules is None:
-            place = self._make_directory(f"ignore-{secrets.token_hex(6)}")
-            await self._client.lay_out(name, place, Choice((IGNORE,)))
-            rules = await asyncio.to_thread(read_rules, place, (IGNORE,))
+    async def _read_rules(self, name: str) -> IgnoreRules | None:
+        """Ask for the ignore file of a client's directory alone, and read it; None when there is none."""
+        place = self._make_directory(f"ignore-{secrets.token_hex(6)}")
+        await self._client.lay_out(name, place, Choice((IGNORE,)))
+        return await asyncio.to_thread(read_rules, place, (IGNORE,))
+
+    async def _lay_out(self, name: str, place: str, rules: IgnoreRules | None) -> Tree:
+        """Make a directory of the client's without what is to be ignored."""
+        target = self._make_directory(place)
         await self._client.lay_out(name, target, Choice(without=() if rules is None else rules.texts))
-        return rules
+        return Tree(directory=target)
 
-    async def _named(self, name: str, origin: str) -> Tree:
-        if origin.startswith(_IMAGE):
-            return Tree(image=await self._base_image(origin.removeprefix(_IMAGE)))
-        if origin == _SESSION or origin.startswith(_LOCAL):
-            target = self._make_directory(f"named-{secrets.token_hex(6)}")
-            await self._lay_out(name if origin == _SESSION else origin.removeprefix(_LOCAL), target)
-            return Tree(directory=target)
-        if is_url(origin) or git.is_git(origin):
+    def _named(self, name: str, origin: str) -> TreeSource:
+        async def make() -> Tree:
+            if origin.startswith(_IMAGE):
+                return Tree(image=await self._base_image(origin.removeprefix(_IMAGE)))
+            if origin == _SESSION or origin.startswith(_LOCAL):
+                theirs = name if origin == _SESSION else origin.removeprefix(_LOCAL)
+                rules = None if self._client.chooses else await self._read_rules(theirs)
+                return await self._lay_out(theirs, f"named-{secrets.token_hex(6)}", rules)
             return Tree(directory=(await self._fetch(origin))[0])
-        raise UnsupportedError(f"unsupported context: {name}={origin[:200]}")
+
+        if not (origin.startswith((_IMAGE, _LOCAL)) or origin == _SESSION or is_url(origin) or git.is_git(origin)):
+            raise UnsupportedError(f"unsupported context: {name}={origin[:200]}")
+        return LateTree(make)
 
     async def _unpack(self, target: str, stream: AsyncIterator[bytes]) -> None:
         tree = OverlayRoot((), upper=target)

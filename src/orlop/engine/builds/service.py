@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from orlop.build.builder import Builder, Plan
 from orlop.build.lint import ARGUMENT, Findings, check, check_instructions
 from orlop.build.parser import DockerfileError
-from orlop.build.steps import BuildOptions, StepFailedError, Tree
+from orlop.build.steps import BuildOptions, StepFailedError
 from orlop.engine.builds.client import Logins, NoClient
 from orlop.engine.builds.contexts import Context, ContextMaker
 from orlop.engine.builds.output import BuildOutput, Place
@@ -291,7 +291,7 @@ class BuildService:
             told.warn(findings)
         builder = Builder(
             plan,
-            Tree(directory=made.directory),
+            made.files,
             contexts=made.named,
             workshop=workshop,
             console=told,

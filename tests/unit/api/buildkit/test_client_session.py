@@ -6,6 +6,7 @@ import random
 import secrets
 import socket
 import stat
+import types
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -309,7 +310,9 @@ def test_any_tree_arrives(files, target, tree, chance):
 # Contexts: what is asked for, in which order.
 
 
-async def make_context(client, files, tmp_path, *, dockerfile="Dockerfile", contexts=None, directories=None, remote=""):
+async def make_context(
+    client, files, tmp_path, *, dockerfile="Dockerfile", contexts=None, directories=None, remote="", wanted=True
+):
     (tmp_path / "build").mkdir()
     async with joined(client.methods()) as channel:
         session = ClientSession(
@@ -319,7 +322,10 @@ async def make_context(client, files, tmp_path, *, dockerfile="Dockerfile", cont
             contexts=contexts,
         )
         maker = ContextMaker(None, session, str(tmp_path / "build"), base_image=None, repositories=None)
-        return await maker.make(None, remote=remote, dockerfile=dockerfile)
+        made = await maker.make(None, remote=remote, dockerfile=dockerfile)
+        sources = {"": made.files, **made.named}
+        trees = {name: (await source.get()).directory for name, source in sources.items() if wanted}
+        return types.SimpleNamespace(dockerfile=made.dockerfile, ignored=made.ignored, trees=trees)
 
 
 async def test_the_ignore_file_is_read_before_the_context(files, tmp_path):
@@ -332,7 +338,7 @@ async def test_the_ignore_file_is_read_before_the_context(files, tmp_path):
     client = FakeClient({"context": context, "dockerfile": {"Dockerfile": file(b"FROM scratch\n"), "x": file(b"")}})
     made = await make_context(client, files, tmp_path)
     assert made.dockerfile == b"FROM scratch\n"
-    assert look(made.directory).keys() == {".dockerignore", "a", "a/empty"}
+    assert look(made.trees[""]).keys() == {".dockerignore", "a", "a/empty"}
     assert made.ignored.ignores("a/big")
     asked = [
         (metadata["dir-name"], metadata.get("followpaths"), metadata.get("exclude-patterns"))
@@ -353,8 +359,14 @@ async def test_a_dockerfile_has_an_ignore_file_of_its_own(files, tmp_path):
         }
     )
     made = await make_context(client, files, tmp_path, dockerfile="sub/D")
-    assert look(made.directory).keys() == {".dockerignore", "b"}
+    assert look(made.trees[""]).keys() == {".dockerignore", "b"}
     assert len(client.calls) == 2
+
+
+async def test_what_no_step_wants_does_not_travel(files, tmp_path):
+    client = FakeClient({"context": TREE, "dockerfile": {"Dockerfile": file(b"FROM scratch\n")}, "lib": TREE})
+    await make_context(client, files, tmp_path, contexts={"more": "local:lib"}, wanted=False)
+    assert client.sent == ["Dockerfile"]
 
 
 async def test_a_dockerfile_in_small_letters(files, tmp_path):
@@ -377,7 +389,7 @@ async def test_a_named_context_has_an_ignore_file_too(files, tmp_path):
         }
     )
     made = await make_context(client, files, tmp_path, contexts={"more": "local:lib"})
-    assert look(made.named["more"].directory).keys() == {".dockerignore", "a.c"}
+    assert look(made.trees["more"]).keys() == {".dockerignore", "a.c"}
 
 
 async def test_a_dockerfile_is_uploaded(files, tmp_path):
