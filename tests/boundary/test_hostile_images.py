@@ -31,7 +31,7 @@ CASES = {
     "a descriptor of the engine's": (STARTED, {"WorkingDir": "/proc/self/fd/8"}, 'chdir to cwd ("/proc/self/fd/8")'),
     "a relative directory": (CREATED, {"WorkingDir": "../../.."}, "it needs to be an absolute path"),
     "the root as a volume": (CREATED, {"Volumes": {"/": {}}}, "destination can't be '/'"),
-    "a volume over proc": (STARTED, {"Volumes": {"/proc": {}}}, "cannot be mounted because it is inside /proc"),
+    "a volume over proc": (STARTED, {"Volumes": {"/proc": {}}}, "cannot be mounted because it is not of type proc"),
     "a volume that climbs": (RUNS, {"Volumes": {"/a/../../../etc": {}}}, ""),
     "a port that is none": (CREATED, {"ExposedPorts": {"99999999/x": {}}}, "invalid proto: x"),
     "a probe without pause": (

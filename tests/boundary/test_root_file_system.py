@@ -74,8 +74,27 @@ def test_an_image_declares_no_volume_over_proc(engine, tmp_path, place) -> None:
     with hostile_image(engine, tmp_path, lambda _: None, f"VOLUME {place}") as image:
         done = engine.docker("run", "--rm", image, "true", check=False)
     assert done.returncode != 0
-    assert "inside /proc" in done.stderr
+    assert ("not of type proc" if place == "/proc" else "inside /proc") in done.stderr
     engine.prune_volumes()
+
+
+@pytest.mark.parametrize("source", ["/proc/sys", "/proc/1", "/dev", "/proc/self/status"])
+def test_nothing_but_procfs_is_bound_on_proc(runtime, source) -> None:  # B3
+    config = runtime.config("true")
+    others = [mount for mount in config["mounts"] if mount["destination"] != "/proc"]
+    config["mounts"] = [bind(source, "/proc"), *others]
+    process, _ = runtime.launch(config)
+    assert failure(process)["message"] == '"/proc" cannot be mounted because it is not of type proc'
+
+
+def test_procfs_is_bound_on_an_ordinary_directory(runtime, tmp_path) -> None:  # B2
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    replace_by_link(runtime.root / "proc", outside)
+    config = runtime.config("true")
+    config["mounts"] = [bind("/proc", "/proc")]
+    process, _ = runtime.launch(config)
+    assert "must be mounted on ordinary directory" in failure(process)["message"]
 
 
 @pytest.mark.parametrize("target", ["/proc", "proc/self", "/"])

@@ -77,6 +77,16 @@ def mount_propagation(runtime: Runtime) -> None:
         )
 
 
+def procfs_bound(runtime: Runtime) -> None:
+    """What rootless Podman does for ``--pid=host``."""
+    others = [mount for mount in CONFIG["mounts"] if mount["destination"] != "/proc"]
+    namespaces = [space for space in CONFIG["linux"]["namespaces"] if space["type"] != "pid"]
+    mount = {"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind", "rprivate", "nosuid"]}
+    done = runtime.run("readlink /proc/self/ns/pid", mounts=[mount, *others], linux__namespaces=namespaces)
+    assert done.returncode == 0, done
+    assert done.stdout == os.readlink("/proc/self/ns/pid") + "\n" or runtime.command[1:2] == ["exec"], done.stdout
+
+
 def tmpfs_with_what_it_covers(runtime: Runtime) -> None:
     covered = runtime.home / "rootfs/covered"
     (covered / "deep").mkdir(parents=True, exist_ok=True)
@@ -153,6 +163,7 @@ MOUNT_CHECKS = (
     bind_options,
     recursive_options,
     mount_propagation,
+    procfs_bound,
     tmpfs_with_what_it_covers,
     mapped_ids,
     any_file_system,

@@ -37,11 +37,12 @@ class Account:
         (home / "run").chmod(0o700)
         binds = "".join(f"mount --bind {shlex.quote(str(home / name))} /etc/{name} && " for name in files)
         become = f"exec setpriv --reuid {USER} --regid {USER} --clear-groups -- env XDG_RUNTIME_DIR={home}/run HOME=/ "
+        self.within: list[str] = []  # what the runtime is called by
         self._prefix = ["unshare", "-m", "--propagation", "private", "sh", "-ec", f'{binds}{become}"$@"', "sh"]
 
     def run(self, *arguments: str | Path, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [*self._prefix, *map(str, (RUNTIME, *arguments))],
+            [*self._prefix, *self.within, *map(str, (RUNTIME, *arguments))],
             cwd=self.bundle, capture_output=True, text=True, check=False, timeout=30, stdin=subprocess.DEVNULL, **options,
         )  # fmt: skip
         assert not check or done.returncode == 0, done
@@ -160,6 +161,45 @@ def test_what_an_ordinary_user_cannot_have_is_refused(account: Account, changes:
     assert refused.returncode == 1
     assert words in refused.stderr
     assert refused.stderr.count("\n") == 1
+
+
+OWN = [{"type": kind} for kind in ("mount", "pid", "ipc", "uts", "network")]
+
+
+def confined(account: Account, *command: str, namespaces: list[dict], mounts: tuple[dict, ...] = ()) -> dict:
+    """Have the runtime called as rootless Podman calls it: by the root of a user namespace that is the container's too."""
+    account.within = ["unshare", "--user", "--map-root-user", "--mount"]
+    changes = {"namespaces": namespaces, "uidMappings": [], "gidMappings": []}
+    config = account.configure(*command, **changes)
+    config["mounts"] = [*(mount for mount in config["mounts"] if mount["destination"] != "/sys/fs/cgroup"), *mounts]
+    (account.bundle / "config.json").write_text(json.dumps(config))
+    return config
+
+
+def test_the_root_of_a_user_namespace_is_no_root(account: Account) -> None:
+    confined(
+        account, "sh", "-c", "echo >/dev/null; stat -c %t:%T /dev/zero; cat /proc/self/uid_map; id -u", namespaces=OWN
+    )
+    lines = account.run("run", "seven").stdout.splitlines()
+    assert lines[0] == "1:5"
+    assert lines[1].split() == ["0", str(USER), "1"]
+    assert lines[2] == "0"
+    assert (account.home / "run/orlop-runtime").is_dir()
+    refused = account.run("--rootless", "false", "run", "eight", check=False)
+    assert (refused.returncode, "unable to create cgroup" in refused.stderr) == (1, True)
+
+
+def test_a_confined_container_in_the_pid_namespace_of_others(account: Account) -> None:
+    """Such as Podman's ``--pid=host``: no procfs can be mounted, so that sysctls are set through the mounted one."""
+    proc = {"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind", "rprivate", "nosuid"]}
+    others = [space for space in OWN if space["type"] != "pid"]
+    script = "cat /proc/sys/net/ipv4/ip_forward; readlink /proc/self/ns/pid"
+    config = confined(account, "sh", "-c", script, namespaces=others)
+    mounts = [proc if mount["destination"] == "/proc" else mount for mount in config["mounts"]]
+    config["mounts"], config["linux"]["sysctl"] = mounts, {"net.ipv4.ip_forward": "1"}
+    (account.bundle / "config.json").write_text(json.dumps(config))
+    done = account.run("run", "nine")
+    assert done.stdout.splitlines() == ["1", os.readlink("/proc/self/ns/pid")]
 
 
 def test_groups_cannot_be_asked_for_where_they_cannot_be_set(account: Account) -> None:

@@ -108,6 +108,15 @@ def start_time(pid: int) -> int:
 _setdomainname = prototype("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
 
 
+def in_user_namespace() -> bool:
+    """Whether this process is in a user namespace that somebody made: in the machine's own each id is itself."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            return file.read().split() != ["0", "0", "4294967295"]
+    except FileNotFoundError:  # a kernel without user namespaces
+        return False
+
+
 def setdomainname(name: bytes) -> None:
     """setdomainname(2): the NIS domain of the UTS namespace."""
     check(_setdomainname(name, len(name)), "setdomainname", name)

@@ -18,23 +18,22 @@ from orlop.runtime.cgroups import begin_cgroup, begin_cgroup_if_permitted, norma
 from orlop.runtime.device_root import mount_device, mount_devices
 from orlop.runtime.init_task import MADE_ROOT, SHM_DONOR, TMPFS_DONOR, InitTask
 from orlop.runtime.namespaces import choose_namespaces
-from orlop.runtime.rootfs import plan, private_proc
+from orlop.runtime.rootfs import plan
 from orlop.runtime.security import apply
-from orlop.spec.record import dataclass
+from orlop.spec.record import dataclass, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from orlop.runtime.cgroups import CgroupSet, Hierarchies
+    from orlop.runtime.exec import Execution
     from orlop.runtime.operations import Operation
     from orlop.runtime.parent import Handler, Parent
     from orlop.runtime.security.apply import PreparedPrivileges
     from orlop.runtime.shared_memory import Sharing
     from orlop.spec.launch import OverlayRoot
     from orlop.spec.oci import Config, Process
-
-_BATCH = 16  # descriptors in one message
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,7 @@ class Creation:
         for_parent: init becomes the child of the caller's parent (CLONE_PARENT), for which the caller works.
         bundle: where the configuration came from, for hooks; empty when it came from the engine.
         rootless: an ordinary user makes it, in a user namespace.
+        confined: the caller is no root, or that of a user namespace: device nodes are not made, the host's are bound.
         needs_cgroup: else it may run without one, where this user may not make any.
         warn: told of failures that change nothing.
         meanwhile: called with init's pid while init builds the root; the program does not run yet.
@@ -77,6 +77,7 @@ class Creation:
     for_parent: bool = False
     bundle: str = ""
     rootless: bool = False
+    confined: bool = False
     needs_cgroup: bool = True
     warn: Callable[[str], None] | None = None
     meanwhile: Callable[[int], None] | None = None
@@ -115,19 +116,21 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
             creation = with_its_mappings(creation, userns)
             config = creation.config
         parent = _parent(creation, always, on_failure)
-        prepared = _prepare(creation, process)
+        prepared = prepare_privileges(creation, process)
         cgroup = _begin_cgroup(creation, hierarchies)
         on_failure.callback(_remove_cgroup, cgroup)
         always.callback(cgroup.close)
         sharing = _sharing(config, always)
         flags, joins, unshare = choose_namespaces(creation, always, None if sharing is None else sharing.donor)
         user_namespace = bool(flags & k.CLONE_NEWUSER) or userns is not None
-        operations = plan(config, cgroup.directories(), user_namespace=user_namespace)
+        operations = plan(config, cgroup.directories(), user_namespace=user_namespace or creation.confined)
         trees = {} if sharing is None else sharing.trees(operations)
         trees.update(_mounts(creation, operations, always, user_namespace=user_namespace))
         sysctls: Mapping[str, str] = config.linux.sysctl
         if user_namespace and not creation.rootless:
-            sysctls = _before_user_namespace(creation, joins)
+            from orlop.runtime.remapping import before_user_namespace
+
+            sysctls = before_user_namespace(creation, joins)
             joins = ()
         ours, theirs = Channel.pair()
         on_failure.callback(ours.close)
@@ -172,7 +175,9 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
             if userns is None:
                 _map_ids(pid, creation)
             if not creation.rootless:
-                _send_trees(ours, pid, creation, operations, frozenset(trees))
+                from orlop.runtime.remapping import send_trees
+
+                send_trees(ours, pid, creation, operations, taken=frozenset(trees))
             _schedule(task.process, pid)
         if user_namespace or task.joins_later:
             ours.send({"go": True}, cgroup.join_fds if task.joins_later else ())
@@ -317,34 +322,19 @@ def _mounts(
     return trees
 
 
-def _before_user_namespace(creation: Creation, joins: Sequence[tuple[int, int]]) -> Mapping[str, str]:
-    """Do what only the host's root may: enter namespaces of others, set their network's sysctls; returns the rest."""
-    from orlop.runtime import remapping
+def prepare_privileges(made: Creation | Execution, process: Process) -> PreparedPrivileges:
+    """Work out what the process may do; see ``security.apply.prepare``, also for the errors."""
+    if made.rootless:
+        from orlop.runtime import rootless
 
-    for fd, flag in joins:
-        k.setns(fd, flag)
-    config = creation.config
-    if creation.stdio is not None:
-        remapping.give_streams(creation.stdio, remapping.host_owner(config))
-    if creation.fifo is not None:  # which init opens when it has its ids
-        os.chown(f"/proc/self/fd/{creation.fifo}", *remapping.host_owner(config))
-    foreign = "sysfs" in remapping.foreign_filesystems(config, has_netns=creation.netns is not None)
-    network = {name: value for name, value in config.linux.sysctl.items() if foreign and name.startswith("net.")}
-    if network:
-        with private_proc() as proc:
-            from orlop.runtime.sysctl import write_sysctls
+        rootless.require_possible(made.config)
+        return rootless.prepare(process, made.config)
+    prepared = apply.prepare(process, made.config.linux.seccomp)
+    if made.confined:
+        from orlop.runtime.rootless import groups_are_denied
 
-            write_sysctls(proc.fileno(), network)
-    return {name: value for name, value in config.linux.sysctl.items() if name not in network}
-
-
-def _prepare(creation: Creation, process: Process) -> PreparedPrivileges:
-    if not creation.rootless:
-        return apply.prepare(process, creation.config.linux.seccomp)
-    from orlop.runtime import rootless
-
-    rootless.require_possible(creation.config)
-    return rootless.prepare(process, creation.config)
+        prepared = replace(prepared, keeps_groups=groups_are_denied())
+    return prepared
 
 
 def _begin_cgroup(creation: Creation, hierarchies: Hierarchies) -> CgroupSet:
@@ -377,24 +367,3 @@ def _map_ids(pid: int, creation: Creation) -> None:
 
     write_map(pid, "uid_map", config.linux.uid_mappings)
     write_map(pid, "gid_map", config.linux.gid_mappings)
-
-
-def _send_trees(
-    sync: Channel, pid: int, creation: Creation, operations: Sequence[Operation], taken: frozenset[int]
-) -> None:
-    """Make what init, which is root in its user namespace only, cannot mount itself, and hand it over."""
-    from orlop.runtime import remapping
-
-    config = creation.config
-    foreign = remapping.foreign_filesystems(config, has_netns=creation.netns is not None)
-    with Cleanup() as always:
-        userns = always.enter_context(OwnedFd(os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC))).fileno()
-        trees = remapping.prepare_trees(operations, foreign, userns, taken=taken)
-        for _, tree in trees:
-            always.callback(tree.close)
-        if creation.overlay is not None:
-            root = remapping.mount_mapped_overlay(creation.overlay, userns, remapping.host_owner(config))
-            trees.append((MADE_ROOT, always.enter_context(root)))
-        for start in range(0, len(trees), _BATCH):
-            batch = trees[start : start + _BATCH]
-            sync.send({"trees": [place for place, _ in batch]}, [tree.fileno() for _, tree in batch])

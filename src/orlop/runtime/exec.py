@@ -28,10 +28,9 @@ from orlop.primitives.scope import Cleanup
 from orlop.runtime import init, rootfs
 from orlop.runtime.cgroups import normalise_path, open_cgroup
 from orlop.runtime.cgroups.v1 import CgroupV1
-from orlop.runtime.container import RunningProcess, await_running, kill_and_reap
+from orlop.runtime.container import RunningProcess, await_running, kill_and_reap, prepare_privileges
 from orlop.runtime.importing import refuse_loading
 from orlop.runtime.namespaces import CLONE_FLAGS
-from orlop.runtime.security import apply
 from orlop.runtime.users import identify
 from orlop.spec.record import dataclass
 
@@ -61,6 +60,7 @@ class Execution:
         die_with_parent: end when the parent does; not where the parent is a command that returns (``exec -d``).
         bundle: of the container, for seccomp agents.
         rootless: an ordinary user's.
+        confined: as of Creation.
         without_cgroup: the container has none.
         sub_cgroups: on cgroup v1, by controller: what is joined below the container's cgroup instead of it.
     """
@@ -75,6 +75,7 @@ class Execution:
     die_with_parent: bool = True
     bundle: str = ""
     rootless: bool = False
+    confined: bool = False
     without_cgroup: bool = False
     sub_cgroups: Mapping[str, str] | None = None
 
@@ -88,7 +89,7 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
     """
     config = execution.config
     with Cleanup() as always, Cleanup() as on_failure:
-        prepared = _prepare(execution)
+        prepared = prepare_privileges(execution, execution.process)
         path = normalise_path(config.linux.cgroups_path, container_id=execution.container_id)
         cgroup = open_cgroup(hierarchies, "" if execution.without_cgroup else path)
         always.callback(cgroup.close)
@@ -117,14 +118,6 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
         on_failure.dismiss()
         ours.close()
         return RunningProcess(pid, pidfd, master, cgroup)
-
-
-def _prepare(execution: Execution) -> PreparedPrivileges:
-    if not execution.rootless:
-        return apply.prepare(execution.process, execution.config.linux.seccomp)
-    from orlop.runtime import rootless
-
-    return rootless.prepare(execution.process, execution.config)
 
 
 def _handlers(execution: Execution, pid: int) -> dict[str, Handler] | None:

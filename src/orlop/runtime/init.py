@@ -158,7 +158,7 @@ def _build_root(task: InitTask) -> tuple[OwnedFd, Identity]:
             join_keyring()
         rootfs.build(task.operations, root.fileno(), null.fileno(), task.trees)
     if task.sysctls:  # making and dropping a mount for nothing costs a millisecond
-        with rootfs.private_proc() as proc:
+        with _kernels_proc() as proc:
             from orlop.runtime.sysctl import write_sysctls
 
             write_sysctls(proc.fileno(), task.sysctls)
@@ -248,7 +248,7 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
 
 
 def _kernels_proc() -> OwnedFd:
-    """Return a procfs that is the kernel's own; in a user namespace that may only be the container's."""
+    """Return a procfs that is the kernel's own; in a user namespace that may only be the one that is mounted."""
     try:
         return rootfs.private_proc()
     except OSError:

@@ -42,8 +42,18 @@ def load_all() -> None:
     import orlop.runtime.tmpfs_copy
 
 
-def load_for(config: Config, process: Process, *, cgroup_version: int) -> None:
-    """Import what this configuration and process need, without the engine's ``--init`` and its watching of cgroups."""
+def load_for(config: Config, process: Process, *, cgroup_version: int, without_cgroup: bool, confined: bool) -> None:
+    """Import what this configuration and process need, without the engine's ``--init`` and its watching of cgroups.
+
+    Args:
+        config: the container's.
+        process: what is to be run.
+        cgroup_version: of the machine.
+        without_cgroup: the container has no cgroup, or may get none.
+        confined: the caller is an ordinary user, or the root of a user namespace only; never in the spawner.
+    """
+    if without_cgroup:
+        import orlop.runtime.cgroups.absent
     if cgroup_version != 1:
         import orlop.runtime.cgroups.v2
     if ":" in config.linux.cgroups_path:
@@ -56,9 +66,8 @@ def load_for(config: Config, process: Process, *, cgroup_version: int) -> None:
         import orlop.runtime.id_mapping
         import orlop.runtime.joined_userns
         import orlop.runtime.remapping
-    if os.geteuid() != 0:  # never in the spawner, which is root
+    if confined:
         import orlop.primitives.commands
-        import orlop.runtime.cgroups.absent
         import orlop.runtime.rootless
     if "orlop.shm-of" in config.annotations:
         import orlop.runtime.shared_memory

@@ -18,12 +18,24 @@ _BELOW_PROC = frozenset(
         *("sys/kernel/ns_last_pid", "sys/crypto/fips_enabled", "scsi"),
     )
 )
+PROC = "/proc"
+_PROC_ROOT_INODE = 1  # PROC_ROOT_INO of the kernel; its other directories have others
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def check_is_proc(tree_fd: int) -> None:
+    """Refuse to bind anything but procfs on /proc, as rootless Podman does for ``--pid=host``; nor a part of it.
+
+    Raises:
+        InvalidParameterError: in runc's words.
+    """
+    if not is_proc(tree_fd) or os.fstat(tree_fd).st_ino != _PROC_ROOT_INODE:
+        raise InvalidParameterError(f'"{PROC}" cannot be mounted because it is not of type proc')
 
 
 def check_below_proc(destination: str) -> None:
     """Refuse what would hide files of procfs, by its name. Raises InvalidParameterError."""
-    if destination == "/proc" or (destination.startswith("/proc/") and destination not in _BELOW_PROC):
+    if destination == PROC or (destination.startswith("/proc/") and destination not in _BELOW_PROC):
         raise InvalidParameterError(f'"{destination}" cannot be mounted because it is inside /proc')
 
 

@@ -15,7 +15,7 @@ from orlop.errors import InvalidParameterError, SystemFailureError
 from orlop.kernel import mount as k
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.rootpath import create_file_in_root, is_char_device, mkdir_all_in_root, mode_in_root, open_in_root
-from orlop.runtime.mount_targets import check_target, open_ordinary_directory
+from orlop.runtime.mount_targets import PROC, check_is_proc, check_target, open_ordinary_directory
 from orlop.spec.record import dataclass, field
 
 TYPE_CHECKING = False
@@ -242,10 +242,12 @@ class Bind:
         options = self.options
         with root.trees.pop() if root.trees else self.open() as tree:
             directory = stat.S_ISDIR(os.fstat(tree.fileno()).st_mode)
+            if self.destination == PROC:
+                check_is_proc(tree.fileno())
             with self._target(root, directory=directory) as target:
                 check_target(root.fd, target.fileno(), self.destination)
                 k.move_mount(tree.fileno(), target.fileno())
-            root.mounted(self.destination)
+            root.mounted(self.destination, tree if self.destination == PROC else None)
             if options.propagation:
                 recursive = bool(options.propagation & k.MS_REC)
                 propagation = options.propagation & ~k.MS_REC
@@ -253,6 +255,8 @@ class Bind:
 
     def _target(self, root: Root, *, directory: bool) -> OwnedFd:
         try:
+            if self.destination == PROC:
+                return open_ordinary_directory(root.fd, PROC)
             if directory:
                 return mkdir_all_in_root(root.fd, self.destination)
             target = create_file_in_root(root.fd, self.destination)

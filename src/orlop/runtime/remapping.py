@@ -14,19 +14,24 @@ import stat
 from orlop.errors import SystemFailureError, UnsupportedError
 from orlop.kernel import mount as k
 from orlop.kernel.mounter import mounting_as
+from orlop.kernel.process import setns
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup
+from orlop.runtime.init_task import MADE_ROOT
 from orlop.runtime.operations import Bind, MountCgroups, MountFilesystem
-from orlop.runtime.rootfs import mount_overlay
+from orlop.runtime.rootfs import mount_overlay, private_proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from orlop.primitives.channel import Channel
+    from orlop.runtime.container import Creation
     from orlop.runtime.operations import Operation
     from orlop.spec.launch import OverlayRoot
     from orlop.spec.oci import Config
 
+_BATCH = 16  # descriptors in one message
 _PATH_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -174,3 +179,41 @@ def give_streams(stdio: Sequence[int], owner: tuple[int, int]) -> None:
 
 
 __all__ = ["foreign_filesystems", "give_streams", "host_owner", "mount_mapped_overlay", "prepare_trees"]
+
+
+def before_user_namespace(creation: Creation, joins: Sequence[tuple[int, int]]) -> Mapping[str, str]:
+    """Do what only the host's root may: enter namespaces of others, set their network's sysctls; returns the rest."""
+    for fd, flag in joins:
+        setns(fd, flag)
+    config = creation.config
+    if creation.stdio is not None:
+        give_streams(creation.stdio, host_owner(config))
+    if creation.fifo is not None:  # which init opens when it has its ids
+        os.chown(f"/proc/self/fd/{creation.fifo}", *host_owner(config))
+    foreign = "sysfs" in foreign_filesystems(config, has_netns=creation.netns is not None)
+    network = {name: value for name, value in config.linux.sysctl.items() if foreign and name.startswith("net.")}
+    if network:
+        with private_proc() as proc:
+            from orlop.runtime.sysctl import write_sysctls
+
+            write_sysctls(proc.fileno(), network)
+    return {name: value for name, value in config.linux.sysctl.items() if name not in network}
+
+
+def send_trees(
+    sync: Channel, pid: int, creation: Creation, operations: Sequence[Operation], *, taken: frozenset[int]
+) -> None:
+    """Make what init, which is root in its user namespace only, cannot mount itself, and hand it over."""
+    config = creation.config
+    foreign = foreign_filesystems(config, has_netns=creation.netns is not None)
+    with Cleanup() as always:
+        userns = always.enter_context(OwnedFd(os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC))).fileno()
+        trees = prepare_trees(operations, foreign, userns, taken=taken)
+        for _, tree in trees:
+            always.callback(tree.close)
+        if creation.overlay is not None:
+            root = mount_mapped_overlay(creation.overlay, userns, host_owner(config))
+            trees.append((MADE_ROOT, always.enter_context(root)))
+        for start in range(0, len(trees), _BATCH):
+            batch = trees[start : start + _BATCH]
+            sync.send({"trees": [place for place, _ in batch]}, [tree.fileno() for _, tree in batch])

@@ -14,7 +14,7 @@ from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.rootpath import is_char_device, is_proc, open_in_root
 from orlop.runtime.device_root import mount_device
 from orlop.runtime.mount_options import PROPAGATION, MountOptions, parse_options
-from orlop.runtime.mount_targets import check_below_proc
+from orlop.runtime.mount_targets import PROC, check_below_proc
 from orlop.runtime.nodes import default_nodes
 from orlop.runtime.operations import (
     Bind,
@@ -105,7 +105,8 @@ def mount_operation(mount: Mount, cgroup_directories: Mapping[str, str], *, user
     if destination == "/":
         raise InvalidParameterError("invalid mount: cannot mount on the root: /")
     if is_bind:
-        check_below_proc(destination)
+        if destination != PROC:
+            check_below_proc(destination)
         if options.parameters:
             raise InvalidParameterError(f"invalid option of a bind mount: {options.parameters[0]}")
         recursive = options.recursive or not options.bind

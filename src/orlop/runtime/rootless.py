@@ -54,6 +54,12 @@ def keeps_groups(config: Config) -> bool:
     return len(config.linux.gid_mappings) == 1 and config.linux.gid_mappings[0].size == 1
 
 
+def groups_are_denied() -> bool:
+    """Whether whoever made the user namespace that we are in denied setgroups(2) there, and in all below."""
+    with open("/proc/self/setgroups", encoding="ascii") as file:
+        return file.read().strip() == "deny"
+
+
 def map_ids(pid: int, config: Config) -> None:
     """Map the ids of a new user namespace.
 

@@ -9,6 +9,7 @@ import os
 import sys
 
 from orlop.errors import InvalidParameterError, OrlopError
+from orlop.kernel.process import in_user_namespace
 from orlop.primitives.scope import suppress
 from orlop.runtime.oci.log import ErrorLog
 from orlop.runtime.oci.options import Flag, Parsed, describe, parse
@@ -66,6 +67,17 @@ class Invocation:
 
             _HIERARCHIES.append(detect())
         return _HIERARCHIES[0]
+
+    @property
+    def confined(self) -> bool:
+        """Whether the caller is no root, or in a user namespace: rootless Podman calls as the root of one."""
+        return os.geteuid() != 0 or in_user_namespace()
+
+    @property
+    def forgives_cgroups(self) -> bool:
+        """Whether a container that asks nothing of its cgroup may go without where none can be made: ``--rootless``."""
+        asked = self.settings.text("rootless")
+        return self.confined if asked in ("", "auto") else asked in ("true", "1")
 
 
 _HIERARCHIES: list[Hierarchies] = []

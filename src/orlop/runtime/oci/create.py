@@ -128,14 +128,21 @@ class _Creation:
             bundle=bundle.directory,
             warn=self._invocation.log.warning,
             rootless=rootless,
-            needs_cgroup=not rootless or _needs_cgroup(bundle),
+            confined=self._invocation.confined,
+            needs_cgroup=not self._invocation.forgives_cgroups or _needs_cgroup(bundle),
             meanwhile=lambda _: keep_configuration(self._invocation, bundle),
         )
         try:
             hierarchies = self._invocation.hierarchies
             if bundle.config.hooks is not None:
                 import orlop.runtime.oci.hooks  # noqa: F401 - while imports may be made
-            load_for(creation.config, bundle.process, cgroup_version=hierarchies.version)
+            load_for(
+                creation.config,
+                bundle.process,
+                cgroup_version=hierarchies.version,
+                without_cgroup=not creation.needs_cgroup,
+                confined=creation.confined,
+            )
             complete_code()
             if os.environ.get(NOTIFY_VARIABLE) and not self._waits:
                 from orlop.runtime.oci.notify import Notifications

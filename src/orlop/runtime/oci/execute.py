@@ -63,6 +63,7 @@ def execute(invocation: Invocation) -> int:
             die_with_parent=not detached,
             bundle=state.bundle,
             rootless=os.geteuid() != 0,
+            confined=invocation.confined,
             without_cgroup=not state.cgroup,
             sub_cgroups=sub_cgroups,
         )
@@ -74,7 +75,13 @@ def execute(invocation: Invocation) -> int:
 def _run(invocation: Invocation, plan: Execution, console: str, *, detached: bool) -> int:
     try:
         hierarchies = invocation.hierarchies
-        load_for(plan.config, plan.process, cgroup_version=hierarchies.version)
+        load_for(
+            plan.config,
+            plan.process,
+            cgroup_version=hierarchies.version,
+            without_cgroup=plan.without_cgroup,
+            confined=plan.confined,
+        )
         complete_code()
         Blocker().install()
         running = execution.execute(plan, hierarchies)

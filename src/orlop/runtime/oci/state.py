@@ -20,6 +20,7 @@ import select
 import stat
 
 from orlop.errors import ConflictError, DataLossError, InvalidParameterError, NotFoundError, SystemFailureError
+from orlop.kernel.process import in_user_namespace
 from orlop.primitives.atomic import write_atomic
 from orlop.primitives.json_text import dumps, loads
 from orlop.spec.charset import WORD, consists_of
@@ -72,9 +73,9 @@ class State:
 
 
 def default_root() -> str:
-    """Return ``/run/orlop-runtime``, or the user's own below XDG_RUNTIME_DIR."""
+    """Return ``/run/orlop-runtime``, or below XDG_RUNTIME_DIR that of a user, also where he is root of a namespace."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if os.geteuid() != 0 and runtime.startswith("/"):
+    if runtime.startswith("/") and (os.geteuid() != 0 or in_user_namespace()):
         return f"{runtime}/orlop-runtime"
     return "/run/orlop-runtime"
 
