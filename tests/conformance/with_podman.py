@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from caller import Machine, check, run_script, wait_for
 
 CONFIG = """[containers]
@@ -11,25 +14,26 @@ cgroup_manager = "cgroupfs"
 events_logger = "none"
 """
 POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
+UID = 34567
 IMAGE = "localhost/busybox"
 # podman attaches beside the start, and what comes before it is attached is lost, with any runtime
 TTY = ("sh", "-c", "sleep 0.3; tty; sleep 0.3")
 
 
 class Podman:
-    """Podman with storage of its own."""
+    """Podman with storage of its own, root's or an ordinary user's; ``within`` is what calls it."""
 
-    def __init__(self, machine: Machine) -> None:
-        home = machine.home
+    def __init__(self, machine: Machine, home: Path, *, within: tuple[str, ...] = ()) -> None:
         self.machine = machine
         (home / "containers.conf").write_text(CONFIG)
         (home / "policy.json").write_text(POLICY)
         self.env = {"CONTAINERS_CONF": str(home / "containers.conf"), "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
         self.command = (
+            *within,
             *("podman", "--root", f"{home}/root", "--runroot", f"{home}/run", "--tmpdir", f"{home}/libpod"),
             *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", machine.runtime),
         )
-        self.flags = ("--network", "none", "--cgroup-parent", f"/{machine.name}")
+        self.flags = ("--network", "none", *(() if within else ("--cgroup-parent", f"/{machine.name}")))
 
     def __call__(self, *arguments: str, status: int | None = 0) -> str:
         return self.machine.run(*self.command, *arguments, status=status, **self.env)
@@ -42,14 +46,49 @@ class Podman:
 
 
 def checks(machine: Machine) -> None:
-    podman = Podman(machine)
-    podman("load", "--signature-policy", f"{machine.home}/policy.json", "-i", str(machine.image()))
+    image = str(machine.image())
+    podman = Podman(machine, machine.home)
+    podman("load", "--signature-policy", f"{machine.home}/policy.json", "-i", image)
     foreground(podman)
     running(podman)
     privileges(podman)
     failures(podman)
     podman("rm", "--all", "--force", "--time", "0")
     check(not podman("ps", "-aq").strip(), "podman has no container")
+    without_root(machine, image)
+
+
+def without_root(machine: Machine, image: str) -> None:
+    """As an ordinary user: Podman calls the runtime as the root of a user namespace that it made."""
+    home = machine.home / "user"
+    run = home / "run"
+    run.mkdir(parents=True)
+    files = {
+        "passwd": f"root:x:0:0::/:/bin/sh\nsomeone:x:{UID}:{UID}::{home}:/bin/sh\n",
+        "group": f"root:x:0:\nsomeone:x:{UID}:\n",
+    }
+    files |= dict.fromkeys(("subuid", "subgid"), "someone:400000:65536\n")
+    for name, text in files.items():
+        (machine.home / name).write_text(text)
+        machine.run("mount", "--bind", machine.home / name, f"/etc/{name}")
+    become = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups")
+    podman = Podman(machine, home, within=(*become, "env", f"XDG_RUNTIME_DIR={run}", f"HOME={home}", f"TMPDIR={run}"))
+    machine.run("chown", "-R", f"{UID}:{UID}", home)
+    podman("load", "--signature-policy", f"{home}/policy.json", "-i", image)
+    out = podman.run("--rm", IMAGE, "sh", "-c", "id -u; cat /proc/self/uid_map; echo x >/dev/null && exit 3", status=3)
+    check(out.split() == ["0", "0", str(UID), "1", "1", "400000", "65536"], "without root: run", out)
+    out = podman.run("--rm", "--user", "5", "--read-only", IMAGE, "sh", "-c", "id -u; touch /x || echo read-only")
+    check(out.startswith("5\n") and "read-only" in out, "without root: a user, a read-only root", out)
+    out = podman.run("--rm", "--userns", "keep-id", IMAGE, "id", "-u")
+    check(out.strip() == str(UID), "without root: --userns=keep-id", out)
+    out = podman.run("--rm", "--pid", "host", IMAGE, "readlink", "/proc/self/ns/pid")
+    check(out.strip() == os.readlink("/proc/self/ns/pid"), "without root: --pid=host", out)
+    podman.run("--detach", "--name", "one", IMAGE, "sleep", "60")
+    check(podman("exec", "--user", "7", "one", "id", "-u").strip() == "7", "without root: exec")
+    podman("stop", "--time", "0", "one")
+    podman("start", "one")
+    podman("rm", "--force", "--time", "0", "one")
+    check(not podman("ps", "-aq").strip(), "without root: stop, start, rm --force")
 
 
 def foreground(podman: Podman) -> None:

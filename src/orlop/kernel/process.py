@@ -117,6 +117,20 @@ def in_user_namespace() -> bool:
         return False
 
 
+def outer_uid() -> int:
+    """Return the effective user id as the parent of this process's user namespace has it (user_namespaces(7)).
+
+    In the machine's own namespace it is the id itself. Raises ValueError: it is mapped to none.
+    """
+    own = os.geteuid()
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        for line in file:
+            inside, outside, length = map(int, line.split())
+            if inside <= own < inside + length:
+                return outside + own - inside
+    raise ValueError(f"user id {own} is mapped to none")
+
+
 def setdomainname(name: bytes) -> None:
     """setdomainname(2): the NIS domain of the UTS namespace."""
     check(_setdomainname(name, len(name)), "setdomainname", name)

@@ -5,6 +5,7 @@ Used by the shim, for the engine, and by ``orlop-runtime``, for everybody else.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, from_kind
@@ -197,7 +198,13 @@ def _clone(flags: int, userns: int | None, task: InitTask) -> tuple[int, int]:
         from orlop.runtime.joined_userns import clone_inside
 
         return clone_inside(userns, flags, task.cgroup.clone_fd, lambda: init.run(task))
-    pid, pidfd = k.clone3(flags, cgroup_fd=task.cgroup.clone_fd)
+    try:
+        pid, pidfd = k.clone3(flags, cgroup_fd=task.cgroup.clone_fd)
+    except PermissionError as error:
+        if error.errno != errno.EACCES:
+            raise
+        text = f"cgroup {task.cgroup.path} cannot be entered from this one: no right to what is above both (cgroups(7))"
+        raise SystemFailureError(text) from None
     if pid == 0:
         init.run(task)
     return pid, pidfd

@@ -17,7 +17,9 @@ def is_scope(path: str) -> bool:
     return path.count(":") == 2 and "/" not in path
 
 
-def normalise_path(cgroups_path: str, *, container_id: str, systemd: bool | None = None) -> str:
+def normalise_path(
+    cgroups_path: str, *, container_id: str, systemd: bool | None = None, user: int | None = None
+) -> str:
     """Return the cgroup's absolute path below every hierarchy's root, or ``slice:prefix:name``.
 
     The empty string gives ``/orlop/<id>``, or ``system.slice:orlop:<id>``.
@@ -25,6 +27,7 @@ def normalise_path(cgroups_path: str, *, container_id: str, systemd: bool | None
     Args:
         cgroups_path: as configured.
         container_id: names the cgroup of the empty string.
+        user: whose own systemd it is, for the systemd driver.
         systemd: which driver is in use; None takes the one whose form the path has, for a container that exists.
 
     Raises:
@@ -36,7 +39,7 @@ def normalise_path(cgroups_path: str, *, container_id: str, systemd: bool | None
     if systemd or (systemd is None and is_scope(cgroups_path)):
         from orlop.runtime.cgroups.systemd.scope import parse_scope
 
-        return parse_scope(cgroups_path, container_id=container_id).reference
+        return parse_scope(cgroups_path, container_id=container_id, user=user).reference
     if not cgroups_path:
         return f"{DEFAULT_PARENT}/{container_id}"
     if is_scope(cgroups_path):

@@ -8,6 +8,7 @@ import os
 from orlop.errors import ConflictError, OrlopError, SystemFailureError, UnsupportedError
 from orlop.kernel import ebpf
 from orlop.kernel.plain import signal
+from orlop.kernel.process import in_user_namespace
 from orlop.primitives.scope import suppress
 from orlop.runtime.cgroups import files
 from orlop.runtime.cgroups.controllers import devices, v2_writes
@@ -149,7 +150,18 @@ class CgroupV2:
             os.close(fd)
 
     def _attach_devices(self, rules: tuple[DeviceRule, ...]) -> None:
-        """Attach the new program before the old ones go: there is no moment without one."""
+        """Attach the new program before the old ones go: there is no moment without one.
+
+        An ordinary user may not, nor need he: he, and the root of a namespace of his, opens what he may open anyway,
+        and makes no device nodes (mknod(2)).
+        """
+        try:
+            self._replace_devices(rules)
+        except PermissionError:
+            if os.geteuid() == 0 and not in_user_namespace():
+                raise
+
+    def _replace_devices(self, rules: tuple[DeviceRule, ...]) -> None:
         fd = self._open()
         old = ebpf.prog_query_cgroup_device(fd)
         new = ebpf.prog_load_cgroup_device(devices.program(rules))

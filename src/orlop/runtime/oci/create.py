@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 
-from orlop.errors import ConflictError, OrlopError, UnsupportedError
+from orlop.errors import ConflictError, InvalidParameterError, OrlopError
 from orlop.kernel.prctl import set_child_subreaper
-from orlop.kernel.process import start_time
+from orlop.kernel.process import outer_uid, start_time
 from orlop.primitives.atomic import write_atomic
 from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime import container
@@ -223,12 +223,14 @@ def record(invocation: Invocation, bundle: Bundle, cgroup: str, pid: int, pid_fi
 def cgroup_reference(invocation: Invocation, bundle: Bundle) -> str:
     """Return where the container's cgroup will be, by the driver that was asked for."""
     systemd = invocation.settings.switch("systemd-cgroup")
-    if systemd:
-        if os.geteuid() != 0:
-            raise UnsupportedError("scopes of a user's own systemd are not supported: --systemd-cgroup needs root")
-        require_systemd(invocation.hierarchies)
     path = bundle.config.linux.cgroups_path
-    return normalise_path(path, container_id=invocation.arguments[0], systemd=systemd)
+    user = None
+    if systemd:
+        require_systemd(invocation.hierarchies)
+        if "@" in path:  # which is how we remember whose a scope is
+            raise InvalidParameterError(f"invalid cgroup path: {path!r:.200}")
+        user = outer_uid() if invocation.confined else None
+    return normalise_path(path, container_id=invocation.arguments[0], systemd=systemd, user=user)
 
 
 def _needs_cgroup(bundle: Bundle) -> bool:

@@ -144,7 +144,7 @@ def features() -> JsonObject:
         "linux": {
             "namespaces": [*sorted(NAMESPACES)],
             "capabilities": [*NAMES],
-            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": True},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": [*sorted(ACTIONS)],

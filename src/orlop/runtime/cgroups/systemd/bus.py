@@ -1,4 +1,4 @@
-"""A connection to the system bus, and systemd's manager on it (org.freedesktop.systemd1(5)).
+"""A connection to the system's bus or a user's, and systemd's manager on it (org.freedesktop.systemd1(5)).
 
     orlop                                   bus                              systemd
      │  AUTH EXTERNAL, BEGIN, Hello  ─────▶  │
@@ -47,10 +47,22 @@ class BusError(SystemFailureError):
         self.name = name
 
 
-class Bus:
-    """One connection, used by one call at a time. Raises UnavailableError when there is no bus."""
+def user_bus(uid: int) -> str:
+    """Return the socket of a user's own bus."""
+    directory = os.environ.get("XDG_RUNTIME_DIR", "")
+    return f"{directory if directory.startswith('/') else f'/run/user/{uid}'}/bus"
 
-    def __init__(self, address: str = SYSTEM_BUS, *, seconds: float = _SECONDS) -> None:
+
+class Bus:
+    """One connection, used by one call at a time. Raises UnavailableError when there is no bus.
+
+    Args:
+        address: the bus's socket.
+        uid: who we are to the bus, where our user namespace has another number for it.
+        seconds: how long to wait for each answer.
+    """
+
+    def __init__(self, address: str = SYSTEM_BUS, *, uid: int | None = None, seconds: float = _SECONDS) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._socket.settimeout(seconds)
         self._serial = 0
@@ -58,7 +70,7 @@ class Bus:
         self._signals: list[Message] = []
         try:
             self._socket.connect(address)
-            self._authenticate()
+            self._authenticate(os.geteuid() if uid is None else uid)
             self.call(_BUS, "Hello")
         except OSError as error:
             self._socket.close()
@@ -68,9 +80,9 @@ class Bus:
             self._socket.close()
             raise
 
-    def _authenticate(self) -> None:
+    def _authenticate(self, uid: int) -> None:
         """Say who we are, which the bus checks against the socket's credentials."""
-        self._socket.sendall(b"\0AUTH EXTERNAL %s\r\n" % str(os.geteuid()).encode().hex().encode())
+        self._socket.sendall(b"\0AUTH EXTERNAL %s\r\n" % str(uid).encode().hex().encode())
         while b"\r\n" not in self._data:
             self._receive()
         line, _, self._data = self._data.partition(b"\r\n")

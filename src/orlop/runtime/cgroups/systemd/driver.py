@@ -17,7 +17,7 @@ from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import suppress
 from orlop.runtime.cgroups import files
 from orlop.runtime.cgroups.present import completed
-from orlop.runtime.cgroups.systemd.bus import Bus, Manager
+from orlop.runtime.cgroups.systemd.bus import Bus, Manager, user_bus
 from orlop.runtime.cgroups.systemd.properties import unit_properties
 from orlop.runtime.cgroups.systemd.scope import Scope, parse_scope
 from orlop.runtime.cgroups.v2 import CgroupV2
@@ -42,10 +42,14 @@ class ScopeCgroup(CgroupV2):
         self.reference = self._scope.reference
         self._holder: OwnedFd | None = None
 
+    def _manager(self) -> Manager:
+        user = self._scope.user
+        return Manager(Bus() if user is None else Bus(user_bus(user), uid=user))
+
     def _make(self, resources: Resources) -> None:
         """Have systemd make the scope, and with it the directory."""
         properties = unit_properties(resources)
-        manager = Manager(Bus())
+        manager = self._manager()
         try:
             self._start(manager, properties)
         except BaseException:
@@ -93,7 +97,7 @@ class ScopeCgroup(CgroupV2):
         resources = completed(resources, self._read)
         properties = unit_properties(resources)
         if properties:
-            manager = Manager(Bus())
+            manager = self._manager()
             try:
                 manager.set_properties(self._scope.unit, properties)
             finally:
@@ -107,7 +111,7 @@ class ScopeCgroup(CgroupV2):
         """
         self.close()
         with suppress(OrlopError):  # without systemd there is only the directory
-            manager = Manager(Bus())
+            manager = self._manager()
             try:
                 manager.stop(self._scope.unit)
             finally:
