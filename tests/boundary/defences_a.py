@@ -257,8 +257,8 @@ DEFENCES: tuple[Defence, ...] = (
         "an exec has the container's filter",
         (
             "runtime/exec.py",
-            "return apply.prepare(execution.process, execution.config.linux.seccomp)",
-            "return apply.prepare(execution.process, None)",
+            "prepared = prepare_privileges(execution, execution.process)",
+            "prepared = apply.prepare(execution.process, None)",
         ),
         "test_inheritance.py::test_exec_health_checks_and_restarts_have_the_same_boundary",
         "test_effective_state.py::test_as_recorded_from_docker[exec]",
