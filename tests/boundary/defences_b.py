@@ -76,7 +76,7 @@ DEFENCES: tuple[Defence, ...] = (
         "no volume over procfs by its name, which is also seen by what it is",
         (
             "runtime/mount_targets.py",
-            'if destination == "/proc" or (destination.startswith("/proc/") and destination not in _BELOW_PROC):',
+            'if destination == PROC or (destination.startswith("/proc/") and destination not in _BELOW_PROC):',
             "if False:",
         ),
         ("runtime/mount_targets.py", "    if destination not in _BELOW_PROC and is_proc(target_fd):", "    if False:"),
@@ -87,11 +87,21 @@ DEFENCES: tuple[Defence, ...] = (
         "no volume over procfs: what it is suffices",
         (
             "runtime/mount_targets.py",
-            'if destination == "/proc" or (destination.startswith("/proc/") and destination not in _BELOW_PROC):',
+            'if destination == PROC or (destination.startswith("/proc/") and destination not in _BELOW_PROC):',
             "if False:",
         ),
         "test_root_file_system.py::test_an_image_declares_no_volume_over_proc",
         spare=True,
+    ),
+    defence(
+        "B3",
+        "nothing but procfs is bound on /proc",
+        (
+            "runtime/mount_targets.py",
+            "if not is_proc(tree_fd) or os.fstat(tree_fd).st_ino != _PROC_ROOT_INODE:",
+            "if False:",
+        ),
+        "test_root_file_system.py::test_nothing_but_procfs_is_bound_on_proc",
     ),
     defence(
         "B3",
@@ -139,7 +149,7 @@ DEFENCES: tuple[Defence, ...] = (
         "parameters of the kernel are written to a procfs that nobody can reach (also raced)",
         (
             "runtime/init.py",
-            "        with rootfs.private_proc() as proc:\n            from orlop.runtime.sysctl",
+            "        with _kernels_proc() as proc:\n            from orlop.runtime.sysctl",
             '        with mkdir_all_in_root(root.fileno(), "/proc") as proc:\n            from orlop.runtime.sysctl',
         ),
         (
@@ -259,8 +269,8 @@ DEFENCES: tuple[Defence, ...] = (
         "a bind's source is looked up once (raced)",
         (
             "runtime/operations.py",
-            "            directory = stat.S_ISDIR(os.fstat(tree.fileno()).st_mode)\n            with self._target",
-            "            directory = os.path.isdir(self.source)\n            with self._target",
+            "            directory = stat.S_ISDIR(os.fstat(tree.fileno()).st_mode)\n",
+            "            directory = os.path.isdir(self.source)\n",
         ),
         "test_races.py::test_the_source_of_a_bind_is_exchanged",
     ),
