@@ -106,9 +106,9 @@ class TestCompose:
         assert shown == [
             "[a internal] load build definition from Dockerfile",
             "[a internal] load .dockerignore",
-            "[a internal] load build context",
             "[a 1/3] FROM docker.io/library/busybox:latest",
             f"[a 2/3] RUN echo out {project}; echo err >&2",
+            "[a internal] load build context",
             "[a 3/3] COPY file /",
             "[a] exporting to image",
         ]

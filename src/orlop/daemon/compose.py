@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import orlop
 from orlop.api.app import Application
+from orlop.api.buildkit.exporting import Exporting
 from orlop.api.routes import archives as archive_routes
 from orlop.api.routes import attaching as attaching_routes
 from orlop.api.routes import build_sessions as build_session_routes
@@ -255,7 +256,7 @@ class Engine:
             *build_routes.routes(self.builds),
             *build_session_routes.routes(self.builds.sessions),
             *buildkit_routes.routes(
-                self.builds, self.images, engine_id=self.system.facts.engine_id, version=orlop.__version__
+                self.builds, Exporting(self.images, self.archives), self.system.facts.engine_id, orlop.__version__
             ),
             *exec_routes.routes(ExecService(self.containers)),
         ]

@@ -41,6 +41,12 @@ class ArchiveService:
             self._tell("save", image)
         return self._saver.write(chosen)
 
+    def save_as(self, image: str, names: Sequence[Reference]) -> AsyncIterator[bytes]:
+        """Return an archive of one image, by its id, under names that it need not have here. Raises NotFoundError."""
+        [(found, _)] = self._saver.choose([image])
+        self._tell("save", found)
+        return self._saver.write([(found, tuple(names))])
+
     async def load(self, stream: AsyncIterator[bytes], output: Output, *, quiet: bool, platform: str = "") -> None:
         """Load an archive, or what it has for a platform. Raises InvalidParameterError and others."""
         wanted = Platform.parse(platform) if platform else None

@@ -16,7 +16,7 @@ from orlop.api.buildkit.control_messages import (
     SolveResponse,
     StatusRequest,
 )
-from orlop.api.buildkit.exporting import export, read_exporters
+from orlop.api.buildkit.exporting import read_exporters
 from orlop.api.buildkit.gateway import cache_names, require_dockerfile
 from orlop.api.grpc.server import unary
 from orlop.api.grpc.status import CallError, Code
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orlop.api.buildkit.control_messages import WorkerRecord
+    from orlop.api.buildkit.exporting import Exporting
     from orlop.api.buildkit.jobs import Evaluation, Job, Jobs
     from orlop.api.grpc.server import Handler
     from orlop.api.grpc.stream import Stream
-    from orlop.engine.images import ImageService
 
 _SERVICE = "/moby.buildkit.v1.Control/"
 
 
-def methods(jobs: Jobs, images: ImageService, worker: WorkerRecord) -> Mapping[str, Handler]:
+def methods(jobs: Jobs, exporting: Exporting, worker: WorkerRecord) -> Mapping[str, Handler]:
     """Return the service's methods."""
 
     async def list_workers(_stream: Stream, _request: bytes) -> bytes:
@@ -51,7 +51,7 @@ def methods(jobs: Jobs, images: ImageService, worker: WorkerRecord) -> Mapping[s
             result = await _result(job)
             if result is None:
                 return SolveResponse().encode()
-            answer = await export(await result.image(), exporters, job, images)
+            answer = await exporting.export(await result.image(), exporters, job)
             return SolveResponse(exporter_response=dict(answer)).encode()
 
     async def status(stream: Stream) -> None:

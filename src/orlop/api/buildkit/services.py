@@ -13,23 +13,23 @@ from orlop.spec.platform import Platform
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from orlop.api.buildkit.exporting import Exporting
     from orlop.api.buildkit.sessions import OpenSessions
     from orlop.api.grpc.server import Handler
     from orlop.api.grpc.stream import Stream
     from orlop.engine.builds import BuildService
-    from orlop.engine.images import ImageService
 
 _SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse: status SERVING
 
 
 def methods(
-    builds: BuildService, images: ImageService, sessions: OpenSessions, *, engine_id: str, version: str
+    builds: BuildService, exporting: Exporting, sessions: OpenSessions, *, engine_id: str, version: str
 ) -> Mapping[str, Handler]:
     """Return all methods.
 
     Args:
         builds: builds.
-        images: is told of names.
+        exporting: brings images where they are wanted.
         sessions: of the clients.
         engine_id: who clients are told that builds.
         version: of the engine.
@@ -41,7 +41,7 @@ def methods(
     worker = WorkerRecord(id=engine_id, platforms=platforms, version=Version(package="orlop", version=f"v{version}"))
     jobs = Jobs(builds, sessions)
     return {
-        **control.methods(jobs, images, worker),
+        **control.methods(jobs, exporting, worker),
         **gateway.methods(jobs, worker),
         "/grpc.health.v1.Health/Check": unary(_healthy),
         # clients send what they measured of themselves, of which nothing is kept

@@ -21,8 +21,8 @@ from orlop.errors import InvalidParameterError
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from orlop.api.buildkit.exporting import Exporting
     from orlop.engine.builds import BuildService
-    from orlop.engine.images import ImageService
 
 _PROTOCOL = "h2c"
 _NAME = "X-Docker-Expose-Session-Uuid"
@@ -31,10 +31,10 @@ _METHOD = "X-Docker-Expose-Session-Grpc-Method"
 _MOST_METHODS = 100
 
 
-def routes(builds: BuildService, images: ImageService, *, engine_id: str, version: str) -> list[Route]:
+def routes(builds: BuildService, exporting: Exporting, engine_id: str, version: str) -> list[Route]:
     """Return the routes."""
     sessions = OpenSessions()
-    table = methods(builds, images, sessions, engine_id=engine_id, version=version)
+    table = methods(builds, exporting, sessions, engine_id=engine_id, version=version)
 
     async def serve(call: Call) -> web.StreamResponse:
         _require_upgrade(call)

@@ -32,9 +32,11 @@ from orlop.engine.builds.usage import BuildCache
 from orlop.engine.builds.workshop import EngineWorkshop, Tools
 from orlop.engine.pipes import open_pipe
 from orlop.errors import OrlopError
+from orlop.image.feed import pour
 from orlop.image.importer import now, parse_name
-from orlop.primitives.tar import END
+from orlop.primitives.tar import END, Limits
 from orlop.spec.docker.containers import HostConfig
+from orlop.spec.launch import OverlayRoot
 from orlop.spec.timestamps import rfc3339_seconds
 
 if TYPE_CHECKING:
@@ -154,6 +156,23 @@ class BuildService:
                 await packing
             finally:
                 packing.cancel()
+
+    @contextlib.asynccontextmanager
+    async def unpacked(self, name: str) -> AsyncIterator[str]:
+        """Have an image's files in a private directory until the block ends.
+
+        Raises:
+            NotFoundError: "No such image: x:latest".
+            SystemFailureError: no space left on device, and the like.
+        """
+        directory = f"{self._directory}/{secrets.token_hex(12)}"
+        os.mkdir(directory, 0o700)
+        tree = OverlayRoot((), upper=directory)
+        try:
+            await pour(self.tree(name), lambda fd: self._tools.spawner.unpack(tree, fd, Limits(), plain=True))
+            yield directory
+        finally:
+            self._tools.removals.bury([directory])
 
     async def build(self, request: BuildRequest, context: AsyncIterator[bytes], output: Output) -> None:
         """Build and name an image.
