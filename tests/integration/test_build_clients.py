@@ -214,6 +214,32 @@ class TestBuildx:
         base, made = image_of(engine, "bake:base"), image_of(engine, "bake:b")
         assert made["RootFS"]["Layers"][: len(base["RootFS"]["Layers"])] == base["RootFS"]["Layers"]
 
+    def test_check_and_what_else_can_be_asked(self, engine, project):
+        if run(engine, project, DOCKER, "build", "--help").stdout.count("--check") == 0:
+            pytest.skip("this buildx knows no --check")
+        (project / "Dockerfile").write_text("FROM busybox AS first\nARG A=1\nfrom first\nMAINTAINER me\n")
+        done = run(engine, project, DOCKER, "build", "--check", ".")
+        assert (done.returncode, "MaintainerDeprecated" in done.stdout) == (1, True), done.stderr
+        assert ">>> MAINTAINER me" in done.stdout
+        assert "load build context" not in done.stderr
+        done = run(engine, project, DOCKER, "build", "--call=targets,format=json", ".")
+        assert [(one["name"], one["base"]) for one in json.loads(done.stdout)["targets"] if "name" in one] == [
+            ("first", "busybox")
+        ]
+        done = run(engine, project, DOCKER, "build", "--call=outline,format=json", "--target=first", ".")
+        assert [(one["name"], one["value"]) for one in json.loads(done.stdout)["args"]] == [("A", "1")]
+
+    def test_the_cache(self, engine, images, project):
+        run(engine, project, DOCKER, "builder", "prune", "-af", "--filter=type=regular")
+        assert run(engine, project, DOCKER, "build", "-q", "--target=first", ".").returncode == 0
+        done = run(engine, project, DOCKER, "buildx", "du", "--verbose")
+        assert (done.returncode, done.stdout.count("echo for")) == (0, 1), done.stderr
+        done = run(engine, project, DOCKER, "buildx", "prune", "-f", "--filter=type=source.local")
+        assert (done.returncode, "contexts" in done.stdout) == (0, True), done.stderr
+        done = run(engine, project, DOCKER, "buildx", "prune", "-f")
+        assert (done.returncode, len(done.stdout.splitlines())) == (0, 4), done.stdout  # head, ARG, RUN, total
+        assert "echo for" not in run(engine, project, DOCKER, "buildx", "du", "--verbose").stdout
+
     def test_what_the_builder_is(self, engine, project):
         done = run(engine, project, DOCKER, "buildx", "inspect")
         assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orlop.api.buildkit.subrequests import LINT, require_known
 from orlop.build.arguments import EPOCH
 from orlop.build.steps import ENTITLEMENTS, BuildOptions
 from orlop.engine.builds import BuildRequest, RunLimits
@@ -63,6 +64,7 @@ def read_wishes(attributes: Mapping[str, str]) -> Wishes:
         InvalidParameterError, UnsupportedError: in words; what is wrong about the build itself is not looked at.
     """
     _refuse(attributes)
+    require_known(attributes.get("requestid", ""))
     main = attributes.get("context", "")
     remote = main if is_git(main) or is_url(main) else ""
     directories = {}
@@ -134,7 +136,8 @@ def build_request(
     return BuildRequest(
         options,
         dockerfile=wishes.filename,
-        check=wishes.subrequest == "frontend.lint",
+        check=wishes.subrequest == LINT,
+        plan=bool(wishes.subrequest),
         limits=_limits(attributes),
         credentials=credentials,
         remote=wishes.remote,

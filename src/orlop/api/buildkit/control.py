@@ -66,6 +66,7 @@ def methods(jobs: Jobs, exporting: Exporting, worker: WorkerRecord) -> Mapping[s
         f"{_SERVICE}Info": unary(info),
         f"{_SERVICE}Solve": unary(solve),
         f"{_SERVICE}Status": status,
+        f"{_SERVICE}Session": jobs.sessions.serve_within,
     }
 
 

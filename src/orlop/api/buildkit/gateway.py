@@ -23,6 +23,7 @@ from orlop.api.buildkit.gateway_messages import (
     ReturnRequest,
 )
 from orlop.api.buildkit.inputs import definition_of
+from orlop.api.buildkit.subrequests import answer
 from orlop.api.grpc.server import unary
 from orlop.errors import InvalidParameterError, UnsupportedError
 
@@ -68,6 +69,7 @@ _LOW_LEVEL = (
     "constraints",
     "platform",
     "meta.description",
+    "gc.freespacefilter",
 )
 
 
@@ -93,6 +95,10 @@ def methods(jobs: Jobs, worker: WorkerRecord) -> Mapping[str, Handler]:
             return GatewaySolveResponse(result=Result(ref=Ref())).encode()
         require_dockerfile(request.frontend)
         evaluation = job.add(read_wishes(request.attributes), request.inputs, cache_names(request.cache_imports))
+        if evaluation.wishes.subrequest:
+            await evaluation.run()
+            documents = answer(evaluation.wishes.subrequest, evaluation.telling)
+            return GatewaySolveResponse(result=Result(ref=Ref(), metadata=dict(documents))).encode()
         if request.evaluate:
             await evaluation.run()
         ref = Ref(id=evaluation.id, definition=definition_of(evaluation.id))
@@ -117,7 +123,7 @@ def methods(jobs: Jobs, worker: WorkerRecord) -> Mapping[str, Handler]:
         return b""
 
     table = {"Ping": ping, "Solve": solve, "Evaluate": evaluate, "Inputs": inputs, "Return": give_back}
-    return {f"{_SERVICE}{name}": unary(answer) for name, answer in table.items()}
+    return {f"{_SERVICE}{name}": unary(method) for name, method in table.items()}
 
 
 def require_dockerfile(frontend: str) -> None:

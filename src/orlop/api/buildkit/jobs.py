@@ -44,6 +44,7 @@ class Evaluation:
 
     Attributes:
         id: its name.
+        wishes: what is wanted.
         telling: of its build.
     """
 
@@ -51,7 +52,7 @@ class Evaluation:
         self.id = secrets.token_hex(12)
         self.telling = BuildTelling(job.log)
         self._job = job
-        self._wishes = wishes
+        self.wishes = wishes
         self._inputs = {name: named_result(definition) for name, definition in inputs.items()}
         self._cache_from = cache_from
         self._task: asyncio.Task[None] | None = None
@@ -79,14 +80,14 @@ class Evaluation:
             client = BuildingClient(
                 await job.session(),
                 job.builds.sessions.files,
-                self._wishes,
+                self.wishes,
                 contexts=await self._contexts(),
                 telling=telling,
                 log=job.log,
             )
             with contextlib.closing(client):
                 request = build_request(
-                    self._wishes,
+                    self.wishes,
                     credentials=client,
                     entitlements=job.request.entitlements,
                     cache_from=self._cache_from,
@@ -104,7 +105,7 @@ class Evaluation:
 
     async def _contexts(self) -> dict[str, str]:
         """Return where named contexts come from, after what other builds have to give."""
-        contexts = dict(self._wishes.contexts)
+        contexts = dict(self.wishes.contexts)
         for name, origin in contexts.items():
             if origin.startswith(_INPUT):
                 result = self._inputs.get(origin.removeprefix(_INPUT))

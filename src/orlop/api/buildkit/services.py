@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orlop.api.buildkit import control, gateway
+from orlop.api.buildkit import cache, control, gateway
 from orlop.api.buildkit.control_messages import PlatformMessage, Version, WorkerRecord
 from orlop.api.buildkit.jobs import Jobs
 from orlop.api.grpc.server import unary
@@ -42,6 +42,7 @@ def methods(
     jobs = Jobs(builds, sessions)
     return {
         **control.methods(jobs, exporting, worker),
+        **cache.methods(builds.cache),
         **gateway.methods(jobs, worker),
         "/grpc.health.v1.Health/Check": unary(_healthy),
         # clients send what they measured of themselves, of which nothing is kept

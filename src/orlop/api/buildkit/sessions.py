@@ -1,16 +1,32 @@
-"""The sessions that clients have open (``POST /session``), by the names that their builds know them by."""
+"""The sessions that clients have open, by the names that their builds know them by.
+
+One is a connection of its own (``POST /session``), or HTTP/2 within the messages of a call (``Control/Session``); what
+is said of it in headers is the same.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orlop.errors import ConflictError, NotFoundError
+from orlop.api.buildkit.messages import BytesMessage
+from orlop.api.grpc.channel import Channel
+from orlop.errors import ConflictError, InvalidParameterError, NotFoundError
+from orlop.primitives.owned_fd import OwnedFd
 
 if TYPE_CHECKING:
-    from orlop.api.grpc.channel import Channel
+    from collections.abc import Mapping, Sequence
 
+    from orlop.api.grpc.stream import Stream
+
+_NAME = "x-docker-expose-session-uuid"
+_SHARED_KEY = "x-docker-expose-session-sharedkey"
+_METHOD = "x-docker-expose-session-grpc-method"
+_MOST_METHODS = 100
+_PIECE = 1 << 15
 _SECONDS = 5.0  # in which a build's session has to come, as in BuildKit
 
 
@@ -34,20 +50,62 @@ class OpenSessions:
         self._open: dict[str, OpenSession] = {}
         self._came = asyncio.Event()
 
-    def require_new(self, name: str) -> None:
-        """Raise ConflictError if there is one of this name."""
+    def name_in(self, headers: Mapping[str, Sequence[str]]) -> str:
+        """Return the name of a session that is about to begin.
+
+        Raises:
+            InvalidParameterError: it has none.
+            ConflictError: there is one of this name.
+        """
+        name = next(iter(headers.get(_NAME, ())), "")
+        if not name:
+            raise InvalidParameterError("missing session id")
         if name in self._open:
             raise ConflictError(f"session {name[:80]} already exists")
+        return name
 
-    def add(self, name: str, session: OpenSession) -> None:
-        """Know a session."""
-        self._open[name] = session
+    async def serve(self, headers: Mapping[str, Sequence[str]], fd: OwnedFd, preface: bytes) -> None:
+        """Have a session until its client leaves.
+
+        Args:
+            headers: what is said of it, by names in lower case.
+            fd: a stream socket, which is taken over.
+            preface: what the client sent already.
+        """
+        try:
+            name = self.name_in(headers)
+        except BaseException:
+            fd.close()
+            raise
+        channel = await Channel.begin(fd, frozenset(headers.get(_METHOD, ())[:_MOST_METHODS]))
+        self._open[name] = OpenSession(channel, next(iter(headers.get(_SHARED_KEY, ())), ""))
         came, self._came = self._came, asyncio.Event()
         came.set()
+        try:
+            await channel.run(preface)
+        finally:
+            del self._open[name]
 
-    def remove(self, name: str) -> None:
-        """Know it no more."""
-        self._open.pop(name, None)
+    async def serve_within(self, stream: Stream) -> None:
+        """Have a session whose bytes are a call's messages, until one of both ends."""
+        self.name_in(stream.metadata)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=ours)
+        tasks = [
+            asyncio.create_task(self.serve(stream.metadata, OwnedFd(theirs.detach()), b"")),
+            asyncio.create_task(_copy_in(stream, writer)),
+            asyncio.create_task(_copy_out(reader, stream)),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            writer.close()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def wait(self, name: str) -> OpenSession:
         """Return a session, which may be about to come. Raises NotFoundError."""
@@ -58,3 +116,16 @@ class OpenSessions:
         except TimeoutError:
             raise NotFoundError(f"no active session for {name}: context deadline exceeded") from None
         return self._open[name]
+
+
+async def _copy_in(stream: Stream, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while (message := await stream.receive()) is not None:
+            writer.write(BytesMessage.decode(message).data)
+            await writer.drain()
+
+
+async def _copy_out(reader: asyncio.StreamReader, stream: Stream) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(_PIECE):
+            await stream.send(BytesMessage(data=data).encode())

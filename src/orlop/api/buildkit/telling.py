@@ -34,6 +34,7 @@ class BuildTelling(BuildOutput):
         place: where in the Dockerfile something failed.
         findings: what a check found.
         source: the Dockerfile.
+        plan: what the Dockerfile asks for.
         definition: tells of the loading of it.
     """
 
@@ -45,6 +46,7 @@ class BuildTelling(BuildOutput):
         self._titles: dict[int, str] = {}
         self._steps: dict[int, StepLog] = {}
         self.source = SourceInfo()
+        self.plan: Plan | None = None
         self.definition: StepLog | None = None
         self.image = ""
         self.failure: StepFailedError | None = None
@@ -53,6 +55,7 @@ class BuildTelling(BuildOutput):
 
     def planned(self, plan: Plan, name: str, text: bytes) -> None:
         """Know the titles."""
+        self.plan = plan
         self._titles = dict(titles(plan))
         self.source = SourceInfo(filename=name, data=text)
 

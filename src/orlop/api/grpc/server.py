@@ -65,7 +65,7 @@ class Server:
             await connection.run(preface)
         finally:
             for call in self._calls:
-                call.cancel()
+                _cancel(call)
             await asyncio.gather(*self._calls, return_exceptions=True)
 
     def _accept(self, stream: Stream) -> None:
@@ -75,7 +75,7 @@ class Server:
         call = asyncio.create_task(self._answer(stream))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
-        stream.on_lost = call.cancel
+        stream.on_lost = lambda: _cancel(call)
 
     async def _answer(self, stream: Stream) -> None:
         error: OrlopError | None = None
@@ -102,6 +102,12 @@ class Server:
                 raise CallError(Code.UNIMPLEMENTED, f"unknown method {method} for service {service}")
             raise CallError(Code.UNIMPLEMENTED, f"unknown service {service}")
         return self._methods[path]
+
+
+def _cancel(call: asyncio.Task[None]) -> None:
+    """Cancel a call once: what it does at its end is not interrupted."""
+    if not call.cancelling():
+        call.cancel()
 
 
 def _timeout(metadata: Mapping[str, list[str]]) -> float | None:

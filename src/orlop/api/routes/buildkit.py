@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orlop.api.buildkit.services import methods
-from orlop.api.buildkit.sessions import OpenSession, OpenSessions
+from orlop.api.buildkit.sessions import OpenSessions
 from orlop.api.call import Call, Route
-from orlop.api.grpc.channel import Channel
 from orlop.api.grpc.server import Server
 from orlop.api.hijack import hijack
 from orlop.errors import InvalidParameterError
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
     from orlop.engine.builds import BuildService
 
 _PROTOCOL = "h2c"
-_NAME = "X-Docker-Expose-Session-Uuid"
-_SHARED_KEY = "X-Docker-Expose-Session-Sharedkey"
-_METHOD = "X-Docker-Expose-Session-Grpc-Method"
-_MOST_METHODS = 100
 
 
 def routes(builds: BuildService, exporting: Exporting, engine_id: str, version: str) -> list[Route]:
@@ -44,19 +39,12 @@ def routes(builds: BuildService, exporting: Exporting, engine_id: str, version: 
 
     async def open_session(call: Call) -> web.StreamResponse:
         _require_upgrade(call)
-        headers = call.request.headers
-        name = headers.get(_NAME, "")
-        if not name:
-            raise InvalidParameterError("missing session id")
-        sessions.require_new(name)
-        offered = headers.getall(_METHOD, [])[:_MOST_METHODS]
+        headers: dict[str, list[str]] = {}
+        for name, value in call.request.headers.items():
+            headers.setdefault(name.lower(), []).append(value)
+        sessions.name_in(headers)
         hijacked = await hijack(call, protocol=_PROTOCOL)
-        channel = await Channel.begin(hijacked.fd, frozenset(offered))
-        sessions.add(name, OpenSession(channel, headers.get(_SHARED_KEY, "")))
-        try:
-            await channel.run(hijacked.preface)
-        finally:
-            sessions.remove(name)
+        await sessions.serve(headers, hijacked.fd, hijacked.preface)
         return hijacked.response
 
     return [Route("POST", "/grpc", serve), Route("POST", "/session", open_session)]

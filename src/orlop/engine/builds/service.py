@@ -65,6 +65,7 @@ class BuildRequest:
         quiet: tell only the image's id.
         steps: tell of steps as documents instead of Docker's text.
         check: look at the Dockerfile only, and tell what it should better say.
+        plan: look at the Dockerfile only, and tell what would be done.
         limits: of the containers of steps.
         credentials: for pulls.
         remote: URL of the context; empty for the request's body, or the session's.
@@ -78,6 +79,7 @@ class BuildRequest:
     quiet: bool = False
     steps: bool = False
     check: bool = False
+    plan: bool = False
     limits: RunLimits = field(default_factory=HostConfig)
     credentials: CredentialSource = field(default_factory=Logins)
     remote: str = ""
@@ -290,19 +292,26 @@ class BuildService:
         )
         made = await maker.make(context, remote=request.remote, dockerfile=request.dockerfile)
         name = os.path.basename(request.dockerfile)
-        if request.check:
-            told.checked(await asyncio.to_thread(self._check, made, request), made.dockerfile, name)
-            return None
 
         def locate(line: int, error: OrlopError, step: int = 0) -> None:
             told.locate(Place(name, line, made.dockerfile, step), error)
 
+        if request.check:
+            try:
+                findings = await asyncio.to_thread(self._check, made, request)
+            except DockerfileError as problem:
+                locate(problem.line, problem)
+                raise
+            told.checked(findings, made.dockerfile, name)
+            return None
         try:
             plan = Plan(made.dockerfile, request.options, name=name)
         except DockerfileError as problem:
             locate(problem.line, problem)
             raise
         told.planned(plan, name, made.dockerfile)
+        if request.plan:
+            return None
         if plan.dockerfile.check or told.checks or ARGUMENT in (request.options.build_args or {}):
             findings = await asyncio.to_thread(self._check_plan, plan, made, request)
             if (error := findings.error()) is not None:
