@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 # A container that lives longer is handed over; one that says something, or is asked for something, sooner.
 _SHORT_LIFE_MS = 100
 _AFTER_NEWS_MS = 2
+# What hangs up is a program that ends, and its namespaces go before its parent is told.
+_AFTER_HANG_UP_MS = 20
 _ENDED = b"ended "
 
 
@@ -134,12 +136,13 @@ def ends_at_once(shim: socket.socket, control: Channel, started: Started, launch
     for client, target in zip(started.clients, launch.attach, strict=True):
         # the docker client ends its half of the connection at once where there is no input
         poll.register(client.fileno(), select.POLLIN if target.stdin else 0)
-    ready = {fd for fd, _ in poll.poll(_SHORT_LIFE_MS)}
+    ready = dict(poll.poll(_SHORT_LIFE_MS))
     if not ready or pidfd in ready:
         return pidfd in ready
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(_AFTER_NEWS_MS))
+    hung_up = any(ready.get(fd, 0) & select.POLLHUP for fd in started.streams.readers)
+    return bool(poll.poll(_AFTER_HANG_UP_MS if hung_up else _AFTER_NEWS_MS))
 
 
 def own_loop(shim: socket.socket, control: Channel, started: Started, launch: ContainerLaunch) -> Loop:

@@ -93,6 +93,12 @@ def test_output_of_a_container_that_goes_on_is_not_held_back(case, monkeypatch) 
     assert seconds < 10
 
 
+def test_the_end_of_a_program_that_hung_up_is_waited_for(case, monkeypatch) -> None:
+    monkeypatch.setattr(handover, "_SHORT_LIFE_MS", 20_000)
+    monkeypatch.setattr(handover, "_AFTER_HANG_UP_MS", 20_000)
+    assert case("exec >&- 2>&-; sleep 0.1").ends_at_once()[0]
+
+
 @pytest.mark.parametrize("who", ["engine", "another engine", "client", "shim"])
 def test_whoever_wants_something_is_not_kept_waiting(case, monkeypatch, tmp_path, who) -> None:
     monkeypatch.setattr(handover, "_SHORT_LIFE_MS", 20_000)
