@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # A container's start is followed by other requests at once (its network's successor, the removal of another's files).
 COUNT = 2
+# A pair is forked during a container's start, which a rehearsal would keep from a processor; it is over by then.
+_QUIET_SECONDS = 0.015
 _PID = struct.Struct("i")
 
 
@@ -47,7 +49,7 @@ class ReadyChildren:
     def __init__(
         self, channel: socket.socket, work: Work, shim: Shim, rehearse: Callable[[], None], blocker: Blocker
     ) -> None:
-        """Take over the socket on which requests come; a worker calls ``rehearse`` before it waits for one."""
+        """Take over the socket on which requests come; a worker calls ``rehearse`` when none came for a moment."""
         self._channel = channel
         self._work = work
         self._shim = shim
@@ -129,9 +131,13 @@ class ReadyChildren:
         parent = os.getppid()
         far.close()
         os.setsid()
-        self._rehearse()
+        timeout: float | None = _QUIET_SECONDS
         while True:
-            ready = select.select([self._channel.fileno(), self._alive, shim.fileno()], [], [])[0]
+            ready = select.select([self._channel.fileno(), self._alive, shim.fileno()], [], [], timeout)[0]
+            if not ready:
+                timeout = None
+                self._rehearse()
+                continue
             if self._channel.fileno() not in ready:
                 return
             try:

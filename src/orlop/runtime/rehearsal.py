@@ -3,7 +3,7 @@
 What the spawner's side of a start executes takes a fifth of a millisecond in a process that did it before, and two and
 a half in one that was just forked: the kernel copies each page of the heap in which a reference is counted first, and
 the interpreter has not adapted its code yet (PEP 659). So the spawner goes through it until the code is adapted, which
-all forks inherit (:meth:`Rehearsal.warm_up`), and each worker once before it waits for its request
+all forks inherit (:meth:`Rehearsal.warm_up`), and each worker once, when no request came for a moment
 (:meth:`Rehearsal.once`).
 
 The functions are the real ones. What they work on is of nobody: a usual configuration, sockets and pipes that both ends
