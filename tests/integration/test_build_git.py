@@ -176,7 +176,7 @@ def test_what_ssh_does_not_fetch(engine, ssh):
         done = build(engine, *options, url, check=False, env={"HOME": str(ssh / home), "SSH_AUTH_SOCK": ""})
         assert (done.returncode, words in done.stderr) == (1, True), done.stderr
     status, body = engine.http("POST", f"/build?remote={URL}/a.git")
-    assert (status, b"use orlop build --ssh default" in body) == (400, True), body
+    assert (status, b"use --ssh default (orlop build" in body) == (400, True), body
     (ssh / "a/.gitmodules").write_text(f'[submodule "lib/b"]\n\tpath = lib/b\n\turl = {URL}/b.git\n')
     git = repository_tool(ssh / "a")
     git("commit", "-aqm", "y")

@@ -1,5 +1,6 @@
 """What BuildKit's clients give to a build and take from it: files, secrets, agents, logins, outputs."""
 
+import base64
 import hashlib
 import io
 import json
@@ -12,6 +13,7 @@ import tarfile
 import pytest
 from build_lab import write
 from buildkit_lab import buildx_of, run, solve
+from registry_lab import Registry
 
 from fake_buildkit_client import FakeClient, file
 from harness import COMPOSE, DOCKER, wait_for
@@ -198,6 +200,30 @@ def agent(tmp_path):
             yield str(tmp_path / "agent")
         finally:
             process.terminate()
+
+
+@pytest.mark.requires("docker-registry")
+def test_a_login_is_asked_for_when_its_registry_is(engine, images, build, project, tmp_path):
+    with Registry(engine, port=5011, htpasswd=True) as registry:
+        name = f"{registry.host}/base:1"
+        engine.docker("tag", "busybox", name)
+        settings = tmp_path / "config/config.json"
+        logins = {registry.host: {"auth": base64.b64encode(b"user:secret").decode()}}
+        settings.write_text(json.dumps({"auths": logins}))
+        assert run(engine, project, tmp_path / "config", DOCKER, "push", name).returncode == 0
+        (project / "Dockerfile").write_text(f"FROM {name}\n")
+        done = build()
+        assert "sharing credentials" not in done.stderr  # the image is here
+        engine.docker("rmi", name)
+        done = build("-t", "private", ".")
+        assert f"[auth] sharing credentials for {registry.host}" in done.stderr
+        engine.docker("rmi", name)
+        settings.write_text("{}")
+        done = build("--no-cache", "--pull", ".", code=1)
+        assert "no basic auth credentials" in done.stderr
+        settings.write_text(json.dumps({"credHelpers": {registry.host: "broken"}}))
+        done = build("--no-cache", "--pull", ".", code=1)
+        assert f"failed to get credentials for {registry.host}: " in done.stderr
 
 
 def test_outputs(engine, build, project, tmp_path):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from orlop.api.buildkit.attributes import Wishes
     from orlop.api.buildkit.sessions import OpenSession
-    from orlop.api.buildkit.status_log import StatusLog, StepLog
+    from orlop.api.buildkit.status_log import StatusLog
     from orlop.api.buildkit.telling import BuildTelling
     from orlop.engine.builds.client import Choice
     from orlop.engine.builds.context_files import ContextFiles
@@ -48,39 +48,31 @@ class BuildingClient(ClientSession):
             shared_key=session.shared_key,
             directories=wishes.directories,
             contexts=contexts,
-            told=lambda _name, size: self._tell(size),
         )
         self._wishes = wishes
         self._telling = telling
         self._log = log
-        self._step: StepLog | None = None
-        self._part = ""
 
     async def lay_out(self, name: str, target: str, choice: Choice = EVERYTHING) -> None:
         """Make the files of a directory, and tell of it."""
-        title, self._part = f"[context {name}] load from client", "transferring context:"
+        title, part = f"[context {name}] load from client", "transferring context:"
         if name == DOCKERFILE:
-            self._part = "transferring dockerfile:"
+            part = "transferring dockerfile:"
             title = f"[internal] load build definition from {self._wishes.filename}"
         elif choice.paths == (IGNORE,):
             title = f"[internal] load {IGNORE}"
         elif name == MAIN:
             title = "[internal] load build context"
-        step = self._step = self._log.step(title).start()
+        step = self._log.step(title).start()
         if name == DOCKERFILE:
             self._telling.definition = step
-        before = self.received
         try:
-            await super().lay_out(name, target, choice)
+            size = await self.transfer(name, target, choice, told=lambda size: step.part(part, size))
         except OrlopError as error:
             step.complete(str(error))
             raise
         except BaseException:
             step.complete("context canceled")
             raise
-        step.part(self._part, self.received - before, over=True)
+        step.part(part, size, over=True)
         step.complete()
-
-    def _tell(self, size: int) -> None:
-        if self._step is not None and not self._step.ended:
-            self._step.part(self._part, size)

@@ -72,7 +72,6 @@ class ClientSession:
             was received is remembered under it; empty to remember nothing.
         directories: the client's names of ``context`` and ``dockerfile``, as far as it has them.
         contexts: where named contexts come from, as in ``BuildClient``.
-        told: is called with a directory's name and the bytes of it that have come, now and then.
     """
 
     chooses = False
@@ -85,14 +84,12 @@ class ClientSession:
         shared_key: str = "",
         directories: Mapping[str, str] | None = None,
         contexts: Mapping[str, str] | None = None,
-        told: Callable[[str, int], None] = lambda _name, _size: None,
     ) -> None:
         self._channel = channel
         self._files = files
         self._shared_key = shared_key
         self._directories = dict(directories or {})
         self.contexts: Mapping[str, str] = dict(contexts or {})
-        self._told = told
         self._methods = {name.lower() for name in channel.methods}  # clients differ in the case of methods
         self._tasks: set[asyncio.Task[None]] = set()
         self._trimming: asyncio.Future[int] | None = None
@@ -116,11 +113,22 @@ class ClientSession:
 
     async def lay_out(self, name: str, target: str, choice: Choice = EVERYTHING) -> None:
         """Make the files of a directory, of which only those travel that are not here."""
+        await self.transfer(name, target, choice, told=lambda _: None)
+
+    async def transfer(self, name: str, target: str, choice: Choice, *, told: Callable[[int], None]) -> int:
+        """Make the files of a directory as :meth:`lay_out` does; returns how many bytes of them came.
+
+        Args:
+            name: of the directory.
+            target: where they are made.
+            choice: of them.
+            told: is called with the bytes that have come, now and then.
+        """
         directory = self._directories.get(name, name)
         if not self._serves(FILES):
             raise InvalidParameterError(f"the client sends no files: {directory}")
         key = f"{directory}\0{self._shared_key}" if self._shared_key and not choice.paths else ""
-        incoming = Incoming(self._files, key=key, told=lambda size: self._told(directory, size))
+        incoming = Incoming(self._files, key=key, told=told)
         wishes = {"dir-name": [directory], "followpaths": choice.paths, "exclude-patterns": choice.without}
         with self._files.in_use():
             try:
@@ -129,8 +137,8 @@ class ClientSession:
             except CallError as error:
                 raise _refused(f"read files of the client: {directory}", error) from None
             self.received += incoming.received
-            self._told(directory, incoming.received)
             await asyncio.to_thread(self._files.lay_out, entries, target)
+        return incoming.received
 
     def upload(self, url: str) -> AsyncIterator[bytes] | None:
         """Return what the client uploads under a URL of its own."""

@@ -51,7 +51,7 @@ class Repositories:
             return await submodules.archive(repository, work)
         if not await self._client.has_agent(_NAME):
             raise InvalidParameterError(
-                f'no SSH key "{_NAME}" forwarded from the client: {url[:200]}: use orlop build --ssh {_NAME}'
+                f'no SSH key "{_NAME}" forwarded from the client: {url[:200]}: use --ssh {_NAME} (orlop build, buildx)'
             )
         async with contextlib.AsyncExitStack() as stack:
             # Its directory is named by a descriptor: the address of a socket has room for a hundred bytes.
