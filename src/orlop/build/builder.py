@@ -11,16 +11,18 @@ Stages only ever name earlier ones, so nothing can wait in a circle.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from orlop.build.arguments import Arguments
 from orlop.build.configuring import Words
+from orlop.build.copying import wants_context
 from orlop.build.instructions import Instruction, read_instructions
 from orlop.build.parser import parse
 from orlop.build.stage_builder import Build, StageBuilder
 from orlop.build.stages import StageNames, needed_stages, split_stages
 from orlop.build.steps import BuildOptions, Console, Step, TreeSource, Workshop
-from orlop.errors import InvalidParameterError
+from orlop.errors import InvalidParameterError, OrlopError
 from orlop.spec.platform import Platform
 
 if TYPE_CHECKING:
@@ -132,7 +134,9 @@ class Builder:
             step = Step(number, plan.count, "", item.original)
             build.console.begin(step)
             build.console.end(step)
-        tasks = []
+        tasks: list[asyncio.Future[Image | None]] = []
+        if any(wants_context(item) for stage in plan.needed for item in stage.instructions):
+            tasks.append(asyncio.ensure_future(_begin_early(build.context)))
         for stage in plan.needed:
             build.begin(stage)
         for stage in plan.needed:
@@ -176,6 +180,12 @@ class Builder:
             raise
         self._build.finish(stage, image)
         return image
+
+
+async def _begin_early(context: TreeSource) -> None:
+    """Have the context come while base images do and first steps run; the step that wants it tells why it did not."""
+    with contextlib.suppress(OrlopError):
+        await context.get()
 
 
 async def _finish(tasks: Sequence[asyncio.Future[Image | None]]) -> None:

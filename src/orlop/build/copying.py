@@ -29,6 +29,17 @@ _GIT = re.compile(
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 
+def wants_context(item: Instruction) -> bool:
+    """Tell whether an instruction copies of the context for sure, as far as words that are not expanded tell."""
+    if item.name not in ("ADD", "COPY") or "from" in item.flags:
+        return False
+    elsewhere = ("<<", *_HTTP) if item.name == "ADD" else ("<<",)
+    return any(
+        not (source.startswith(elsewhere) or "$" in source or (item.name == "ADD" and _GIT.match(source)))
+        for source in item.words[:-1]
+    )
+
+
 @dataclass(slots=True)
 class _Piece:
     """Some of the sources: what they are, and how to get those that the cache may know without."""

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from orlop.build.builder import Builder, Plan
-from orlop.build.steps import BuildOptions, Gathered, Layer, StepFailedError, Tree
+from orlop.build.steps import BuildOptions, Download, Gathered, LateTree, Layer, StepFailedError, Tree
 from orlop.errors import InvalidParameterError, NotFoundError
 from orlop.spec.digest import Digest
 from orlop.spec.image import ImageConfig
@@ -82,12 +82,12 @@ class Console:
         pass
 
 
-def run(text, workshop=None, console=None, **options):
+def run(text, workshop=None, console=None, context=None, **options):
     async def build():
         plan = Plan(text.encode(), BuildOptions(**options))
         builder = Builder(
             plan,
-            Tree(directory="/context"),
+            context or Tree(directory="/context"),
             workshop=workshop or Workshop(),
             console=console or Console(),
             now=lambda: "2026-01-01T00:00:00Z",
@@ -180,3 +180,50 @@ def test_stages_are_found_by_arguments_and_by_triggers():
     assert other.done == ["FROM x", "1", "3"]
     run("FROM x AS files\nRUN f\nFROM y AS parent\nONBUILD COPY --from=files /a /b\nFROM parent\n", last := Workshop())
     assert sorted(last.done) == ["FROM x", "FROM y", "copy /a /b", "f"]
+
+
+@pytest.mark.parametrize(
+    ("text", "early"),
+    [
+        ("FROM x\nRUN slow\nCOPY a /\n", True),
+        ("FROM x\nRUN slow\nADD --chown=1 http://x/y a /\n", True),
+        ("FROM x\nRUN slow\nCOPY <<E b /\nE\n", True),
+        ("FROM x\nRUN slow\nCOPY $name /\n", False),
+        ("FROM x\nRUN slow\nRUN --mount=type=bind,target=/c true\n", False),
+        ("FROM x AS other\nRUN other\nFROM x\nRUN slow\nADD --checksum= http://x/y.tar /\n", None),
+        ("FROM x AS other\nRUN slow\nFROM x\nRUN slow\nCOPY --from=other a /\n", None),
+        ("FROM x AS other\nCOPY a /\nFROM x\nRUN slow\nCOPY <<E /b\nE\n", None),
+    ],
+)
+def test_the_context_comes_while_other_steps_run_if_it_is_wanted(text, early):
+    """``early`` is None where no step wants it."""
+    workshop = Workshop()
+
+    async def slow():
+        await asyncio.sleep(0.05)
+        workshop.done.append("slow ended")
+
+    async def make():
+        workshop.done.append("context")
+        return Tree(directory="/context")
+
+    async def download(url):
+        return Download(Tree(directory="/download"), "y", "0" * 64)
+
+    workshop.commands["slow"], workshop.download = slow, download
+    workshop.write_files = lambda files, mode=0: Tree(directory="/files")
+    workshop.open_archive = None
+    run(text, workshop, context=LateTree(make))
+    assert workshop.done.count("context") == (early is not None)
+    if early is not None:
+        assert (workshop.done.index("context") < workshop.done.index("slow ended")) is early
+
+
+def test_a_context_that_does_not_come_fails_the_step_that_wants_it():
+    async def make():
+        raise NotFoundError("the client has gone")
+
+    workshop = Workshop()
+    with pytest.raises(NotFoundError, match="the client has gone"):
+        run("FROM x\nRUN before\nCOPY a /\n", workshop, context=LateTree(make))
+    assert "before" in workshop.done

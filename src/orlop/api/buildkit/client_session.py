@@ -37,6 +37,7 @@ from orlop.api.grpc.status import CallError, Code
 from orlop.engine.builds.client import EVERYTHING
 from orlop.engine.builds.sessions import KEPT_BYTES, SECRET_LIMIT
 from orlop.errors import InvalidParameterError, NotFoundError, OrlopError, SystemFailureError
+from orlop.image.feed import in_thread
 from orlop.registry.credentials import ANONYMOUS, Credentials
 from orlop.registry.endpoints import HUB
 from orlop.spec.reference import DEFAULT_DOMAIN
@@ -137,7 +138,7 @@ class ClientSession:
             except CallError as error:
                 raise _refused(f"read files of the client: {directory}", error) from None
             self.received += incoming.received
-            await asyncio.to_thread(self._files.lay_out, entries, target)
+            await in_thread(lambda place: self._files.lay_out(entries, place), target)
         return incoming.received
 
     def upload(self, url: str) -> AsyncIterator[bytes] | None:

@@ -100,7 +100,8 @@ class Session:
         del choice
         if name not in self.manifests:
             raise InvalidParameterError(f"the session does not hold the context: {name}")
-        await asyncio.to_thread(self._files.lay_out, self.manifests[name], target)
+        entries = self.manifests[name]
+        await in_thread(lambda place: self._files.lay_out(entries, place), target)
 
     def upload(self, url: str) -> AsyncIterator[bytes] | None:
         """It sends nothing but what its manifests name."""
