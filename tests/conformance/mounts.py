@@ -97,6 +97,9 @@ def tmpfs_with_what_it_covers(runtime: Runtime) -> None:
     script = "stat -c '%a %u %g' /covered/deep/f; cat /covered/deep/f; echo; touch /covered/new; stat -f -c %T /covered"
     assert mounted_with(runtime, script, mount).splitlines() == ["644 1000 50", "text", "tmpfs"]
     assert not (covered / "new").exists()
+    mount["options"] = ["tmpcopyup", "mode=1770", "uid=7"]
+    script = "stat -c '%a %u' /covered /covered/deep"
+    assert mounted_with(runtime, script, mount).splitlines() == ["1770 7", "755 0"]
 
 
 def mapped_ids(runtime: Runtime) -> None:

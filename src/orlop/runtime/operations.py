@@ -170,7 +170,7 @@ class MountFilesystem:
             if self.options.copy_up:
                 from orlop.runtime.tmpfs_copy import copy_covered
 
-                copy_covered(target.fileno(), tree.fileno())
+                copy_covered(target.fileno(), tree.fileno(), self.options.parameters)
             elif covered is not None:
                 os.chmod(".", covered, dir_fd=tree.fileno())
             if self._is_written:
