@@ -266,7 +266,7 @@ def test_device_program_passes_the_verifier(hierarchies, parent):
         check = (
             f"open({directory!r} + '/cgroup.procs', 'w').write('0')\n"
             "open('/dev/null', 'w').close()\n"
-            "import os\nos.mknod('/tmp/orlop-t-fuse-' + str(os.getpid()), 0o20600, os.makedev(10, 200))\n"
+            "import os\nos.mknod('/tmp/orlop-t-fuse-' + str(os.getpid()), 0o20600, os.makedev(10, 229))\n"
             "try:\n open('/tmp/orlop-t-fuse-' + str(os.getpid()))\nexcept PermissionError:\n print('refused')\n"
             "finally:\n os.unlink('/tmp/orlop-t-fuse-' + str(os.getpid()))\n"
         )
