@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orlop.api.buildkit.control_messages import SolveRequest, SolveResponse
+from orlop.api.buildkit.control_messages import CacheEntry, CacheOptions, SolveRequest, SolveResponse
 from orlop.api.grpc.channel import Channel
 from orlop.api.grpc.server import Server
 from orlop.primitives.owned_fd import OwnedFd
@@ -60,7 +60,21 @@ async def upgraded(engine, path, headers=()):
     return OwnedFd(sock.detach()), answer.partition(b"\r\n\r\n")[2]
 
 
-async def solve(engine, client, exporters, **attributes):
+@contextlib.asynccontextmanager
+async def control_of(engine):
+    """Yield a channel to the engine's side of the protocol."""
+    fd, preface = await upgraded(engine, "/grpc")
+    control = await Channel.begin(fd, frozenset())
+    running = asyncio.create_task(control.run(preface))
+    try:
+        yield control
+    finally:
+        control.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+async def solve(engine, client, exporters, *, caches=(), **attributes):
     """Have a Dockerfile built for a client of our own (``fake_buildkit_client``); returns what programs read."""
     name, methods = secrets.token_hex(12), client.methods()
     headers = [
@@ -68,17 +82,15 @@ async def solve(engine, client, exporters, **attributes):
         *(f"X-Docker-Expose-Session-Grpc-Method: {one}" for one in methods),
     ]
     session = asyncio.create_task(Server(methods).serve(*await upgraded(engine, "/session", headers)))
-    fd, preface = await upgraded(engine, "/grpc")
-    control = await Channel.begin(fd, frozenset())
-    running = asyncio.create_task(control.run(preface))
     request = SolveRequest(
         ref=secrets.token_hex(12), session=name, frontend="dockerfile.v0", attributes=attributes, exporters=exporters
     )
+    request.cache = CacheOptions(imports=[CacheEntry(type="registry", attributes={"ref": one}) for one in caches])
     try:
-        answer = await control.unary("/moby.buildkit.v1.Control/Solve", request.encode())
+        async with control_of(engine) as control:
+            answer = await control.unary("/moby.buildkit.v1.Control/Solve", request.encode())
         return SolveResponse.decode(answer).exporter_response
     finally:
-        control.close()
         session.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(session, running)
+            await session

@@ -13,7 +13,7 @@ from orlop.errors import OrlopError
 from orlop.spec.reference import parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from orlop.build.builder import Plan
     from orlop.build.stages import Stage
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 _SHOWN = frozenset(("RUN", "COPY", "ADD", "WORKDIR"))
 
 
-def titles(plan: Plan) -> Mapping[int, str]:
-    """Return the titles of the steps that are shown, by their numbers."""
+def titles(plan: Plan, contexts: Collection[str] = ()) -> Mapping[int, str]:
+    """Return the titles of the steps that are shown, by their numbers; ``contexts`` are names that are no images."""
     found: dict[int, str] = {}
     number = len(plan.meta)
     for stage in plan.needed:
         texts = {}
-        if base := _base(plan, stage):
+        if base := _base(plan, stage, contexts):
             texts[number + 1] = f"FROM {base}"
         for offset, item in enumerate(stage.instructions):
             if item.name in _SHOWN:
@@ -41,11 +41,13 @@ def titles(plan: Plan) -> Mapping[int, str]:
     return found
 
 
-def _base(plan: Plan, stage: Stage) -> str:
+def _base(plan: Plan, stage: Stage, contexts: Collection[str]) -> str:
     """Return the full name of the image that a stage begins with; empty for another stage and for none."""
     name = plan.base_of(stage)
     if name in ("", "scratch") or plan.names.named(name, stage.index) is not None:
         return ""
+    if name in contexts:
+        return name
     with contextlib.suppress(OrlopError):
         return str(parse_reference(name).with_default_tag())
     return name

@@ -34,6 +34,11 @@ def test_a_stage_alone_has_no_name():
     }
 
 
+def test_a_context_is_no_image():
+    plan = Plan(b"FROM base\nRUN a\n", BuildOptions())
+    assert titles(plan, ["base"])[1] == "[1/2] FROM base"
+
+
 def test_ten_steps_stand_below_one_another():
     found = titles_of("FROM busybox\n" + "RUN a\n" * 9)
     assert (found[2], found[10]) == ("[ 2/10] RUN a", "[10/10] RUN a")

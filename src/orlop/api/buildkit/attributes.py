@@ -11,6 +11,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from orlop.api.buildkit.control_messages import CacheEntry
 from orlop.api.buildkit.subrequests import LINT, require_known
 from orlop.build.arguments import EPOCH
 from orlop.build.steps import ENTITLEMENTS, BuildOptions
@@ -33,6 +36,11 @@ _NETWORKS = {"host": "host", "none": "none", "default": "", "sandbox": "", "": "
 _HOST_NETWORK = "network.host"
 
 
+class _CacheImport(msgspec.Struct):
+    type: str = msgspec.field(name="Type")
+    attributes: dict[str, str] = msgspec.field(name="Attrs", default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What one solve asks of the engine.
@@ -43,6 +51,7 @@ class Wishes:
         contexts: where named contexts come from; those of ``input:`` name results of the same client.
         remote: URL of the context; empty for the client's.
         subrequest: what else is wanted than an image; empty for nothing.
+        caches: images whose layers are taken for steps.
     """
 
     attributes: Mapping[str, str]
@@ -50,6 +59,7 @@ class Wishes:
     contexts: Mapping[str, str]
     remote: str
     subrequest: str
+    caches: tuple[str, ...]
 
     @property
     def filename(self) -> str:
@@ -57,8 +67,12 @@ class Wishes:
         return self.attributes.get("filename") or "Dockerfile"
 
 
-def read_wishes(attributes: Mapping[str, str]) -> Wishes:
+def read_wishes(attributes: Mapping[str, str], imports: Iterable[CacheEntry] = ()) -> Wishes:
     """Take the attributes apart.
+
+    Args:
+        attributes: of the frontend.
+        imports: caches that are named beside them.
 
     Raises:
         InvalidParameterError, UnsupportedError: in words; what is wrong about the build itself is not looked at.
@@ -79,7 +93,26 @@ def read_wishes(attributes: Mapping[str, str]) -> Wishes:
             known, _, platform = rest.partition("::")
             if not platform or _is_here(platform):
                 contexts[known] = value
-    return Wishes(attributes, directories, contexts, remote, attributes.get("requestid", ""))
+    caches = _caches([*imports, *_cache_imports(attributes.get("cache-imports", ""))])
+    return Wishes(attributes, directories, contexts, remote, attributes.get("requestid", ""), caches)
+
+
+def _cache_imports(text: str) -> list[CacheEntry]:
+    """Read what clients say of caches in an attribute."""
+    try:
+        found = msgspec.json.decode(text, type=list[_CacheImport]) if text else []
+    except (msgspec.MsgspecError, RecursionError):
+        raise InvalidParameterError(f"failed to unmarshal cache-imports ({text[:80]!r})") from None
+    return [CacheEntry(type=one.type, attributes=one.attributes) for one in found]
+
+
+def _caches(entries: Iterable[CacheEntry]) -> tuple[str, ...]:
+    names = {}
+    for entry in entries:
+        if entry.type != "registry" or "ref" not in entry.attributes:
+            raise UnsupportedError(f"cache import is not supported: {entry.type[:80]}: only images are (type=registry)")
+        names[entry.attributes["ref"]] = True
+    return tuple(names)
 
 
 def _refuse(attributes: Mapping[str, str]) -> None:
@@ -105,7 +138,6 @@ def build_request(
     *,
     credentials: CredentialSource,
     entitlements: Iterable[str] = (),
-    cache_from: Iterable[str] = (),
 ) -> BuildRequest:
     """Return the request, without names for its image.
 
@@ -141,7 +173,8 @@ def build_request(
         limits=_limits(attributes),
         credentials=credentials,
         remote=wishes.remote,
-        cache_from=tuple(cache_from),
+        cache_from=wishes.caches,
+        fetch_caches=True,
     )
 
 

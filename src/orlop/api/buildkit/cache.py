@@ -73,10 +73,10 @@ def _record(entry: CacheEntry) -> UsageRecord:
 
 def _choose(entries: Sequence[CacheEntry], filters: Sequence[str]) -> list[CacheEntry]:
     """Return what one of the filters wants; all, when there is none. Raises InvalidParameterError."""
-    wanted = [text for text in filters if text]
+    wanted = [_terms(text) for text in filters if text]
     if not wanted:
         return list(entries)
-    return [entry for entry in entries if any(_matches(_facts(entry), text) for text in wanted)]
+    return [entry for entry in entries if any(_matches(_facts(entry), terms) for terms in wanted)]
 
 
 def _facts(entry: CacheEntry) -> dict[str, str]:
@@ -90,19 +90,20 @@ def _facts(entry: CacheEntry) -> dict[str, str]:
     }
 
 
-def _matches(facts: Mapping[str, str], text: str) -> bool:
-    place, matched = 0, True
+def _terms(text: str) -> list[re.Match[str]]:
+    """Read one filter. Raises InvalidParameterError."""
+    place, terms = 0, []
     while place < len(text):
         found = _TERM.match(text, place)
-        if found is None or found.end() == place:
+        if found is None or (found.end() < len(text) and text[found.end()] != ","):
             raise InvalidParameterError(f"invalid filter: {text[:80]!r}")
-        matched = _matches_term(facts, found) and matched
-        place = found.end()
-        if place < len(text):
-            if text[place] != ",":
-                raise InvalidParameterError(f"invalid filter: {text[:80]!r}")
-            place += 1
-    return matched
+        terms.append(found)
+        place = found.end() + 1
+    return terms
+
+
+def _matches(facts: Mapping[str, str], terms: Sequence[re.Match[str]]) -> bool:
+    return all(_matches_term(facts, term) for term in terms)
 
 
 def _matches_term(facts: Mapping[str, str], term: re.Match[str]) -> bool:

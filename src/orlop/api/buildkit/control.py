@@ -16,8 +16,9 @@ from orlop.api.buildkit.control_messages import (
     SolveResponse,
     StatusRequest,
 )
+from orlop.api.buildkit.errors import told_as_a_build
 from orlop.api.buildkit.exporting import read_exporters
-from orlop.api.buildkit.gateway import cache_names, require_dockerfile
+from orlop.api.buildkit.gateway import require_dockerfile
 from orlop.api.grpc.server import unary
 from orlop.api.grpc.status import CallError, Code
 from orlop.errors import InvalidParameterError, UnsupportedError
@@ -45,8 +46,9 @@ def methods(jobs: Jobs, exporting: Exporting, worker: WorkerRecord) -> Mapping[s
 
     async def solve(_stream: Stream, data: bytes) -> bytes:
         request = SolveRequest.decode(data)
-        exporters = read_exporters(request)
-        _refuse(request)
+        with told_as_a_build():
+            exporters = read_exporters(request)
+            _refuse(request)
         async with jobs.begin(request) as job:
             result = await _result(job)
             if result is None:
@@ -67,7 +69,14 @@ def methods(jobs: Jobs, exporting: Exporting, worker: WorkerRecord) -> Mapping[s
         f"{_SERVICE}Solve": unary(solve),
         f"{_SERVICE}Status": status,
         f"{_SERVICE}Session": jobs.sessions.serve_within,
+        f"{_SERVICE}ListenBuildHistory": _no_history,
+        f"{_SERVICE}UpdateBuildHistory": _no_history,
     }
+
+
+async def _no_history(_stream: Stream) -> None:
+    """Refuse as what does not know the method: clients look for it, and build without."""
+    raise CallError(Code.UNIMPLEMENTED, "no history of builds is kept")
 
 
 def _refuse(request: SolveRequest) -> None:
@@ -84,9 +93,10 @@ async def _result(job: Job) -> Evaluation | None:
     """Return what is to be exported: what the frontend gives, or the client's own program returns; None for nothing."""
     request = job.request
     if request.frontend:
-        require_dockerfile(request.frontend)
-        names = [] if request.cache is None else cache_names(request.cache.imports)
-        return job.add(read_wishes(request.attributes), request.inputs, names)
+        with told_as_a_build():
+            require_dockerfile(request.frontend)
+            imports = [] if request.cache is None else request.cache.imports
+            return job.add(read_wishes(request.attributes, imports), request.inputs)
     returned = await job.returned
     if returned.error is not None and returned.error.code:
         with contextlib.suppress(ValueError):

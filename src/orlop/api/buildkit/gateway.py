@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orlop.api.buildkit.attributes import read_wishes
+from orlop.api.buildkit.errors import told_as_a_build
 from orlop.api.buildkit.gateway_messages import (
     Capability,
     EvaluateRequest,
@@ -30,7 +31,7 @@ from orlop.errors import InvalidParameterError, UnsupportedError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orlop.api.buildkit.control_messages import CacheEntry, WorkerRecord
+    from orlop.api.buildkit.control_messages import WorkerRecord
     from orlop.api.buildkit.jobs import Job, Jobs
     from orlop.api.grpc.server import Handler
     from orlop.api.grpc.stream import Stream
@@ -93,8 +94,9 @@ def methods(jobs: Jobs, worker: WorkerRecord) -> Mapping[str, Handler]:
         request = GatewaySolveRequest.decode(data)
         if not request.frontend and request.definition is None:
             return GatewaySolveResponse(result=Result(ref=Ref())).encode()
-        require_dockerfile(request.frontend)
-        evaluation = job.add(read_wishes(request.attributes), request.inputs, cache_names(request.cache_imports))
+        with told_as_a_build():
+            require_dockerfile(request.frontend)
+            evaluation = job.add(read_wishes(request.attributes, request.cache_imports), request.inputs)
         if evaluation.wishes.subrequest:
             await evaluation.run()
             documents = answer(evaluation.wishes.subrequest, evaluation.telling)
@@ -132,13 +134,3 @@ def require_dockerfile(frontend: str) -> None:
         raise UnsupportedError("low-level definitions of builds (LLB) are not supported: name a Dockerfile")
     if frontend != FRONTEND:
         raise UnsupportedError(f"frontend is not supported: {frontend[:80]}: only {FRONTEND} is")
-
-
-def cache_names(entries: list[CacheEntry]) -> list[str]:
-    """Return the images that are named as caches. Raises UnsupportedError: a cache of another kind."""
-    names = []
-    for entry in entries:
-        if entry.type != "registry" or "ref" not in entry.attributes:
-            raise UnsupportedError(f"cache import is not supported: {entry.type[:80]}: only images are (type=registry)")
-        names.append(entry.attributes["ref"])
-    return names

@@ -24,7 +24,7 @@ from orlop.api.buildkit.telling import BuildTelling
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, OrlopError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping
 
     from orlop.api.buildkit.attributes import Wishes
     from orlop.api.buildkit.control_messages import Definition, SolveRequest
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _WAIT_SECONDS = 6.0  # in which a build has to come that somebody asks about, as in BuildKit
 _KEPT_SECONDS = 30.0  # in which somebody may ask about one that is over
 _MOST_JOBS = 512
+_MOST_ENDED = 64
 _MOST_RESULTS = 64
 _INPUT = "input:"
 
@@ -48,13 +49,12 @@ class Evaluation:
         telling: of its build.
     """
 
-    def __init__(self, job: Job, wishes: Wishes, inputs: Mapping[str, Definition], cache_from: Sequence[str]) -> None:
+    def __init__(self, job: Job, wishes: Wishes, inputs: Mapping[str, Definition]) -> None:
         self.id = secrets.token_hex(12)
         self.telling = BuildTelling(job.log)
         self._job = job
         self.wishes = wishes
         self._inputs = {name: named_result(definition) for name, definition in inputs.items()}
-        self._cache_from = cache_from
         self._task: asyncio.Task[None] | None = None
 
     async def image(self) -> str:
@@ -90,11 +90,11 @@ class Evaluation:
                     self.wishes,
                     credentials=client,
                     entitlements=job.request.entitlements,
-                    cache_from=self._cache_from,
                 )
                 await job.builds.carry_out(request, _nothing(), telling, client)
             if telling.failure is not None:
                 raise telling.failure
+            telling.end_all("")
         except OrlopError as problem:
             error = build_error(problem, telling.place)
             telling.end_all(str(error))
@@ -136,11 +136,11 @@ class Job:
         """Return the client's session. Raises NotFoundError."""
         return await self.jobs.sessions.wait(self.request.session)
 
-    def add(self, wishes: Wishes, inputs: Mapping[str, Definition], cache_from: Sequence[str] = ()) -> Evaluation:
+    def add(self, wishes: Wishes, inputs: Mapping[str, Definition]) -> Evaluation:
         """Know of a result that may be wanted. Raises UnavailableError: too many; OrlopError: it cannot be."""
         if len(self.results) >= _MOST_RESULTS:
             raise UnavailableError(f"too many results of one build: {len(self.results)}")
-        evaluation = Evaluation(self, wishes, inputs, cache_from)
+        evaluation = Evaluation(self, wishes, inputs)
         self.results[evaluation.id] = evaluation
         return evaluation
 
@@ -164,6 +164,7 @@ class Jobs:
         self.builds = builds
         self.sessions = sessions
         self._jobs: dict[str, Job] = {}
+        self._ended: dict[str, Job] = {}  # oldest first
         self._came = asyncio.Event()
 
     @contextlib.asynccontextmanager
@@ -175,7 +176,7 @@ class Jobs:
         """
         if not request.ref:
             raise InvalidParameterError("a build needs a reference")
-        if request.ref in self._jobs:
+        if request.ref in self._jobs or request.ref in self._ended:
             raise ConflictError(f"job ID {request.ref[:80]} exists")
         if len(self._jobs) >= _MOST_JOBS:
             raise UnavailableError(f"too many builds: {len(self._jobs)}")
@@ -185,22 +186,25 @@ class Jobs:
         try:
             yield job
         finally:
+            self._ended[request.ref] = self._jobs.pop(request.ref)
             await asyncio.shield(job.end())
-            asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._jobs.pop, request.ref, None)
+            if len(self._ended) > _MOST_ENDED:
+                del self._ended[next(iter(self._ended))]
+            asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._ended.pop, request.ref, None)
 
     async def wait(self, ref: str) -> Job:
         """Return a build, which may be about to come. Raises NotFoundError."""
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
-                while ref not in self._jobs:
+                while (job := self._jobs.get(ref) or self._ended.get(ref)) is None:
                     await self._came.wait()
         except TimeoutError:
             raise NotFoundError(f"no such job {ref[:80]}") from None
-        return self._jobs[ref]
+        return job
 
     def evaluation(self, result: str) -> Evaluation:
         """Return a result of any build. Raises NotFoundError."""
-        for job in self._jobs.values():
+        for job in (*self._jobs.values(), *self._ended.values()):
             if result in job.results:
                 return job.results[result]
         raise NotFoundError(f"no such ref: {result[:80]}")

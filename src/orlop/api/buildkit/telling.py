@@ -13,7 +13,7 @@ from orlop.errors import OrlopError
 from orlop.spec.reference import parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from orlop.api.buildkit.status_log import StatusLog, StepLog
     from orlop.build.builder import Plan
@@ -53,10 +53,10 @@ class BuildTelling(BuildOutput):
         self.place: Place | None = None
         self.findings: Findings | None = None
 
-    def planned(self, plan: Plan, name: str, text: bytes) -> None:
+    def planned(self, plan: Plan, name: str, text: bytes, contexts: Collection[str]) -> None:
         """Know the titles."""
         self.plan = plan
-        self._titles = dict(titles(plan))
+        self._titles = dict(titles(plan, contexts))
         self.source = SourceInfo(filename=name, data=text)
 
     def pulls(self, name: str) -> Output:
@@ -101,10 +101,14 @@ class BuildTelling(BuildOutput):
         self.failure = error
 
     def end_all(self, error: str) -> None:
-        """Tell the end of the steps that did not come to theirs: one failed, the others were cancelled."""
+        """Tell the end of the steps that did not come to theirs: one failed, the others were cancelled.
+
+        Args:
+            error: of the one; empty when the build did what it should.
+        """
         failed = self.place.step if self.place is not None else 0
         for number, step in self._steps.items():
-            step.complete(error if number == failed else "context canceled")
+            step.complete(error if number == failed or not error else "context canceled")
 
     def locate(self, place: Place, error: OrlopError) -> None:
         """Keep where it is."""
@@ -157,6 +161,10 @@ class _PullTelling(Output):
 
     def message(self, status: str, *, name: str = "") -> None:
         """Lines are the same in every pull."""
+
+    def error(self, text: str) -> None:
+        """Tell that it failed, which is the end of it."""
+        self._step.complete(text)
 
     def _tell(self) -> None:
         documents, self._documents = self._documents, {}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from orlop.engine.registry.output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from orlop.build.builder import Plan
     from orlop.build.lint import Findings
@@ -55,8 +55,8 @@ class BuildOutput:
         del name
         return Output() if self._quiet else self._output
 
-    def planned(self, plan: Plan, name: str, text: bytes) -> None:
-        """Know the steps that will be, and the Dockerfile that they come from."""
+    def planned(self, plan: Plan, name: str, text: bytes, contexts: Collection[str]) -> None:
+        """Know the steps that will be, the Dockerfile that they come from, and the names of further contexts."""
 
     def begin(self, step: Step) -> None:
         """Put a step's head."""

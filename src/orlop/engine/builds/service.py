@@ -31,12 +31,14 @@ from orlop.engine.builds.steps_output import StepsOutput
 from orlop.engine.builds.usage import BuildCache
 from orlop.engine.builds.workshop import EngineWorkshop, Tools
 from orlop.engine.pipes import open_pipe
+from orlop.engine.registry.pull import PullRequest
 from orlop.errors import OrlopError
 from orlop.image.feed import pour
 from orlop.image.importer import now, parse_name
 from orlop.primitives.tar import END, Limits
 from orlop.spec.docker.containers import HostConfig
 from orlop.spec.launch import OverlayRoot
+from orlop.spec.reference import parse_reference
 from orlop.spec.timestamps import rfc3339_seconds
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class BuildRequest:
         remote: URL of the context; empty for the request's body, or the session's.
         session: id of the session that belongs to it; empty for none.
         cache_from: images whose layers are taken for steps; what is not here is passed over, as by dockerd.
+        fetch_caches: pull those that are not here; what cannot be had is passed over, and told of.
     """
 
     options: BuildOptions
@@ -85,6 +88,7 @@ class BuildRequest:
     remote: str = ""
     session: str = ""
     cache_from: tuple[str, ...] = ()
+    fetch_caches: bool = False
 
 
 class BuildService:
@@ -255,6 +259,20 @@ class BuildService:
             return None
         return [entry.partition("=")[0] for entry in env or ()]
 
+    async def _fetch_caches(self, request: BuildRequest, told: BuildOutput) -> None:
+        """Pull the images that are named as caches and are not here."""
+        for name in request.cache_from:
+            with contextlib.suppress(OrlopError):
+                self._tools.images.resolve(name)
+                continue
+            output = told.pulls(name)
+            try:
+                reference = parse_reference(name).with_default_tag()
+                credentials = await request.credentials.credentials(reference.domain)
+                await self._tools.registry.pull(PullRequest(reference, "", credentials), output)
+            except OrlopError as error:
+                output.error(str(error))
+
     def _sources(self, names: Sequence[str]) -> CacheSources:
         found = []
         for name in names:
@@ -273,6 +291,8 @@ class BuildService:
         told: BuildOutput,
     ) -> tuple[Image, list[Image]] | None:
         epoch = request.options.epoch
+        if request.fetch_caches:
+            await self._fetch_caches(request, told)
         workshop = EngineWorkshop(
             self._tools,
             directory,
@@ -309,7 +329,7 @@ class BuildService:
         except DockerfileError as problem:
             locate(problem.line, problem)
             raise
-        told.planned(plan, name, made.dockerfile)
+        told.planned(plan, name, made.dockerfile, made.named)
         if request.plan:
             return None
         if plan.dockerfile.check or told.checks or ARGUMENT in (request.options.build_args or {}):

@@ -3,6 +3,7 @@
 import pytest
 
 from orlop.api.buildkit.attributes import build_request, read_wishes
+from orlop.api.buildkit.control_messages import CacheEntry
 from orlop.engine.builds import Logins
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.spec.docker.containers import Ulimit
@@ -82,9 +83,18 @@ def test_named_contexts():
     assert read_wishes(attributes).contexts == {"a": "local:a", "c": "input:0-c"}
 
 
+def test_caches():
+    text = '[{"Type":"registry","Attrs":{"ref":"a/b:1"}},{"Type":"registry","Attrs":{"ref":"c"}}]'
+    wishes = read_wishes({"cache-imports": text}, [CacheEntry(type="registry", attributes={"ref": "c"})])
+    made = build_request(wishes, credentials=Logins())
+    assert (made.cache_from, made.fetch_caches) == (("c", "a/b:1"), True)
+
+
 @pytest.mark.parametrize(
     ("attributes", "error", "message"),
     [
+        ({"cache-imports": '[{"Type":"gha"}]'}, UnsupportedError, "cache import is not supported: gha"),
+        ({"cache-imports": "[" * 100_000}, InvalidParameterError, "failed to unmarshal cache-imports"),
         ({"platform": "linux/s390x"}, UnsupportedError, "another platform is not supported: linux/s390x"),
         ({"platform": "linux/amd64,linux/386"}, UnsupportedError, "several platforms is not supported"),
         ({"platform": "neither/nor"}, InvalidParameterError, "unknown operating system"),
