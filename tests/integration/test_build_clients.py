@@ -240,6 +240,16 @@ class TestBuildx:
         assert (done.returncode, len(done.stdout.splitlines())) == (0, 4), done.stdout  # head, ARG, RUN, total
         assert "echo for" not in run(engine, project, DOCKER, "buildx", "du", "--verbose").stdout
 
+    @pytest.mark.requires("docker-compose")
+    def test_compose_builds_through_bake(self, engine, images, project):
+        """With the plugin in reach, Compose has ``docker buildx bake`` build."""
+        version = run(engine, project, DOCKER, "buildx", "version").stdout.split()[1].split(".")
+        if (int(version[0].lstrip("v")), int(version[1])) < (0, 17):
+            pytest.skip("Compose wants buildx 0.17")
+        done = run(engine, project, COMPOSE, "build")
+        assert (done.returncode, "using Bake" in done.stderr) == (0, False), done.stderr
+        assert image_of(engine, "clients:a")["Config"]["Labels"]["who"] == "compose"
+
     def test_what_the_builder_is(self, engine, project):
         done = run(engine, project, DOCKER, "buildx", "inspect")
         assert done.returncode == 0, done.stderr
