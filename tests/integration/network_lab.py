@@ -23,11 +23,18 @@ from orlop.network.sandbox import Sandbox
 from orlop.network.service import NetworkService
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.runtime.network_namespace import open_sockets, raise_loopback, write_settings
+from orlop.spec.ports import PortRequest, parse_publish
 
 CLONE_NEWNET = 0x40000000
 PYTHON = os.path.realpath(sys.executable)
 OUTSIDE, HOST = "10.99.0.2", "10.99.0.1"
 OUTSIDE6, HOST6 = "fd99::2", "fd99::1"
+
+A, B, C = "a" * 64, "b" * 64, "c" * 64  # ids of containers
+
+
+def publish(*texts: str) -> tuple[PortRequest, ...]:
+    return tuple(request for text in texts for request in parse_publish(text))
 
 
 def _unshare() -> None:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from network_lab import HOST, HOST6, OUTSIDE, OUTSIDE6, Lab, in_laboratory, run_in
+from network_lab import HOST, HOST6, OUTSIDE, OUTSIDE6, Lab, in_laboratory, publish, run_in
 
 from orlop.errors import InvalidParameterError
 from orlop.network.requests import NetworkRequest
 from orlop.network.sandbox import AttachRequest
-from orlop.spec.ports import PortRequest, parse_publish
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "iptables", "nftables")]
 A, B, C = "a" * 64, "b" * 64, "c" * 64
-
-
-def publish(*texts: str) -> tuple[PortRequest, ...]:
-    return tuple(request for text in texts for request in parse_publish(text))
 
 
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])
