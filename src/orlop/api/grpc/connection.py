@@ -51,7 +51,10 @@ _STREAM_WINDOW = 1 << 20
 _CONNECTION_WINDOW = 4 << 20
 _FIRST_WINDOW = 65_535  # of a connection, until it is opened further (RFC 9113, 6.9.2)
 _PARTIAL_LIMIT = 64 << 20
-_MOST_STREAMS = 100
+# One client may build a hundred services at once, each with calls that last as long as its build: were there no room
+# for the short ones between, none would end.
+_MOST_STREAMS = 1000
+_LARGE = 64 << 10  # bytes of a message that is not whole, from which all of them are counted
 _ANSWERS_LIMIT = 4 << 20
 _HEADERS_LIMIT = 64 << 10
 _LINGER = 1.0  # seconds in which a peer is to read the last that is said
@@ -123,12 +126,16 @@ class Connection:
                     await asyncio.sleep(0)  # calls that were begun and reset at once end before there are more
         finally:
             self.close()
+            closed = False
             try:
-                with contextlib.suppress(OSError, TimeoutError):
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LINGER):
-                        await self._writer.wait_closed()
+                        with contextlib.suppress(ConnectionError):
+                            await self._writer.wait_closed()
+                        closed = True
             finally:
-                self._writer.transport.abort()
+                if not closed:  # asyncio does not stand a transport that is aborted when it has closed
+                    self._writer.transport.abort()
 
     def refuse(self) -> None:
         """End the connection with a peer that wants too much."""
@@ -298,7 +305,7 @@ class Connection:
             stream.fail(CallError(Code.RESOURCE_EXHAUSTED, str(error)))
             self.reset(stream, ErrorCodes.CANCEL)
             self.forget(stream)
-        if sum(stream.held for stream in self._streams.values()) > _PARTIAL_LIMIT:
+        if stream.held > _LARGE and sum(one.held for one in self._streams.values()) > _PARTIAL_LIMIT:
             self.refuse()
 
 

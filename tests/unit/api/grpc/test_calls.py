@@ -50,6 +50,30 @@ async def test_unary():
         assert await channel.unary("/a.B/C", big) == big * 2
 
 
+async def test_calls_that_last_leave_room_for_short_ones():
+    async def wait(stream):
+        await asyncio.Event().wait()
+
+    async with joined({"/a.B/C": wait, "/a.B/D": unary(double)}) as channel:
+        lasting = [await channel.stream("/a.B/C") for _ in range(400)]
+        assert await asyncio.wait_for(channel.unary("/a.B/D", b"x"), 5) == b"xx"
+        for stream in lasting:
+            stream.close()
+
+
+async def test_messages_that_are_not_whole_are_bounded():
+    """Of each call nearly a whole message: together too much of a client that sends no end of any."""
+    async with joined({"/a.B/C": echo}) as channel:
+        streams = [await channel.stream("/a.B/C") for _ in range(6)]
+        with pytest.raises(CallError):
+            for stream in streams:
+                begun = frame(bytes(MESSAGE_LIMIT))[:-1]
+                await channel._connection.send(stream, begun)
+            await asyncio.wait_for(channel.wait_closed(), 5)
+            raise CallError(Code.UNAVAILABLE, "closed")
+        await asyncio.wait_for(channel.wait_closed(), 5)
+
+
 async def test_metadata_arrives():
     seen = {}
 
