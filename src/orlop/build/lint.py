@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 from orlop.build.arguments import PLATFORM
 from orlop.build.expansion import expand, unset_variables
 from orlop.build.instructions import read_instructions
-from orlop.build.lint_rules import RULES, Rule
+from orlop.build.lint_findings import Choice, Finding, Findings, read_choice
+from orlop.build.lint_rules import RULES
 from orlop.build.lint_stage import StageState, expanded_texts
 from orlop.build.parser import DockerfileError, parse
 from orlop.build.stages import StageNames, split_stages
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from orlop.primitives.ignore import IgnoreRules
 
 ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
-_TRUTH = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 _SECRET = re.compile(
     r"(?:^|_)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)", re.ASCII | re.IGNORECASE
 )
@@ -48,60 +47,6 @@ _MOST = 500
 _MOST_COMPARISONS = 200
 _MOST_BASES = 100
 _MOST_NAMES = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One finding: the rule, the instruction's first line from 1, and the text."""
-
-    rule: Rule
-    line: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What was found, in order of lines; ``fail``: the file wants it to be an error."""
-
-    warnings: tuple[Finding, ...]
-    fail: bool = False
-
-    def error(self) -> InvalidParameterError | None:
-        """Return why the build fails, if it does, in BuildKit's words."""
-        if not (self.fail and self.warnings):
-            return None
-        names = ", ".join(sorted({found.rule.name for found in self.warnings}))
-        return InvalidParameterError(f"lint violation found for rules: {names}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    skip: frozenset[str] = frozenset()
-    experimental: frozenset[str] = frozenset()
-    fail: bool = False
-
-    def wants(self, rule: Rule) -> bool:
-        if rule.experimental and not self.experimental & {"all", rule.name}:
-            return False
-        return not self.skip & {"all", rule.name}
-
-
-def read_choice(text: str) -> _Choice:
-    """Read the directive. Raises InvalidParameterError."""
-    values: dict[str, str] = {}
-    for part in filter(None, text.split(";")):
-        key, _, value = part.partition("=")
-        if key.strip() not in ("skip", "error", "experimental"):
-            raise InvalidParameterError(f"invalid check option: {part.strip()[:80]}")
-        values[key.strip()] = value.strip()
-    fail = values.get("error", "false").lower()
-    if fail not in _TRUTH:
-        raise InvalidParameterError(f"failed to parse check option error: {fail[:80]}")
-    lists = {
-        key: frozenset(name.strip() for name in values.get(key, "").split(",")) - {""}
-        for key in ("skip", "experimental")
-    }
-    return _Choice(lists["skip"], lists["experimental"], _TRUTH[fail])
 
 
 def check(
@@ -156,7 +101,7 @@ class _Linter:
         self,
         dockerfile: Dockerfile,
         stages: Sequence[Stage],
-        choice: _Choice,
+        choice: Choice,
         arguments: Mapping[str, str],
         ignored: IgnoreRules | None,
         variables_of: Callable[[str], Iterable[str] | None],

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from orlop.api.buildkit.status_log import StatusLog, StepLog
     from orlop.build.builder import Plan
-    from orlop.build.lint import Findings
+    from orlop.build.lint_findings import Findings
     from orlop.build.steps import Step, StepFailedError
     from orlop.engine.builds.output import Place
 

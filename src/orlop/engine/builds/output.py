@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from orlop.build.builder import Plan
-    from orlop.build.lint import Findings
+    from orlop.build.lint_findings import Findings
     from orlop.build.steps import Step, StepFailedError
     from orlop.engine.registry.output import Document
     from orlop.errors import OrlopError

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orlop.build.builder import Builder, Plan
-from orlop.build.lint import ARGUMENT, Findings, check, check_instructions
+from orlop.build.lint import ARGUMENT, check, check_instructions
 from orlop.build.parser import DockerfileError
 from orlop.build.steps import BuildOptions, StepFailedError
 from orlop.engine.builds.client import Logins, NoClient
@@ -44,6 +44,7 @@ from orlop.spec.timestamps import rfc3339_seconds
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from orlop.build.lint_findings import Findings
     from orlop.engine.builds.client import BuildClient, CredentialSource
     from orlop.engine.builds.sessions import Sessions
     from orlop.engine.containers import ContainerService

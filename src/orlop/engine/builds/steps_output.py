@@ -20,7 +20,7 @@ from orlop.engine.builds.output import BuildOutput
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orlop.build.lint import Findings
+    from orlop.build.lint_findings import Findings
     from orlop.build.steps import Step
     from orlop.engine.builds.output import Place
     from orlop.errors import OrlopError
