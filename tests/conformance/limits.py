@@ -133,8 +133,9 @@ def checkpoint_restore(runtime: Runtime) -> None:
         state = runtime.state(identity)
         assert state["status"] == "running"
         assert state["pid"] == int((runtime.home / "restored.pid").read_text())
+        # the file is empty now and then, as the shell writes it anew
+        wait_for(lambda: count(runtime, identity) >= before, what="the program that goes on")
         after = count(runtime, identity)
-        assert after >= before
         wait_for(lambda: count(runtime, identity) > after, what="the restored program at work")
         top = Path("/sys/fs/cgroup/memory")
         procs = (top if top.is_dir() else top.parent) / runtime.parent.strip("/") / identity / "cgroup.procs"
@@ -222,7 +223,6 @@ def lazy_restore(runtime: Runtime) -> None:
         assert subprocess.run(restore, check=False, **streams).returncode == 0
         for process in started:
             assert process.wait(20) == 0
-        # the file is empty now and then, as the shell writes it anew
         wait_for(lambda: count(runtime, other) >= before, what="the program that goes on")
     finally:
         for process in started:
