@@ -24,6 +24,7 @@ DIFFERENCES = (
     ("namespace.time", "the host's", "another", "Docker gives containers a time namespace since 2026"),
     ("namespace.cgroup", "the host's", "another", "private on cgroup v1 too (threats.md C1, CVE-2022-0492)"),
     ("cgroup\\..+", "elsewhere", "/", "the same"),
+    ("device rules", ".*c 10:200 rwm.*", "(?!.*c 10:200).*", "no /dev/net/tun unless asked for (threats.md B13)"),
     ("limit.Max open files", "inherited", "1024 .+", "Docker's own units set 1024:524288 since 25"),
     (
         "mount./(proc|sys)/.+",

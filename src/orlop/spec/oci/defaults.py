@@ -6,15 +6,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.spec.json import JsonObject, JsonValue
 
-# major and minor: null, zero, full, random, urandom, tty, console, ptmx, pts/*, net/tun
-_ALLOWED = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, None), (10, 200))
+# major and minor: null, zero, full, random, urandom, tty, console, ptmx, pts/*
+_ALLOWED = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, None))
 
 
 def default_device_rules() -> list[JsonValue]:
     """Return Docker's device rules, in runc's order: the harmless devices, not fuse, and making (not opening) any node.
 
-    tun is among them: runc took it away in 1.2.0, which broke containers that make ``/dev/net/tun`` themselves, as
-    VPN clients do, and gave it back in 1.2.4.
+    runc allows tun as well (not in 1.2.0, again since 1.2.4, for containers that make the node themselves); here it has
+    to be asked for, by ``--device /dev/net/tun`` (threats.md B13).
 
     Making nodes comes last: taken away from it, fuse could not be expressed on cgroup v1.
     """
