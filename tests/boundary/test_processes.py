@@ -44,7 +44,7 @@ while time.time() < end and not os.path.exists(sys.argv[1]):
             os.close(fd)
             continue
         seen[pid] = fd
-        verdicts.add(attempt(f'/proc/{pid}/exe'))
+        verdicts.add(attempt(f'/proc/self/fd/{fd}'))  # what was seen: the process may execute something else now
 time.sleep(0.3)
 for fd in seen.values():
     verdicts.add(attempt(f'/proc/self/fd/{fd}'))  # idle now

@@ -153,7 +153,7 @@ def test_bad_durations(text):
 
 # beside the repository, or beside the directory of its worktrees
 SCHEMAS = next(
-    (p for n in (5, 6) if (p := Path(__file__).resolve().parents[n] / "shared/spec/oci-runtime").is_dir()),
+    (p for top in Path(__file__).resolve().parents[5:7] if (p := top / "shared/spec/oci-runtime").is_dir()),
     Path("/none"),
 )
 
