@@ -345,12 +345,16 @@ class NetworkService:
             if network.name in networks.BUILTIN:
                 raise ForbiddenError(f"{network.name} is a pre-defined network and cannot be removed")
             await self.settle()
-            if self._joining[network.id] or self.endpoints_of(network.id):
-                raise ForbiddenError(
-                    f"error while removing network: network {network.name} id {network.id} has active endpoints"
-                )
-            await run_to_end(defining.remove(self._surroundings, self._catalogue, self._drivers, network))
+            await run_to_end(self._remove_unused(network))
             return network
+
+    async def _remove_unused(self, network: Network) -> None:
+        # Looked at in one step with what makes it unknown: who finds it between the two would join what is going.
+        if self._joining[network.id] or self.endpoints_of(network.id):
+            raise ForbiddenError(
+                f"error while removing network: network {network.name} id {network.id} has active endpoints"
+            )
+        await defining.remove(self._surroundings, self._catalogue, self._drivers, network)
 
     # --- parts ---
 
