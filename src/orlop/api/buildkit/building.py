@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from orlop.api.buildkit.client_session import ClientSession
 from orlop.engine.builds.client import EVERYTHING
 from orlop.engine.builds.contexts import DOCKERFILE, IGNORE, MAIN
-from orlop.errors import OrlopError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,16 +62,8 @@ class BuildingClient(ClientSession):
             title = f"[internal] load {IGNORE}"
         elif name == MAIN:
             title = "[internal] load build context"
-        step = self._log.step(title).start()
-        if name == DOCKERFILE:
-            self._telling.definition = step
-        try:
+        with self._log.step(title) as step:
+            if name == DOCKERFILE:
+                self._telling.definition = step
             size = await self.transfer(name, target, choice, told=lambda size: step.part(part, size))
-        except OrlopError as error:
-            step.complete(str(error))
-            raise
-        except BaseException:
-            step.complete("context canceled")
-            raise
-        step.part(part, size, over=True)
-        step.complete()
+            step.part(part, size, over=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from orlop.api.buildkit.client_session import ClientSession
 from orlop.api.buildkit.control_messages import Exporter
-from orlop.errors import OrlopError, UnsupportedError
+from orlop.errors import UnsupportedError
 from orlop.image.importer import parse_name
 
 if TYPE_CHECKING:
@@ -109,21 +109,13 @@ class Exporting:
         kind = {"local": "client directory", "tar": "client tarball"}.get(
             exporter.type, f"{exporter.type} image format"
         )
-        step = job.log.step(f"exporting to {kind}").start()
-        try:
+        with job.log.step(f"exporting to {kind}"):
             client = ClientSession((await job.session()).channel, job.builds.sessions.files)
             if exporter.type == "local":
                 async with job.builds.unpacked(image) as directory:
                     await client.send_directory(directory, exporter=number)
             else:
                 await client.send_archive(self._archive(image, exporter, job), exporter=number)
-        except OrlopError as error:
-            step.complete(str(error))
-            raise
-        except BaseException:
-            step.complete("context canceled")
-            raise
-        step.complete()
 
     def _archive(self, image: str, exporter: Exporter, job: Job) -> AsyncIterator[bytes]:
         if exporter.type == "tar":

@@ -19,7 +19,7 @@ from orlop.api.buildkit.attributes import build_request
 from orlop.api.buildkit.building import BuildingClient
 from orlop.api.buildkit.errors import build_error
 from orlop.api.buildkit.inputs import named_result
-from orlop.api.buildkit.status_log import StatusLog
+from orlop.api.buildkit.status_log import CANCELED, StatusLog
 from orlop.api.buildkit.telling import BuildTelling
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, OrlopError, UnavailableError
 
@@ -100,7 +100,7 @@ class Evaluation:
             telling.end_all(str(error))
             raise error from None
         except asyncio.CancelledError:
-            telling.end_all("context canceled")
+            telling.end_all(CANCELED)
             raise
 
     async def _contexts(self) -> dict[str, str]:

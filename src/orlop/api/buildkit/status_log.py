@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from orlop.api.buildkit.control_messages import (
     Position,
@@ -23,10 +23,12 @@ from orlop.api.buildkit.control_messages import (
     VertexStatus,
     VertexWarning,
 )
+from orlop.errors import OrlopError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+CANCELED = "context canceled"  # BuildKit's words of a step that was not let end
 _KEPT_BYTES = 8 << 20
 _BILLION = 1_000_000_000
 
@@ -121,11 +123,21 @@ class StepLog:
         self._vertex = Vertex(digest=digest, name=name)
         self._parts: dict[str, int] = {}
 
-    def start(self) -> StepLog:
+    def start(self) -> Self:
         """Tell that it begins."""
         self._vertex.started = timestamp(time.time_ns())
         self._put()
         return self
+
+    def __enter__(self) -> Self:
+        """Tell that it begins; leaving the block tells how it ended."""
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self.complete()
+        else:
+            self.complete(str(error) if isinstance(error, OrlopError) else CANCELED)
 
     def complete(self, error: str = "", *, cached: bool = False) -> None:
         """Tell that it ended, once."""

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from orlop.api.buildkit.control_messages import SourceInfo
+from orlop.api.buildkit.status_log import CANCELED
 from orlop.build.titles import titles
 from orlop.engine.builds.output import BuildOutput
 from orlop.engine.registry.output import Output
@@ -108,7 +109,7 @@ class BuildTelling(BuildOutput):
         """
         failed = self.place.step if self.place is not None else 0
         for number, step in self._steps.items():
-            step.complete(error if number == failed or not error else "context canceled")
+            step.complete(error if number == failed or not error else CANCELED)
 
     def locate(self, place: Place, error: OrlopError) -> None:
         """Keep where it is."""
