@@ -70,8 +70,10 @@ class Invocation:
 
     @property
     def confined(self) -> bool:
-        """Whether the caller is no root, or in a user namespace: rootless Podman calls as the root of one."""
-        return os.geteuid() != 0 or in_user_namespace()
+        """Whether the caller is no root, or in a user namespace: rootless Podman calls as one's root. Read once."""
+        if not _CONFINED:
+            _CONFINED.append(os.geteuid() != 0 or in_user_namespace())
+        return _CONFINED[0]
 
     @property
     def forgives_cgroups(self) -> bool:
@@ -81,6 +83,7 @@ class Invocation:
 
 
 _HIERARCHIES: list[Hierarchies] = []
+_CONFINED: list[bool] = []
 
 
 def run(arguments: list[str]) -> int:
