@@ -215,3 +215,4 @@ async def joined(methods):
     finally:
         channel.close()
         await asyncio.wait_for(asyncio.gather(server, running), 10)
+        assert channel.closed

@@ -9,27 +9,12 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
-from orlop.api.grpc.channel import Channel
+from fake_buildkit_client import joined
 from orlop.api.grpc.framing import MESSAGE_LIMIT, MessageReader, frame
 from orlop.api.grpc.server import Server, unary
 from orlop.api.grpc.status import Any, CallError, Code, error_in, trailers
 from orlop.errors import InvalidParameterError, NotFoundError
 from orlop.primitives.owned_fd import OwnedFd
-
-
-@contextlib.asynccontextmanager
-async def joined(methods):
-    """Yield a channel to a server with these methods."""
-    ours, theirs = socket.socketpair()
-    server = asyncio.create_task(Server(methods).serve(OwnedFd(theirs.detach()), b""))
-    channel = await Channel.begin(OwnedFd(ours.detach()), frozenset(methods))
-    running = asyncio.create_task(channel.run(b""))
-    try:
-        yield channel
-    finally:
-        channel.close()
-        await asyncio.wait_for(asyncio.gather(server, running), 10)
-        assert channel.closed
 
 
 async def double(_stream, request):
