@@ -138,6 +138,7 @@ def test_a_shell_follows_the_window_and_can_be_left_and_taken_up(engine, session
     assert shell.end() == 0
     assert engine.inspect("shell")["State"]["Running"]
     again = session(client, "attach", "shell", size=(20, 70))
+    again.expect("# ")
     again.type(UNTIL_SIZE.format(20, 70) + "echo ba''ck\n")
     again.expect("back")
     again.type("exit 42\n")

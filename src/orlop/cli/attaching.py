@@ -8,6 +8,7 @@ from orlop.cli.flags import Command, Flag
 from orlop.cli.invocation import CommandError, Invocation, write_error, write_out
 from orlop.cli.run_flags import DETACH_KEYS
 from orlop.cli.streaming import Session
+from orlop.cli.terminal import size_of
 from orlop.errors import OrlopError
 
 TYPE_CHECKING = False
@@ -75,6 +76,8 @@ def _attach(invocation: Invocation) -> int:
         raise CommandError("the input device is not a TTY")
     container = str(inspected.get("Id", ""))
     stream = containers.attach(container, stdin=stdin, detach_keys=options.text("detach-keys"))
+    if _config(inspected, "Tty"):
+        _disturb(invocation, container)
     session = _session(invocation, stream, inspected, stdin=stdin)
     session.run()
     if session.detached:
@@ -82,6 +85,16 @@ def _attach(invocation: Invocation) -> int:
         write_error("read escape sequence")
         return 0
     return waiting.result()
+
+
+def _disturb(invocation: Invocation, container: str) -> None:
+    """Give a terminal another size before it gets the window's: a shell at its prompt shows it again only then."""
+    size = size_of(1)
+    if size is not None:
+        try:
+            invocation.client.containers.resize(container, height=size[0] + 1, width=size[1] + 1)
+        except OrlopError:
+            return  # it is gone already
 
 
 def _session(invocation: Invocation, stream: HijackedStream, inspected: JsonObject, *, stdin: bool) -> Session:
