@@ -7,6 +7,7 @@ the middle of it, when a SIGWINCH comes, which docker's client sends once more a
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import re
@@ -15,11 +16,12 @@ import signal
 import struct
 import subprocess
 import termios
+import threading
 import time
 
 import pytest
 
-from harness import BIN, DOCKER, PATIENCE
+from harness import BIN, DOCKER, PATIENCE, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
@@ -158,6 +160,33 @@ def test_exec_has_a_terminal_of_its_own(engine, session, client):
     left.type("\x01x")
     left.end()
     assert "sh" in engine.docker("exec", "base", "ps", "-o", "args").stdout.split()
+
+
+def test_the_size_of_an_exec_waits_for_its_start(engine):
+    """A client sends it when it has the head of the start's answer, before which nobody knows of the process."""
+    engine.docker("run", "-d", "--name", "base", "busybox", "sleep", "100")
+    command = ["timeout", "60", "sh", "-c", UNTIL_SIZE.format(20, 70)]
+    status, body = engine.http("POST", "/v1.45/containers/base/exec", {"Tty": True, "Cmd": command})
+    assert status == 201, body
+    session = json.loads(body)["Id"]
+    answers = []
+    resize = threading.Thread(
+        target=lambda: answers.append(engine.http("POST", f"/v1.45/exec/{session}/resize?h=20&w=70"))
+    )
+    resize.start()
+    resize.join(0.5)
+    assert answers == []
+    assert engine.http("POST", f"/v1.45/exec/{session}/start", {"Detach": True, "Tty": True})[0] == 200
+    resize.join()
+    assert answers == [(200, b"")]
+
+    def inspected():
+        return json.loads(engine.http("GET", f"/v1.45/exec/{session}/json")[1])
+
+    wait_for(lambda: not inspected()["Running"], what="end of the exec")
+    assert inspected()["ExitCode"] == 0
+    status, body = engine.http("POST", f"/v1.45/exec/{session}/resize?h=20&w=70")
+    assert (status, json.loads(body)["message"]) == (409, f"exec process {session} is not running")
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=["docker", "orlop"])

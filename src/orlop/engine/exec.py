@@ -10,7 +10,7 @@ import select
 import signal
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orlop.engine.containers.attaching import parse_detach_keys
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 # Finished sessions stay inspectable for a while, as in Docker (there: five minutes).
 _KEPT_SECONDS = 300.0
 _ENDING_SECONDS = 1.0
+# How long a terminal's size waits for its exec; a client sends it as soon as it has the head of the start's answer,
+# and has few retries. As dockerd's.
+_SIZE_SECONDS = 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +66,7 @@ class Session:
         exit_code: None until it ended.
         pid: on the host, 0 unless it runs.
         shim: its control channel.
+        begun: set when the process runs, or never will.
     """
 
     id: str
@@ -74,6 +78,7 @@ class Session:
     exit_code: int | None = None
     pid: int = 0
     shim: ShimConnection | None = None
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class ExecService:
@@ -175,6 +180,7 @@ class ExecService:
             if client is not None:
                 client.close()
         session.running, session.pid = True, started.pid
+        session.begun.set()
         started.pidfd.close()
         task = asyncio.get_running_loop().create_task(self._watch(session))
         self._tasks.add(task)
@@ -261,6 +267,7 @@ class ExecService:
             session.shim.close()
             session.shim = None
         session.running, session.pid = False, 0
+        session.begun.set()
         with contextlib.suppress(OSError):
             remove_flat(self._containers.settings.state_dir(session.id))
         self._tell(session, "exec_die", exitCode=str(session.exit_code))
@@ -273,8 +280,18 @@ class ExecService:
         self._containers.events.publish("container", action, session.container.id, attributes)
 
     async def resize(self, exec_id: str, *, height: int, width: int) -> None:
-        """Set the terminal's size. Raises ConflictError: it does not run."""
+        """Set the terminal's size, once there is one.
+
+        Raises:
+            ConflictError: it has ended.
+            SystemFailureError: nobody starts it.
+        """
         session = self.get(exec_id)
+        try:
+            async with asyncio.timeout(_SIZE_SECONDS):
+                await session.begun.wait()
+        except TimeoutError:
+            raise SystemFailureError("timeout waiting for exec session ready") from None
         if session.shim is None:
             raise ConflictError(f"exec process {exec_id} is not running")
         await session.shim.resize(height, width)
