@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orlop.spec.oci.config import SPEC_VERSION
 from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
@@ -13,14 +14,13 @@ if TYPE_CHECKING:
 class ContainerState:
     """The state but for what changes, pid and status. ``bundle`` is empty for a container of the engine."""
 
-    version: str
     id: str
     bundle: str
     annotations: dict[str, str]
 
     def document(self, pid: int, status: str) -> JsonObject:
         """Return it as a JSON object; a stopped container has no pid (0)."""
-        document: JsonObject = {"ociVersion": self.version, "id": self.id, "status": status}
+        document: JsonObject = {"ociVersion": SPEC_VERSION, "id": self.id, "status": status}
         if pid:
             document["pid"] = pid
         document["bundle"] = self.bundle

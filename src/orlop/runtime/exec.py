@@ -130,8 +130,8 @@ def _handlers(execution: Execution, pid: int) -> dict[str, Handler] | None:
     from orlop.runtime.parent import deliver
     from orlop.runtime.seccomp_listener import MESSAGE, Agent
 
-    state = ContainerState(config.version, execution.container_id, execution.bundle, config.annotations)
-    agent = Agent(profile, config.version, state.document(k.pidfd_pid(execution.pidfd), "running"))
+    state = ContainerState(execution.container_id, execution.bundle, config.annotations)
+    agent = Agent(profile, state.document(k.pidfd_pid(execution.pidfd), "running"))
     return {MESSAGE: lambda fds: deliver(agent, pid, fds)}
 
 

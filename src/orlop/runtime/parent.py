@@ -37,7 +37,7 @@ class Parent:
         config = creation.config
         self._devices = config.linux.net_devices
         self._always, self._on_failure = always, on_failure
-        self.state = ContainerState(config.version, creation.id, creation.bundle, config.annotations)
+        self.state = ContainerState(creation.id, creation.bundle, config.annotations)
         self._hooks: HostHooks | None = None
         if config.hooks is not None:
             from orlop.runtime.hooks import HostHooks
@@ -57,7 +57,7 @@ class Parent:
         if self._seccomp is not None and self._seccomp.notifies:
             from orlop.runtime.seccomp_listener import MESSAGE, Agent
 
-            agent = Agent(self._seccomp, self.state.version, self.state.document(pid, "creating"))
+            agent = Agent(self._seccomp, self.state.document(pid, "creating"))
             found[MESSAGE] = lambda fds: deliver(agent, pid, fds)
         return found
 

@@ -13,6 +13,7 @@ from orlop.errors import InvalidParameterError
 from orlop.kernel.plain import socket
 from orlop.primitives.channel import encode, send_packet
 from orlop.primitives.json_text import dumps
+from orlop.spec.oci.config import SPEC_VERSION
 from orlop.spec.record import dataclass, replace
 
 TYPE_CHECKING = False
@@ -52,12 +53,10 @@ class Agent:
 
     Attributes:
         profile: with the agent's path and the metadata for it.
-        version: ociVersion of the configuration.
         state: the container's state as JSON object.
     """
 
     profile: Seccomp
-    version: str
     state: JsonObject
 
     def deliver(self, pid: int, listener: OwnedFd) -> None:
@@ -67,7 +66,7 @@ class Agent:
             InvalidParameterError: nobody takes it.
         """
         path = self.profile.listener_path
-        document: JsonObject = {"ociVersion": self.version, "fds": ["seccompFd"], "pid": pid, "state": self.state}
+        document: JsonObject = {"ociVersion": SPEC_VERSION, "fds": ["seccompFd"], "pid": pid, "state": self.state}
         if self.profile.listener_metadata:
             document["metadata"] = self.profile.listener_metadata
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)

@@ -29,7 +29,7 @@ def load_hooks(path: str) -> Hooks | None:
 
 
 def _state(state: State) -> ContainerState:
-    return ContainerState(state.version, state.id, state.bundle, state.annotations)
+    return ContainerState(state.id, state.bundle, state.annotations)
 
 
 def execute_poststart(hooks: Hooks, state: State) -> None:

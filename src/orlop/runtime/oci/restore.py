@@ -174,9 +174,7 @@ class _Restoring:
         from orlop.runtime.hooks import HostHooks
 
         config = self._bundle.config
-        state = ContainerState(
-            config.version, self._invocation.arguments[0], self._bundle.directory, config.annotations
-        )
+        state = ContainerState(self._invocation.arguments[0], self._bundle.directory, config.annotations)
         with Cleanup() as stack:
             self._executed = executed = HostHooks(hooks, state, stack)
             stack.callback(self._within.enter)
