@@ -47,6 +47,16 @@ def update(runtime: Runtime) -> None:
         runtime.wait(identity, "stopped")
 
 
+def update_unlimited(runtime: Runtime) -> None:
+    """A limit of memory and swap goes with that of memory."""
+    with runtime.running() as identity:
+        runtime.expect("update", "--memory", str(96 << 20), "--memory-swap", str(96 << 20), identity)
+        assert limit(runtime, identity, "memory.memsw.limit_in_bytes") == str(96 << 20)
+        runtime.expect("update", "--memory", "-1", identity)
+        assert int(limit(runtime, identity, "memory.limit_in_bytes")) > 1 << 60
+        assert int(limit(runtime, identity, "memory.memsw.limit_in_bytes")) > 1 << 60
+
+
 def limit(runtime: Runtime, identity: str, name: str) -> str:
     """Return what the kernel has."""
     return next(Path("/sys/fs/cgroup").glob(f"*{runtime.parent}/{identity}/{name}")).read_text().strip()
@@ -267,6 +277,6 @@ def checkpoint_refusals(runtime: Runtime) -> None:
 
 
 LIMITS = (
-    *(update, update_from_file, update_from_stdin, events, out_of_memory_event),
+    *(update, update_unlimited, update_from_file, update_from_stdin, events, out_of_memory_event),
     *(checkpoint_restore, restore_executes_hooks, checkpoint_paused, checkpoint_refusals),
 )

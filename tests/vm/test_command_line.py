@@ -28,6 +28,13 @@ def test_update_is_effective_and_kept(runtime):
         expected = [str(64 << 20), str(32 << 20), "20000 50000", "20", "0"]
         names = ("memory.max", "memory.swap.max", "cpu.max", "pids.max", "cpuset.cpus")
         assert files(runtime, identity, *names) == expected
+        # the one that is not named counts as well: v2 limits the difference
+        runtime.expect("update", "--memory", "48m", identity)
+        assert files(runtime, identity, *names[:2]) == [str(48 << 20), str(48 << 20)]
+        runtime.expect("update", "--memory-swap", "100m", identity)
+        assert files(runtime, identity, *names[:2]) == [str(48 << 20), str(52 << 20)]
+        runtime.expect("update", "--memory", "-1", identity)
+        assert files(runtime, identity, *names[:2]) == ["max", "max"]
         runtime.expect("update", "--memory", "80m", "--memory-swap", "-1", identity)
         assert files(runtime, identity, *names) == [str(80 << 20), "max", *expected[2:]]
         kept = json.loads((runtime.home / "state" / identity / "config.json").read_text())["linux"]["resources"]

@@ -47,9 +47,10 @@ def update(invocation: Invocation) -> int:
     changes = _changes(invocation.options)
     path = f"{invocation.store.directory(state.id)}/config.json"
     config = read_document(path)
+    _free_swap_with_memory(changes)
     before, after = _merged(config, changes)
-    wanted = parse_resources(changes)
     parse_resources(after)  # contradictions with what is set already
+    wanted = parse_resources(_with_both_limits(changes, after))
     cgroup = open_cgroup(invocation.hierarchies, state.cgroup)
     try:
         cgroup.update(wanted)
@@ -106,6 +107,22 @@ def parse_size(text: str, flag: str) -> int:
     for _ in part:
         scale *= 10
     return int(digits) * _UNITS[unit] // scale
+
+
+def _free_swap_with_memory(changes: JsonObject) -> None:
+    """Take the limit of memory and swap away with that of memory, unless it is named: as runc does."""
+    memory = changes.get("memory")
+    if isinstance(memory, dict) and memory.get("limit") == -1 and not memory.get("swap"):
+        memory["swap"] = -1
+
+
+def _with_both_limits(changes: JsonObject, after: JsonObject) -> JsonObject:
+    """Return the changes with both limits of memory where one is among them: v2 has their difference in a file."""
+    changed, memory = changes.get("memory"), after.get("memory")
+    if not (isinstance(changed, dict) and isinstance(memory, dict) and changed.keys() & {"limit", "swap"}):
+        return changes
+    both: JsonObject = {name: memory[name] for name in ("limit", "swap") if name in memory}
+    return {**changes, "memory": {**changed, **both}}
 
 
 def _merged(config: JsonValue, changes: JsonObject) -> tuple[JsonObject, JsonObject]:
