@@ -112,6 +112,14 @@ BY_KIND: dict[str, type[OrlopError]] = {
 }
 
 
+def os_error_text(error: OSError) -> str:
+    """Return one line without Python's ``[Errno n]``; what names its operation itself stays as it is."""
+    if hasattr(error, "operation"):
+        return str(error)
+    text = (error.strerror or str(error)).lower()
+    return f"{error.filename!s}: {text}" if error.filename is not None else text
+
+
 def from_kind(kind: str, message: str) -> OrlopError:
     """Make the error that a peer named; an unknown kind is an internal error, never a crash."""
     return BY_KIND.get(kind, OrlopError)(message)

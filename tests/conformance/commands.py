@@ -21,6 +21,8 @@ DIFFERS = {
     "crun": {
         # no such command or flag
         *("events", "out_of_memory_event", "exec_in_paused", "exec_groups", "update_from_stdin", "exec_sub_cgroups"),
+        # takes only the limit of memory away, which the kernel refuses
+        "update_unlimited",
         # its log has other levels
         "debug",
         # a frozen container stays so, and resuming a running one is no error
@@ -191,6 +193,43 @@ def errors(runtime: Runtime) -> None:
     runtime.expect("--version")
 
 
+def identities(runtime: Runtime) -> None:
+    """What a container may be called, which is also the name of a directory."""
+    _, bundle = runtime.bundle()
+    for name in ("_", "-x", "A+b.c_d-e", "0", "a" * 200):  # crun names a keyring so: none begins with a dot
+        runtime.expect("create", "--bundle", bundle, "--", name)
+        assert json.loads(runtime.expect("state", "--", name))["id"] == name
+        runtime.expect("delete", "--force", "--", name)
+    for name in ("", ".", "..", "a/b", "/a"):
+        runtime.refuses("create", "--bundle", bundle, "--", name)
+        runtime.refuses("state", "--", name)
+
+
+def bundles(runtime: Runtime) -> None:
+    """Relative, the current directory, and through a symbolic link, as --root may be."""
+    identity, bundle = runtime.bundle("sh", "-c", "pwd")
+    (runtime.home / "linked").symlink_to(identity)
+    (runtime.home / "roots").symlink_to("state")
+    for place, named in ((runtime.seen, identity), (bundle, ""), (runtime.seen, f"./{identity}/"), ("/", bundle)):
+        flags = ("--bundle", named) if named else ()
+        assert runtime.expect("run", *flags, identity, setting=f"cd {place} && ") == "/\n"
+    runtime.expect("create", "--bundle", f"{runtime.seen}/linked", identity)
+    (state,) = (entry for entry in json.loads(runtime.expect("list", "-f", "json")) if entry["id"] == identity)
+    assert state["bundle"] in (bundle, f"{runtime.seen}/linked")
+    runtime.expect("--root", f"{runtime.seen}/roots", "delete", "--force", identity)
+    runtime.refuses("state", identity)
+
+
+def log_files(runtime: Runtime) -> None:
+    """A log is made before anything is done; where it cannot be, nothing is."""
+    identity, bundle = runtime.bundle()
+    runtime.refuses("--log", "/nonexistent/log", "create", "--bundle", bundle, identity, words="/nonexistent/log")
+    runtime.refuses("state", identity)
+    runtime.expect("--log", f"{runtime.seen}/kept", "list")
+    assert (runtime.home / "kept").read_text() == ""
+    (runtime.home / "kept").unlink()
+
+
 def forbidden_program(runtime: Runtime) -> None:
     """What the container's user may not execute is told by create, not by a container that ends at once."""
     program = runtime.home / "rootfs/forbidden"
@@ -209,7 +248,7 @@ COMMANDS: dict[str, Callable[[Runtime], None]] = {
         *PROCESSES,
         *LIMITS,
         *(signals, kill_paused, delete_paused, pause_refusals),
-        *(ps, listing_formats, state_document),
+        *(ps, listing_formats, state_document, identities, bundles, log_files),
         *(specification, features, logs, debug, errors, forbidden_program),
     )
 }

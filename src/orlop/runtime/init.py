@@ -20,7 +20,7 @@ import _signal  # type: ignore[import-not-found]  # not in typeshed
 import os
 import select
 
-from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, UnavailableError
+from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, UnavailableError, os_error_text
 from orlop.kernel import process as k
 from orlop.kernel.keyring import join_session_keyring
 from orlop.kernel.plain import signal, socket
@@ -75,14 +75,6 @@ def report(sync: Channel, error: BaseException) -> None:
         sync.send({"error": {"kind": kind, "message": message}})
     except OSError:
         return  # the parent is gone, and with it everybody who could be told
-
-
-def os_error_text(error: OSError) -> str:
-    """Return one line without Python's ``[Errno n]``."""
-    if hasattr(error, "operation"):
-        return str(error)
-    text = (error.strerror or str(error)).lower()
-    return f"{error.filename!s}: {text}" if error.filename is not None else text
 
 
 def _run(task: InitTask) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 
-from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError
+from orlop.errors import InvalidParameterError, OrlopError, SystemFailureError, os_error_text
 from orlop.kernel.plain import socket
 from orlop.kernel.prctl import set_name
 from orlop.primitives.scope import suppress
@@ -18,7 +18,6 @@ from orlop.runtime import handover
 from orlop.runtime.clients import Client
 from orlop.runtime.container import Creation, RunningProcess, create
 from orlop.runtime.exec import Execution, execute
-from orlop.runtime.init import os_error_text
 from orlop.runtime.json_log import open_log
 from orlop.runtime.loop import Loop, undo
 from orlop.runtime.streams import Streams

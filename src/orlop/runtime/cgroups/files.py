@@ -6,7 +6,7 @@ import errno
 import os
 import time
 
-from orlop.errors import SystemFailureError, UnsupportedError
+from orlop.errors import SystemFailureError, UnsupportedError, os_error_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,11 +157,11 @@ def remove_tree(directory: str) -> None:
             return
         except OSError as error:
             if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-                raise SystemFailureError(f"unable to remove cgroup: {error}") from error
+                raise SystemFailureError(f"unable to remove cgroup: {os_error_text(error)}") from error
             now = time.monotonic()
             deadline = deadline or now + PATIENCE
             if now > deadline:
-                raise SystemFailureError(f"unable to remove cgroup: {error}") from error
+                raise SystemFailureError(f"unable to remove cgroup: {os_error_text(error)}") from error
             below = [path for path in subtree(directory) if path != directory]
             for path in reversed(below):
                 try:

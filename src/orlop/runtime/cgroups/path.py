@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orlop.errors import InvalidParameterError, UnsupportedError
-from orlop.spec.charset import ALPHANUMERIC, WORD, consists_of
+from orlop.spec.charset import WORD, consists_of
 
 DEFAULT_PARENT = "/orlop"
 _ID = WORD | frozenset(".+-")
@@ -34,7 +34,7 @@ def normalise_path(
         InvalidParameterError: ``..``, the root itself, or characters that no cgroup has (threats.md C4).
         UnsupportedError: a path of the systemd driver, which is not in use.
     """
-    if container_id[:1] not in ALPHANUMERIC or not consists_of(container_id, _ID, 1, 255):
+    if not consists_of(container_id, _ID, 1, 255) or container_id in (".", ".."):
         raise InvalidParameterError(f"invalid container id: {container_id!r:.80}")
     if systemd or (systemd is None and is_scope(cgroups_path)):
         from orlop.runtime.cgroups.systemd.scope import parse_scope

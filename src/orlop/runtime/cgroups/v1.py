@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from orlop.errors import ConflictError, InvalidParameterError, OrlopError, SystemFailureError
+from orlop.errors import ConflictError, InvalidParameterError, OrlopError, SystemFailureError, os_error_text
 from orlop.kernel.plain import signal
 from orlop.primitives.scope import suppress
 from orlop.runtime.cgroups import files
@@ -74,7 +74,7 @@ class CgroupV1:
         except BaseException as error:
             cgroup.give_up()
             if isinstance(error, OSError):
-                raise SystemFailureError(f"unable to create cgroup: {error}") from error
+                raise SystemFailureError(f"unable to create cgroup: {os_error_text(error)}") from error
             raise
         return cgroup
 
@@ -95,7 +95,7 @@ class CgroupV1:
             files.apply(self._writes, self._by_controller.get)
             self._join_fds = self._open_tasks()
         except OSError as error:
-            raise SystemFailureError(f"unable to create cgroup: {error}") from error
+            raise SystemFailureError(f"unable to create cgroup: {os_error_text(error)}") from error
         self._writes = None
         self._made = []
 
@@ -187,7 +187,7 @@ class CgroupV1:
             if self._unified is not None:
                 self._clone_fd = os.open(self._unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise SystemFailureError(f"unable to open cgroup: {error}") from error
+            raise SystemFailureError(f"unable to open cgroup: {os_error_text(error)}") from error
 
     def join(self, *, cloned: bool, fds: Sequence[int] | None = None) -> None:
         """Write "0", which is the writer itself in any pid namespace, to each ``tasks``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from orlop.errors import ConflictError, OrlopError, SystemFailureError, UnsupportedError
+from orlop.errors import ConflictError, OrlopError, SystemFailureError, UnsupportedError, os_error_text
 from orlop.kernel import ebpf
 from orlop.kernel.plain import signal
 from orlop.kernel.process import in_user_namespace
@@ -65,7 +65,7 @@ class CgroupV2:
                 with suppress(OrlopError):
                     files.remove_tree(cgroup._directory)
             if isinstance(error, OSError):
-                raise SystemFailureError(f"unable to create cgroup: {error}") from error
+                raise SystemFailureError(f"unable to create cgroup: {os_error_text(error)}") from error
             raise
         return cgroup
 
@@ -112,7 +112,7 @@ class CgroupV2:
             try:
                 self._fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except OSError as error:
-                raise SystemFailureError(f"unable to open cgroup: {error}") from error
+                raise SystemFailureError(f"unable to open cgroup: {os_error_text(error)}") from error
         return self._fd
 
     @property
@@ -196,7 +196,7 @@ class CgroupV2:
             self._kill_frozen()
         except OSError as error:
             if error.errno != errno.ENODEV:
-                raise SystemFailureError(f"unable to kill cgroup: {error}") from error
+                raise SystemFailureError(f"unable to kill cgroup: {os_error_text(error)}") from error
         if self.frozen():
             self.thaw()
         files.wait_until(lambda: not self.pids(), f"unable to kill all processes of cgroup: {self.path}")

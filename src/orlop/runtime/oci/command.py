@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import sys
 
-from orlop.errors import InvalidParameterError, OrlopError
+from orlop.errors import InvalidParameterError, OrlopError, os_error_text
 from orlop.kernel.process import in_user_namespace
 from orlop.primitives.scope import suppress
 from orlop.runtime.oci.log import ErrorLog
-from orlop.runtime.oci.options import Flag, Parsed, describe, parse
+from orlop.runtime.oci.options import ArgumentCountError, Flag, Parsed, UsageError, describe, parse
 from orlop.runtime.oci.state import StateStore, default_root
 from orlop.runtime.oci.verbs import Verb, all_verbs, find_verb
 from orlop.spec.record import dataclass
@@ -92,11 +92,11 @@ def run(arguments: list[str]) -> int:
     verb = ""
     try:
         settings = parse(arguments, _GLOBAL, interspersed=False)
-        log = _log(settings)
         if settings.switch("version"):
             return _version()
         if not settings.arguments or settings.switch("help") or settings.arguments[0] in ("help", "h"):
             return _help(settings.arguments[1:])
+        log = _log(settings)
         verb, *rest = settings.arguments
         known = find_verb(verb)
         if known is None:
@@ -104,12 +104,15 @@ def run(arguments: list[str]) -> int:
             return _UNKNOWN_VERB
         log.trace(f"{PROGRAM} {verb} {rest}")
         return _dispatch(verb, known, rest, log, settings)
+    except UsageError as error:
+        sys.stdout.write(f"{error.heading}\n\n{_help_of(verb)}")
+        message, verb = str(error), ""
     except OrlopError as error:
         message = str(error)
     except BrokenPipeError:
         return 1
     except OSError as error:
-        message = _os_error(error)
+        message = os_error_text(error)
     if verb in _PREFIXED:
         message = f"{PROGRAM} {verb} failed: {message}"
     elif verb == "exec":
@@ -119,20 +122,16 @@ def run(arguments: list[str]) -> int:
     return 1
 
 
-def _os_error(error: OSError) -> str:
-    """The kernel's words without a traceback."""
-    if error.filename is None or not error.strerror:
-        return str(error)
-    return f"{error.filename}: {error.strerror.lower()}"
-
-
 def _log(settings: Parsed) -> ErrorLog:
     form = settings.text("log-format", "text")
     if form not in ("text", "json"):
         raise InvalidParameterError(f"invalid log-format: {form}")
     path = settings.text("log")
-    # relative to where we were called: the bundle's directory is entered later
-    return ErrorLog(os.path.abspath(path) if path else "", format=form, verbose=settings.switch("debug"))
+    # relative to where we were called: the bundle's directory is entered later; stderr may be a socket
+    named = path not in ("", "/dev/stderr")
+    log = ErrorLog(os.path.abspath(path) if named else "", format=form, verbose=settings.switch("debug"))
+    log.make_file()
+    return log
 
 
 def _dispatch(verb: str, known: Verb, rest: list[str], log: ErrorLog, settings: Parsed) -> int:
@@ -140,16 +139,12 @@ def _dispatch(verb: str, known: Verb, rest: list[str], log: ErrorLog, settings: 
         return _help([verb])
     if settings.text("rootless") not in ("", "auto", "true", "false", "1", "0"):
         raise InvalidParameterError(f"invalid value for --rootless: {settings.text('rootless')}")
-    try:
-        parsed = parse(rest, known.flags, interspersed=known.interspersed)
-    except InvalidParameterError as error:
-        sys.stdout.write(f"Incorrect Usage: {error}\n\n{_verb_help(verb, known)}")
-        raise
+    parsed = parse(rest, known.flags, interspersed=known.interspersed)
     count = len(parsed.arguments)
     if count < known.least or (known.most >= 0 and count > known.most):
-        sys.stdout.write(f"Incorrect Usage.\n\n{_verb_help(verb, known)}")
-        wanted = f"exactly {known.least}" if known.least == known.most else f"a minimum of {known.least}"
-        raise InvalidParameterError(f'{PROGRAM}: "{verb}" requires {wanted} argument(s)')
+        bound = f"a minimum of {known.least}" if count < known.least else f"a maximum of {known.most}"
+        wanted = f"exactly {known.least}" if known.least == known.most else bound
+        raise ArgumentCountError(f'{PROGRAM}: "{verb}" requires {wanted} argument(s)')
     for flag in known.flags:
         values = parsed.values.get(flag.names[0], [])
         if len(values) > 1 and not flag.many:
@@ -176,19 +171,23 @@ def _version() -> int:
 
 
 def _help(topics: list[str]) -> int:
+    with suppress(BrokenPipeError):
+        sys.stdout.write(_help_of(topics[0] if topics else ""))
+    return 0
+
+
+def _help_of(topic: str) -> str:
+    """Return the help of a command; of all of them for anything else."""
     verbs = all_verbs()
-    if topics and topics[0] in verbs:
-        sys.stdout.write(_verb_help(topics[0], verbs[topics[0]]))
-        return 0
+    if topic in verbs:
+        return _verb_help(topic, verbs[topic])
     width = max(map(len, verbs))
     rows = "".join(f"   {name.ljust(width)}  {verb.meaning}\n" for name, verb in verbs.items())
-    with suppress(BrokenPipeError):
-        sys.stdout.write(
-            f"NAME:\n   {PROGRAM} - Open Container Initiative runtime in Python\n\n"
-            f"USAGE:\n   {PROGRAM} [global options] command [command options] [arguments...]\n\n"
-            f"COMMANDS:\n{rows}\nGLOBAL OPTIONS:\n{describe(_GLOBAL)}"
-        )
-    return 0
+    return (
+        f"NAME:\n   {PROGRAM} - Open Container Initiative runtime in Python\n\n"
+        f"USAGE:\n   {PROGRAM} [global options] command [command options] [arguments...]\n\n"
+        f"COMMANDS:\n{rows}\nGLOBAL OPTIONS:\n{describe(_GLOBAL)}"
+    )
 
 
 def _verb_help(name: str, verb: Verb) -> str:

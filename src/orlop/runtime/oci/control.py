@@ -26,7 +26,7 @@ def kill(invocation: Invocation) -> int:
     """Send a signal to init, or with ``--all`` to everything in the container."""
     identity, *rest = invocation.arguments
     state = invocation.store.load(identity)
-    number = parse_signal(rest[0] if rest else "SIGTERM")
+    number = parse_signal("".join(rest) or "SIGTERM")
     if invocation.options.switch("all") and state.cgroup:  # without one, what there is ends with init
         _signal_all(open_cgroup(invocation.hierarchies, state.cgroup), number)
         return 0

@@ -14,6 +14,7 @@ from orlop.primitives.json_text import dumps
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup
 from orlop.runtime.cgroups import open_cgroup
+from orlop.runtime.oci.options import UsageError
 from orlop.runtime.oci.state import is_alive
 from orlop.runtime.oci.statistics import oom_kills, v1_statistics, v2_statistics
 
@@ -115,7 +116,7 @@ def _write(identity: str, kind: str, data: JsonObject | None = None) -> None:
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of Go's ``5s``, ``1m30s``, ``500ms``, ``.5h``. Raises InvalidParameterError."""
+    """Return the seconds of Go's ``5s``, ``1m30s``, ``500ms``, ``.5h``. Raises UsageError."""
     rest, seconds = text.lstrip("+"), 0.0
     if rest == "0":
         return 0.0
@@ -129,4 +130,4 @@ def parse_duration(text: str) -> float:
     else:
         if text and seconds < _LONGEST:
             return seconds
-    raise InvalidParameterError(f'invalid value "{text:.40}" for flag -interval: parse error')
+    raise UsageError(f'invalid value "{text:.40}" for flag -interval: parse error')

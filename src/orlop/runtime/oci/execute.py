@@ -179,7 +179,7 @@ def _process(options: Parsed, command: list[str], initial: Process) -> Process:
 
 def _user(options: Parsed, initial: User) -> User:
     user = initial
-    if options.given("user"):
+    if options.text("user"):
         uid, colon, gid = options.text("user").partition(":")
         user = replace(user, uid=_number(uid), gid=_number(gid) if colon else initial.gid, username="")
     extra = tuple(_number(gid) for gid in options.texts("additional-gids"))

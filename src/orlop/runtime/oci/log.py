@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+from orlop.errors import os_error_text
 from orlop.primitives.json_text import dumps
 
 
@@ -24,6 +25,15 @@ class ErrorLog:
         self._path = path
         self._format = format
         self._verbose = verbose
+
+    def make_file(self) -> None:
+        """Make the file, if one was named: who reads it later finds one, and a wrong path is told at once.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._path:
+            os.close(self._open())
 
     def trace(self, message: str) -> None:
         """Write what is being done, if that was asked for (``--debug``)."""
@@ -54,11 +64,14 @@ class ErrorLog:
             sys.stderr.write(f"{line}\n")
             return
         try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            fd = self._open()
         except OSError as error:
-            sys.stderr.write(f"{line}\nunable to open log file: {error}\n")
+            sys.stderr.write(f"{line}\nunable to open log file: {os_error_text(error)}\n")
             return
         try:
             os.write(fd, f"{line}\n".encode(errors="backslashreplace"))
         finally:
             os.close(fd)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)

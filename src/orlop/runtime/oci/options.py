@@ -9,6 +9,21 @@ from orlop.errors import InvalidParameterError
 from orlop.spec.record import dataclass
 
 
+class UsageError(InvalidParameterError):
+    """A command line that cannot be read: told together with the command's help, without the command's own words."""
+
+    @property
+    def heading(self) -> str:
+        """What the help is preceded by."""
+        return f"Incorrect Usage: {self}"
+
+
+class ArgumentCountError(UsageError):
+    """Too few arguments, or too many."""
+
+    heading = "Incorrect Usage."
+
+
 @dataclass(frozen=True, slots=True)
 class Flag:
     """One flag: its names, the placeholder of its value (empty for a switch) and what it means."""
@@ -46,13 +61,13 @@ class Parsed:
         return name in self.values
 
     def number(self, name: str, default: int = 0) -> int:
-        """Return a flag's value as an integer. Raises InvalidParameterError."""
+        """Return a flag's value as an integer. Raises UsageError."""
         text = self.text(name)
         if not text:
             return default
         digits = text[1:] if text[0] in "+-" else text
         if not (digits.isascii() and digits.isdigit()) or len(digits) > 20:
-            raise InvalidParameterError(f'invalid value "{text}" for flag -{name}: parse error')
+            raise UsageError(f'invalid value "{text}" for flag -{name}: parse error')
         return int(text)
 
 
@@ -60,7 +75,7 @@ def parse(arguments: list[str], flags: tuple[Flag, ...], *, interspersed: bool) 
     """Separate flags from arguments; everything after ``--``, or after the first argument unless ``interspersed``.
 
     Raises:
-        InvalidParameterError: in the words of Go's package.
+        UsageError: in the words of Go's package.
     """
     by_name = {name: flag for flag in flags for name in flag.names}
     parsed = Parsed()
@@ -76,16 +91,16 @@ def parse(arguments: list[str], flags: tuple[Flag, ...], *, interspersed: bool) 
             name, equals, value = argument.lstrip("-").partition("=")
             flag = by_name.get(name)
             if flag is None:
-                raise InvalidParameterError(f"flag provided but not defined: -{name}")
+                raise UsageError(f"flag provided but not defined: -{name}")
             if not flag.value:
                 value = value if equals else "true"
                 if value not in ("true", "false", "1", "0"):
-                    raise InvalidParameterError(f'invalid boolean value "{value}" for -{name}: parse error')
+                    raise UsageError(f'invalid boolean value "{value}" for -{name}: parse error')
                 value = {"1": "true", "0": "false"}.get(value, value)
             elif not equals:
                 following = next(rest, None)
                 if following is None:
-                    raise InvalidParameterError(f"flag needs an argument: -{name}")
+                    raise UsageError(f"flag needs an argument: -{name}")
                 value = following
             parsed.values.setdefault(flag.names[0], []).append(value)
     return parsed

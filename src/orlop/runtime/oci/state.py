@@ -90,6 +90,8 @@ class StateStore:
 
     def directory(self, identity: str) -> str:
         """Return a container's directory. Raises InvalidParameterError: not an id."""
+        if not identity:
+            raise InvalidParameterError("container id cannot be empty")
         if not consists_of(identity, _ID, 1, 255) or identity in (".", ".."):
             raise InvalidParameterError("invalid container ID format")
         return f"{self.root}/{identity}"

@@ -79,7 +79,7 @@ def test_systemd_path():
         normalise_path("/docker/abc", container_id="abc", systemd=True)
 
 
-@pytest.mark.parametrize("identity", ["", "..", "a/b", "-x", "a\n"])
+@pytest.mark.parametrize("identity", ["", "..", ".", "a/b", "a:b", "a" * 256, "a\n"])
 def test_bad_ids(identity):
     with pytest.raises(InvalidParameterError, match="invalid container id"):
         normalise_path("", container_id=identity)

@@ -49,7 +49,9 @@ def test_version_and_help(capsys):
         (["exec", "nope", "true"], 255, 'msg="exec failed: container does not exist"'),
         (["frob"], 3, "No help topic for 'frob'"),
         (["state"], 1, r"\"state\" requires exactly 1 argument(s)"),
-        (["kill", "a", "b", "c"], 1, r"\"kill\" requires a minimum of 1"),
+        (["kill"], 1, r"\"kill\" requires a minimum of 1 argument(s)"),
+        (["kill", "a", "b", "c"], 1, r"\"kill\" requires a maximum of 2 argument(s)"),
+        (["state", ""], 1, "container id cannot be empty"),
         (["--nope", "list"], 1, "flag provided but not defined: -nope"),
         (["list", "--nope"], 1, "flag provided but not defined: -nope"),
         (["list", "--format", "yaml"], 1, "invalid format option"),
@@ -72,6 +74,34 @@ def test_errors_as_runc(capsys, tmp_path, line, code, words):
     got, _, err = run(capsys, "--root", str(tmp_path / "r"), *line)
     assert got == code
     assert words in err
+
+
+@pytest.mark.parametrize(
+    ("line", "heading", "words"),
+    [
+        (["--nope"], "Incorrect Usage: flag provided but not defined: -nope", "flag provided but not defined: -nope"),
+        (["run", "-x"], "Incorrect Usage: flag provided but not defined: -x", "flag provided but not defined: -x"),
+        (["create"], "Incorrect Usage.", r"orlop-runtime: \"create\" requires exactly 1 argument(s)"),
+        (["exec"], "Incorrect Usage.", r"orlop-runtime: \"exec\" requires a minimum of 1 argument(s)"),
+        (["exec", "--tty=7", "x", "y"], 'Incorrect Usage: invalid boolean value "7"', "invalid boolean value"),
+        (
+            ["run", "--preserve-fds", "x", "y"],
+            'Incorrect Usage: invalid value "x" for flag -preserve-fds: parse error',
+            r"invalid value \"x\" for flag -preserve-fds: parse error",
+        ),
+        (
+            ["events", "--interval", "5", "y"],
+            'Incorrect Usage: invalid value "5" for flag -interval: parse error',
+            r"invalid value \"5\" for flag -interval: parse error",
+        ),
+    ],
+)
+def test_usage_errors_come_with_help_and_without_the_commands_words(capsys, tmp_path, line, heading, words):
+    code, out, err = run(capsys, "--root", str(tmp_path / "r"), *line)
+    assert code == 1  # of exec, too, whose own failures are 255
+    assert out.startswith(heading)
+    assert "\n\nNAME:\n   orlop-runtime" in out
+    assert f'level=error msg="{words}' in err
 
 
 def test_force_delete_of_nothing_succeeds(capsys, tmp_path):

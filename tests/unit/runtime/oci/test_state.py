@@ -48,7 +48,7 @@ def test_unknown_and_half_made(store):
     assert store.identities() == []
 
 
-@pytest.mark.parametrize("identity", ["", ".", "..", "a/b", "a\n", "a b", "x" * 256, "\u00e9"])
+@pytest.mark.parametrize("identity", [".", "..", "a/b", "a\n", "a b", "x" * 256, "\u00e9"])
 def test_ids_that_are_paths(store, identity):
     with pytest.raises(InvalidParameterError, match="invalid container ID format"):
         store.load(identity)
