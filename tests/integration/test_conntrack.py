@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 
 import pytest
-from network_lab import HOST, HOST6, Lab, in_laboratory
+from network_lab import HOST, HOST6, Lab, in_laboratory, run_in
 
 from orlop.network.requests import NetworkRequest
 from orlop.network.sandbox import AttachRequest
@@ -69,5 +71,73 @@ def test_a_flow_follows_the_published_port_and_not_the_address(backend: str, ver
             third = await service.attach("c" * 64, publish)
             lab.serve(third.netns, 53, "third", udp=True, six=six)
             assert await answer(client, "third")
+
+    in_laboratory(body)
+
+
+def remove_rules(backend: str) -> None:
+    """Do what a reload of somebody else's firewall does."""
+    if backend == "nftables":
+        run_in(None, "nft", "delete", "table", "ip", "orlop")
+        return
+    run_in(None, "iptables", "-P", "FORWARD", "ACCEPT")
+    for table in ("raw", "filter"):
+        run_in(None, "iptables", "-t", table, "-F")
+
+
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_what_began_without_rules_ends_with_them(backend: str):
+    """The first rule lets through what goes on; nothing may be among that which no rule let begin (G5, G8)."""
+
+    async def body(lab: Lab) -> None:
+        first = lab.service(firewall_backend=backend, pool_size=0)
+        await first.start({})
+        quiet = {"com.docker.network.bridge.enable_icc": "false"}
+        await first.create_network(NetworkRequest("quiet", options=quiet))
+        await first.create_network(NetworkRequest("net"))
+        ports = (PortRequest(53, "udp", "", _PORT, _PORT),)
+        places = {"a": "net", "b": "net", "c": "quiet", "d": "quiet"}
+        sandboxes = {
+            name: await first.attach(name * 64, AttachRequest(network=network, ports=ports if name == "b" else ()))
+            for name, network in places.items()
+        }
+        for name, sandbox in sandboxes.items():
+            lab.serve(sandbox.netns, 53, name, udp=True)
+        sleepers = {name * 64: lab.sleeper(sandbox) for name, sandbox in sandboxes.items()}
+
+        async def client(name: str, to: str) -> socket.socket:
+            netns = sandboxes[name].netns
+            assert netns is not None
+            (sock,) = await lab.factory.open_inside(netns.fileno(), sockets=["udp4"])
+            sock.settimeout(0.25)
+            sock.connect((sandboxes[to].endpoints[0].address, 53))
+            return sock
+
+        with contextlib.ExitStack() as stack:
+            fine = {"b": stack.enter_context(await client("a", "b"))}
+            assert await answer(fine["b"], "b")
+            outside = stack.enter_context(await client_of(lab, 4))
+            assert await answer(outside, "b")
+            refused = {way: stack.enter_context(await client(*way)) for way in (("a", "c"), ("c", "d"), ("d", "b"))}
+            for sock in refused.values():
+                assert await asyncio.to_thread(ask, sock) == ""
+            await first.close()
+            # somebody else goes on to ask for states, so that the kernel goes on to keep them
+            run_in(None, "nft", "add table ip other; add chain ip other seen { type filter hook forward priority 5; }")
+            run_in(None, "nft", "add rule ip other seen ct state new accept")
+            remove_rules(backend)
+            for (_, to), sock in refused.items():
+                assert await answer(sock, to)
+            second = lab.service(firewall_backend=backend, pool_size=0)
+            pidfds = {owner: os.pidfd_open(sleeper.pid) for owner, sleeper in sleepers.items()}
+            try:
+                await second.start(pidfds)
+            finally:
+                for pidfd in pidfds.values():
+                    os.close(pidfd)
+            for way, sock in refused.items():
+                assert await asyncio.to_thread(ask, sock) == "", way
+            assert await answer(fine["b"], "b")
+            assert await answer(outside, "b")
 
     in_laboratory(body)

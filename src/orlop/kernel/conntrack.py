@@ -10,6 +10,7 @@ import errno
 import ipaddress
 import socket
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.kernel.netlink import (
@@ -23,9 +24,11 @@ from orlop.kernel.netlink import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from orlop.kernel.netlink import Message, NetlinkSocket
+
+    Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 NETLINK_NETFILTER = 12
 _SUBSYSTEM = 1 << 8  # NFNL_SUBSYS_CTNETLINK
@@ -34,11 +37,27 @@ _GENERIC = struct.Struct(">BBH")  # struct nfgenmsg: family, version, resource i
 _TUPLE_ORIG, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _SOURCE = {4: 1, 6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
+_DESTINATION = {4: 2, 6: 4}  # CTA_IP_V4_DST, CTA_IP_V6_DST
 _PROTO_NUM, _PROTO_DESTINATION = 1, 3
 # what of a tuple the kernel compares (enum ctattr_filter's flags, CTA_FILTER_F_*); before Linux 5.8 it compares nothing
 _BY_SOURCE, _BY_PROTOCOL = 1 << 0, 1 << 3
 _AT_ONCE = 128  # requests in one message
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """The ends of a connection.
+
+    Attributes:
+        source: who began it.
+        destination: the address that it was sent to.
+        answerer: who answers; another than ``destination`` where that was translated.
+    """
+
+    source: Address
+    destination: Address
+    answerer: Address
 
 
 def forget_led_to(host: NetlinkSocket, address: str) -> int:
@@ -71,6 +90,12 @@ def forget_udp_to(host: NetlinkSocket, ports: Collection[int], *, version: int) 
     return _forget(host, version, (message for message in found if _udp_destination(message) in wanted))
 
 
+def forget_where(host: NetlinkSocket, refused: Callable[[Flow], bool], *, version: int) -> int:
+    """Forget all connections of an IP version of which ``refused`` holds; likewise."""
+    found = host.dump(Request(_GET, NLM_F_DUMP, _GENERIC.pack(_FAMILIES[version], 0, 0), "list connections"))
+    return _forget(host, version, (message for message in found if refused(_flow(message, version))))
+
+
 def _list(version: int, place: int, match: bytes, flags: int) -> Request:
     both = (flags, 0) if place == _TUPLE_ORIG else (0, flags)
     chosen = nested(_FILTER, *(attribute_u32(kind, value) for kind, value in enumerate(both, 1)))
@@ -94,6 +119,13 @@ def _deletion(message: Message, version: int) -> Request:
     body = _GENERIC.pack(_FAMILIES[version], 0, 0) + nested(_TUPLE_ORIG, kept[_TUPLE_ORIG])
     body += b"".join(attribute(kind, kept[kind]) for kind in (_ID, _ZONE) if kind in kept)
     return Request(_DELETE, 0, body, "forget a connection")
+
+
+def _flow(message: Message, version: int) -> Flow:
+    there, back = (_tuple(message, place, _TUPLE_IP) for place in (_TUPLE_ORIG, _TUPLE_REPLY))
+    source, destination = _SOURCE[version], _DESTINATION[version]
+    ends = (there[source], there[destination], back[source])
+    return Flow(*(ipaddress.ip_address(end) for end in ends))
 
 
 def _tuple(message: Message, place: int, part: int) -> dict[int, bytes]:

@@ -138,10 +138,12 @@ class FakeNft:
 
 
 async def test_nftables_fails_closed_and_recovers():
-    nft = FakeNft()
-    firewall = NftablesFirewall(run=nft)
+    nft, ended = FakeNft(), []
+    firewall = NftablesFirewall(run=nft, end_refused=ended.append)
     await firewall.start(BRIDGES, {})
+    assert ended == [tuple(BRIDGES)]  # an engine before this one may have been without rules
     assert not await firewall.restore()
+    assert len(ended) == 1
     nft.refuse = True
     with pytest.raises(SystemFailureError, match="failed to set up firewall rules: Error: refused"):
         await firewall.publish("a", PORTS)
@@ -151,11 +153,13 @@ async def test_nftables_fails_closed_and_recovers():
     nft.listing = ""  # somebody flushed everything
     assert await firewall.restore()
     assert not await firewall.restore()
+    assert ended == [tuple(BRIDGES)] * 2
     assert "docker0" in nft.listing
     assert "172.17.0.2" not in nft.listing
     nft.listing = ""
     await firewall.publish("a", PORTS)  # finds the table gone, makes it anew
     assert "172.17.0.2" in nft.listing
+    assert len(ended) == 3
 
 
 def test_applying_twice_changes_nothing():
@@ -225,7 +229,7 @@ def test_flushed_tables_are_put_right():
     ],
 )
 async def test_injection_through_bridges(bad: BridgeRules):
-    firewall = IptablesFirewall(run=lambda *_: pytest.fail("ran"))
+    firewall = IptablesFirewall(end_refused=lambda _: None, run=lambda *_: pytest.fail("ran"))
     with pytest.raises(ValueError):
         await firewall.add_bridge(bad)
 
@@ -241,7 +245,7 @@ async def test_injection_through_bridges(bad: BridgeRules):
     ],
 )
 async def test_injection_through_ports(bad: PortRule):
-    firewall = IptablesFirewall(run=lambda *_: pytest.fail("ran"))
+    firewall = IptablesFirewall(end_refused=lambda _: None, run=lambda *_: pytest.fail("ran"))
     with pytest.raises(ValueError):
         await firewall.publish("a", [bad])
 
@@ -256,7 +260,8 @@ async def test_one_command_for_each_published_container():
             table["saved"] = apply(table["saved"], stdin.decode())
         return Completed(tuple(arguments), 0, table["saved"].encode(), b"")
 
-    firewall = IptablesFirewall(run=run)
+    ended: list[object] = []
+    firewall = IptablesFirewall(end_refused=ended.append, run=run)
     await firewall.start(BRIDGES, {})
     whole = table["saved"]
     ran.clear()
@@ -267,3 +272,7 @@ async def test_one_command_for_each_published_container():
     assert ran == ["iptables-restore"] * 2
     assert table["saved"] == whole
     assert not await firewall.restore()
+    assert len(ended) == 1
+    table["saved"] = ""
+    assert await firewall.restore()
+    assert len(ended) == 2

@@ -10,21 +10,28 @@ from orlop.network.firewall import rules
 from orlop.network.uninterrupted import run_to_end
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from orlop.network.firewall.contract import BridgeRules, PortRule
+
+    EndRefused = Callable[[Collection[BridgeRules]], None]
 
 
 class FirewallBackend(ABC):
     """Implements :class:`orlop.network.firewall.contract.Firewall`, but for the tables themselves.
 
     Published ports are added and removed one by one, at a cost that does not grow with their number. When that finds
-    that the tables are not as they ought to be (somebody flushed them), everything is compared and put right.
+    that the tables are not as they ought to be (somebody flushed them), everything is compared and put right, and
+    connections that could begin meanwhile, but should not, are ended.
+
+    Args:
+        end_refused: ends connections that the rules of these bridges let nobody begin; called in a worker thread.
     """
 
     name: str
 
-    def __init__(self) -> None:
+    def __init__(self, end_refused: EndRefused) -> None:
+        self._end_refused = end_refused
         self._bridges: dict[str, BridgeRules] = {}
         self._ports: dict[str, tuple[PortRule, ...]] = {}
         self._six = False  # whether there are rules of IPv6
@@ -44,6 +51,10 @@ class FirewallBackend(ABC):
             gone: bridges that are no more.
             links: all that there are: rules of ours for other bridges go as well.
         """
+
+    async def _repair(self, links: Collection[str] | None = None) -> bool:
+        """Compare and put right; tells whether anything was missing or too much."""
+        return await self._synchronise(links=links)
 
     @abstractmethod
     async def _differences(self, links: Collection[str]) -> list[str]:
@@ -72,7 +83,7 @@ class FirewallBackend(ABC):
             self._bridges = {bridge.name: bridge for bridge in bridges}
             self._ports = dict(ports)
             await self._begin()
-            await self._synchronise()
+            await self._put_right()
 
     async def add_bridge(self, bridge: BridgeRules) -> None:
         """Add the rules of a bridge."""
@@ -106,7 +117,7 @@ class FirewallBackend(ABC):
             self._ports[owner] = tuple(ports)
             try:
                 if not await self._add(ports):
-                    await self._synchronise()
+                    await self._put_right()
             except BaseException:
                 del self._ports[owner]
                 raise
@@ -119,7 +130,7 @@ class FirewallBackend(ABC):
         async with self._turn:
             ports = self._ports.pop(owner, ())
             if ports and not await self._remove(ports):
-                await self._synchronise()
+                await self._put_right()
 
     async def restore(self, links: Collection[str] | None = None) -> bool:
         """Put back what somebody else removed."""
@@ -127,7 +138,10 @@ class FirewallBackend(ABC):
 
     async def _restore(self, links: Collection[str] | None) -> bool:
         async with self._turn:
-            return await self._synchronise(links=links)
+            changed = await self._repair(links)
+            if changed:
+                await self._end_strays()
+            return changed
 
     async def differences(self, links: Collection[str]) -> list[str]:
         """Return what a restoration would change."""
@@ -135,6 +149,13 @@ class FirewallBackend(ABC):
             return await self._differences(links)
 
     # --- parts ---
+
+    async def _put_right(self) -> None:
+        if await self._synchronise():
+            await self._end_strays()
+
+    async def _end_strays(self) -> None:
+        await asyncio.to_thread(self._end_refused, tuple(self._bridges.values()))
 
     def _families(self) -> tuple[rules.Family, ...]:
         self._six = self._six or any(bridge.subnet6 for bridge in self._bridges.values())

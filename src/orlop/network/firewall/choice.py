@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import UnavailableError
 from orlop.network import sysctl
+from orlop.network.connections import end_refused
 from orlop.network.firewall import nftables
 from orlop.network.firewall.iptables import IptablesFirewall
 from orlop.primitives import commands
@@ -33,8 +34,10 @@ def choose_firewall(options: NetworkOptions, *, prefix: str) -> Firewall | None:
     router6 = options.ip_forward and sysctl.forwarding6_is_off()
     backend = options.firewall_backend or _probe()
     if backend == "nftables":
-        return nftables.NftablesFirewall(table=table_name(prefix), router=router, router6=router6)
-    return IptablesFirewall(prefix=prefix, policy_drop=router, policy_drop6=router6)
+        return nftables.NftablesFirewall(
+            table=table_name(prefix), router=router, router6=router6, end_refused=end_refused
+        )
+    return IptablesFirewall(prefix=prefix, policy_drop=router, policy_drop6=router6, end_refused=end_refused)
 
 
 def table_name(prefix: str) -> str:

@@ -13,6 +13,7 @@ from orlop.primitives import commands
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from orlop.network.firewall.backend import EndRefused
     from orlop.network.firewall.contract import PortRule
 
 _TIMEOUT = 30.0
@@ -34,9 +35,10 @@ class IptablesFirewall(FirewallBackend):
         prefix: str = "DOCKER",
         policy_drop: bool = False,
         policy_drop6: bool = False,
+        end_refused: EndRefused,
         run: Callable[[Sequence[str], bytes], commands.Completed] = run_command,
     ) -> None:
-        super().__init__()
+        super().__init__(end_refused)
         self._prefix = prefix
         self._policy_drop = {4: policy_drop, 6: policy_drop6}
         self._run = run

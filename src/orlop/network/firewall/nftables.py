@@ -15,6 +15,7 @@ from orlop.primitives import commands
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from orlop.network.firewall.backend import EndRefused
     from orlop.network.firewall.contract import PortRule
 
 _TIMEOUT = 30.0
@@ -51,9 +52,10 @@ class NftablesFirewall(FirewallBackend):
         table: str = "orlop",
         router: bool = False,
         router6: bool = False,
+        end_refused: EndRefused,
         run: Callable[[str], tuple[int, str, str]] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(end_refused)
         self._table = table
         self._router = {4: router, 6: router6}
         self._run = run
@@ -79,12 +81,11 @@ class NftablesFirewall(FirewallBackend):
         await self._replace()
         return True
 
-    async def _restore(self, links: Collection[str] | None) -> bool:
-        async with self._turn:
-            wrong = bool(await self._differences(links or ()))
-            if wrong:
-                await self._replace()
-            return wrong
+    async def _repair(self, links: Collection[str] | None = None) -> bool:
+        wrong = bool(await self._differences(links or ()))
+        if wrong:
+            await self._replace()
+        return wrong
 
     async def _differences(self, links: Collection[str]) -> list[str]:
         del links
