@@ -4,7 +4,8 @@ Chains (Docker's names; ``ORLOP`` in place of ``DOCKER`` beside a live Docker, e
 
     raw     PREROUTING  -> DOCKER                    127/8 and containers' addresses from elsewhere (G3, G4)
     filter  FORWARD     -> DOCKER-USER               the administrator's; made when missing, never rewritten (G6)
-                        -> DOCKER-FORWARD -> DOCKER-ISOLATION-STAGE-1 -> DOCKER-ISOLATION-STAGE-2     (G8)
+                        -> DOCKER-FORWARD            what belongs to a connection that was let through, then
+                                          -> DOCKER-ISOLATION-STAGE-1 -> DOCKER-ISOLATION-STAGE-2     (G8)
                                           -> DOCKER  one ACCEPT for each published port, then DROP
     nat     PREROUTING, OUTPUT -> DOCKER             one DNAT for each published port
             POSTROUTING                              masquerade
@@ -136,7 +137,16 @@ def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix
     # What goes from port to port of one bridge is most of all packets and nothing else is about it: it comes first.
     # (An internal network's packets are asked for their addresses before.)
     among = [bridge.name for bridge in bridges if bridge.icc and not bridge.internal]
-    own[forward], own[one], own[two] = [*(f"-i {name} -o {name} -j ACCEPT" for name in among), f"-j {one}"], [], []
+    # Then what belongs to a connection that was let through. One that began while the rules were gone is forgotten
+    # when they are put back (connections.end_refused).
+    open_ = [bridge.name for bridge in bridges if not bridge.internal]
+    known = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    own[forward] = [
+        *(f"-i {name} -o {name} -j ACCEPT" for name in among),
+        *(f"{way} {name} {known}" for way in ("-i", "-o") for name in open_),
+        f"-j {one}",
+    ]
+    own[one], own[two] = [], []
     for bridge in bridges:
         name = bridge.name
         own[prefix].append(f"! -i {name} -o {name} -j DROP")
@@ -148,7 +158,6 @@ def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix
             if bridge.crossing:
                 own[two].append(f"-o {name} -m conntrack --ctstate DNAT -j RETURN")
             own[two].append(f"-o {name} -j DROP")
-            own[forward].append(f"-o {name} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
             own[forward].append(f"-o {name} -j {prefix}")
             own[forward].append(f"-i {name} ! -o {name} -j ACCEPT")
         if not bridge.icc:

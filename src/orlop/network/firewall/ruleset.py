@@ -3,6 +3,8 @@
     prerouting         -300  raw          127/8 and containers' addresses from elsewhere (G3, G4)
     prerouting, output -100  ports        one look-up in a map leads to the published port's container
     forward               0  forward      DOCKER-USER: the administrator's; made when missing, never rewritten (G6);
+                                          what belongs to a connection that was let through (one that began while the
+                                          rules were gone is forgotten when they are put back);
                                           then verdict maps on the outgoing and the incoming interface (G8):
                                           to-<bridge>, from-<bridge>; the policy drops the rest when it was the
                                           engine that made a router of the host
@@ -147,11 +149,11 @@ def _chain(name: str, rules: Iterable[str], *, hook: str = "", policy: str = "ac
 
 def _raw(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
     # Bridges have route_localnet on, so that a port published on loopback can be answered: see rules._raw.
-    rules = ['iifname "lo" accept']
-    if family.version == 4:
-        rules += ["ip daddr 127.0.0.0/8 drop", "ip saddr 127.0.0.0/8 drop"]
+    # (Addresses come first, so that most packets' interface is not looked at. What the host sends itself is on lo.)
+    ends = ("daddr", "saddr") if family.version == 4 else ()
+    rules = [f'ip {end} {family.loopback} iifname != "lo" drop' for end in ends]
     rules += [
-        f'{_ip(family)} daddr {family.subnet(bridge)} iifname != "{bridge.name}" drop'
+        f'{_ip(family)} daddr {family.subnet(bridge)} iifname != "{bridge.name}" iifname != "lo" drop'
         for bridge in bridges
         if not bridge.direct_routing and (bridge.masquerade or bridge.internal)
     ]
@@ -181,14 +183,14 @@ def _forward(bridges: Sequence[BridgeRules], family: Family, *, router: bool) ->
         else:
             rules += [
                 "iifname @bridges ct status ! dnat drop" if bridge.crossing else "iifname @bridges drop",
-                "ct state established,related accept",
                 f"meta l4proto . {_ip(family)} daddr . th dport @reachable accept",
                 "drop",
             ]
         yield from _chain(f"to-{bridge.name}", rules)
         yield from _chain(f"from-{bridge.name}", ["drop" if bridge.internal else "accept"])
     yield from _chain(USER_CHAIN, ())
-    rules = [f"jump {USER_CHAIN}", "oifname vmap @to", "iifname vmap @from"]
+    known = "ct state established,related accept"
+    rules = [f"jump {USER_CHAIN}", known, "oifname vmap @to", "iifname vmap @from"]
     yield from _chain("forward", rules, hook="filter hook forward priority 0", policy="drop" if router else "accept")
 
 
