@@ -240,10 +240,13 @@ def become(process: Process, identity: Identity, task: Becoming) -> None:
 
 
 def _kernels_proc() -> OwnedFd:
-    """Return a procfs that is the kernel's own; in a user namespace that may only be the one that is mounted."""
+    """Return a procfs that is the kernel's own.
+
+    In a user namespace the kernel may refuse a new one (mount_namespaces(7)); there it is the one that is mounted.
+    """
     try:
         return rootfs.private_proc()
-    except OSError:
+    except PermissionError:
         return rootfs.own_proc()
 
 

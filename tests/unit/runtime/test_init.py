@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 import pytest
 
+from orlop.kernel.syscall import SyscallError
 from orlop.runtime import init
 from orlop.runtime.users import GROUP_ADD, identify
 from orlop.spec.oci import parse_config
@@ -72,3 +74,22 @@ def test_the_hosts_null_device_is_not_given_away(tmp_path):
         os.close(fd)
     assert null.stat().st_uid == 0
     assert other.stat().st_uid == 1000
+
+
+def test_another_procfs_only_where_the_kernel_refuses_one(monkeypatch):
+    """What is mounted on /proc was put there by somebody: it is for where there can be no other (CVE-2025-52881)."""
+    monkeypatch.setattr(init.rootfs, "own_proc", lambda: "mounted")
+    for number in (errno.ENOMEM, errno.EMFILE, errno.ENODEV):
+
+        def refuse(number=number):
+            raise SyscallError("fsmount", number)
+
+        monkeypatch.setattr(init.rootfs, "private_proc", refuse)
+        with pytest.raises(SyscallError):
+            init._kernels_proc()
+
+    def forbid():
+        raise SyscallError("fsmount", errno.EPERM)
+
+    monkeypatch.setattr(init.rootfs, "private_proc", forbid)
+    assert init._kernels_proc() == "mounted"
