@@ -18,7 +18,7 @@ from orlop.runtime import init
 from orlop.runtime.cgroups import begin_cgroup, begin_cgroup_if_permitted, normalise_path
 from orlop.runtime.device_root import mount_device, mount_devices
 from orlop.runtime.init_task import MADE_ROOT, SHM_DONOR, TMPFS_DONOR, InitTask
-from orlop.runtime.namespaces import choose_namespaces
+from orlop.runtime.namespaces import Caller, choose_namespaces
 from orlop.runtime.rootfs import plan
 from orlop.runtime.security import apply
 from orlop.spec.record import dataclass, replace
@@ -56,8 +56,7 @@ class Creation:
         die_with_parent: see InitTask.
         for_parent: init becomes the child of the caller's parent (CLONE_PARENT), for which the caller works.
         bundle: where the configuration came from, for hooks; empty when it came from the engine.
-        rootless: an ordinary user makes it, in a user namespace.
-        confined: the caller is no root, or that of a user namespace: device nodes are not made, the host's are bound.
+        caller: who makes it.
         needs_cgroup: else it may run without one, where this user may not make any.
         warn: told of failures that change nothing.
         meanwhile: called with init's pid while init builds the root; the program does not run yet.
@@ -77,8 +76,7 @@ class Creation:
     die_with_parent: bool = True
     for_parent: bool = False
     bundle: str = ""
-    rootless: bool = False
-    confined: bool = False
+    caller: Caller = Caller()
     needs_cgroup: bool = True
     warn: Callable[[str], None] | None = None
     meanwhile: Callable[[int], None] | None = None
@@ -124,11 +122,11 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         sharing = _sharing(config, always)
         flags, joins, unshare = choose_namespaces(creation, always, None if sharing is None else sharing.donor)
         user_namespace = bool(flags & k.CLONE_NEWUSER) or userns is not None
-        operations = plan(config, cgroup.directories(), user_namespace=user_namespace or creation.confined)
+        operations = plan(config, cgroup.directories(), user_namespace=user_namespace or creation.caller.confined)
         trees = {} if sharing is None else sharing.trees(operations)
         trees.update(_mounts(creation, operations, always, user_namespace=user_namespace))
         sysctls: Mapping[str, str] = config.linux.sysctl
-        if user_namespace and not creation.rootless:
+        if user_namespace and not creation.caller.ordinary:
             from orlop.runtime.remapping import before_user_namespace
 
             sysctls = before_user_namespace(creation, joins)
@@ -160,7 +158,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
             sysctls=sysctls,
             trees=trees,
             pauses=parent is not None and parent.pauses,
-            rootless=creation.rootless,
+            rootless=creation.caller.ordinary,
             hook_state=None if parent is None or config.hooks is None else parent.state,
         )
         if creation.for_parent:
@@ -175,7 +173,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         if user_namespace:
             if userns is None:
                 _map_ids(pid, creation)
-            if not creation.rootless:
+            if not creation.caller.ordinary:
                 from orlop.runtime.remapping import send_trees
 
                 send_trees(ours, pid, creation, operations, taken=frozenset(trees))
@@ -331,13 +329,13 @@ def _mounts(
 
 def prepare_privileges(made: Creation | Execution, process: Process) -> PreparedPrivileges:
     """Work out what the process may do; see ``security.apply.prepare``, also for the errors."""
-    if made.rootless:
+    if made.caller.ordinary:
         from orlop.runtime import rootless
 
         rootless.require_possible(made.config)
         return rootless.prepare(process, made.config)
     prepared = apply.prepare(process, made.config.linux.seccomp)
-    if made.confined:
+    if made.caller.confined:
         from orlop.runtime.rootless import groups_are_denied
 
         prepared = replace(prepared, keeps_groups=groups_are_denied())
@@ -365,7 +363,7 @@ def _complete_cgroup(cgroup: CgroupSet) -> None:
 
 def _map_ids(pid: int, creation: Creation) -> None:
     config = creation.config
-    if creation.rootless:
+    if creation.caller.ordinary:
         from orlop.runtime import rootless
 
         rootless.map_ids(pid, config)

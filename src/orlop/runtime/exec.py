@@ -30,7 +30,7 @@ from orlop.runtime.cgroups import normalise_path, open_cgroup
 from orlop.runtime.cgroups.v1 import CgroupV1
 from orlop.runtime.container import RunningProcess, await_running, kill_and_reap, prepare_privileges
 from orlop.runtime.importing import refuse_loading
-from orlop.runtime.namespaces import CLONE_FLAGS
+from orlop.runtime.namespaces import CLONE_FLAGS, Caller
 from orlop.runtime.users import identify
 from orlop.spec.record import dataclass
 
@@ -59,8 +59,7 @@ class Execution:
         preserve: how many descriptors from 3 on are inherited.
         die_with_parent: end when the parent does; not where the parent is a command that returns (``exec -d``).
         bundle: of the container, for seccomp agents.
-        rootless: an ordinary user's.
-        confined: as of Creation.
+        caller: who executes it.
         without_cgroup: the container has none.
         sub_cgroups: on cgroup v1, by controller: what is joined below the container's cgroup instead of it.
     """
@@ -74,8 +73,7 @@ class Execution:
     preserve: int = 0
     die_with_parent: bool = True
     bundle: str = ""
-    rootless: bool = False
-    confined: bool = False
+    caller: Caller = Caller()
     without_cgroup: bool = False
     sub_cgroups: Mapping[str, str] | None = None
 
@@ -96,7 +94,7 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
         if execution.sub_cgroups and isinstance(cgroup, CgroupV1):
             cgroup.enter_below(execution.sub_cgroups)
         joined = _open_cgroup_files(cgroup, always)
-        if execution.stdio is not None and config.linux.uid_mappings and not execution.rootless:
+        if execution.stdio is not None and config.linux.uid_mappings and not execution.caller.ordinary:
             from orlop.runtime.remapping import give_streams, host_owner
 
             give_streams(execution.stdio, host_owner(config))

@@ -1,4 +1,4 @@
-"""Which namespaces a container's init is cloned into, joins, or unshares later."""
+"""Which namespaces a container's init is cloned into, joins, or unshares later; and who its maker is in his own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from orlop.errors import ConflictError, InvalidParameterError, UnsupportedError
 from orlop.kernel import process as k
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import suppress
+from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,26 @@ CLONE_FLAGS = {
     "user": k.CLONE_NEWUSER,
     "time": k.CLONE_NEWTIME,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a container, as far as the kernel lets him do more or less for it; the machine's root by default.
+
+    Attributes:
+        ordinary: not root. He makes a user namespace first, and has in there what he has not here.
+        confined: that, or root of a user namespace, as rootless Podman calls: he makes no device nodes, and cgroups
+            only where he was given some.
+    """
+
+    ordinary: bool = False
+    confined: bool = False
+
+
+def find_caller() -> Caller:
+    """Return whose this process is."""
+    ordinary = os.geteuid() != 0
+    return Caller(ordinary=ordinary, confined=ordinary or k.in_user_namespace())
 
 
 ENDED = "container is not running any more: try again"

@@ -9,8 +9,9 @@ from orlop.errors import ConflictError, InvalidParameterError, UnsupportedError
 from orlop.kernel.process import CLONE_NEWNS, CLONE_NEWPID, pidfd_open
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup
+from orlop.runtime import namespaces
 from orlop.runtime.container import Creation
-from orlop.runtime.namespaces import choose_namespaces, join_files
+from orlop.runtime.namespaces import Caller, choose_namespaces, join_files
 from orlop.spec.oci import parse_config
 
 
@@ -66,3 +67,18 @@ def test_a_mount_namespace_is_joined_by_its_path():
 def test_without_a_mount_namespace_there_is_no_container():
     with Cleanup() as stack, pytest.raises(UnsupportedError, match="mount namespace of its own"):
         choose_namespaces(creation_in({"type": "pid"}), stack, None)
+
+
+@pytest.mark.parametrize(
+    ("uid", "namespaced", "expected"),
+    [
+        (0, False, Caller()),
+        (0, True, Caller(confined=True)),
+        (1000, False, Caller(ordinary=True, confined=True)),
+        (1000, True, Caller(ordinary=True, confined=True)),
+    ],
+)
+def test_who_calls(monkeypatch, uid, namespaced, expected):
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setattr(namespaces.k, "in_user_namespace", lambda: namespaced)
+    assert namespaces.find_caller() == expected

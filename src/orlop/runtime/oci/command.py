@@ -9,7 +9,6 @@ import os
 import sys
 
 from orlop.errors import InvalidParameterError, OrlopError, os_error_text
-from orlop.kernel.process import in_user_namespace
 from orlop.primitives.scope import suppress
 from orlop.runtime.oci.log import ErrorLog
 from orlop.runtime.oci.options import ArgumentCountError, Flag, Parsed, UsageError, describe, parse
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orlop.runtime.cgroups import Hierarchies
+    from orlop.runtime.namespaces import Caller
 
 PROGRAM = "orlop-runtime"
 # runc's exit status when exec itself fails; a process in the container may return anything up to 255 as well
@@ -69,21 +69,23 @@ class Invocation:
         return _HIERARCHIES[0]
 
     @property
-    def confined(self) -> bool:
-        """Whether the caller is no root, or in a user namespace: rootless Podman calls as one's root. Read once."""
-        if not _CONFINED:
-            _CONFINED.append(os.geteuid() != 0 or in_user_namespace())
-        return _CONFINED[0]
+    def caller(self) -> Caller:
+        """Who calls; found out once per process."""
+        if not _CALLER:
+            from orlop.runtime.namespaces import find_caller
+
+            _CALLER.append(find_caller())
+        return _CALLER[0]
 
     @property
     def forgives_cgroups(self) -> bool:
         """Whether a container that asks nothing of its cgroup may go without where none can be made: ``--rootless``."""
         asked = self.settings.text("rootless")
-        return self.confined if asked in ("", "auto") else asked in ("true", "1")
+        return self.caller.confined if asked in ("", "auto") else asked in ("true", "1")
 
 
 _HIERARCHIES: list[Hierarchies] = []
-_CONFINED: list[bool] = []
+_CALLER: list[Caller] = []
 
 
 def run(arguments: list[str]) -> int:

@@ -110,7 +110,6 @@ class _Creation:
         intend(self._invocation, bundle, self._cgroup)
         fifo = store.make_gate(identity) if self._waits else None
         readonly = bundle.config.root is not None and bundle.config.root.readonly
-        rootless = os.geteuid() != 0
         config = replace(bundle.config, root=Root(bundle.rootfs, readonly), process=_process(bundle))
         if os.environ.get(NOTIFY_VARIABLE):
             from orlop.runtime.oci.notify import with_notifications
@@ -127,8 +126,7 @@ class _Creation:
             die_with_parent=not self._detached,
             bundle=bundle.directory,
             warn=self._invocation.log.warning,
-            rootless=rootless,
-            confined=self._invocation.confined,
+            caller=self._invocation.caller,
             needs_cgroup=not self._invocation.forgives_cgroups or _needs_cgroup(bundle),
             meanwhile=lambda _: keep_configuration(self._invocation, bundle),
         )
@@ -141,7 +139,7 @@ class _Creation:
                 bundle.process,
                 cgroup_version=hierarchies.version,
                 without_cgroup=not creation.needs_cgroup,
-                confined=creation.confined,
+                confined=creation.caller.confined,
             )
             complete_code()
             if os.environ.get(NOTIFY_VARIABLE) and not self._waits:
@@ -229,7 +227,7 @@ def cgroup_reference(invocation: Invocation, bundle: Bundle) -> str:
         require_systemd(invocation.hierarchies)
         if "@" in path:  # which is how we remember whose a scope is
             raise InvalidParameterError(f"invalid cgroup path: {path!r:.200}")
-        user = outer_uid() if invocation.confined else None
+        user = outer_uid() if invocation.caller.confined else None
     return normalise_path(path, container_id=invocation.arguments[0], systemd=systemd, user=user)
 
 

@@ -62,8 +62,7 @@ def execute(invocation: Invocation) -> int:
             preserve=len(preserved),
             die_with_parent=not detached,
             bundle=state.bundle,
-            rootless=os.geteuid() != 0,
-            confined=invocation.confined,
+            caller=invocation.caller,
             without_cgroup=not state.cgroup,
             sub_cgroups=sub_cgroups,
         )
@@ -80,7 +79,7 @@ def _run(invocation: Invocation, plan: Execution, console: str, *, detached: boo
             plan.process,
             cgroup_version=hierarchies.version,
             without_cgroup=plan.without_cgroup,
-            confined=plan.confined,
+            confined=plan.caller.confined,
         )
         complete_code()
         Blocker().install()
