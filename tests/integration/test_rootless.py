@@ -189,6 +189,36 @@ def test_the_root_of_a_user_namespace_is_no_root(account: Account) -> None:
     assert (refused.returncode, "unable to create cgroup" in refused.stderr) == (1, True)
 
 
+MAPPED = (["bind", "idmap"], ["rbind", "ridmap"], ["bind", "idmap", "shared"])
+
+
+def mount_mapped(account: Account, config: dict, options: list[str]) -> None:
+    """Expect that a mount with the user namespace's ids is refused: its mapping is not this caller's to make."""
+    mount = {"destination": "/mapped", "type": "bind", "source": str(account.bundle), "options": options}
+    (account.bundle / "config.json").write_text(json.dumps({**config, "mounts": [*config["mounts"], mount]}))
+    refused = account.run("run", "eleven", check=False)
+    assert refused.returncode == 1
+    assert "only the machine's root can mount with mapped ids: /mapped" in refused.stderr
+
+
+@pytest.mark.parametrize("options", MAPPED)
+def test_mapped_mounts_are_refused(account: Account, options: list[str]) -> None:
+    mount_mapped(account, account.configure("true"), options)
+
+
+@pytest.mark.parametrize("options", MAPPED)
+def test_mapped_mounts_of_the_root_of_a_user_namespace_are_refused(account: Account, options: list[str]) -> None:
+    mount_mapped(account, confined(account, "true", namespaces=OWN), options)
+
+
+def test_a_device_of_another_kind_is_not_bound(account: Account) -> None:
+    config = confined(account, "true", namespaces=OWN)
+    config["linux"]["devices"] = [{"type": "b", "path": "/dev/null", "major": 1, "minor": 3}]
+    (account.bundle / "config.json").write_text(json.dumps(config))
+    refused = account.run("run", "twelve", check=False)
+    assert "the host has another device there: /dev/null" in refused.stderr
+
+
 def test_a_confined_container_in_the_pid_namespace_of_others(account: Account) -> None:
     """Such as Podman's ``--pid=host``: no procfs can be mounted, so that sysctls are set through the mounted one."""
     proc = {"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind", "rprivate", "nosuid"]}

@@ -52,7 +52,8 @@ class MakeNode:
                 OwnedFd(k.open_tree(k.AT_FDCWD, self.bind_from, k.OPEN_TREE_CLONE)) as tree,
                 create_file_in_root(root.fd, self.path) as target,
             ):
-                if os.fstat(tree.fileno()).st_rdev != self.device:
+                found = os.fstat(tree.fileno())
+                if (stat.S_IFMT(found.st_mode), found.st_rdev) != (stat.S_IFMT(self.mode), self.device):
                     raise InvalidParameterError(f"the host has another device there: {self.bind_from}")
                 check_target(root.fd, target.fileno(), self.path)
                 k.move_mount(tree.fileno(), target.fileno())

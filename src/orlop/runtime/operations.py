@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from orlop.errors import InvalidParameterError, SystemFailureError
+from orlop.errors import InvalidParameterError, SystemFailureError, UnsupportedError
 from orlop.kernel import mount as k
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.rootpath import create_file_in_root, is_char_device, mkdir_all_in_root, mode_in_root, open_in_root
@@ -237,10 +237,16 @@ class Bind:
             with part:
                 return OwnedFd(k.open_tree(part.fileno(), "", flags | k.AT_EMPTY_PATH))
 
+    def open_as_it_is(self) -> OwnedFd:
+        """Open it in init, which maps no ids: what was to be mapped has come from its parent, or nobody may map it."""
+        if self.options.idmap:
+            raise UnsupportedError(f"only the machine's root can mount with mapped ids: {self.destination}")
+        return self.open()
+
     def apply(self, root: Root) -> None:
         """Bind it."""
         options = self.options
-        with root.trees.pop() if root.trees else self.open() as tree:
+        with root.trees.pop() if root.trees else self.open_as_it_is() as tree:
             directory = stat.S_ISDIR(os.fstat(tree.fileno()).st_mode)
             if self.destination == PROC:
                 check_is_proc(tree.fileno())

@@ -223,7 +223,7 @@ def open_shared(operations: Sequence[Operation], trees: dict[int, list[OwnedFd]]
     """Open the sources of binds that are to stay shared with the host, as long as its mounts are our peers."""
     for place, operation in enumerate(operations):
         if isinstance(operation, Bind) and operation.options.propagation & k.MS_SHARED and place not in trees:
-            trees[place] = [operation.open()]
+            trees[place] = [operation.open_as_it_is()]
 
 
 def open_null() -> OwnedFd:
