@@ -148,6 +148,34 @@ def rootfs_propagation(runtime: Runtime) -> None:
         assert found == ([word] if word else []), (asked, done)
 
 
+def bind_of_any_type(runtime: Runtime) -> None:
+    """A bind mount is one by its option; what its type says is of no account (runtime-spec, "Mounts")."""
+    (runtime.home / "rootfs/m").mkdir(exist_ok=True)
+    _, seen = exchange(runtime, "typed")
+    for kind in ("none", "tmpfs", "proc", "ext4"):
+        mount = {"destination": "/m", "type": kind, "source": seen, "options": ["rbind", "ro"]}
+        assert mounted_with(runtime, "cat /m/f; touch /m/new 2>&1 | grep -o Read-only", mount) == "text\nRead-only\n"
+
+
+def recursive_options_of_a_file_system(runtime: Runtime) -> None:
+    """A new file system is a tree of one mount."""
+    (runtime.home / "rootfs/m").mkdir(exist_ok=True)
+    script = "grep ' /m ' /proc/self/mountinfo | cut -d' ' -f6"
+    for kind in ("tmpfs", "mqueue"):
+        mount = {"destination": "/m", "type": kind, "source": kind, "options": ["rro", "rnosuid", "rnodev", "rnoexec"]}
+        assert mounted_with(runtime, script, mount) == "ro,nosuid,nodev,noexec,relatime\n"
+
+
+def overlay_options(runtime: Runtime) -> None:
+    (runtime.home / "rootfs/m").mkdir(exist_ok=True)
+    lowers = [exchange(runtime, "lower")[1] for _ in range(2)]
+    for layers in ([f"lowerdir={':'.join(lowers)}"], [f"lowerdir+={lower}" for lower in lowers]):
+        options = [*layers, "nosuid", "nodev", "noexec"]
+        mount = {"destination": "/m", "type": "overlay", "source": "overlay", "options": options}
+        shown = mounted_with(runtime, "cat /m/f; grep ' /m ' /proc/self/mountinfo | cut -d' ' -f6", mount)
+        assert shown == "text\nrw,nosuid,nodev,noexec,relatime\n"
+
+
 def extra_devices(runtime: Runtime) -> None:
     devices = [
         {"type": "c", "path": "/dev/mine", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 1000, "gid": 50},
@@ -172,5 +200,8 @@ MOUNT_CHECKS = (
     any_file_system,
     cgroup_mount,
     rootfs_propagation,
+    bind_of_any_type,
+    recursive_options_of_a_file_system,
+    overlay_options,
     extra_devices,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.kernel import mount as k
-from orlop.spec.record import dataclass
+from orlop.spec.record import dataclass, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,6 +92,13 @@ class MountOptions:
     remount: bool = False
     subpath: str = ""
     parameters: tuple[str, ...] = ()
+
+    def of_one_mount(self) -> MountOptions:
+        """Return them as those of a new file system, which is a tree of one mount."""
+        if not self.recursive_set and not self.recursive_clear:
+            return self
+        attributes = self.attr_set & ~self.recursive_clear | self.recursive_set
+        return replace(self, attr_set=attributes, recursive_set=0, recursive_clear=0)
 
 
 class _Attributes:

@@ -319,6 +319,7 @@ class MountCgroups:
         with open_ordinary_directory(root.fd, self.destination) as target:
             if unified is not None and len(self.directories) == 1:
                 k.move_mount(trees[0].fileno(), target.fileno())
+                self._propagate(trees[0])
                 return
             attributes = self.options.attr_set & ~k.MOUNT_ATTR_RDONLY
             with make_filesystem("tmpfs", "tmpfs", ("mode=755",), attributes) as top:
@@ -331,6 +332,12 @@ class MountCgroups:
                         os.symlink(name, alias, dir_fd=top.fileno())
                 if self.options.attr_set & k.MOUNT_ATTR_RDONLY:
                     k.mount_setattr(top.fileno(), "", attr_set=k.MOUNT_ATTR_RDONLY)
+                self._propagate(top)
+
+    def _propagate(self, top: OwnedFd) -> None:
+        flags = self.options.propagation
+        if flags:
+            k.mount_setattr(top.fileno(), "", propagation=flags & ~k.MS_REC, recursive=bool(flags & k.MS_REC))
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 
 # file systems without a device behind them
 _OF_THE_CONTAINER = frozenset({"tmpfs", "devpts", "mqueue", "ramfs"})
+# of the hierarchy and not of a mount (cgroup-v2.rst); containerd repeats them, so that they stay as they are
+_OF_ALL_CGROUPS = frozenset(
+    {"nsdelegate", "favordynmods", "memory_localevents", "memory_recursiveprot", "memory_hugetlb_accounting"}
+    | {"pids_localevents"}
+)
 # SELinux labels each of their files by itself and takes no context for all
 _UNLABELLED = frozenset({"proc", "sysfs"})
 _FILESYSTEM = LOWER | DIGITS | frozenset("._-")
@@ -87,17 +92,13 @@ def mount_operation(mount: Mount, cgroup_directories: Mapping[str, str], *, user
 
         check_below_proc(destination)
         return Remount(destination, options)
-    is_bind = kind == "bind" or (options.bind and kind in {"", "none"})
+    is_bind = kind == "bind" or options.bind  # whatever its type says, as for runc and crun
     mappings = (mount.uid_mappings, mount.gid_mappings) if mount.uid_mappings else None
     if (mappings or options.idmap) and not is_bind:
         raise UnsupportedError(f"mapped ids are supported for bind mounts only: {destination}")
     if options.idmap and not mappings and not user_namespace:
         raise InvalidParameterError(f"mount with idmap has no mappings and no user namespace: {destination}")
-    layers = (
-        kind == "overlay"
-        and bool(options.parameters)
-        and all(word.startswith("lowerdir+=") for word in options.parameters)
-    )
+    layers = kind == "overlay" and _is_of_layers(options)
     if options.subpath and not (is_bind or layers):
         raise InvalidParameterError(f"a part of the source is supported for bind mounts only: {destination}")
     if options.copy_up and kind != "tmpfs":
@@ -107,14 +108,15 @@ def mount_operation(mount: Mount, cgroup_directories: Mapping[str, str], *, user
     if is_bind:
         if destination != PROC:
             check_below_proc(destination)
-        if options.parameters:
-            raise InvalidParameterError(f"invalid option of a bind mount: {options.parameters[0]}")
+        _refuse_others(options, "bind", frozenset())
         recursive = options.recursive or not options.bind
         return Bind(mount.source, destination, options, recursive=recursive, mappings=mappings)
+    options = options.of_one_mount()
     if kind in {"proc", "sysfs"}:
         return MountFilesystem(kind, mount.source or kind, destination, options, ordinary=True)
     check_below_proc(destination)
     if kind in {"cgroup", "cgroup2"}:
+        _refuse_others(options, "cgroup", _OF_ALL_CGROUPS)
         return MountCgroups(destination, tuple(cgroup_directories.items()), options)
     if layers:
         from orlop.runtime.image_mount import LAYER_OPTION, MountLayers
@@ -128,6 +130,24 @@ def mount_operation(mount: Mount, cgroup_directories: Mapping[str, str], *, user
         options = replace(options, parameters=("ro", *options.parameters))
     source = mount.source or (kind if kind in _OF_THE_CONTAINER else "")
     return MountFilesystem(kind, source, destination, options, ordinary=destination.startswith("/dev"))
+
+
+def _refuse_others(options: MountOptions, kind: str, known: frozenset[str]) -> None:
+    """Refuse options of a file system where none is mounted. Raises InvalidParameterError."""
+    for parameter in options.parameters:
+        if parameter not in known:
+            raise InvalidParameterError(f"invalid option of a {kind} mount: {parameter}")
+
+
+def _is_of_layers(options: MountOptions) -> bool:
+    """Whether an overlay is layers and nothing else, as the engine asks for; any other is for the kernel to read."""
+    words = options.parameters
+    bare = replace(options, parameters=(), subpath="")
+    return (
+        bool(words)
+        and all(word.startswith("lowerdir+=") for word in words)
+        and bare in (MountOptions(), MountOptions(attr_set=k.MOUNT_ATTR_RDONLY))
+    )
 
 
 def overlay_legacy_options(root: OverlayRoot, names: Sequence[str]) -> str:

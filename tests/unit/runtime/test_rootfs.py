@@ -70,6 +70,13 @@ def test_cgroups_of_the_host_are_read_only_in_a_user_namespace():
         assert described(mount, **settings)[:1] == [f"cgroups /sys/fs/cgroup  attr={k.MOUNT_ATTR_NOSUID:#x}"]
 
 
+def test_options_of_a_cgroup_mount_that_are_none():
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro", "nsdelegate", "memory_recursiveprot"]}
+    assert described([mount])[0].startswith("cgroups /sys/fs/cgroup")
+    with pytest.raises(InvalidParameterError, match="invalid option of a cgroup mount: sync"):
+        described([{**mount, "options": ["ro", "sync"]}])
+
+
 def test_mount_label_is_for_file_systems_without_labels_of_their_own():
     mounts = [
         {"destination": "/proc", "type": "proc", "source": "proc"},
