@@ -5,23 +5,15 @@ is typed ahead the kernel shows at once, whenever the shell comes to read it, an
 the middle of it, when a SIGWINCH comes, which docker's client sends once more as a signal.
 """
 
-import contextlib
-import fcntl
 import json
-import os
-import pty
-import re
-import select
 import signal
-import struct
-import subprocess
-import termios
 import threading
 import time
 
 import pytest
+from terminal_lab import Session
 
-from harness import BIN, DOCKER, PATIENCE, wait_for
+from harness import BIN, DOCKER, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
@@ -30,78 +22,6 @@ pytestmark = [
 CLIENTS = [DOCKER, str(BIN / "orlop")]
 UNTIL_SIZE = "until [ \"$(stty size)\" = '{} {}' ]; do sleep 0.05; done; "
 TRAP = "trap 'echo caught; exit 5' INT TERM; echo ready; while :; do sleep 0.05; done"
-
-
-class Session:
-    """A client whose standard streams are a terminal."""
-
-    def __init__(self, engine, *command, size=(24, 80)):
-        self.master, slave = pty.openpty()
-        self.resize(*size)
-        self.output = ""
-        self.process = subprocess.Popen(
-            command, env=engine.environment, stdin=slave, stdout=slave, stderr=slave, preexec_fn=_take_terminal
-        )
-        os.close(slave)
-
-    def resize(self, rows, columns):
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def type(self, text):
-        os.write(self.master, text.encode())
-
-    def expect(self, pattern, seconds=10):
-        """Read until the output since the last match has the pattern."""
-        deadline = time.monotonic() + seconds * PATIENCE
-        while (match := re.search(pattern, self.output)) is None:
-            assert time.monotonic() < deadline, f"no {pattern!r} in {self.output!r}"
-            if not self._read():
-                raise AssertionError(f"ended without {pattern!r}: {self.output!r}")
-        self.output = self.output[match.end() :]
-        return match
-
-    def resize_until(self, rows, columns, pattern):
-        """Change the window, again and again, until the output has the pattern.
-
-        Docker's client asks to be told of changes only when its first size was answered (cli/command/container/tty.go):
-        one that comes while the program already writes can be lost on it.
-        """
-        for _ in range(10 * PATIENCE):
-            self.resize(rows, columns - 1)  # one that is as it was is no change
-            self.resize(rows, columns)
-            with contextlib.suppress(AssertionError):
-                return self.expect(pattern, seconds=1 / PATIENCE)
-        raise AssertionError(f"no {pattern!r} in {self.output!r}")
-
-    def _read(self):
-        if select.select([self.master], [], [], 0.1)[0]:
-            with contextlib.suppress(OSError):
-                data = os.read(self.master, 65536)
-                self.output += data.decode(errors="replace")
-                return True
-            return False
-        return True
-
-    def end(self, seconds=10):
-        """Read to the end; return the exit status."""
-        deadline = time.monotonic() + seconds * PATIENCE
-        while self.process.poll() is None and time.monotonic() < deadline:
-            self._read()
-        assert self.process.poll() is not None, f"still running: {self.output!r}"
-        while select.select([self.master], [], [], 0)[0] and self._read():
-            pass
-        return self.process.returncode
-
-    def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self.master)
-
-
-def _take_terminal():
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @pytest.fixture
