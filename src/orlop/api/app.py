@@ -17,7 +17,10 @@ from orlop.api.routing import API_VERSION, MIN_API_VERSION, SERVER, Router, spli
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable
+    import ssl
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from orlop.api.tls import TlsListener
 
 _HEADERS = {
     "Api-Version": version_text(API_VERSION),
@@ -38,22 +41,22 @@ class Application:
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._router = Router(routes)
-        # Heads of at most 32 fields of 16 KiB; a client that says nothing for ten minutes is let go.
-        self._server = Server(
-            self._handle,
-            access_log=None,
-            keepalive_timeout=600.0,
-            tcp_keepalive=True,
-            max_line_size=16384,
-            max_field_size=16384,
-            auto_decompress=False,
-            lingering_time=1.0,
-        )
+        self._server = _make_server(self._handle)
+        self._private_server = _make_server(self._handle_private)
         self._listeners: list[asyncio.Server] = []
+        self._private_listeners: list[TlsListener] = []
 
-    async def listen(self, sock: socket.socket) -> None:
-        """Serve a bound, listening socket, which this object owns from now on."""
+    async def listen(self, sock: socket.socket, context: ssl.SSLContext | None = None) -> None:
+        """Serve a bound, listening socket, which this object owns from now on; by TLS with a context."""
         loop = asyncio.get_running_loop()
+        if context is not None:
+            from orlop.api.tls import TlsListener
+
+            listener = TlsListener(
+                sock, context, lambda local: loop.connect_accepted_socket(self._private_server, sock=local)
+            )
+            self._private_listeners.append(listener)
+            return
         # asyncio accepts ``backlog`` times at a go and, out of descriptors, reports and schedules each failure: a
         # thousandfold more with every try. One at a time there is one retry per second (faults.md R19).
         self._listeners.append(await loop.create_server(self._server, sock=sock, backlog=1))
@@ -63,8 +66,21 @@ class Application:
         """Stop accepting, let requests finish for ``timeout`` seconds, then cut them."""
         for listener in self._listeners:
             listener.close()
+        for private in self._private_listeners:
+            private.stop()
         self._server.pre_shutdown()
-        await self._server.shutdown(timeout)
+        self._private_server.pre_shutdown()
+        await asyncio.gather(self._server.shutdown(timeout), self._private_server.shutdown(timeout))
+        for private in self._private_listeners:
+            await private.close()
+
+    async def _handle_private(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a client that came by TLS: it has made sure of the name, so that any is good; no browser is (H3)."""
+        if "Origin" in request.headers:
+            response = _refused()
+            response.headers.update(_HEADERS)
+            return response
+        return await self._handle(request)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         call: Call | None = None
@@ -98,8 +114,26 @@ def _refusal(request: web.BaseRequest) -> web.Response | None:
     if transport is None or not isinstance(transport.get_extra_info("sockname"), tuple):
         return None
     if "Origin" in request.headers or not _is_own_host(request.headers.get("Host", ""), transport):
-        return json_response({"message": "request refused: unknown Host or Origin header"}, status=403)
+        return _refused()
     return None
+
+
+def _refused() -> web.Response:
+    return json_response({"message": "request refused: unknown Host or Origin header"}, status=403)
+
+
+def _make_server(handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> Server:
+    # Heads of at most 32 fields of 16 KiB; a client that says nothing for ten minutes is let go.
+    return Server(
+        handler,
+        access_log=None,
+        keepalive_timeout=600.0,
+        tcp_keepalive=True,
+        max_line_size=16384,
+        max_field_size=16384,
+        auto_decompress=False,
+        lingering_time=1.0,
+    )
 
 
 def _is_own_host(host: str, transport: asyncio.BaseTransport) -> bool:

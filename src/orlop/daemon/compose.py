@@ -27,6 +27,7 @@ from orlop.api.routes import system as system_routes
 from orlop.api.routes import volumes as volume_routes
 from orlop.daemon.checks import compose_checks
 from orlop.daemon.driver_records import definitions_of_others, open_records, records_home, volume_users
+from orlop.daemon.exposure import exposure_warnings
 from orlop.daemon.paths import engine_id, make_directory
 from orlop.daemon.registries import ImageParts, compose_registries, find_proxies
 from orlop.daemon.subordinate_ids import read_remapping
@@ -70,6 +71,7 @@ from orlop.volumes.store import VolumeStore
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Iterable
 
     from orlop.api.call import Route
@@ -220,6 +222,7 @@ class Engine:
             labels=self._options.labels,
             log_driver=self._options.log_driver,
             proxies=find_proxies(self._options).shown(),
+            warnings=exposure_warnings(self._options),
         )
 
     def _routes(self) -> Iterable[Route]:
@@ -301,7 +304,7 @@ class Engine:
     def _image_graph(self, chain: Digest | None) -> dict[str, object]:
         return {"Data": self.layers.describe_image(chain) or None, "Name": self._driver.name}
 
-    async def start(self, sockets: Iterable[socket.socket]) -> None:
+    async def start(self, sockets: Iterable[tuple[socket.socket, ssl.SSLContext | None]]) -> None:
         """Adopt what runs, bring the network up, apply restart policies and answer clients."""
         self._spawner.open()
         await self._load_profile()
@@ -313,8 +316,8 @@ class Engine:
         await self.containers.resume()
         await self.builds.clean()
         self._removals.bury(self._tombstones)
-        for sock in sockets:
-            await self._app.listen(sock)
+        for sock, context in sockets:
+            await self._app.listen(sock, context)
 
     async def _load_profile(self) -> None:
         """Load the AppArmor profile of containers that name none; a start that needs it tries again and says why."""

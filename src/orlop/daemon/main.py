@@ -21,10 +21,13 @@ from orlop.errors import OrlopError
 if TYPE_CHECKING:
     import asyncio
     import socket
+    import ssl
     from collections.abc import Sequence
 
     from orlop.daemon.compose import Engine
     from orlop.engine.spawner import Spawner
+
+    Listening = Sequence[tuple[socket.socket, ssl.SSLContext | None]]
 
 _LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}
 _FORCED_EXIT_SIGNALS = 3
@@ -82,6 +85,7 @@ def _run(line: CommandLine) -> int:
     import asyncio
 
     from orlop.daemon.compose import make_directories
+    from orlop.daemon.exposure import contexts_of
     from orlop.daemon.paths import lock_directory, write_pidfile
 
     make_directories(options)
@@ -90,7 +94,7 @@ def _run(line: CommandLine) -> int:
         write_pidfile(options.pidfile)
         bound: list[str] = []
         try:
-            sockets = _bind(options, bound)
+            sockets = contexts_of(options, _bind(options, bound))
             asyncio.run(_serve(line, options, spawner=spawner, sockets=sockets))
         finally:
             for path in (*bound, options.pidfile):
@@ -135,12 +139,13 @@ def _open_log(options: Options) -> None:
     logging.getLogger("asyncio").setLevel(logging.INFO)
 
 
-async def _serve(line: CommandLine, options: Options, *, spawner: Spawner, sockets: Sequence[socket.socket]) -> None:
+async def _serve(line: CommandLine, options: Options, *, spawner: Spawner, sockets: Listening) -> None:
     import asyncio
     import logging
 
     import orlop
     from orlop.daemon.compose import Engine
+    from orlop.daemon.exposure import exposure_warnings
     from orlop.daemon.paths import notify
     from orlop.daemon.preloading import preload
 
@@ -154,6 +159,8 @@ async def _serve(line: CommandLine, options: Options, *, spawner: Spawner, socke
     await engine.start(sockets)
     gc.collect()
     gc.freeze()
+    for warning in exposure_warnings(options):
+        log.warning("%s", warning.partition("\n")[0])
     log.info("orlop %s listens on %s", orlop.__version__, ", ".join(options.hosts))
     notify("READY=1")
     watchdog = asyncio.create_task(_feed_watchdog())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, cast
 
 import orlop
+from orlop.daemon.exposure import check_exposure
 from orlop.daemon.settings import (
     BOOLEAN,
     BY_KEY,
@@ -19,6 +20,7 @@ from orlop.daemon.settings import (
     TEXT,
     UNSUPPORTED,
     Setting,
+    complete_host,
     parse_layer_limit,
     parse_network_option,
     parse_pool,
@@ -54,6 +56,11 @@ class Options:
     shutdown_timeout: int
     live_restore: bool
     tcp_without_tls: bool
+    tls: bool | None
+    tlsverify: bool | None
+    tlscacert: str
+    tlscert: str
+    tlskey: str
     bridge: str
     bip: str
     fixed_cidr: str
@@ -159,7 +166,9 @@ def parse_arguments(arguments: Sequence[str], *, prog: str = "orlopd") -> Comman
     parser.add_argument("-v", "--version", action="version", version=f"orlop version {orlop.__version__}")
     for setting in SETTINGS:
         names = [f"--{setting.flag_name}", *([f"-{setting.short}"] if setting.short else [])]
-        shown = setting.help + (f" (default {setting.default})" if setting.default not in ("", (), {}, False) else "")
+        shown = setting.help + (
+            f" (default {setting.default})" if setting.default not in ("", (), {}, False, None) else ""
+        )
         if setting.kind == BOOLEAN:
             parser.add_argument(*names, dest=setting.key, nargs="?", const=True, type=_boolean, help=shown)
         elif setting.kind in (LIST, MAP):
@@ -307,7 +316,9 @@ def _checked(values: Mapping[str, object]) -> Options:
     fields["layer_limits"] = Limits(**{name: parse_layer_limit(name, value) for name, value in limits.items()})
     fields["log_opts"] = {key: str(value) for key, value in cast("dict[str, object]", fields["log_opts"]).items()}
     fields["default_shm_size"] = parse_size(str(fields["default_shm_size"]))
-    fields["hosts"] = fields["hosts"] or (f"unix://{fields['exec_root']}/orlop.sock",)
+    private = bool(fields["tls"]) or fields["tlsverify"] is not None
+    hosts = tuple(complete_host(host, private=private) for host in cast("tuple[str, ...]", fields["hosts"]))
+    fields["hosts"] = hosts or (f"unix://{fields['exec_root']}/orlop.sock",)
     fields["pidfile"] = fields["pidfile"] or f"{fields['exec_root']}/orlop.pid"
     options = Options(**fields)  # type: ignore[arg-type] # checked per setting above and below
     _check_choices(options)
@@ -360,11 +371,7 @@ def _check_choices(options: Options) -> None:
         raise UnsupportedError("ip6tables cannot be switched off alone: containers would be open to all over IPv6")
     if not options.live_restore:
         raise UnsupportedError("live-restore cannot be switched off: containers keep running without the engine")
-    if any(host.startswith("tcp://") for host in options.hosts) and not options.tcp_without_tls:
-        raise InvalidParameterError(
-            "refusing to listen on TCP without TLS: whoever reaches the port is root on this machine"
-            " (--tcp-without-tls allows it)",
-        )
+    check_exposure(options)
     for name in ("max_concurrent_downloads", "max_concurrent_uploads", "max_download_attempts"):
         if getattr(options, name) < 1:
             what = name.replace("max_", "").replace("concurrent", "max concurrent").replace("_", " ")

@@ -82,8 +82,16 @@ def _check_host(text: str) -> None:
         raise InvalidParameterError(f"invalid bind address ({text}): unsupported proto '{protocol}'")
     if protocol == "unix" and not rest.startswith("/"):
         raise InvalidParameterError(f"invalid bind address ({text}): not an absolute path")
-    if protocol == "tcp" and re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:/\[\]]+):[0-9]{1,5}", rest) is None:
+    if protocol == "tcp" and re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:/\[\]]*)(:[0-9]{1,5})?", rest) is None:
         raise InvalidParameterError(f"invalid bind address ({text}): host:port expected")
+
+
+def complete_host(host: str, *, private: bool) -> str:
+    """Return an address with what Docker takes for granted: localhost, and port 2376 by TLS, else 2375."""
+    if not host.startswith("tcp://"):
+        return host
+    name, port = re.fullmatch(r"tcp://(.*?)(:[0-9]{1,5})?", host, re.ASCII).groups()  # type: ignore[union-attr] # checked
+    return f"tcp://{name or 'localhost'}{port or (':2376' if private else ':2375')}"
 
 
 def _check_layer_limit(text: str) -> None:
@@ -156,6 +164,11 @@ SETTINGS: tuple[Setting, ...] = (
         "live-restore", BOOLEAN, True, "containers keep running while the engine is down (always so; default true)"
     ),
     Setting("tcp-without-tls", BOOLEAN, False, "allow --host tcp://: whoever reaches the port is root on this machine"),
+    Setting("tls", BOOLEAN, None, "speak TLS on TCP sockets, with client certificates (unless --tlsverify=false)"),
+    Setting("tlsverify", BOOLEAN, None, "the same; =false lets everybody in by TLS, who is then root on this machine"),
+    Setting("tlscacert", TEXT, "", "certificates that sign clients' (default ca.pem of ~/.docker or /etc/orlop)"),
+    Setting("tlscert", TEXT, "", "certificate of the engine (default cert.pem there)"),
+    Setting("tlskey", TEXT, "", "its private key (default key.pem there)"),
     Setting("bridge", TEXT, "", "bridge of the default network (default docker0), or none", short="b"),
     Setting("bip", TEXT, "", "address of the default bridge, as in 172.17.0.1/16"),
     Setting("fixed-cidr", TEXT, "", "part of the default bridge's subnet that containers' addresses come from"),
@@ -258,7 +271,7 @@ UNSUPPORTED = frozenset(
         *("init-path", "ip6tables", "log-format"),
         *("metrics-addr", "network-control-plane-mtu"),
         *("node-generic-resources", "oom-score-adjust", "rootless", "seccomp-profile"),
-        *("selinux-enabled", "swarm-default-advertise-addr", "tls", "tlscacert", "tlscert", "tlskey", "tlsverify"),
+        *("selinux-enabled", "swarm-default-advertise-addr"),
         *("userland-proxy-path", "builder", "min-api-version", "bip6"),
         *("allow-nondistributable-artifacts", "raw-logs", "api-cors-header"),
     ],

@@ -66,6 +66,7 @@ class Facts:
         labels: of the engine.
         log_driver: the default one.
         proxies: for HTTP, for HTTPS, and what goes without; as they are shown.
+        warnings: what else an administrator should know.
         started: seconds since the epoch.
     """
 
@@ -81,6 +82,7 @@ class Facts:
     labels: tuple[str, ...]
     log_driver: str
     proxies: tuple[str, str, str] = ("", "", "")
+    warnings: tuple[str, ...] = ()
 
 
 class SystemService:
@@ -243,7 +245,7 @@ class SystemService:
         ):
             if not present:
                 found.append(f"WARNING: {what}")
-        return found
+        return [*self.facts.warnings, *found]
 
 
 def _architecture() -> str:

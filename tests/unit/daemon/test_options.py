@@ -167,6 +167,15 @@ def test_tcp_needs_the_explicit_flag():
     assert load("--host", "tcp://127.0.0.1:2375", "--tcp-without-tls").hosts == ("tcp://127.0.0.1:2375",)
 
 
+def test_addresses_are_completed_as_in_docker():
+    assert load("--host", "tcp://", "--tcp-without-tls").hosts == ("tcp://localhost:2375",)
+    assert load("--host", "tcp://10.0.0.1", "--tls=false").hosts == ("tcp://10.0.0.1:2375",)
+    assert load("--host", "tcp://[::1]", "--tls=false").hosts == ("tcp://[::1]:2375",)
+    assert load("--host", "tcp://:99", "--tls=false").hosts == ("tcp://localhost:99",)
+    with pytest.raises(InvalidParameterError, match="host:port expected"):
+        load("--host", "tcp://a:b", "--tls=false")
+
+
 def test_validate(tmp_path, capsys):
     path = tmp_path / "daemon.json"
     path.write_text('{"debug": true}')
