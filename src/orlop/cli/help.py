@@ -28,6 +28,14 @@ def program_help() -> str:
             [
                 ("-c, --context string", "Use the engine of this context"),
                 ("-H, --host string", "Address of the engine, unix:///path or tcp://host:port"),
+                ("    --tls", "Use TLS; implied by --tlsverify"),
+                (
+                    "    --tlscacert string",
+                    "Trust engines whose certificate this file's sign (default ~/.docker/ca.pem)",
+                ),
+                ("    --tlscert string", "Certificate to show (default ~/.docker/cert.pem)"),
+                ("    --tlskey string", "Its private key (default ~/.docker/key.pem)"),
+                ("    --tlsverify", "Use TLS and verify the engine"),
                 ("-v, --version", "Print the version and quit"),
                 ("    --help", "Print this text"),
             ]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orlop.cli.flags import Command, Options
+    from orlop.client.address import TlsFlags
     from orlop.client.client import Client
     from orlop.spec.json import JsonValue
 
@@ -23,13 +24,14 @@ class CommandError(Exception):
 
 
 class GlobalOptions:
-    """Flags before the command: where the engine is."""
+    """Flags before the command: where the engine is, and how it is spoken to."""
 
-    __slots__ = ("context", "host")
+    __slots__ = ("context", "host", "tls")
 
-    def __init__(self, *, host: str = "", context: str = "") -> None:
+    def __init__(self, *, host: str = "", context: str = "", tls: TlsFlags | None = None) -> None:
         self.host = host
         self.context = context
+        self.tls = tls
 
 
 class Invocation:
@@ -66,7 +68,9 @@ class Invocation:
         from orlop.errors import OrlopError
 
         try:
-            address = find_address(host=self.chosen.host or None, context=self.chosen.context or None)
+            address = find_address(
+                host=self.chosen.host or None, context=self.chosen.context or None, tls=self.chosen.tls
+            )
         except OrlopError as error:
             raise CommandError(f"Failed to initialize: unable to resolve docker endpoint: {error}") from None
         version = os.environ.get("DOCKER_API_VERSION") or None

@@ -11,14 +11,22 @@ from orlop.cli.catalogue import GROUPS, Entry, find
 from orlop.cli.flags import Command, Flag, HelpRequestedError, UsageError, check_count, parse
 from orlop.cli.invocation import CommandError, GlobalOptions, Invocation, write_error
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orlop.cli.flags import Options
+    from orlop.client.address import TlsFlags
+
 _GLOBAL = (
     Flag("host", "Address of the engine", short="H", kind="string"),
     Flag("context", "Use the engine of this context", short="c", kind="string"),
     Flag("version", "Print the version and quit", short="v"),
     Flag("debug", "Accepted for Docker's sake", short="D"),
     Flag("log-level", "Accepted for Docker's sake", short="l", kind="string"),
-    Flag("tls", "Refused: no TLS yet"),
-    Flag("tlsverify", "Refused: no TLS yet"),
+    Flag("tls", "Use TLS; implied by --tlsverify"),
+    Flag("tlsverify", "Use TLS and verify the engine"),
+    Flag("tlscacert", "Trust engines whose certificate this file's sign", kind="string"),
+    Flag("tlscert", "Certificate to show", kind="string"),
+    Flag("tlskey", "Its private key", kind="string"),
 )
 _BROKEN_PIPE = 141
 _USAGE = 125
@@ -55,9 +63,6 @@ def _run(words: list[str]) -> int:
 
         sys.stdout.write(f"orlop version {__version__}\n")
         return 0
-    if options.on("tls") or options.on("tlsverify"):
-        write_error("TLS connections are not supported yet: --tls, --tlsverify")
-        return 1
     if rest and rest[0] == "help":
         return _print_help(rest[1:])
     if not rest:
@@ -70,8 +75,22 @@ def _run(words: list[str]) -> int:
     entry_found, count = find(rest)
     if entry_found is None:
         return _unknown(rest)
-    chosen = GlobalOptions(host=options.text("host"), context=options.text("context"))
+    chosen = GlobalOptions(host=options.text("host"), context=options.text("context"), tls=_tls(options))
     return _invoke(entry_found, rest[:count], rest[count:], chosen)
+
+
+def _tls(options: Options) -> TlsFlags | None:
+    if not any(options.given(f"tls{name}") for name in ("", "verify", "cacert", "cert", "key")):
+        return None
+    from orlop.client.address import TlsFlags
+
+    return TlsFlags(
+        tls=options.on("tls") if options.given("tls") else None,
+        tlsverify=options.on("tlsverify") if options.given("tlsverify") else None,
+        cacert=options.text("tlscacert") if options.given("tlscacert") else None,
+        cert=options.text("tlscert") if options.given("tlscert") else None,
+        key=options.text("tlskey") if options.given("tlskey") else None,
+    )
 
 
 def load(found: Entry) -> Command:

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orlop.client.address import Address
+    from orlop.client.address import Address, Tls
 
 
 class Client:
@@ -52,10 +52,13 @@ class Client:
         self.transport.close()
 
 
-def connect(host: str | None = None, *, version: str | None = None, timeout: float | None = None) -> Client:
+def connect(
+    host: str | None = None, *, version: str | None = None, timeout: float | None = None, tls: Tls | None = None
+) -> Client:
     """Return a client of the engine at ``host`` (``unix:///…``, ``tcp://…``), by default as the command line finds it.
 
-    Nothing is sent before the first call.
+    By TLS with ``tls``, or if the environment says so (DOCKER_TLS_VERIFY, DOCKER_CERT_PATH). Nothing is sent before the
+    first call.
     """
-    address = parse_address(host) if host else find_address()
+    address = parse_address(host, tls) if host and tls is not None else find_address(host=host)
     return Client(address, version=version, timeout=timeout)

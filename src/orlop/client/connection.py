@@ -26,6 +26,10 @@ def open_socket(address: Address, timeout: float | None = None) -> _socket.socke
         if address.path is None:
             import socket
 
+            if address.tls is not None:
+                from orlop.client.tls import open_tls
+
+                return open_tls(address, address.tls, timeout)
             return socket.create_connection((address.host, address.port), timeout)
         stream = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
@@ -151,8 +155,9 @@ class Response:
             data = self._connection.socket.recv(_CHUNK)
             events = self._parser.feed(data) if data else self._parser.end_of_stream()
         except (OSError, ProtocolError) as error:
+            reason = getattr(self._connection.socket, "failure", "") or error
             self._connection.close()
-            raise ConnectionFailedError(f"error during connect: {error}") from None
+            raise ConnectionFailedError(f"error during connect: {reason}") from None
         for event in events:
             if isinstance(event, Head):
                 self.status, self.reason, self.headers = event.status, event.reason, event.headers

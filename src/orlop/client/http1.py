@@ -110,7 +110,7 @@ class ResponseParser:
         events: list[Event] = []
         while self._step(events):
             pass
-        if self._state == "done" and self._buffer:
+        if self._state == "done" and self._buffer and self._keep:
             raise ProtocolError("bytes after the end of the response")
         return events
 
@@ -229,4 +229,6 @@ def _parse_head(head: bytes) -> Head:
         if not colon or not name or name != name.strip():
             raise ProtocolError(f"bad header: {line[:80]!r}")
         headers[name.lower()] = value.strip()
+    if version == "HTTP/1.0":
+        headers.setdefault("connection", "close")
     return Head(int(code), reason, headers)

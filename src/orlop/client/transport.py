@@ -116,7 +116,8 @@ class Transport:
         """Return the headers of the engine's ping: api-version, ostype, builder-version and so on."""
         with self._send("HEAD", "/_ping") as response:
             if response.status >= _FAILURE:
-                raise from_status(response.status, b"", response.reason)
+                with self._send("GET", "/_ping") as told:  # the same, with the reason
+                    raise from_status(told.status, told.read(), told.reason)
             response.read()
             self.pinged = response.headers
             return response.headers

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import socket
+import ssl
 import threading
 import time
 
 import pytest
+from tls_lab import Material
 
 from orlop import errors
 from orlop.client import ConnectionFailedError, connect, find_address, parse_address
+from orlop.client.address import TlsFlags
 from orlop.client.decoding import decode
 from orlop.client.transport import JsonStream, encode_filters, encode_query
 
@@ -247,8 +251,49 @@ def test_where_the_engine_is_looked_for(tmp_path) -> None:
     assert find_address(environment=config).host == "h"
     with pytest.raises(errors.NotFoundError, match="context not found"):
         find_address(context="nope", environment=config)
-    with pytest.raises(errors.UnsupportedError, match="TLS"):
-        find_address(environment={**config, "DOCKER_TLS_VERIFY": "1"})
+    assert find_address(environment={**config, "DOCKER_CONTEXT": "default", "DOCKER_TLS_VERIFY": "1"}).is_default
+
+
+def test_what_an_engine_is_spoken_to_with(tmp_path) -> None:
+    """DOCKER_TLS_VERIFY, DOCKER_TLS, DOCKER_CERT_PATH, the flags over them, and contexts by themselves."""
+    material = Material(tmp_path / "material")
+    files = str(material.client)
+    plain = {"DOCKER_CONFIG": str(tmp_path), "DOCKER_HOST": "tcp://h"}
+    found = find_address(environment=plain)
+    assert (found.port, found.tls) == (2375, None)
+    verified = find_address(environment={**plain, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": files})
+    assert (verified.port, verified.tls.verify_mode, verified.tls.check_hostname) == (2376, ssl.CERT_REQUIRED, True)
+    for lax in (
+        find_address(environment={**plain, "DOCKER_TLS": "1", "DOCKER_CERT_PATH": files}),
+        find_address(
+            environment={**plain, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": files}, tls=TlsFlags(tlsverify=False)
+        ),
+    ):
+        assert lax.tls.verify_mode is ssl.CERT_NONE
+    with pytest.raises(errors.InvalidParameterError, match=f"open {tmp_path}/ca.pem: no such file or directory"):
+        find_address(environment={**plain, "DOCKER_TLS_VERIFY": "1"})
+    with pytest.raises(errors.InvalidParameterError, match=r"open /none/x\.pem: no such file"):
+        find_address(environment=plain, tls=TlsFlags(tls=True, cacert=f"{files}/ca.pem", cert="/none/x.pem"))
+    assert find_address(host="unix:///a", environment={**plain, "DOCKER_TLS_VERIFY": "1"}).tls is None
+    with pytest.raises(errors.InvalidParameterError, match="TLS is spoken on tcp:// addresses only: unix:///a"):
+        find_address(host="unix:///a", environment={**plain, "DOCKER_CERT_PATH": files}, tls=TlsFlags(tlsverify=True))
+
+
+def test_context_with_certificates(tmp_path) -> None:
+    material = Material(tmp_path / "material")
+    for name, lax in (("strict", False), ("lax", True)):
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        meta = tmp_path / "contexts/meta" / digest
+        meta.mkdir(parents=True)
+        endpoint = {"Host": "tcp://h", "SkipTLSVerify": lax}
+        (meta / "meta.json").write_text(json.dumps({"Endpoints": {"docker": endpoint}}))
+        if not lax:
+            shutil.copytree(material.client, tmp_path / "contexts/tls" / digest / "docker")
+        # what the environment says is for addresses, not for contexts
+        environment = {"DOCKER_CONFIG": str(tmp_path), "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/none"}
+        found = find_address(context=name, environment=environment)
+        assert found.port == 2376
+        assert found.tls.verify_mode is (ssl.CERT_NONE if lax else ssl.CERT_REQUIRED)
 
 
 def test_encodings() -> None:

@@ -1,0 +1,99 @@
+"""Connections to an engine by TLS: a thread of their own carries the bytes, and the client has a plain stream socket.
+
+So attaching, polling and half-closing are what they are with a unix socket (``tls/relay.py`` says what becomes of each
+end). The thread ends with the connection, and does not keep a program from ending.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import threading
+import time
+
+from orlop.client.failure import ConnectionFailedError
+from orlop.tls.channel import Channel, describe
+from orlop.tls.relay import PIECE, Relay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orlop.client.address import Address
+
+_CHECK_MILLISECONDS = 5000
+
+
+class TlsSocket(socket.socket):
+    """The client's end of a connection.
+
+    Attributes:
+        failure: why the connection broke, when it did: certificates are judged after the handshake in TLS 1.3.
+    """
+
+    failure = ""
+
+    def break_down(self, reason: str) -> None:
+        """Take the reason, before the end of the stream is seen."""
+        self.failure = reason
+
+
+def open_tls(address: Address, context: ssl.SSLContext, timeout: float | None) -> TlsSocket:
+    """Connect and shake hands.
+
+    Raises:
+        ConnectionFailedError: the other side speaks no TLS, or is not whom it should be.
+        OSError: nobody listens.
+    """
+    outer = socket.create_connection((address.host, address.port), timeout)
+    try:
+        channel = Channel(context, server=False, host=address.host)
+        unsent = _shake_hands(outer, channel, address)
+        ours, theirs = socket.socketpair()
+    except BaseException:
+        outer.close()
+        raise
+    outer.setblocking(False)
+    theirs.setblocking(False)
+    found = TlsSocket(fileno=ours.detach())
+    found.settimeout(timeout)
+    descriptors = outer.fileno(), theirs.fileno()
+    relay = Relay(outer, theirs, channel, unsent=unsent, report=found.break_down)
+    threading.Thread(target=_carry, args=(relay, descriptors), name="orlop-tls", daemon=True).start()
+    return found
+
+
+def _shake_hands(outer: socket.socket, channel: Channel, address: Address) -> bytes:
+    """Return what is to be sent behind the handshake."""
+    try:
+        while not channel.handshake():
+            outer.sendall(channel.take())
+            data = outer.recv(PIECE)
+            if not data:
+                raise ConnectionFailedError("error during connect: EOF")
+            channel.feed(data)
+    except ssl.SSLError as error:
+        outer.send(channel.take(), socket.MSG_NOSIGNAL)
+        raise ConnectionFailedError(f"error during connect: {_describe(error, address.host)}") from None
+    return channel.take()
+
+
+def _describe(error: ssl.SSLError, host: str) -> str:
+    if error.reason in ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG"):
+        return "http: server gave HTTP response to HTTPS client"
+    return describe(error, host)
+
+
+def _carry(relay: Relay, descriptors: tuple[int, int]) -> None:
+    outer, inner = descriptors
+    checked = time.monotonic()
+    while not relay.finished:
+        poll = select.poll()
+        wanted = {outer: relay.outer_events, inner: relay.inner_events}
+        for descriptor, events in wanted.items():
+            if events:
+                poll.register(descriptor, events)
+        ready = dict(poll.poll(_CHECK_MILLISECONDS))
+        relay.step(ready.get(outer, 0), ready.get(inner, 0))
+        if time.monotonic() - checked > _CHECK_MILLISECONDS / 1000:
+            checked = time.monotonic()
+            relay.check()
