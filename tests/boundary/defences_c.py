@@ -172,6 +172,31 @@ DEFENCES: tuple[Defence, ...] = (
         "tests/unit/daemon/test_paths.py::test_other_files_are_not_replaced",
     ),
     defence(
+        "H2",
+        "TCP for everybody is refused unless it was said",
+        ("daemon/exposure.py", "    if not verifies_clients(options) and not meant:\n", "    if False:\n"),
+        "tests/unit/daemon/test_exposure.py::test_passed_socket_of_tcp_needs_intent_as_well",
+        "tests/unit/daemon/test_options.py::test_refused_choices",
+    ),
+    defence(
+        "H2",
+        "who shows no certificate of the authority is not spoken to",
+        ("tls/material.py", "        context.verify_mode = ssl.CERT_REQUIRED\n", "        pass\n"),
+        "tests/unit/api/test_tls.py::test_nobody_else_gets_anything",
+    ),
+    defence(
+        "H2",
+        "a handshake has its time",
+        ("api/tls.py", "loop.call_later(HANDSHAKE_SECONDS, self.close)", "loop.call_later(3600, self.close)"),
+        "tests/unit/api/test_tls.py::test_slow_handshake_is_cut_off",
+    ),
+    defence(
+        "H2",
+        "handshakes are no more than so many",
+        ("api/tls.py", "        if len(self._handshakes) >= MOST_HANDSHAKES:\n", "        if False:\n"),
+        "tests/unit/api/test_tls.py::test_of_too_many_handshakes_the_oldest_go",
+    ),
+    defence(
         "H6",
         "the data-root is closed, also when it was opened by somebody",
         ("daemon/compose.py", "make_directory(options.data_root, 0o710)", "make_directory(options.data_root, 0o755)"),
