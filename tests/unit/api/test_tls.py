@@ -145,7 +145,7 @@ async def _tried(engine, context: ssl.SSLContext) -> bytes | ssl.SSLError:
         reader, writer = await engine.connect(context)
         writer.write(PING % b"")
         try:
-            return await reader.read()
+            return await asyncio.wait_for(reader.read(100), 5)
         finally:
             writer.close()
     except (ssl.SSLError, ConnectionError) as error:
