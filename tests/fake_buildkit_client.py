@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import socket
+import stat
 from dataclasses import dataclass, field, replace
 
 from orlop.api.buildkit.fsutil import DIRECTORY, Kind, Packet, Stat
@@ -46,6 +48,18 @@ def directory(mode=0o755, **more):
 
 def link(target):
     return Node(SYMLINK | 0o777, link=target)
+
+
+TREE = {
+    "Dockerfile": file(b"FROM scratch\nCOPY . /\n"),
+    "a": directory(0o750),
+    "a/big": file(os.urandom(300_000), 0o600),
+    "a/empty": file(),
+    "a/link": link("../../etc/passwd"),
+    "a.b": file(b"#!/bin/sh\n", 0o755),
+    "na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve": file(b"x"),
+    "same": file(b"", link="a/big"),
+}
 
 
 def stat_of(path, node):
@@ -216,3 +230,18 @@ async def joined(methods):
         channel.close()
         await asyncio.wait_for(asyncio.gather(server, running), 10)
         assert channel.closed
+
+
+def look(root):
+    """Return what is in a directory: kind and mode, time, and content or target by path."""
+    found = {}
+    for above, directories, names in os.walk(root):
+        for name in directories + names:
+            path = os.path.join(above, name)
+            status = os.lstat(path)
+            content = os.readlink(path) if stat.S_ISLNK(status.st_mode) else b""
+            if stat.S_ISREG(status.st_mode):
+                with open(path, "rb") as opened:
+                    content = opened.read()
+            found[os.path.relpath(path, root)] = (status.st_mode, status.st_mtime_ns, content)
+    return found
