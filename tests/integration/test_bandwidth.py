@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import subprocess
 import threading
@@ -34,6 +35,13 @@ class Flow:
     family: str = "-4"
 
 
+@functools.cache
+def first() -> tuple[str, ...]:
+    """Return the words that let a command run before all others, where they may: or the machine's business is measured."""
+    words = ("chrt", "--fifo", "1")
+    return words if subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0 else ()
+
+
 def measure(engine, flow: Flow, port: int) -> float:
     """Return the bits a second that arrive."""
     networks = engine.inspect(flow.name)["NetworkSettings"]["Networks"]
@@ -41,7 +49,7 @@ def measure(engine, flow: Flow, port: int) -> float:
     host = ["nsenter", f"--net=/proc/{engine.netns_holder.pid}/ns/net", "--"]
     box = ["nsenter", f"--net=/proc/{engine.inspect(flow.name)['State']['Pid']}/ns/net", "--"]
     server = subprocess.Popen(
-        [*host, "iperf3", "-s", "-1", "--forceflush", "-p", str(port)], stdout=subprocess.PIPE, text=True
+        [*host, *first(), "iperf3", "-s", "-1", "--forceflush", "-p", str(port)], stdout=subprocess.PIPE, text=True
     )
     with server:
         assert server.stdout is not None
@@ -50,7 +58,9 @@ def measure(engine, flow: Flow, port: int) -> float:
         try:
             asked = [flow.family, "-c", gateway, "-p", str(port), "-t", str(flow.seconds), "-J"]
             asked += ["-R"] if flow.way == "ingress" else []
-            done = subprocess.run([*box, "iperf3", *asked], capture_output=True, text=True, timeout=30 * PATIENCE)
+            done = subprocess.run(
+                [*box, *first(), "iperf3", *asked], capture_output=True, text=True, timeout=30 * PATIENCE
+            )
         finally:
             server.kill()
     return json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
