@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from runtime import orlop_runtime
 
-from harness import COMPOSE, DOCKER, REGISTRY, Engine, HostState, client_version, wait_for
+from harness import COMPOSE, DOCKER, REGISTRY, Engine, client_version, wait_for
+from host_state import HostState
 from vm.lane import (  # noqa: F401 - hooks of tests marked vm
     pytest_collection_finish,
     pytest_collection_modifyitems,

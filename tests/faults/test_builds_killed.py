@@ -6,7 +6,8 @@ import subprocess
 import pytest
 
 from conftest import settled_state
-from harness import BIN, DOCKER, HostState, wait_for
+from harness import BIN, DOCKER, wait_for
+from host_state import HostState
 
 pytestmark = [
     pytest.mark.privileged,

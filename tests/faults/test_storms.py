@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from conftest import settled_state
-from harness import Engine, HostState, wait_for
+from harness import Engine, wait_for
+from host_state import HostState
 
 pytestmark = [
     pytest.mark.privileged,

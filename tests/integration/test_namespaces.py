@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from conftest import settled_state
-from harness import BIN, Engine, HostState, wait_for
+from harness import BIN, Engine, wait_for
+from host_state import HostState
 
 pytestmark = [
     pytest.mark.privileged,

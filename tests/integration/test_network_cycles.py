@@ -9,7 +9,8 @@ import sqlite3
 import pytest
 
 from conftest import make_engine
-from harness import HostState, wait_for
+from harness import wait_for
+from host_state import HostState
 
 pytestmark = [
     pytest.mark.privileged,

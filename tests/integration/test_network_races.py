@@ -11,7 +11,8 @@ from collections import Counter
 import pytest
 from network_lab import Lab, in_laboratory
 
-from harness import HostState, wait_for
+from harness import wait_for
+from host_state import HostState
 from orlop.errors import ForbiddenError, NotFoundError, SystemFailureError
 from orlop.network.requests import NetworkRequest
 from orlop.network.sandbox import AttachRequest, EndpointWish

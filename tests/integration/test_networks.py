@@ -12,7 +12,8 @@ import pytest
 from docker_networks import lookup, routes, sleeper, within
 
 from conftest import make_engine
-from harness import SLOWNESS, HostState, client_version, wait_for
+from harness import SLOWNESS, client_version, wait_for
+from host_state import HostState
 
 pytestmark = [
     pytest.mark.privileged,
