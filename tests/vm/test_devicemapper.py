@@ -9,17 +9,14 @@ import sys
 import traceback
 
 import pytest
+from snapshot_lab import SMALL_POOL, inside, layer, write
 from test_snapshotters import (  # noqa: F401 - the suite
-    SMALL_POOL,
     TestCrash,
     TestDiff,
     TestLife,
     TestReplace,
     TestRules,
     driver,
-    inside,
-    layer,
-    write,
 )
 
 from harness import held_devices, wait_for

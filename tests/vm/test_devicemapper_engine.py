@@ -6,7 +6,7 @@ import json
 import subprocess
 
 import pytest
-from test_snapshotters import SMALL_POOL
+from snapshot_lab import SMALL_POOL
 from test_storage_drivers import (  # noqa: F401 - run here on another engine
     clean,
     layered,

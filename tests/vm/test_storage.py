@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from test_snapshotters import SMALL_POOL, inside, layer, write
+from snapshot_lab import SMALL_POOL, inside, layer, write
 
 from conftest import make_engine
 from harness import held_devices, wait_for
