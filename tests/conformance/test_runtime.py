@@ -12,7 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from commands import COMMANDS, DIFFERS, NEED_CRIU
-from runtime import CHECKS, make_runtime, orlop_runtime
+from common_checks import CHECKS
+from runtime import make_runtime, orlop_runtime
 
 from harness import BIN
 
