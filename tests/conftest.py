@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from runtime import orlop_runtime
 
-from harness import COMPOSE, DOCKER, REGISTRY, Engine, client_version, wait_for
+from harness import COMPOSE, DOCKER, REGISTRY, Engine, busybox_tree, client_version, wait_for
 from host_state import HostState
+from spawned import Runtime
 from vm.lane import (  # noqa: F401 - hooks of tests marked vm
     pytest_collection_finish,
     pytest_collection_modifyitems,
@@ -207,6 +208,22 @@ def runtime():
     """``orlop-runtime`` as callers of OCI runtimes call it; its containers are those of one file's tests."""
     with orlop_runtime() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def busybox_root():
+    """A root file system that no test changes."""
+    with tempfile.TemporaryDirectory(prefix="orlop-t-root-") as directory:
+        Path(directory).chmod(0o755)
+        yield busybox_tree(Path(directory))
+
+
+@pytest.fixture
+def spawned(busybox_root: Path, tmp_path: Path):
+    """A spawner that is told what to run without an engine."""
+    made = Runtime(tmp_path, busybox_root)
+    yield made
+    made.close()
 
 
 @pytest.fixture
