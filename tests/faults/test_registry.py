@@ -6,84 +6,24 @@ import gzip
 import json
 import os
 import re
-import shutil
 import struct
 import subprocess
-import sys
 import termios
 import time
 from pathlib import Path
 
 import pytest
 
-from conftest import make_engine
-from harness import BIN, DOCKER, ROOT, wait_for
+from harness import BIN, DOCKER, wait_for
 from hostile_registry import put_image
 from image_builder import BuiltImage, build_image, sha256, tar_of
+from pull_lab import HOST, blobs_asked, layers
 
 pytestmark = [
     pytest.mark.privileged,
     pytest.mark.requires("netns", "mountns", "overlay", "docker-client"),
+    pytest.mark.usefixtures("no_images"),
 ]
-PORT = 5600
-HOST = f"127.0.0.1:{PORT}"
-
-
-class Lab:
-    def __init__(self):
-        self.engine = make_engine("--max-download-attempts", "3")
-        self.directory = self.engine.home / "hostile"
-        self.directory.mkdir()
-        assert self.engine.netns_holder is not None
-        net = f"--net=/proc/{self.engine.netns_holder.pid}/ns/net"
-        program = [sys.executable, str(ROOT / "tests/hostile_registry.py"), str(PORT), str(self.directory)]
-        with (self.engine.home / "hostile.log").open("wb") as log:
-            self.process = subprocess.Popen(["nsenter", net, "--", *program], stdout=log, stderr=log)
-        wait_for(lambda: self.log() is not None, what="hostile registry")
-
-    def log(self):
-        done = self.engine.in_network("curl", "-s", f"http://{HOST}/log", check=False)
-        return json.loads(done.stdout) if done.returncode == 0 else None
-
-    def pull(self, behaviour, *, tag="1", **options):
-        return self.engine.docker("pull", f"{HOST}/{behaviour}/x:{tag}", check=False, **options)
-
-    def start_pull(self, behaviour):
-        return subprocess.Popen(
-            ["docker", "pull", f"{HOST}/{behaviour}/x:1"],
-            env=self.engine.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def partial(self):
-        return list((self.engine.data_root / "blobs/partial").iterdir())
-
-    def received(self, least=1):
-        return sum(path.stat().st_size for path in self.partial()) >= least
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
-        self.engine.destroy()
-
-
-@pytest.fixture(scope="module")
-def lab():
-    lab = Lab()
-    try:
-        yield lab
-    finally:
-        lab.close()
-
-
-@pytest.fixture(autouse=True)
-def no_images(lab):
-    yield
-    ids = lab.engine.docker("images", "-aq").stdout.split()
-    if ids:
-        lab.engine.docker("rmi", "-f", *set(ids))
 
 
 IMAGE = build_image(3, size=200_000)
@@ -113,10 +53,6 @@ def test_what_cannot_be_pulled_leaves_nothing(lab, behaviour, message):
     assert message in done.stderr
     assert lab.engine.docker("images", "-aq").stdout == ""
     wait_for(lambda: not layers(lab.engine), what="end of unpacking")
-
-
-def layers(engine):
-    return [name for name in os.listdir(engine.data_root / "layers/overlay2") if name != "scratch-init"]
 
 
 def test_an_index_and_a_registry_that_cuts(lab):
@@ -150,10 +86,6 @@ def test_layers_that_are_not_what_the_config_says(lab, lie):  # E5, E7
     put_image(lab.directory, IMAGE)
     assert lab.pull("good", tag="1").returncode == 0
     assert lab.engine.inspect(f"{HOST}/good/x:1")["Id"] == IMAGE.id
-
-
-def blobs_asked(log):
-    return [entry for entry in log if "/blobs/" in entry[1] and entry[0] == "GET"]
 
 
 def test_clients_share_a_download_and_one_may_leave(lab):
@@ -268,40 +200,6 @@ def test_kill_in_the_middle_of_a_pull(lab):
     assert lab.engine.inspect(f"{HOST}/good/x:1")["Id"] == image.id
 
 
-def test_a_lost_layer_is_made_again_from_its_blob(lab):  # R24
-    image = build_image(3, size=50_000, seed=14)
-    put_image(lab.directory, image)
-    assert lab.pull("good").returncode == 0
-    chain = f"sha256:{sha256(image.tars[0])}"
-    for tar in image.tars[1:]:
-        chain = f"sha256:{sha256(f'{chain} sha256:{sha256(tar)}'.encode())}"
-    lab.engine.stop()
-    for name in ("", "-init"):
-        shutil.rmtree(lab.engine.data_root / "layers/overlay2" / (chain.removeprefix("sha256:") + name))
-    lab.engine.start()
-    assert lab.engine.docker("images", "-aq").stdout == ""
-    before = len(lab.log())
-    assert lab.pull("good").returncode == 0
-    assert lab.engine.inspect(f"{HOST}/good/x:1")["Id"] == image.id
-    asked = [entry[1].rpartition(":")[2] for entry in blobs_asked(lab.log()[before:])]
-    assert not {sha256(blob) for blob in image.blobs} & set(asked)
-
-
-def test_a_damaged_blob_is_fetched_again(lab):  # R24
-    image = build_image(2, size=50_000, seed=15)
-    put_image(lab.directory, image)
-    first = lab.start_pull("slowfirst")  # the second blob is there before the layer below it: it cannot be unpacked yet
-    path = lab.engine.data_root / "blobs/sha256" / sha256(image.blobs[1])
-    wait_for(path.exists, what="second blob")
-    lab.engine.kill()
-    first.communicate()
-    path.write_bytes(path.read_bytes()[:1000] + bytes(20) + path.read_bytes()[1020:])
-    lab.engine.start()
-    assert lab.pull("good").returncode == 0
-    assert lab.engine.inspect(f"{HOST}/good/x:1")["Id"] == image.id
-    assert sha256(path.read_bytes()) == sha256(image.blobs[1])
-
-
 def test_no_descriptors_are_left(lab):
     put_image(lab.directory, IMAGE)
     assert lab.engine.process is not None
@@ -311,98 +209,3 @@ def test_no_descriptors_are_left(lab):
     for behaviour in ("liar", "cut", "long", "good", "down", "denied"):
         lab.pull(behaviour)
     assert len(list(fds.iterdir())) <= before + 4
-
-
-def flip(path, place=-20):
-    """Change one bit of a file, as a disk does: its times stay."""
-    times = path.stat()
-    data = bytearray(path.read_bytes())
-    data[place] ^= 16
-    path.write_bytes(data)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-
-
-def check(lab, *options):
-    form = "{{.Kind}} {{.State}} {{.Detail}}"
-    return lab.engine.orlop("system", "check", "--format", form, *options, check=False).stdout.splitlines()
-
-
-def pulled_with_busybox(lab, seed):
-    """Pull an image of two layers whose lower one can run; returns it and its layers' directories, bottom first."""
-    base = tar_of({"bin": None, "bin/busybox": Path(shutil.which("busybox")).read_bytes(), "proc": None, "sys": None})
-    image = build_image(1, size=50_000, seed=seed, config={"Cmd": ["/bin/busybox", "sleep", "1000"]})
-    image = BuiltImage([base, *image.tars], [gzip.compress(base, 1, mtime=0), *image.blobs], extra=image.extra)
-    put_image(lab.directory, image)
-    assert lab.pull("good").returncode == 0
-    chain = sha256(f"sha256:{sha256(base)} sha256:{sha256(image.tars[1])}".encode())
-    layers = lab.engine.data_root / "layers/overlay2"
-    return image, (layers / sha256(base) / "diff", layers / chain / "diff")
-
-
-def test_a_damaged_layer_is_found_and_made_again(lab):  # R24
-    _, (lower, upper) = pulled_with_busybox(lab, 20)
-    name = f"{HOST}/good/x:1"
-    assert check(lab) == []
-    good = (upper / "file-0").read_bytes()
-    flip(upper / "file-0")
-    (upper / "top").unlink()
-    assert check(lab, "--quick") == []
-    found = "/file-0: has another content, /top: no such file or directory"
-    assert check(lab) == [f"damaged layer found {found}"]
-    lab.engine.docker("run", "-d", "--name", "box", name)
-    assert check(lab, "--repair") == [f"damaged layer kept: a running container uses it {found}"]
-    lab.engine.docker("rm", "-f", "box")
-    assert check(lab, "--repair") == [f"damaged layer repaired {found}"]
-    assert check(lab) == []
-    assert ((upper / "file-0").read_bytes(), (upper / "top").read_bytes()) == (good, b"0")
-    lab.engine.docker("run", "--rm", name, "/bin/busybox", "true")
-    flip(lower / "bin/busybox", 5000)
-    assert check(lab, "--repair") == ["damaged layer repaired /bin/busybox: has another content"]
-
-
-def test_a_damaged_blob_is_sent_to_nobody(lab, tmp_path):  # R24
-    image, _ = pulled_with_busybox(lab, 21)
-    name, blobs = f"{HOST}/good/x:1", lab.engine.data_root / "blobs/sha256"
-    blob = blobs / sha256(image.blobs[1])
-    flip(blob)
-    refused = lab.engine.docker("save", "-o", tmp_path / "saved", name, check=False)
-    assert refused.returncode == 1
-    assert "its archive was not kept" in refused.stderr
-    (lab.directory / blob.name).unlink()  # it would have it already
-    lab.engine.docker("tag", name, f"{HOST}/other/y:1")
-    pushed = lab.engine.docker("push", f"{HOST}/other/y:1", check=False)
-    assert pushed.returncode == 1
-    assert "its archive was not kept" in pushed.stdout + pushed.stderr
-    assert check(lab, "--repair") == ["damaged blob repaired "]
-    assert not blob.exists()
-    put_image(lab.directory, image)
-    before = len(lab.log())
-    assert lab.pull("good").returncode == 0
-    asked = [entry[1].rpartition(":")[2] for entry in blobs_asked(lab.log()[before:])]
-    assert sha256(image.blobs[1]) in asked
-    assert sha256(image.blobs[0]) not in asked
-    assert sha256(blob.read_bytes()) == sha256(image.blobs[1])
-    lab.engine.docker("save", "-o", tmp_path / "saved", name)
-    # load brings a damaged one back as well
-    flip(blob)
-    lab.engine.docker("rmi", "-f", image.id)
-    blob.write_bytes(b"damaged")
-    lab.engine.docker("load", "-i", tmp_path / "saved")
-    assert sha256(blob.read_bytes()) == sha256(image.blobs[1])
-    flip(blobs / sha256(image.config))
-    assert check(lab, "--repair") == ["damaged image kept: remove the image and get it again "]
-
-
-def test_damage_where_only_a_recipe_is_kept(lab):
-    archive = lab.engine.home / "plain.tar"
-    archive.write_bytes(tar_of({"file": b"x" * 70_000, "other": b"y"}))
-    lab.engine.docker("import", archive, "plain")
-    path = lab.engine.data_root / "layers/overlay2" / sha256(archive.read_bytes()) / "diff/file"
-    assert check(lab) == []
-    flip(path)
-    note = "kept: there is no blob to make it from"
-    assert check(lab, "--repair") == [f"damaged layer {note} the files are not those that it was made of"]
-    path.unlink()
-    assert check(lab) == [f"damaged layer {note} layer is damaged: /file: no such file or directory"]
-    saved = lab.engine.home / "saved"  # cut where the file is missed, which the client notices
-    assert lab.engine.docker("save", "-o", saved, "plain", check=False).returncode == 1

@@ -1,4 +1,4 @@
-"""Engines on other storage drivers than overlay2, and several drivers in one data-root."""
+"""Engines on other storage drivers than overlay2."""
 
 import gzip
 import json
@@ -7,12 +7,13 @@ import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
+from driver_lab import ON_BTRFS, make, require_btrfs
 
-from harness import Engine, wait_for
+from damage import check, flip
+from harness import wait_for
 from image_builder import BuiltImage, docker_archive, sha256, tar_of
 from orlop.spec.digest import Digest, chain_id
 
@@ -20,25 +21,9 @@ pytestmark = [
     pytest.mark.privileged,
     pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
 ]
-ON_BTRFS = (
-    "mount --make-rprivate / && truncate -s 300M $0/image && mkfs.btrfs -q $0/image && mkdir -p $0/data"
-    ' && mount -o loop $0/image $0/data && exec "$@"'
-)
 CHANGES = (
     "mkdir -p /d; echo hi >/d/f; ln /d/f /d/g; chown 7:8 /d/f; rm /bin/vi; rm -r /usr; mkdir /usr; echo n >/usr/new"
 )
-
-
-def make(*options, within=()):
-    name = f"orlop-t-{secrets.token_hex(4)}"
-    engine = Engine(Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/tmp")), name, options)
-    engine.within = tuple(word.replace("HOME", str(engine.home)) for word in within)
-    return engine
-
-
-def require_btrfs():
-    if "btrfs" not in Path("/proc/filesystems").read_text() or shutil.which("mkfs.btrfs") is None:
-        pytest.skip("needs btrfs and mkfs.btrfs")
 
 
 @pytest.fixture(scope="module", params=["vfs", "btrfs"])
@@ -145,18 +130,6 @@ def flip_on_disk(image: Path, content: bytes) -> None:
             position += SEARCHED
 
 
-def flip(path: Path) -> None:
-    """Change one bit of a file; its times stay, as with a disk's error."""
-    times, data = path.stat(), path.read_bytes()
-    path.write_bytes(bytes([data[0] ^ 16]) + data[1:])
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-
-
-def check(engine, *options):
-    form = "{{.Kind}} {{.State}} {{.Detail}}"
-    return engine.orlop("system", "check", "--format", form, *options, check=False).stdout.splitlines()
-
-
 @pytest.fixture
 def layered(engine):
     """An image of two layers with kept blobs, a container of it, and an image that was committed from that one."""
@@ -184,7 +157,7 @@ def test_a_damaged_layer_is_made_again_and_all_that_shares_it(engine, layered): 
     driver = engine.options[1]
     assert check(engine) == []
     if driver == "vfs":
-        flip(engine.data_root / f"layers/vfs/{bottom}/tree/data")
+        flip(engine.data_root / f"layers/vfs/{bottom}/tree/data", 0)
     else:
         flip_on_disk(engine.home / "image" if driver == "btrfs" else pool(engine), data)
     how = "/data: input/output error" if driver == "btrfs" else "/data: has another content"
@@ -213,7 +186,7 @@ def test_damage_in_a_copy_is_found_and_mended(engine, layered, copy):  # R24
         pytest.skip("only vfs copies files")
     data, (_, top) = layered
     layers = engine.data_root / "layers/vfs"
-    flip(layers / (top if copy == "upper" else f"{top}-init") / "tree/data")
+    flip(layers / (top if copy == "upper" else f"{top}-init") / "tree/data", 0)
     box = (layers / engine.inspect("box")["Id"]).stat().st_ino
     found = "/data: has another content"
     assert check(engine) == [f"damaged layer found {found}"]
@@ -229,7 +202,7 @@ def test_a_layer_that_a_container_has_mounted_is_kept(engine, layered):
     if engine.options[1] != "vfs":
         pytest.skip("the same for all that have whole trees")
     _, (bottom, _) = layered
-    flip(engine.data_root / f"layers/vfs/{bottom}/tree/data")
+    flip(engine.data_root / f"layers/vfs/{bottom}/tree/data", 0)
     mount = ("--mount", "type=image,source=layered,target=/i")
     engine.docker("run", "-d", "--name", "user", *mount, "layered", "/bin/busybox", "sleep", "1000")
     found = "/data: has another content"
@@ -248,8 +221,8 @@ def test_what_stands_on_a_layer_that_cannot_be_made_again_is_kept(engine, layere
     blob = next(path for path in (engine.data_root / "images/vfs/blobs/sha256").iterdir() if unpacks_to(path, bottom))
     kept = blob.read_bytes()
     blob.unlink()
-    flip(layers / bottom / "tree/data")
-    flip(layers / top / "tree/upper")
+    flip(layers / bottom / "tree/data", 0)
+    flip(layers / top / "tree/upper", 0)
     note = "kept: a layer below it is damaged, or cannot be checked"
     assert check(engine, "--repair") == [f"damaged layer {note} /upper: has another content"]
     assert (layers / top / "tree/data").read_bytes() == data
@@ -270,7 +243,7 @@ def test_killed_while_a_layer_is_made_again(engine, layered, moment):  # R8, R24
     if engine.options[1] != "vfs":
         pytest.skip("the same directory for all")
     data, (bottom, _) = layered
-    flip(engine.data_root / f"layers/vfs/{bottom}/tree/data")
+    flip(engine.data_root / f"layers/vfs/{bottom}/tree/data", 0)
     inject = ("-e", f"inject={KILLING[moment]}")
     tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", os.devnull, *inject, "-p", str(engine.process.pid)])
     try:
@@ -314,92 +287,3 @@ def test_nothing_stays_after_a_kill(engine):
     layers = engine.data_root / "layers" / engine.options[1]
     wait_for(lambda: [path.name for path in layers.iterdir()] in ([], ["scratch-init"]), seconds=5)
     engine.import_busybox()
-
-
-@pytest.mark.parametrize("driver", ["vfs", "btrfs"])
-def test_with_user_namespaces(driver):
-    """The container's root owns the tree in its own eyes; what it makes is root's on disk, and goes into layers so."""
-    if driver == "btrfs":
-        require_btrfs()
-    ids = 'for f in subuid subgid; do echo 54321:300000:65536 >"$0/$f"; mount --bind "$0/$f" /etc/$f || exit; done; '
-    rest = ON_BTRFS.partition(" && ")[2] if driver == "btrfs" else 'exec "$@"'
-    script = f"mount --make-rprivate / && {{ {ids} }} && {rest}"
-    engine = make(
-        "--storage-driver", driver, "--userns-remap", "54321", within=("unshare", "-m", "sh", "-c", script, "HOME")
-    )
-    try:
-        engine.start()
-        engine.import_busybox()
-        look = "stat -c %u /own /etc/passwd /v/f; cat /own; tail -1 /proc/self/uid_map"
-        made = engine.docker(
-            "run", "--name", "box", "-v", "/v", "busybox", "sh", "-c", f"echo 1 >/own; touch /v/f; {look}"
-        )
-        assert made.stdout.split() == ["0", "0", "0", "1", "0", "300000", "65536"]
-        assert engine.docker("diff", "box").stdout.splitlines().count("A /own") == 1
-        listing = subprocess.run(
-            ["tar", "tvf", "-", "--numeric-owner"],
-            input=engine.docker("cp", "box:/own", "-", text=False).stdout,
-            capture_output=True,
-            check=True,
-        )
-        assert b" 0/0 " in listing.stdout
-        engine.docker("commit", "box", "made")
-        assert engine.docker("run", "--rm", "made", "stat", "-c", "%u %g", "/own").stdout == "0 0\n"
-        engine.remove_containers()
-    finally:
-        engine.destroy()
-
-
-def test_drivers_side_by_side_lose_nothing(tmp_path):
-    """Each driver has its own images and containers; volumes are shared, and none goes that the others use."""
-    engine = make()
-    try:
-        engine.start()
-        engine.import_busybox()
-        engine.docker("run", "--name", "first", "-v", "shared:/v", "busybox", "sh", "-c", "echo 1 >/v/x")
-        image = engine.docker("inspect", "-f", "{{.Id}}", "busybox").stdout
-        engine.stop()
-        engine.options = ("--storage-driver", "vfs")
-        engine.start()
-        assert engine.docker("ps", "-aq").stdout == engine.docker("images", "-q").stdout == ""
-        engine.import_busybox()
-        assert (
-            engine.docker("run", "--rm", "--name", "first", "-v", "shared:/v", "busybox", "cat", "/v/x").stdout == "1\n"
-        )
-        engine.prune_volumes()
-        assert engine.docker("volume", "ls", "-q").stdout == "shared\n"
-        engine.docker("rmi", "busybox")
-        engine.stop()
-        engine.options = ()  # what was used before, and overlay2 first
-        engine.start()
-        assert engine.docker("info", "-f", "{{.Driver}}").stdout == "overlay2\n"
-        assert engine.docker("inspect", "-f", "{{.Id}}", "busybox").stdout == image
-        assert engine.docker("diff", "first").returncode == 0
-        assert engine.docker("ps", "-a", "--format", "{{.Names}} {{.Image}}").stdout == "first busybox\n"
-        engine.docker("rm", "first")
-    finally:
-        engine.destroy()
-
-
-def test_what_cannot_be_is_refused_by_name():
-    engine = make("--storage-driver", "btrfs")
-    try:
-        if (
-            subprocess.run(["stat", "-fc", "%T", engine.home], capture_output=True, text=True, check=True).stdout
-            == "btrfs\n"
-        ):
-            pytest.skip("it can be here")
-        with pytest.raises(AssertionError, match="prerequisites for driver not satisfied"):
-            engine.start()
-        engine.options = ("--storage-driver", "aufs")
-        with pytest.raises(AssertionError, match="storage driver is not supported: aufs"):
-            engine.start()
-        engine.options = ("--storage-opt", "overlay2.size=1g")
-        with pytest.raises(AssertionError, match=r"overlay2\.size not supported"):
-            engine.start()
-        if "device-mapper" not in Path("/proc/misc").read_text():
-            engine.options = ("--storage-driver", "devicemapper")
-            with pytest.raises(AssertionError, match="devicemapper: there is no device mapper in this kernel"):
-                engine.start()
-    finally:
-        engine.destroy()
