@@ -27,10 +27,13 @@ def read_document(path: str) -> JsonValue:
 
 
 def read_file(path: str) -> bytes:
-    """Return a file's (or pipe's) content of at most :data:`LIMIT` bytes."""
+    """Return a file's (or pipe's) content of at most :data:`LIMIT` bytes. Raises OSError that names it."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return read_all(fd)
+    except OSError as error:
+        error.filename = path
+        raise
     finally:
         os.close(fd)
 

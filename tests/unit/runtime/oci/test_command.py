@@ -104,6 +104,13 @@ def test_usage_errors_come_with_help_and_without_the_commands_words(capsys, tmp_
     assert f'level=error msg="{words}' in err
 
 
+def test_a_directory_is_no_configuration(capsys, tmp_path):
+    (tmp_path / "config.json").mkdir()
+    code, _, err = run(capsys, "--root", str(tmp_path / "r"), "create", "--bundle", str(tmp_path), "box")
+    assert code == 1
+    assert 'msg="orlop-runtime create failed: config.json: is a directory"' in err
+
+
 def test_force_delete_of_nothing_succeeds(capsys, tmp_path):
     assert run(capsys, "--root", str(tmp_path), "delete", "--force", "nope")[0] == 0
 
