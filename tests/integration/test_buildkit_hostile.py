@@ -86,7 +86,9 @@ async def test_noise(engine, path, headers, what):
         (f"{CONTROL}Prune", b"\x30\x05", "min-free-space is not supported"),
         (f"{CONTROL}DiskUsage", b"\x0a\x01=", "invalid filter"),
         (f"{CONTROL}Nothing", b"", "unknown method"),
-        (f"{CONTROL}ListenBuildHistory", b"", "no history of builds is kept"),
+        (f"{CONTROL}ListenBuildHistory", b"\x22\x06colour", "invalid filter: colour"),
+        (f"{CONTROL}ListenBuildHistory", b"\x22\x08ref>=abc", "expected ==, != or ~="),
+        (f"{CONTROL}UpdateBuildHistory", b"\x0a\x04none\x10\x01", "failed to retrieve ref none: file does not exist"),
         (f"{BRIDGE}Solve", b"", "no buildkit-controlapi-buildid"),
     ],
 )

@@ -272,6 +272,7 @@ class Engine:
             spawner=self._spawner,
             registry=self.registry,
             records=build_engine.BuildRecords(self._records),
+            history=build_engine.BuildHistory(self._records),
             removals=self._removals,
             caches=build_engine.CacheDirectories(
                 f"{self._options.data_root}/build-cache", self._records, self._removals

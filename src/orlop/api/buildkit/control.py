@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from orlop.api.buildkit.control_messages import WorkerRecord
     from orlop.api.buildkit.exporting import Exporting
+    from orlop.api.buildkit.history import History
     from orlop.api.buildkit.jobs import Evaluation, Job, Jobs
     from orlop.api.grpc.server import Handler
     from orlop.api.grpc.stream import Stream
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _SERVICE = "/moby.buildkit.v1.Control/"
 
 
-def methods(jobs: Jobs, exporting: Exporting, worker: WorkerRecord) -> Mapping[str, Handler]:
+def methods(jobs: Jobs, exporting: Exporting, worker: WorkerRecord, history: History) -> Mapping[str, Handler]:
     """Return the service's methods."""
 
     async def list_workers(_stream: Stream, _request: bytes) -> bytes:
@@ -49,16 +50,18 @@ def methods(jobs: Jobs, exporting: Exporting, worker: WorkerRecord) -> Mapping[s
         with told_as_a_build():
             exporters = read_exporters(request)
             _refuse(request)
-        async with jobs.begin(request) as job:
+        async with jobs.begin(request) as job, history.recording(job):
             result = await _result(job)
             if result is None:
                 return SolveResponse().encode()
-            answer = await exporting.export(await result.image(), exporters, job)
-            return SolveResponse(exporter_response=dict(answer)).encode()
+            job.response = dict(await exporting.export(await result.image(), exporters, job))
+            return SolveResponse(exporter_response=job.response).encode()
 
     async def status(stream: Stream) -> None:
-        request = await stream.receive()
-        job = await jobs.wait(StatusRequest.decode(request or b"").ref)
+        ref = StatusRequest.decode(await stream.receive() or b"").ref
+        if jobs.find(ref) is None and await history.replay(ref, stream):
+            return
+        job = await jobs.wait(ref)
         async with contextlib.aclosing(job.log.read()) as told:
             async for data in told:
                 await stream.send(data)
@@ -69,14 +72,9 @@ def methods(jobs: Jobs, exporting: Exporting, worker: WorkerRecord) -> Mapping[s
         f"{_SERVICE}Solve": unary(solve),
         f"{_SERVICE}Status": status,
         f"{_SERVICE}Session": jobs.sessions.serve_within,
-        f"{_SERVICE}ListenBuildHistory": _no_history,
-        f"{_SERVICE}UpdateBuildHistory": _no_history,
+        f"{_SERVICE}ListenBuildHistory": history.listen,
+        f"{_SERVICE}UpdateBuildHistory": unary(history.update),
     }
-
-
-async def _no_history(_stream: Stream) -> None:
-    """Refuse as what does not know the method: clients look for it, and build without."""
-    raise CallError(Code.UNIMPLEMENTED, "no history of builds is kept")
 
 
 def _refuse(request: SolveRequest) -> None:

@@ -122,6 +122,7 @@ class Job:
         request: what was asked for.
         log: what is told of it.
         returned: what the client's own program ended with, when it has one.
+        response: what programs are told of the result.
     """
 
     def __init__(self, jobs: Jobs, builds: BuildService, request: SolveRequest) -> None:
@@ -129,6 +130,7 @@ class Job:
         self.builds = builds
         self.request = request
         self.log = StatusLog(request.ref)
+        self.response: dict[str, str] = {}
         self.returned: asyncio.Future[ReturnRequest] = asyncio.get_running_loop().create_future()
         self.results: dict[str, Evaluation] = {}
 
@@ -192,11 +194,15 @@ class Jobs:
                 del self._ended[next(iter(self._ended))]
             asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._ended.pop, request.ref, None)
 
+    def find(self, ref: str) -> Job | None:
+        """Return a build that goes on or was not long ago."""
+        return self._jobs.get(ref) or self._ended.get(ref)
+
     async def wait(self, ref: str) -> Job:
         """Return a build, which may be about to come. Raises NotFoundError."""
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
-                while (job := self._jobs.get(ref) or self._ended.get(ref)) is None:
+                while (job := self.find(ref)) is None:
                     await self._came.wait()
         except TimeoutError:
             raise NotFoundError(f"no such job {ref[:80]}") from None

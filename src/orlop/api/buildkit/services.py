@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orlop.api.buildkit import cache, control, gateway
 from orlop.api.buildkit.control_messages import PlatformMessage, Version, WorkerRecord
+from orlop.api.buildkit.history import History
 from orlop.api.buildkit.jobs import Jobs
 from orlop.api.grpc.server import unary
 from orlop.spec.platform import Platform
@@ -41,7 +42,7 @@ def methods(
     worker = WorkerRecord(id=engine_id, platforms=platforms, version=Version(package="orlop", version=f"v{version}"))
     jobs = Jobs(builds, sessions)
     return {
-        **control.methods(jobs, exporting, worker),
+        **control.methods(jobs, exporting, worker, History(builds.history)),
         **cache.methods(builds.cache),
         **gateway.methods(jobs, worker),
         "/grpc.health.v1.Health/Check": unary(_healthy),

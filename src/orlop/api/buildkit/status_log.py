@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CANCELED = "context canceled"  # BuildKit's words of a step that was not let end
 _KEPT_BYTES = 8 << 20
+_REMEMBERED_BYTES = 1 << 20
 _BILLION = 1_000_000_000
 
 
@@ -38,11 +39,57 @@ def timestamp(nanoseconds: int) -> Timestamp:
     return Timestamp(seconds=nanoseconds // _BILLION, nanos=nanoseconds % _BILLION)
 
 
+class KeptLog:
+    """What is remembered of a build after its end: all of its steps, and of what they write the first megabyte.
+
+    Attributes:
+        data: messages, each behind its length (4 bytes, little-endian), as BuildKit keeps them.
+        warnings: how many there were.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._steps: dict[str, Vertex] = {}
+        self.warnings = 0
+
+    def add(self, response: StatusResponse, data: bytes) -> None:
+        """Take a message; ``data`` is its encoding."""
+        self.warnings += len(response.warnings)
+        for vertex in response.vertices:
+            self._steps[vertex.digest] = vertex
+        limit = _REMEMBERED_BYTES if response.logs or response.statuses else 2 * _REMEMBERED_BYTES
+        if self._size + len(data) <= limit:
+            self._parts += (len(data).to_bytes(4, "little"), data)
+            self._size += len(data)
+
+    @property
+    def data(self) -> bytes:
+        """All messages."""
+        return b"".join(self._parts)
+
+    @property
+    def steps(self) -> int:
+        """How many steps there were."""
+        return len(self._steps)
+
+    @property
+    def completed_steps(self) -> int:
+        """How many of them ended."""
+        return sum(vertex.completed is not None for vertex in self._steps.values())
+
+    @property
+    def cached_steps(self) -> int:
+        """How many of them were known."""
+        return sum(vertex.cached for vertex in self._steps.values())
+
+
 class StatusLog:
-    """What one build has told so far; ``ref`` is its name."""
+    """What one build has told so far; ``ref`` is its name, ``kept`` what is remembered of it."""
 
     def __init__(self, ref: str) -> None:
         self._ref = ref
+        self.kept = KeptLog()
         self._count = 0
         self._told: deque[bytes] = deque()
         self._size = 0
@@ -62,6 +109,7 @@ class StatusLog:
         """Tell something new."""
         data = response.encode()
         self._told.append(data)
+        self.kept.add(response, data)
         self._size += len(data)
         if not self._readers:
             while self._size > _KEPT_BYTES:

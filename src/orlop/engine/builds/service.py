@@ -121,6 +121,7 @@ class BuildService:
         self._tools = tools
         self._containers = containers
         self.sessions = sessions
+        self.history = tools.history
         self._events = events
         self._directory = directory
         self._private = private

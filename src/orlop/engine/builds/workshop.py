@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from orlop.build.parser import Heredoc
     from orlop.build.steps import BuildSecrets
     from orlop.engine.builds.caches import CacheDirectories
+    from orlop.engine.builds.history import BuildHistory
     from orlop.engine.builds.output import BuildOutput
     from orlop.engine.builds.records import BuildRecords
     from orlop.engine.builds.running import Runner
@@ -62,6 +63,7 @@ class Tools:
     spawner: Spawner
     registry: RegistryService
     records: BuildRecords
+    history: BuildHistory
     removals: Removals
     caches: CacheDirectories
     tars: LayerTars
