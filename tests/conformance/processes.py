@@ -187,6 +187,30 @@ def exec_process(runtime: Runtime) -> None:
         runtime.refuses("exec", "--process", f"{runtime.seen}/missing.json", identity)
 
 
+def exec_process_that_says_little(runtime: Runtime) -> None:
+    """What a document leaves out of what confines a process is the container's."""
+    script = "grep -E '^Cap(Eff|Bnd)' /proc/self/status"
+    process = {"args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}}
+    (runtime.home / "little.json").write_text(json.dumps(process))
+    with runtime.running() as identity:
+        shown = runtime.expect("exec", "--process", f"{runtime.seen}/little.json", identity)
+        assert shown == f"CapEff:\t{1 << 5 | 1:016x}\nCapBnd:\t{1 << 5 | 1:016x}\n"
+
+
+def exec_has_the_score(runtime: Runtime) -> None:
+    """An exec goes before what else the host has when memory is short, as the container does."""
+    process = {
+        "args": ["cat", "/proc/self/oom_score_adj"],
+        "cwd": "/",
+        "env": ["PATH=/bin"],
+        "user": {"uid": 0, "gid": 0},
+    }
+    (runtime.home / "score.json").write_text(json.dumps(process))
+    with runtime.running(process__oomScoreAdj=321) as identity:
+        assert runtime.expect("exec", identity, "cat", "/proc/self/oom_score_adj") == "321\n"
+        assert runtime.expect("exec", "--process", f"{runtime.seen}/score.json", identity) == "321\n"
+
+
 def exec_flags(runtime: Runtime) -> None:
     with runtime.running() as identity:
         # crun's environment is what the flags say and nothing else
@@ -270,5 +294,14 @@ def exec_in_paused(runtime: Runtime) -> None:
 PROCESSES = (
     *(run_detached, run_keeps, standard_streams, preserved_descriptors, listening_sockets),
     *(console_socket, exec_console_socket, console_refusals),
-    *(exec_process, exec_flags, exec_groups, exec_detached, exec_sub_cgroups, exec_in_paused),
+    *(
+        exec_process,
+        exec_process_that_says_little,
+        exec_has_the_score,
+        exec_flags,
+        exec_groups,
+        exec_detached,
+        exec_sub_cgroups,
+        exec_in_paused,
+    ),
 )

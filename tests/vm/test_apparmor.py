@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,10 @@ def test_profile_confines_hooks_and_execs(runtime):
         "sleep", "600", process__apparmorProfile="orlop-test", hooks={"startContainer": [hook]}
     ) as identity:
         assert runtime("exec", identity, "cat", "/proc/self/attr/current").stdout == "orlop-test (enforce)\n"
+        process = {"args": ["cat", "/proc/self/attr/current"], "cwd": "/", "env": ["PATH=/bin"]}
+        for profile, shown in (("", "orlop-test (enforce)\n"), ("unconfined", "unconfined\n")):
+            (runtime.home / "process.json").write_text(json.dumps({**process, "apparmorProfile": profile}))
+            assert runtime("exec", "--process", f"{runtime.seen}/process.json", identity).stdout == shown
         other = runtime("exec", "--apparmor", "unconfined", identity, "cat", "/proc/self/attr/current")
         assert other.stdout == "unconfined\n", other
 

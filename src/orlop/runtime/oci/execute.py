@@ -156,7 +156,7 @@ def _sub_cgroups(given: list[str]) -> dict[str, str]:
 def _process(options: Parsed, command: list[str], initial: Process) -> Process:
     """Return what is run: the document of ``--process``, else the container's own process with changes."""
     if options.given("process"):
-        return by_number(parse_process(read_document(options.text("process"))))
+        return _completed(by_number(parse_process(read_document(options.text("process")))), initial)
     if not command:
         raise InvalidParameterError("process args cannot be empty")
     process = replace(
@@ -174,6 +174,20 @@ def _process(options: Parsed, command: list[str], initial: Process) -> Process:
     if not process.cwd.startswith("/"):
         raise InvalidParameterError("Cwd must be an absolute path")
     return process
+
+
+def _completed(process: Process, initial: Process) -> Process:
+    """Return a document's process with the container's own of what confines it, where the document says nothing.
+
+    As with runc: who leaves the profile, the label or the score out does not mean to run without the container's.
+    """
+    return replace(
+        process,
+        capabilities=initial.capabilities if process.capabilities is None else process.capabilities,
+        oom_score_adj=initial.oom_score_adj if process.oom_score_adj is None else process.oom_score_adj,
+        apparmor_profile=process.apparmor_profile or initial.apparmor_profile,
+        selinux_label=process.selinux_label or initial.selinux_label,
+    )
 
 
 def _user(options: Parsed, initial: User) -> User:
