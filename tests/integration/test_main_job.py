@@ -222,12 +222,16 @@ def test_read_only_root(engine) -> None:
 
 
 def test_init_reaps_and_forwards(engine) -> None:
-    engine.docker(
-        "run", "-d", "--init", "--name", "ini", "busybox", "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done"
-    )
+    # a shell that reads waits for nobody
+    script = "mkfifo /f; exec 3<>/f; trap 'exit 3' TERM; read x <&3"
+    engine.docker("run", "-d", "--init", "--name", "ini", "busybox", "sh", "-c", script)
     engine.docker("exec", "ini", "sh", "-c", "(sleep 0.2 &) ; true")
-    time.sleep(0.6)
-    assert " Z " not in engine.docker("exec", "ini", "ps", "-o", "stat,args").stdout
+
+    def nobody_is_left() -> bool:
+        seen = engine.docker("exec", "ini", "ps", "-o", "stat,args").stdout
+        return "sleep" not in seen and "Z " not in seen
+
+    wait_for(nobody_is_left, seconds=5, what="end of the orphan")
     started = time.monotonic()
     engine.docker("stop", "ini")
     assert time.monotonic() - started < 5
