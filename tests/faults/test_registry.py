@@ -9,7 +9,6 @@ import re
 import struct
 import subprocess
 import termios
-import time
 from pathlib import Path
 
 import pytest
@@ -94,11 +93,15 @@ def test_clients_share_a_download_and_one_may_leave(lab):
     before = len(blobs_asked(lab.log()))
     first = lab.start_pull("slow")
     wait_for(lab.received, what="first bytes")
-    second = lab.start_pull("slow")
-    time.sleep(1.0)
-    first.kill()
-    first.communicate()
-    out, _ = second.communicate(timeout=60)
+    # the client shows no progress where there is no terminal
+    url = f"http://engine/v1.45/images/create?fromImage={HOST}/slow/x&tag=1"
+    request = ["curl", "-sN", "--unix-socket", str(lab.engine.socket), "-X", "POST", url]
+    with subprocess.Popen(request, stdout=subprocess.PIPE, text=True) as second:
+        while '"Downloading"' not in (line := second.stdout.readline()):
+            assert line, "the second pull ended"
+        first.kill()
+        first.communicate()
+        out = second.stdout.read()
     assert second.returncode == 0, out
     assert "Pull complete" in out
     layer = [entry for entry in blobs_asked(lab.log())[before:] if sha256(image.blobs[0]) in entry[1]]
