@@ -107,6 +107,10 @@ async def _result(job: Job) -> Evaluation | None:
         raise UnsupportedError("building for several platforms is not supported")
     if not result.ref.id:
         return None
+    if result.ref.id in job.files and result.ref.id not in job.results:
+        if request.exporters or request.exporter:
+            raise UnsupportedError("files of a git repository cannot be exported: name a Dockerfile")
+        return None
     if result.ref.id not in job.results:
         raise InvalidParameterError(f"no such ref: {result.ref.id[:80]}")
     return job.results[result.ref.id]

@@ -1,7 +1,7 @@
 """``moby.buildkit.v1.frontend.LLBBridge``: a client's own program, between the beginning and the end of its Solve.
 
-Results are Dockerfiles' alone. What is asked of one before it is returned is answered; low-level definitions, and
-programs that want to run commands or look into files, are refused.
+Results are Dockerfiles', and git repositories, whose files can be read. What is asked of one before it is returned is
+answered; other low-level definitions, and programs that want to run commands, are refused.
 
 Source: github.com/moby/buildkit, ``frontend/gateway``.
 """
@@ -15,21 +15,29 @@ from orlop.api.buildkit.errors import told_as_a_build
 from orlop.api.buildkit.gateway_messages import (
     Capability,
     EvaluateRequest,
+    FileRange,
     GatewaySolveRequest,
     GatewaySolveResponse,
     InputsResponse,
     Pong,
+    ReadDirRequest,
+    ReadDirResponse,
+    ReadFileRequest,
+    ReadFileResponse,
     Ref,
     Result,
     ReturnRequest,
+    StatFileRequest,
+    StatFileResponse,
 )
-from orlop.api.buildkit.inputs import definition_of
+from orlop.api.buildkit.inputs import definition_of, repository_of
+from orlop.api.buildkit.result_files import repository_files
 from orlop.api.buildkit.subrequests import answer
 from orlop.api.grpc.server import unary
 from orlop.errors import InvalidParameterError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from orlop.api.buildkit.control_messages import WorkerRecord
     from orlop.api.buildkit.jobs import Job, Jobs
@@ -53,6 +61,9 @@ _CAPABILITIES = (
     "gateway.solve.evaluate",
     "importcaches",
     "frontend.caps",
+    "readfile",
+    "readdir",
+    "statfile",
 )
 # Clients compare what they put into definitions with these (solver/pb/caps.go).
 _LOW_LEVEL = (
@@ -65,6 +76,8 @@ _LOW_LEVEL = (
     "source.local.excludepatterns",
     "source.local.sharedkeyhint",
     "source.git",
+    "source.git.fullurl",
+    "source.git.subdir",
     "source.http",
     "exporter.sourcedateepoch",
     "constraints",
@@ -95,6 +108,9 @@ def methods(jobs: Jobs, worker: WorkerRecord) -> Mapping[str, Handler]:
         if not request.frontend and request.definition is None:
             return GatewaySolveResponse(result=Result(ref=Ref())).encode()
         with told_as_a_build():
+            if url := "" if request.frontend or not request.definition else repository_of(request.definition):
+                files = job.add_files(repository_files(job, url))
+                return GatewaySolveResponse(result=Result(ref=Ref(id=files.id))).encode()
             require_dockerfile(request.frontend)
             evaluation = job.add(read_wishes(request.attributes, request.cache_imports), request.inputs)
         if evaluation.wishes.subrequest:
@@ -109,6 +125,9 @@ def methods(jobs: Jobs, worker: WorkerRecord) -> Mapping[str, Handler]:
     async def evaluate(stream: Stream, data: bytes) -> bytes:
         job = await job_of(stream)
         name = EvaluateRequest.decode(data).ref
+        if name in job.files and name not in job.results:
+            await job.files[name].directory()
+            return b""
         if name not in job.results:
             raise InvalidParameterError(f"no such ref: {name[:80]}")
         await job.results[name].run()
@@ -125,7 +144,31 @@ def methods(jobs: Jobs, worker: WorkerRecord) -> Mapping[str, Handler]:
         return b""
 
     table = {"Ping": ping, "Solve": solve, "Evaluate": evaluate, "Inputs": inputs, "Return": give_back}
-    return {f"{_SERVICE}{name}": unary(method) for name, method in table.items()}
+    return {f"{_SERVICE}{name}": unary(method) for name, method in {**table, **_file_methods(job_of)}.items()}
+
+
+def _file_methods(job_of: Callable[[Stream], Awaitable[Job]]) -> dict[str, Callable[[Stream, bytes], Awaitable[bytes]]]:
+    """Return the methods that look into results."""
+
+    async def read_file(stream: Stream, data: bytes) -> bytes:
+        request = ReadFileRequest.decode(data)
+        place = request.range or FileRange()
+        if min(place.offset, place.length) < 0:
+            raise InvalidParameterError("invalid range of a file")
+        files = (await job_of(stream)).files_of(request.ref)
+        return ReadFileResponse(data=await files.read(request.path, place.offset, place.length)).encode()
+
+    async def read_directory(stream: Stream, data: bytes) -> bytes:
+        request = ReadDirRequest.decode(data)
+        files = (await job_of(stream)).files_of(request.ref)
+        return ReadDirResponse(entries=await files.list(request.path, request.pattern)).encode()
+
+    async def stat_file(stream: Stream, data: bytes) -> bytes:
+        request = StatFileRequest.decode(data)
+        files = (await job_of(stream)).files_of(request.ref)
+        return StatFileResponse(stat=await files.stat(request.path)).encode()
+
+    return {"ReadFile": read_file, "ReadDir": read_directory, "StatFile": stat_file}
 
 
 def require_dockerfile(frontend: str) -> None:

@@ -6,11 +6,14 @@ Source: github.com/moby/buildkit, ``frontend/gateway/pb/gateway.proto``, ``util/
 from __future__ import annotations
 
 from orlop.api.buildkit.control_messages import CacheEntry, Definition, WorkerRecord
+from orlop.api.buildkit.fsutil import Stat
 from orlop.api.grpc.status import Status
 from orlop.primitives.protobuf.message import (
     Message,
+    blob,
     blobs_by_name,
     boolean,
+    integer,
     nested,
     nesteds,
     nesteds_by_name,
@@ -84,6 +87,54 @@ class EvaluateRequest(Message):
     """Which result is to be made now."""
 
     ref: str = text(1)
+
+
+class FileRange(Message):
+    """A part of a file."""
+
+    offset: int = integer(1)
+    length: int = integer(2)
+
+
+class ReadFileRequest(Message):
+    """Which file of which result."""
+
+    ref: str = text(1)
+    path: str = text(2)
+    range: FileRange | None = nested(3, FileRange)
+
+
+class ReadFileResponse(Message):
+    """What is in it."""
+
+    data: bytes = blob(1)
+
+
+class ReadDirRequest(Message):
+    """Which directory of which result; the pattern is of names."""
+
+    ref: str = text(1)
+    path: str = text(2)
+    pattern: str = text(3)
+
+
+class ReadDirResponse(Message):
+    """What is in it."""
+
+    entries: list[Stat] = nesteds(1, Stat)
+
+
+class StatFileRequest(Message):
+    """Which path of which result."""
+
+    ref: str = text(1)
+    path: str = text(2)
+
+
+class StatFileResponse(Message):
+    """What it leads to."""
+
+    stat: Stat | None = nested(1, Stat)
 
 
 class InputsResponse(Message):

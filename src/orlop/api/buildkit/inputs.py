@@ -12,10 +12,50 @@ import hashlib
 
 from orlop.api.buildkit.control_messages import Definition
 from orlop.errors import UnsupportedError
+from orlop.primitives.protobuf.message import Message, nested, nesteds, text, texts_by_name
 from orlop.primitives.protobuf.wire import decode, encode
 
 _INPUTS, _SOURCE = 1, 3  # of pb.Op
 _SCHEME = "orlop-result://"
+
+
+class _Input(Message):
+    digest: str = text(1)
+
+
+class _Source(Message):
+    identifier: str = text(1)
+    attributes: dict[str, str] = texts_by_name(2)
+
+
+class _Operation(Message):
+    """pb.Op, as far as a definition of one source goes."""
+
+    inputs: list[_Input] = nesteds(1, _Input)
+    source: _Source | None = nested(3, _Source)
+
+
+def repository_of(definition: Definition) -> str:
+    """Return the URL of the git repository that a definition stands for; empty when it stands for something else.
+
+    Raises:
+        UnsupportedError: the repository's own files are wanted as well.
+        InvalidParameterError: it is no definition.
+    """
+    if len(definition.operations) != 2:
+        return ""
+    operation, end = map(_Operation.decode, definition.operations)
+    digest = f"sha256:{hashlib.sha256(definition.operations[0]).hexdigest()}"
+    source = operation.source
+    if source is None or operation.inputs or [one.digest for one in end.inputs] != [digest]:
+        return ""
+    if not source.identifier.startswith("git://"):
+        return ""
+    if source.attributes.get("git.keepgitdir"):
+        raise UnsupportedError("git repositories are had without their .git directory")
+    place, _, fragment = source.identifier.partition("#")
+    url = source.attributes.get("git.fullurl", place)
+    return f"{url}#{fragment}" if fragment else url
 
 
 def definition_of(result: str) -> Definition:

@@ -19,6 +19,7 @@ from orlop.api.buildkit.attributes import build_request
 from orlop.api.buildkit.building import BuildingClient
 from orlop.api.buildkit.errors import build_error
 from orlop.api.buildkit.inputs import named_result
+from orlop.api.buildkit.result_files import ResultFiles
 from orlop.api.buildkit.status_log import CANCELED, StatusLog
 from orlop.api.buildkit.telling import BuildTelling
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, OrlopError, UnavailableError
@@ -133,6 +134,7 @@ class Job:
         self.response: dict[str, str] = {}
         self.returned: asyncio.Future[ReturnRequest] = asyncio.get_running_loop().create_future()
         self.results: dict[str, Evaluation] = {}
+        self.files: dict[str, ResultFiles] = {}
 
     async def session(self) -> OpenSession:
         """Return the client's session. Raises NotFoundError."""
@@ -146,8 +148,32 @@ class Job:
         self.results[evaluation.id] = evaluation
         return evaluation
 
+    def add_files(self, files: ResultFiles, name: str = "") -> ResultFiles:
+        """Know of files that may be wanted, of a result that has a name already or not. Raises UnavailableError."""
+        if len(self.files) >= _MOST_RESULTS:
+            raise UnavailableError(f"too many results of one build: {len(self.files)}")
+        self.files[name or files.id] = files
+        return files
+
+    def files_of(self, name: str) -> ResultFiles:
+        """Return the files of a result. Raises InvalidParameterError: there is none of that name."""
+        if name in self.files:
+            return self.files[name]
+        if name not in self.results:
+            raise InvalidParameterError(f"no such ref: {name[:80]}")
+        evaluation = self.results[name]
+
+        @contextlib.asynccontextmanager
+        async def make() -> AsyncIterator[str]:
+            async with self.builds.unpacked(await evaluation.image()) as directory:
+                yield directory
+
+        return self.add_files(ResultFiles(make), name)
+
     async def end(self) -> None:
         """End what still goes on."""
+        for files in self.files.values():
+            await files.close()
         for evaluation in self.results.values():
             await evaluation.cancel()
         self.returned.cancel()

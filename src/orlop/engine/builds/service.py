@@ -23,6 +23,7 @@ from orlop.build.parser import DockerfileError
 from orlop.build.steps import BuildOptions, StepFailedError
 from orlop.engine.builds.client import Logins, NoClient
 from orlop.engine.builds.contexts import Context, ContextMaker
+from orlop.engine.builds.fetching import read_file
 from orlop.engine.builds.output import BuildOutput, Place
 from orlop.engine.builds.repositories import Repositories
 from orlop.engine.builds.running import Runner, host_config
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from orlop.build.lint_findings import Findings
+    from orlop.build.steps import BuildSecrets
     from orlop.engine.builds.client import BuildClient, CredentialSource
     from orlop.engine.builds.sessions import Sessions
     from orlop.engine.containers import ContainerService
@@ -179,6 +181,24 @@ class BuildService:
         try:
             await pour(self.tree(name), lambda fd: self._tools.spawner.unpack(tree, fd, Limits(), plain=True))
             yield directory
+        finally:
+            self._tools.removals.bury([directory])
+
+    @contextlib.asynccontextmanager
+    async def fetched(self, url: str, client: BuildSecrets) -> AsyncIterator[str]:
+        """Have a git repository's files in a private directory until the block ends.
+
+        Raises:
+            InvalidParameterError, SystemFailureError, UnavailableError: it cannot be had, as a context cannot.
+        """
+        directory = f"{self._directory}/{secrets.token_hex(12)}"
+        for path in (directory, f"{directory}/work", f"{directory}/files"):
+            os.mkdir(path, 0o700)
+        tree = OverlayRoot((), upper=f"{directory}/files")
+        try:
+            for tar in await Repositories(client).archive(url, f"{directory}/work"):
+                await pour(read_file(tar), lambda fd: self._tools.spawner.unpack(tree, fd, Limits(), plain=True))
+            yield f"{directory}/files"
         finally:
             self._tools.removals.bury([directory])
 
