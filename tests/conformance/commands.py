@@ -200,8 +200,10 @@ def identities(runtime: Runtime) -> None:
     _, bundle = runtime.bundle()
     for name in ("_", "-x", "A+b.c_d-e", "0", "a" * 200):  # crun names a keyring so: none begins with a dot
         runtime.expect("create", "--bundle", bundle, "--", name)
-        assert json.loads(runtime.expect("state", "--", name))["id"] == name
-        runtime.expect("delete", "--force", "--", name)
+        try:
+            assert json.loads(runtime.expect("state", "--", name))["id"] == name
+        finally:
+            runtime.expect("delete", "--force", "--", name)
     for name in ("", ".", "..", "a/b", "/a"):
         runtime.refuses("create", "--bundle", bundle, "--", name)
         runtime.refuses("state", "--", name)
