@@ -15,7 +15,8 @@ from terminal_lab import Session
 from tls_lab import ADDRESS, PORT, Material, tls_environment, tls_flags
 
 from conftest import make_engine
-from harness import BIN, COMPOSE, DOCKER, HostState, wait_for
+from harness import BIN, COMPOSE, DOCKER, wait_for
+from host_state import HostState
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "overlay", "docker-client", "busybox")]
 CLIENTS = pytest.mark.parametrize("program", [DOCKER, str(BIN / "orlop")], ids=["docker", "orlop"])
