@@ -1,6 +1,7 @@
 """Each flag of ``docker run`` and what it does inside; failures and events in the words and order of dockerd."""
 
 import json
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -52,6 +53,10 @@ def cgroup(v1: str, v2: str) -> str:
         ("--shm-size 8m", "df -k /dev/shm | awk 'END{print $2}'", "8192"),
         ("--sysctl kernel.msgmax=4096", "cat /proc/sys/kernel/msgmax", "4096"),
         ("--device /dev/full:/dev/other", "stat -c '%t %T' /dev/other; echo x 2>&1 >/dev/other | grep -c space", "1 7\n1"),
+        ("--device-cgroup-rule=c\\ 10:237\\ rm", "mknod /z c 10 237; (: </z) && echo r; (: >/z) 2>/dev/null || echo no", "r\nno"),
+        ("--device /dev/net", "test -c /dev/net/tun && echo tun", "tun"),
+        ("-w /a/../b/", "pwd", "/b"),
+        ("--tmpfs /t:defaults", "grep -c ' /t ' /proc/mounts", "1"),
         ("--oom-score-adj 500", "cat /proc/self/oom_score_adj", "500"),
         ("--mac-address 02:42:ac:11:00:99", "cat /sys/class/net/eth0/address", "02:42:ac:11:00:99"),
         ("--ipc none", "grep -c ' /dev/shm ' /proc/mounts", "0"),
@@ -62,7 +67,7 @@ def cgroup(v1: str, v2: str) -> str:
 )  # fmt: skip
 def test_flag_is_honoured(engine, flags, script, output):
     command = ["echo", "applet"] if script is None else ["sh", "-c", script]
-    done = engine.docker("run", "--rm", *flags.split(), "busybox", *command, check=False)
+    done = engine.docker("run", "--rm", *shlex.split(flags), "busybox", *command, check=False)
     assert done.stdout.strip() == output, done.stderr
 
 
@@ -72,6 +77,38 @@ def test_env_file_and_labels(engine, tmp_path):
     config = engine.inspect("marked")["Config"]
     assert "FROM_FILE=yes" in config["Env"]
     assert config["Labels"] == {"a": "b"}
+
+
+def test_the_id_is_written_to_a_file(engine, tmp_path):
+    file = tmp_path / "id"
+    engine.docker("create", "--cidfile", file, "--name", "filed", "--stop-timeout", "0", "busybox", "true")
+    document = engine.inspect("filed")
+    assert document["Id"] == file.read_text()
+    assert document["HostConfig"]["ContainerIDFile"] == str(file)
+    assert document["Config"]["StopTimeout"] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--gpus all", 'could not select device driver "" with capabilities: [[gpu]]'),
+        ("--pid container:nobody", "No such container: nobody"),
+        ("--ipc container:nobody", "No such container: nobody"),
+        ("--mount type=volume,dst=/x,readonly", "must not set ReadOnly mode when using anonymous volumes"),
+    ],
+)
+def test_a_flag_is_refused_in_dockers_words(engine, flags, words):
+    done = engine.docker("create", *flags.split(), "busybox", check=False)
+    assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.parametrize("host", ["db", "db:x", ":192.0.2.1"])
+def test_a_host_without_an_address_is_refused_when_the_container_is_made(engine, host):
+    status, body = engine.http(
+        "POST", "/v1.45/containers/create", {"Image": "busybox", "HostConfig": {"ExtraHosts": [host]}}
+    )
+    assert status == 400
+    assert b"add-host" in body
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def parse_extra_host(text: str, gateway: str) -> tuple[str, str]:
     equals, colon = text.find("="), text.find(":")
     split = equals if equals >= 0 and (colon < 0 or equals < colon) else colon
     if split < 1:
-        raise InvalidParameterError(f"bad format for add-host: {text!r}")
+        raise InvalidParameterError(f'bad format for add-host: "{text}"')
     name, address = text[:split], text[split + 1 :]
     _check_word(name, "add-host")
     if address == HOST_GATEWAY:

@@ -29,6 +29,7 @@ from orlop.engine.containers.remapping import refuse_with_remapping
 from orlop.engine.platforms import require_platform
 from orlop.errors import InvalidParameterError, NotFoundError, OrlopError
 from orlop.kernel.rlimit import NUMBERS as RLIMITS
+from orlop.network.hosts import parse_extra_host
 from orlop.network.wishes import check_addresses
 from orlop.runtime.cgroups import normalise_path
 from orlop.runtime.cgroups.systemd.scope import SLICE_EXPECTED, is_slice
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from orlop.spec.image import ContainerDefaults
 
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62})", re.ASCII)
+_SOME_GATEWAY = "192.0.2.1"  # that of host-gateway is known at the start
 _RESTART = frozenset({"", "no", "always", "unless-stopped", "on-failure"})
 
 
@@ -204,6 +206,9 @@ class Creator:
                 raise InvalidParameterError(
                     f"ulimit soft limit must be less than or equal to hard limit: {limit.soft} > {limit.hard}",
                 )
+        for text in host.extra_hosts or []:
+            parse_extra_host(text, _SOME_GATEWAY)
+        self._require_donors(host)
         check_sysctls(host.sysctls or {}, host_network=mode == "host", host_ipc=host.ipc_mode == "host")
         parse_bindings(_bindings(host))
         host = msgspec.structs.replace(
@@ -223,6 +228,16 @@ class Creator:
         )
         require_host_modes_agree(request.config, host)
         return host
+
+    def _require_donors(self, host: HostConfig) -> None:
+        """See that the containers are there whose namespaces are to be joined; dockerd tells it with 400."""
+        for mode in (host.pid_mode, host.ipc_mode):
+            kind, _, name = mode.partition(":")
+            if kind == "container" and name:
+                try:
+                    self._directory.get(name)
+                except NotFoundError as error:
+                    raise InvalidParameterError(str(error)) from None
 
     def _complete_config(
         self,

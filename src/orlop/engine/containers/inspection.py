@@ -34,7 +34,9 @@ _CONFIG_OPTIONAL = (
         "Shell",
     ),
 )
-_HOST_OPTIONAL = ("Annotations", "StorageOpt", "Sysctls", "Mounts", "Init", "KernelMemory", "KernelMemoryTCP")
+_HOST_OPTIONAL = (
+    *("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Mounts", "Init", "KernelMemory", "KernelMemoryTCP"),
+)
 
 
 def config_document(definition: Definition) -> JsonObject:
@@ -44,7 +46,8 @@ def config_document(definition: Definition) -> JsonObject:
     if main is not None and main.mac_address:  # since API 1.44 it belongs to the network, and is shown here as well
         document["MacAddress"] = main.mac_address
     for name in _CONFIG_OPTIONAL:
-        if document[name] in (None, "", False, []) or document[name] == {}:
+        value = document[name]
+        if value is None or (not value and name != "StopTimeout"):  # a timeout of 0 s is one
             del document[name]
     return document
 

@@ -13,11 +13,12 @@ from msgspec.structs import replace as replace_struct
 from orlop.engine.containers.announcing import announce_use
 from orlop.engine.containers.cgroup_access import cgroups_path
 from orlop.engine.containers.connecting import attach_request
+from orlop.engine.containers.devices import host_devices
 from orlop.engine.containers.files import existing_files, write_files
 from orlop.engine.containers.links import link_environment, link_hosts, refresh_links, require_linked_run
 from orlop.engine.containers.log_target import log_path, log_target
 from orlop.engine.containers.mounts import make_bind_sources
-from orlop.engine.containers.namespaces import host_devices, shared_memory_donor, shared_namespaces
+from orlop.engine.containers.namespaces import shared_memory_donor, shared_namespaces
 from orlop.engine.containers.oci_config import Surroundings, oci_config
 from orlop.engine.containers.remapping import refuse_with_remapping, running_remapping
 from orlop.engine.containers.start_failure import start_failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,7 +26,7 @@ def merge_image(config: ContainerConfig, image: ContainerDefaults) -> ContainerC
     """Complete what the user left open with what the image says (dockerd's ``merge``)."""
     own = {item.partition("=")[0] for item in config.env or []}
     inherited = [item for item in image.env or () if item.partition("=")[0] not in own]
-    env = [*inherited, *(config.env or [])] if image.env or config.env else config.env
+    env = [*inherited, *(config.env or [])] if image.env or config.env else None
     entrypoint, cmd = config.entrypoint, config.cmd
     if entrypoint == [""]:
         # ``--entrypoint ""``: the image's is not wanted.
@@ -45,14 +46,19 @@ def merge_image(config: ContainerConfig, image: ContainerDefaults) -> ContainerC
         cmd=cmd,
         entrypoint=entrypoint,
         exposed_ports=exposed or config.exposed_ports,
-        volumes=volumes or config.volumes,
-        working_dir=config.working_dir or image.working_dir,
+        volumes=volumes or None,
+        working_dir=_clean_directory(config.working_dir or image.working_dir),
         labels={**(image.labels or {}), **(config.labels or {})},
         stop_signal=config.stop_signal or image.stop_signal,
         stop_timeout=config.stop_timeout if config.stop_timeout is not None else image.stop_timeout,
         healthcheck=_merge_health(config.healthcheck, image.healthcheck),
         shell=config.shell or (list(image.shell) if image.shell else None),
     )
+
+
+def _clean_directory(path: str) -> str:
+    """Return a working directory's normal form; what is not absolute is refused later, as it was written."""
+    return posixpath.normpath("/" + path.lstrip("/")) if path.startswith("/") else path
 
 
 def _merge_health(own: HealthConfig | None, image: Healthcheck | None) -> HealthConfig | None:

@@ -8,6 +8,7 @@ import re
 import stat
 from typing import TYPE_CHECKING, Protocol
 
+from orlop.engine.containers.binds import PROPAGATIONS, check_volume_name, clean_destination, parse_bind
 from orlop.engine.containers.records import MountPoint
 from orlop.errors import InvalidParameterError, NotFoundError, UnsupportedError
 from orlop.volumes.local_options import parse_local_options
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
 
     from orlop.spec.docker.containers import ContainerConfig, HostConfig, MountDocument
 
-_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
-_PROPAGATIONS = frozenset({"private", "rprivate", "slave", "rslave", "shared", "rshared"})
 _TMPFS_OPTIONS = re.compile(
-    r"(rw|ro|nosuid|suid|nodev|dev|noexec|exec|sync|async|dirsync|noatime|atime|nodiratime|relatime|strictatime"
+    r"(rw|ro|nosuid|suid|nodev|dev|noexec|exec|sync|async|dirsync|noatime|atime|nodiratime|diratime|relatime|norelatime|strictatime|nostrictatime|defaults"
     r"|size=[0-9]+[kmgKMG%]?|mode=[0-7]{1,5}|uid=[0-9]{1,10}|gid=[0-9]{1,10}|nr_inodes=[0-9]+[kmg]?|nr_blocks=[0-9]+[kmg]?)",
 )
 
@@ -146,91 +145,6 @@ def _replace(point: MountPoint, **changes: object) -> MountPoint:
     return MountPoint(**{**{name: getattr(point, name) for name in point.__struct_fields__}, **changes})
 
 
-def clean_destination(path: str) -> str:
-    """Return the normal form of a path in the container.
-
-    Raises:
-        InvalidParameterError: relative, ``/``, or with a NUL.
-    """
-    if "\0" in path:
-        raise InvalidParameterError("invalid mount path: it contains a NUL")
-    if not path.startswith("/"):
-        raise InvalidParameterError(f"invalid volume specification: '{path}': mount path must be absolute")
-    clean = posixpath.normpath("/" + path.lstrip("/"))
-    if clean == "/":
-        raise InvalidParameterError(f"invalid volume specification: '{path}': destination can't be '/'")
-    return clean
-
-
-def parse_bind(text: str) -> MountPoint:
-    """Parse one ``-v`` value: ``[source:]destination[:mode]``.
-
-    Raises:
-        InvalidParameterError: in Docker's words.
-    """
-    parts = text.split(":")
-    if len(parts) not in {2, 3} or not all(parts[:2]):
-        raise InvalidParameterError(f"invalid volume specification: '{text}'")
-    source, destination = parts[0], parts[1]
-    mode = parts[2] if len(parts) == 3 else ""
-    writable, propagation, copy, own = _parse_mode(mode)
-    kind = "bind" if source.startswith("/") else "volume"
-    refusal = f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": "
-    if not destination.startswith("/"):
-        raise InvalidParameterError(f"{refusal}invalid mount path: '{destination}' mount path must be absolute")
-    if posixpath.normpath(destination).strip("/") == "":
-        raise InvalidParameterError(f"{refusal}invalid specification: destination can't be '/'")
-    target = clean_destination(destination)
-    if source.startswith("/"):
-        return MountPoint(
-            kind="bind",
-            source=_prepare_bind(source),
-            destination=target,
-            mode=mode,
-            writable=writable,
-            propagation=propagation or "rprivate",
-            own=own,
-        )
-    if propagation:
-        raise InvalidParameterError(f"invalid mode: {mode}")
-    _check_volume_name(source)
-    return MountPoint(
-        kind="volume", name=source, destination=target, mode=mode or "z", writable=writable, copy=copy, own=own
-    )
-
-
-def _check_volume_name(name: str) -> None:
-    if _VOLUME_NAME.fullmatch(name) is None:
-        raise InvalidParameterError(
-            f'create {name}: "{name}" includes invalid characters for a local volume name, only'
-            ' "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path',
-        )
-
-
-def _parse_mode(mode: str) -> tuple[bool, str, bool, bool]:
-    writable, propagation, copy, own = True, "", True, False
-    for word in mode.split(",") if mode else []:
-        if word in {"ro", "rw"}:
-            writable = word == "rw"
-        elif word in _PROPAGATIONS:
-            propagation = word
-        elif word == "nocopy":
-            copy = False
-        elif word == "U":  # Podman's
-            own = True
-        elif word not in {"z", "Z", "consistent", "cached", "delegated"}:
-            raise InvalidParameterError(f"invalid mode: {mode}")
-    return writable, propagation, copy, own
-
-
-def _prepare_bind(source: str) -> str:
-    """Return the source's normal form; ``-v`` makes a missing directory, as Docker does."""
-    clean = posixpath.normpath(source)
-    if "\0" in clean:
-        raise InvalidParameterError("invalid bind source: it contains a NUL")
-    return clean
-
-
 def make_bind_sources(mounts: tuple[MountPoint, ...]) -> None:
     """Make the missing host directories of ``-v`` binds, at each start. Raises InvalidParameterError."""
     for point in mounts:
@@ -256,6 +170,7 @@ def _from_document(document: MountDocument, image_id: Callable[[str], str]) -> M
             " absolute",
         )
     destination = clean_destination(target)
+    _refuse_foreign_options(document)
     if document.type == "bind":
         return _bind_document(document, destination)
     if document.type == "volume":
@@ -269,6 +184,20 @@ def _from_document(document: MountDocument, image_id: Callable[[str], str]) -> M
     raise InvalidParameterError(f'invalid mount config for type "{document.type}": mount type unknown')
 
 
+def _refuse_foreign_options(document: MountDocument) -> None:
+    """Options of another type of mount would be without effect (dockerd's words since API 1.45)."""
+    own = {"bind": "BindOptions", "volume": "VolumeOptions", "tmpfs": "TmpfsOptions", "image": "ImageOptions"}
+    given = {
+        "BindOptions": document.bind_options,
+        "VolumeOptions": document.volume_options,
+        "TmpfsOptions": document.tmpfs_options,
+        "ImageOptions": document.image_options,
+    }
+    for name, options in given.items():
+        if options is not None and document.type in own and name != own[document.type]:
+            raise InvalidParameterError(f'{name} must not be specified on mount type "{document.type}"')
+
+
 def _bind_document(document: MountDocument, destination: str) -> MountPoint:
     source = document.source
     if not source.startswith("/"):
@@ -279,7 +208,7 @@ def _bind_document(document: MountDocument, destination: str) -> MountPoint:
         )
     options = document.bind_options
     propagation = (options.propagation if options else "") or "rprivate"
-    if propagation not in _PROPAGATIONS:
+    if propagation not in PROPAGATIONS:
         raise InvalidParameterError(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
     if not (options and options.create_mountpoint):
         try:
@@ -307,7 +236,11 @@ def _volume_document(document: MountDocument, destination: str) -> MountPoint:
     if options and options.driver_config and options.driver_config.name not in {"", "local"}:
         raise UnsupportedError(f"volume driver is not supported: {options.driver_config.name}")
     if document.source:
-        _check_volume_name(document.source)
+        check_volume_name(document.source)
+    elif document.read_only:
+        raise InvalidParameterError(
+            'invalid mount config for type "volume": must not set ReadOnly mode when using anonymous volumes'
+        )
     return MountPoint(
         kind="volume",
         name=document.source,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orlop.engine.containers.devices import device_rule
 from orlop.errors import ConflictError, InvalidParameterError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ def refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
     if host.userns_mode not in {"", "host"}:
         raise UnsupportedError(f"user namespace mode is not supported: {host.userns_mode}")
     refused: dict[str, object] = {
-        "device requests (--gpus)": host.device_requests,
         "cpu realtime period": host.cpu_realtime_period,
         "cpu realtime runtime": host.cpu_realtime_runtime,
         "cpu count": host.cpu_count,
@@ -36,12 +36,17 @@ def refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
         "kernel memory limit": host.kernel_memory,
         "kernel memory TCP limit": host.kernel_memory_tcp,
         "cgroup of another container (Cgroup)": host.cgroup,
-        "device cgroup rules": host.device_cgroup_rules,
-        "container id file": host.container_id_file,
     }
     for what, value in refused.items():
         if value:
             raise UnsupportedError(f"not supported by this version of orlop: {what}")
+    for request in host.device_requests or []:  # no driver of devices is registered here; the words are dockerd's
+        driver, capabilities = request.get("Driver") or "", request.get("Capabilities") or []
+        raise UnsupportedError(
+            f'could not select device driver "{driver}" with capabilities: {_go_lists(capabilities)}'
+        )
+    for rule in host.device_cgroup_rules or []:
+        device_rule(rule)
     if host.volume_driver not in {"", "local"}:
         raise UnsupportedError(f"volume driver is not supported: {host.volume_driver}")
     _check_namespace_modes(host)
@@ -51,15 +56,21 @@ def refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
         raise InvalidParameterError("can't create 'AutoRemove' container with restart policy")
 
 
+def _go_lists(value: object) -> str:
+    """Return lists as Go's %v shows them: ``[[gpu utility]]``."""
+    return f"[{' '.join(map(_go_lists, value))}]" if isinstance(value, list) else str(value)
+
+
 def _check_namespace_modes(host: HostConfig) -> None:
     if host.network_mode == "container:":
         raise InvalidParameterError("Invalid network mode: invalid container format container:<name|id>")
     if host.uts_mode not in {"", "host"}:
-        raise InvalidParameterError("invalid UTS mode")
+        raise InvalidParameterError(f"invalid UTS mode: {host.uts_mode}")
     if host.cgroupns_mode not in {"", "private", "host"}:
-        raise InvalidParameterError("invalid cgroup namespace mode")
-    if host.pid_mode not in {"", "host"} and not host.pid_mode.startswith("container:"):
-        raise InvalidParameterError("invalid PID mode")
+        raise InvalidParameterError(f"invalid cgroup namespace mode: {host.cgroupns_mode}")
+    pid_mode = host.pid_mode
+    if pid_mode not in {"", "host"} and (not pid_mode.startswith("container:") or pid_mode == "container:"):
+        raise InvalidParameterError(f"invalid PID mode: {host.pid_mode}")
     if host.ipc_mode not in {"", "private", "host", "shareable", "none"} and not host.ipc_mode.startswith("container:"):
         raise InvalidParameterError(f"invalid IPC mode: {host.ipc_mode}")
 

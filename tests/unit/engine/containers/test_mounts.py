@@ -2,9 +2,17 @@ from dataclasses import dataclass
 
 import pytest
 
-from orlop.engine.containers.mounts import parse_bind, resolve_mounts
+from orlop.engine.containers.binds import parse_bind
+from orlop.engine.containers.mounts import resolve_mounts
 from orlop.errors import InvalidParameterError, NotFoundError, UnsupportedError
-from orlop.spec.docker.containers import ContainerConfig, HostConfig, MountDocument, TmpfsOptions
+from orlop.spec.docker.containers import (
+    BindOptions,
+    ContainerConfig,
+    HostConfig,
+    MountDocument,
+    TmpfsOptions,
+    VolumeOptions,
+)
 
 
 @dataclass
@@ -144,3 +152,18 @@ def test_nothing_is_made_when_anything_is_wrong():
             image_id=str.upper,
         )
     assert volumes.made == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"type": "bind", "source": "/tmp", "volume_options": VolumeOptions()}, "VolumeOptions must not be specified"),
+        ({"type": "volume", "source": "vol", "bind_options": BindOptions()}, "BindOptions must not be specified"),
+        ({"type": "tmpfs", "bind_options": BindOptions()}, "BindOptions must not be specified on mount type"),
+        ({"type": "volume", "tmpfs_options": TmpfsOptions()}, "TmpfsOptions must not be specified on mount type"),
+        ({"type": "volume", "read_only": True}, "must not set ReadOnly mode when using anonymous volumes"),
+    ],
+)
+def test_a_mount_that_could_not_have_the_effect_is_refused(fields, message):
+    with pytest.raises(InvalidParameterError, match=message):
+        resolve(host=HostConfig(mounts=[MountDocument(target="/x", **fields)]))
