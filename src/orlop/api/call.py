@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,6 +13,7 @@ import msgspec
 from aiohttp import ClientPayloadError, web
 
 from orlop.errors import InvalidParameterError
+from orlop.spec.docker.go_values import go_values
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -171,6 +173,9 @@ def decode(data: bytes, model: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=model)
     except msgspec.ValidationError as error:
+        if isinstance(model, type) and issubclass(model, msgspec.Struct):
+            with contextlib.suppress(msgspec.ValidationError):
+                return msgspec.convert(go_values(msgspec.json.decode(data), model), model)
         raise InvalidParameterError(f"invalid JSON: {_lower(str(error))}") from None
     except msgspec.DecodeError as error:
         text = str(error)

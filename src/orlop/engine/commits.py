@@ -233,7 +233,10 @@ class CommitService:
         if not pause or container.state.status is not Status.RUNNING:
             yield
             return
-        async with self._containers.held(container):
+        async with contextlib.AsyncExitStack() as stack:
+            # without effect on one whose program ends at this very moment: nothing changes there any more
+            with contextlib.suppress(ConflictError):
+                await stack.enter_async_context(self._containers.held(container))
             yield
 
 

@@ -156,7 +156,7 @@ class ExecService:
                     stdin=request.attach_stdin,
                     stdout=request.attach_stdout,
                     stderr=request.attach_stderr,
-                    multiplexed=multiplexed and not request.tty,
+                    multiplexed=multiplexed,
                     detach_keys=session.detach_keys if request.tty else "",
                     preface=preface.hex(),
                 ),

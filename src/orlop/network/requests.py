@@ -255,7 +255,7 @@ def _aux_name(name: str) -> str:
 def _check_range(text: str, subnet: IpNetwork) -> IpNetwork:
     head = f"invalid network config:\ninvalid ip-range {text}: "
     found = _parse_cidr(text)
-    if found is None or str(found.network_address) != text.partition("/")[0].lower():
+    if found is None or found.network_address != ipaddress.ip_address(text.partition("/")[0]):
         raise InvalidParameterError(f"{head}invalid CIDR block notation")
     if (
         isinstance(found, ipaddress.IPv4Network)

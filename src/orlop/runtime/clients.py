@@ -47,11 +47,11 @@ def end_connection(sock: socket.socket) -> None:
 class Client:
     """One attached stream socket, non-blocking, owned."""
 
-    def __init__(self, sock: socket.socket, target: AttachTarget, *, terminal: bool) -> None:
+    def __init__(self, sock: socket.socket, target: AttachTarget) -> None:
         sock.setblocking(False)
         self.socket = sock
         self.target = target
-        self._framed = target.multiplexed and not terminal
+        self._framed = target.multiplexed
         self._keys = DetachKeys(bytes.fromhex(target.detach_keys))
         self._out = bytearray()
         self._preface = bytes.fromhex(target.preface)

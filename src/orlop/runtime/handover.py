@@ -157,7 +157,7 @@ def own_loop(shim: socket.socket, control: Channel, started: Started, launch: Co
         streams,
         state_dir=launch.state_dir,
         clients=[
-            Client(socket.socket(fileno=fd.release()), target, terminal=streams.terminal)
+            Client(socket.socket(fileno=fd.release()), target)
             for fd, target in zip(started.clients, launch.attach, strict=True)
         ],
         log=None if launch.log is None else JsonLog(launch.log, started.log),
@@ -251,9 +251,7 @@ class Packet:
             RunningProcess(state.pid, named["pidfd"][0], None, open_cgroup(hierarchies, state.cgroup)),
             Streams.adopt(readers, writer, terminal=state.terminal),
             state_dir=state.state_dir,
-            clients=[
-                Client(socket.socket(fileno=fd.release()), target, terminal=state.terminal) for target, fd in targets
-            ],
+            clients=[Client(socket.socket(fileno=fd.release()), target) for target, fd in targets],
             log=log,
             stdin_once=state.stdin_once,
             started_at=state.started_at,

@@ -269,7 +269,7 @@ class Loop:
 
     def attach(self, sock: socket.socket, target: AttachTarget) -> None:
         """Serve one more client."""
-        client = Client(sock, target, terminal=self.streams.terminal)
+        client = Client(sock, target)
         self._clients.append(client)
         if client.has_preface:
             self._on_client_input(client)

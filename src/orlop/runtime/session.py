@@ -146,7 +146,7 @@ def _start_exec(
 ) -> None:
     config, process = parse_config(launch.config), parse_process(launch.process)
     set_name(b"orlop-exec")
-    clients = _clients(launch.attach, fds, terminal=process.terminal)
+    clients = _clients(launch.attach, fds)
     os.makedirs(launch.state_dir, mode=0o700, exist_ok=True)
     started_at = time.time_ns()
     with Streams(terminal=process.terminal, open_stdin=launch.open_stdin) as streams:
@@ -188,12 +188,9 @@ def _check_clients(targets: tuple[AttachTarget, ...], fds: list[OwnedFd]) -> Non
         raise InvalidParameterError(f"{len(targets)} clients expected, got {len(fds)} sockets")
 
 
-def _clients(targets: tuple[AttachTarget, ...], fds: list[OwnedFd], *, terminal: bool) -> list[Client]:
+def _clients(targets: tuple[AttachTarget, ...], fds: list[OwnedFd]) -> list[Client]:
     _check_clients(targets, fds)
-    return [
-        Client(socket.socket(fileno=fd.release()), target, terminal=terminal)
-        for target, fd in zip(targets, fds, strict=True)
-    ]
+    return [Client(socket.socket(fileno=fd.release()), target) for target, fd in zip(targets, fds, strict=True)]
 
 
 def _failed(control: Channel, error: BaseException) -> None:

@@ -86,7 +86,7 @@ class AttachTarget:
         stdin: bytes that the client sends go to the container's standard input.
         stdout: the container's standard output goes to the client.
         stderr: likewise.
-        multiplexed: output is framed with Docker's 8-byte stdcopy header; raw otherwise (always raw on a terminal).
+        multiplexed: output is framed with Docker's 8-byte stdcopy header; raw otherwise.
         detach_keys: byte sequence, hex, that ends the attachment without ending the container; empty for none.
         preface: bytes, hex, that the client had already sent when the engine handed the socket over.
     """

@@ -17,7 +17,7 @@ def pair():
 
 def test_a_client_that_still_sends_reads_the_end_and_no_reset(pair):
     """As ``docker run -i busybox head -c 10``, whose exit status the docker client would not tell."""
-    client = Client(pair[0], AttachTarget(multiplexed=False), terminal=False)
+    client = Client(pair[0], AttachTarget(multiplexed=False))
     client.offer("stdout", b"last")
     pair[1].sendall(b"x" * 100_000)
     client.close()
@@ -33,17 +33,16 @@ def test_frame_is_dockers():
 
 
 @pytest.mark.parametrize(
-    ("target", "terminal", "received"),
+    ("target", "received"),
     [
-        (AttachTarget(), False, b"\x01\0\0\0\0\0\0\x01o\x02\0\0\0\0\0\0\x01e"),
-        (AttachTarget(), True, b"oe"),
-        (AttachTarget(multiplexed=False), False, b"oe"),
-        (AttachTarget(stdout=False, multiplexed=False), False, b"e"),
-        (AttachTarget(stderr=False, multiplexed=False), False, b"o"),
+        (AttachTarget(), b"\x01\0\0\0\0\0\0\x01o\x02\0\0\0\0\0\0\x01e"),
+        (AttachTarget(multiplexed=False), b"oe"),
+        (AttachTarget(stdout=False, multiplexed=False), b"e"),
+        (AttachTarget(stderr=False, multiplexed=False), b"o"),
     ],
 )
-def test_a_client_gets_what_it_asked_for(pair, target, terminal, received):
-    client = Client(pair[0], target, terminal=terminal)
+def test_a_client_gets_what_it_asked_for(pair, target, received):
+    client = Client(pair[0], target)
     client.offer("stdout", b"o")
     client.offer("stderr", b"e")
     client.close()
@@ -51,7 +50,7 @@ def test_a_client_gets_what_it_asked_for(pair, target, terminal, received):
 
 
 def test_preface_comes_before_the_socket_and_keys_are_found_across_them(pair):
-    client = Client(pair[0], AttachTarget(stdin=True, detach_keys="1011", preface=b"ab\x10".hex()), terminal=True)
+    client = Client(pair[0], AttachTarget(stdin=True, detach_keys="1011", preface=b"ab\x10".hex()))
     pair[1].sendall(b"\x11rest")
     assert client.has_preface
     assert client.read() == b"ab"
@@ -61,7 +60,7 @@ def test_preface_comes_before_the_socket_and_keys_are_found_across_them(pair):
 def test_a_client_that_does_not_read_is_full_and_then_stuck(pair, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(clients.time, "monotonic", lambda: now[0])
-    client = Client(pair[0], AttachTarget(multiplexed=False), terminal=False)
+    client = Client(pair[0], AttachTarget(multiplexed=False))
     while not client.full:
         client.offer("stdout", bytes(65536))
     assert client.patience() == clients.STUCK_SECONDS
@@ -79,7 +78,7 @@ def test_a_client_that_does_not_read_is_full_and_then_stuck(pair, monkeypatch):
 
 
 def test_a_client_that_went_is_broken(pair):
-    client = Client(pair[0], AttachTarget(), terminal=False)
+    client = Client(pair[0], AttachTarget())
     pair[1].close()
     client.offer("stdout", b"x")
     assert client.broken

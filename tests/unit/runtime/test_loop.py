@@ -52,7 +52,7 @@ def test_a_client_that_left_is_forgotten_while_the_engine_still_holds_its_socket
 
     monkeypatch.setattr(Client, "close", close_and_tell)
     ours.close()
-    client = Client(theirs, AttachTarget(), terminal=False)
+    client = Client(theirs, AttachTarget())
     command = ["sh", "-c", "read line; echo $line; exit 7"]
     loop, child, pidfd = loop_of(command, shim, tmp_path, client=client, stdin=until)
     loop.run()
@@ -79,7 +79,7 @@ def test_a_client_that_never_reads_is_cut_off_and_the_program_goes_on(tmp_path, 
         ["head", "-c", str(size), "/dev/zero"],
         shim,
         tmp_path,
-        client=Client(theirs, AttachTarget(multiplexed=False), terminal=False),
+        client=Client(theirs, AttachTarget(multiplexed=False)),
         log=JsonLog(LogTarget(str(tmp_path / "log"), max_size=0)),
     )
     loop.run()

@@ -49,7 +49,7 @@ class _Handlers:
         if body.detach:
             await self._execs.start(session, None)
             return empty(200)
-        tty = session.request.tty
+        tty = body.tty  # what the stream looks like is said here, whatever the process has (dockerd, docker-py)
         raw = tty or call.version < _MULTIPLEXED_SINCE
         hijacked = await hijack(call, content_type=RAW_STREAM if raw else MULTIPLEXED_STREAM)
         client = hijacked.fd.duplicate()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from orlop.engine.containers.endpoint_settings import check_bandwidth, check_bursts, check_endpoint
+from orlop.engine.containers.endpoint_settings import check_bandwidth, check_bursts, check_endpoint, with_mac
 from orlop.engine.containers.limits import check_limits
 from orlop.engine.containers.links import check_links
 from orlop.engine.containers.log_target import check_log_config
@@ -132,6 +132,9 @@ class Creator:
             refuse_with_remapping(host)
         check_bandwidth(host.annotations, host.network_mode)
         networks = self._networks_of(host, request.networking_config.endpoints_config or {})
+        _, main = self._find_network(host.network_mode)
+        if config.mac_address and main in networks:  # until API 1.43 it belonged to the container
+            networks[main] = with_mac(main, networks[main], config.mac_address)
         check_bursts(host.annotations, networks)
         definition = Definition(
             id=container_id,

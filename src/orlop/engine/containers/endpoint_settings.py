@@ -20,12 +20,13 @@ from orlop.network.bandwidth import (
     parse_options,
 )
 from orlop.network.sandbox import EndpointWish, NameServerWish
+from orlop.spec.docker.containers import EndpointConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from orlop.engine.containers.records import Definition
-    from orlop.spec.docker.containers import EndpointConfig, IpamConfig
+    from orlop.spec.docker.containers import IpamConfig
 
 _PREDEFINED = frozenset({"bridge", "default", "host", "none"})
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?", re.ASCII)
@@ -107,6 +108,26 @@ def parse_link(text: str) -> tuple[str, str]:
     if _NAME.fullmatch(name) is None or _NAME.fullmatch(alias) is None:
         raise InvalidParameterError(f"bad format for links: {text!r}")
     return name, alias
+
+
+def with_mac(name: str, wanted: EndpointConfig | None, mac: str) -> EndpointConfig:
+    """Give the main network the MAC address that was chosen for the whole container.
+
+    Raises:
+        InvalidParameterError: it is none, or the network was given another one.
+    """
+    wanted = wanted or EndpointConfig()
+    if wanted.mac_address not in {"", mac}:
+        raise InvalidParameterError(
+            "the container-wide MAC address must match the endpoint-specific MAC address for the main network,"
+            " or be left empty"
+        )
+    result = msgspec.structs.replace(wanted, mac_address=mac)
+    try:
+        check_endpoint(name, result)
+    except InvalidParameterError as error:
+        raise InvalidParameterError(f"invalid config for network {name}: {error}") from error
+    return result
 
 
 def dns_names(definition: Definition, wanted: EndpointConfig | None) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ def endpoint_document(wanted: EndpointConfig | None, endpoint: Endpoint | None, 
         "IPAMConfig": cast("JsonValue", None if ipam is None else _chosen_addresses(ipam)),
         "Links": cast("JsonValue", wanted.links if wanted is not None else None),
         "Aliases": cast("JsonValue", wanted.aliases if wanted is not None else None),
-        "MacAddress": endpoint.mac if endpoint else "",
+        "MacAddress": endpoint.mac if endpoint else wanted.mac_address if wanted is not None else "",
         "NetworkID": endpoint.network_id if endpoint else network_id,
         "EndpointID": endpoint.id if endpoint else "",
         "Gateway": endpoint.gateway if endpoint else "",
@@ -177,9 +177,14 @@ def network_document(container: Container, sandbox: Sandbox | None, network_ids:
         "IPAddress": main.address if main else "",
         "IPPrefixLen": main.prefix_length if main else 0,
         "IPv6Gateway": main.gateway6 if main else "",
-        "MacAddress": main.mac if main else "",
+        "MacAddress": main.mac if main else _wanted_mac(container),
         "Networks": networks_document(container, sandbox, network_ids),
     }
+
+
+def _wanted_mac(container: Container) -> str:
+    wanted = container.definition.networks.get("bridge")
+    return wanted.mac_address if wanted is not None else ""
 
 
 def inspect_document(

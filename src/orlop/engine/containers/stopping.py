@@ -169,7 +169,7 @@ class Stopper:
         if container.state.status is Status.PAUSED:
             raise ConflictError(f"Container {container.id} is already paused")
         if not container.alive:
-            raise ConflictError(f"Container {container.id} is not running")
+            raise ConflictError(f"container {container.id} is not running")
         cgroups = self._cgroups(container)
         try:
             await asyncio.to_thread(cgroups.freeze)
@@ -178,11 +178,11 @@ class Stopper:
         except OSError as error:
             if error.errno not in {errno.ENOENT, errno.ENODEV}:
                 raise
-            raise ConflictError(f"Container {container.id} is not running") from error
+            raise ConflictError(f"container {container.id} is not running") from error
         finally:
             cgroups.close()
         if not container.alive or container.id in self._killing:
-            raise ConflictError(f"Container {container.id} is not running")
+            raise ConflictError(f"container {container.id} is not running")
         self._directory.set_state(container, status=Status.PAUSED)
         self._events.publish("container", "pause", container.id, container.attributes())
 

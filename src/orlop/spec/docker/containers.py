@@ -6,11 +6,12 @@ HostConfig back as it was sent. :func:`decode_create` is the only way in.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import msgspec
 
 from orlop.errors import InvalidParameterError
+from orlop.spec.docker.go_values import go_values, require_int64, spelled
 
 if TYPE_CHECKING:
     from orlop.spec.json import JsonObject, JsonValue
@@ -79,7 +80,7 @@ class ThrottleDevice(Document, frozen=True):
     """Rate limit of one device."""
 
     path: str
-    rate: int
+    rate: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class BindOptions(Document, frozen=True, omit_defaults=True):
@@ -326,7 +327,8 @@ class ExecStart(Document, frozen=True):
 _Model = TypeVar("_Model", bound=Document)
 _PARTS = ("HostConfig", "NetworkingConfig")
 # Go decodes a JSON string into these lists of one word (moby's strslice).
-_WORD_LISTS = ("Cmd", "Entrypoint")
+_WORD_LISTS = ("Cmd", "Entrypoint", "Shell")
+_HOST_WORD_LISTS = ("CapAdd", "CapDrop")
 
 
 def decode_create(body: JsonObject) -> ContainerCreate:
@@ -335,14 +337,15 @@ def decode_create(body: JsonObject) -> ContainerCreate:
     Raises:
         InvalidParameterError: a member of another type, or a lone surrogate in a string.
     """
+    body = spelled(body, ContainerConfig, *_PARTS)
     config = {name: value for name, value in body.items() if value is not None and name not in _PARTS}
     for name in _WORD_LISTS:
         if isinstance(config.get(name), str):
             config[name] = [config[name]]
-    host = _without_nulls(body.get("HostConfig"), "HostConfig")
-    policy = host.get("RestartPolicy")
-    if isinstance(policy, dict):
-        host["RestartPolicy"] = _without_nulls(policy, "RestartPolicy")
+    host = spelled(_without_nulls(body.get("HostConfig"), "HostConfig"), HostConfig)
+    for name in _HOST_WORD_LISTS:
+        if isinstance(host.get(name), str):
+            host[name] = [host[name]]
     networking = _without_nulls(body.get("NetworkingConfig"), "NetworkingConfig")
     endpoints = networking.get("EndpointsConfig")
     if isinstance(endpoints, dict):
@@ -354,7 +357,7 @@ def decode_create(body: JsonObject) -> ContainerCreate:
 
 def decode(body: JsonObject, model: type[_Model]) -> _Model:
     """Turn a flat body into ``model``; ``null`` members take their default. Raises InvalidParameterError."""
-    plain: dict[str, JsonValue] = {name: value for name, value in body.items() if value is not None}
+    plain = {name: value for name, value in spelled(body, model).items() if value is not None}
     if isinstance(plain.get("Cmd"), str):
         plain["Cmd"] = [plain["Cmd"]]
     return convert(plain, model)
@@ -362,23 +365,14 @@ def decode(body: JsonObject, model: type[_Model]) -> _Model:
 
 def convert(value: object, model: type[_Model]) -> _Model:
     """Convert plain JSON to a struct. Raises InvalidParameterError in one line."""
-    _require_int64(value)
+    require_int64(value)
     try:
-        return msgspec.convert(value, model)
+        try:
+            return msgspec.convert(value, model)
+        except msgspec.ValidationError:  # perhaps because of a null
+            return msgspec.convert(go_values(value, model), model)
     except (msgspec.ValidationError, UnicodeError) as error:
         raise InvalidParameterError(f"invalid JSON: {error}") from None
-
-
-def _require_int64(value: object) -> None:
-    """Refuse numbers that Go's int64 does not hold; the body's size bounds the walk, its decoder the depth."""
-    if isinstance(value, dict):
-        for item in value.values():
-            _require_int64(item)
-    elif isinstance(value, list):
-        for item in value:
-            _require_int64(item)
-    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise InvalidParameterError("invalid JSON: number out of range of int64")
 
 
 def _without_nulls(value: JsonValue, name: str) -> dict[str, JsonValue]:

@@ -1,0 +1,87 @@
+"""What docker-py sends that the docker client does not: nulls, its own spelling, a stream without a terminal's form."""
+
+import contextlib
+
+import pytest
+
+from harness import wait_for
+
+docker = pytest.importorskip("docker")
+pytestmark = [
+    pytest.mark.privileged,
+    pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
+]
+
+
+@pytest.fixture
+def client(engine):
+    with contextlib.closing(docker.APIClient(base_url=engine.host, timeout=30)) as client:
+        yield client
+
+
+@pytest.fixture
+def running(client):
+    container = client.create_container("busybox", "cat", stdin_open=True, detach=True)["Id"]
+    client.start(container)
+    yield container
+    client.remove_container(container, force=True)
+
+
+def test_a_health_check_with_nothing_but_a_command(client):
+    container = client.create_container("busybox", "sleep 100", healthcheck={"test": "true"})["Id"]
+    client.start(container)
+    health = lambda: client.inspect_container(container)["State"]["Health"]["Status"] == "healthy"  # noqa: E731
+    wait_for(health, what="healthy")
+    client.remove_container(container, force=True)
+
+
+def test_a_network_with_nothing_but_a_subnet(client):
+    types = docker.types
+    pools = [types.IPAMPool(subnet="10.213.0.0/24"), types.IPAMPool(subnet="fd13:0::/64", iprange="fd13:0::0/96")]
+    network = client.create_network("from-python", ipam=types.IPAMConfig(pool_configs=pools), enable_ipv6=True)["Id"]
+    config = client.inspect_network(network)["IPAM"]["Config"]
+    assert [pool["Subnet"] for pool in config] == ["10.213.0.0/24", "fd13::/64"]
+    client.remove_network(network)
+
+
+def test_the_start_says_what_the_stream_of_an_exec_looks_like(client, running):
+    command = ["sh", "-c", "tty; echo e >&2"]
+    made = lambda tty: client.exec_create(running, command, tty=tty)["Id"]  # noqa: E731
+    assert client.exec_start(made(tty=True)) == b"/dev/pts/0\r\ne\r\n"  # in frames, which docker-py takes off
+    assert client.exec_start(made(tty=True), tty=True) == b"/dev/pts/0\r\ne\r\n"
+    assert client.exec_start(made(tty=False), demux=True) == (b"not a tty\n", b"e\n")
+
+
+def test_detach_keys_of_an_exec_as_docker_py_spells_them(client, running):
+    execution = client.exec_create(running, "cat", stdin=True, tty=True, detach_keys="ctrl-a")["Id"]
+    stream = client.exec_start(execution, tty=True, socket=True)
+    with contextlib.closing(stream), contextlib.closing(stream._sock):
+        stream._sock.settimeout(10)
+        stream._sock.sendall(b"x\n")
+        received = b""
+        while received.count(b"x") < 2:  # the terminal's, and cat's
+            received += stream._sock.recv(100)
+        stream._sock.sendall(b"\x01")
+        while stream._sock.recv(100):
+            pass
+    assert client.inspect_exec(execution)["Running"]
+
+
+def test_an_address_is_shown_before_the_start(client):
+    container = client.create_container("busybox", "true", mac_address="02:42:ac:11:00:42")
+    document = client.inspect_container(container)
+    assert document["Config"]["MacAddress"] == "02:42:ac:11:00:42"
+    settings = document["NetworkSettings"]
+    assert settings["Networks"]["bridge"]["MacAddress"] == settings["MacAddress"] == "02:42:ac:11:00:42"
+    client.remove_container(container)
+    with pytest.raises(docker.errors.APIError, match="invalid MAC address"):
+        client.create_container("busybox", "true", mac_address="x")
+
+
+def test_what_ends_meanwhile_is_committed_all_the_same(client):
+    for _ in range(10):
+        container = client.create_container("busybox", "touch /made")["Id"]
+        client.start(container)
+        image = client.commit(container)["Id"]
+        client.remove_container(container, force=True)
+        client.remove_image(image)
