@@ -64,7 +64,7 @@ def test_detach_keys_of_an_exec_as_docker_py_spells_them(client, running):
         stream._sock.sendall(b"\x01")
         while stream._sock.recv(100):
             pass
-    assert client.inspect_exec(execution)["Running"]
+    assert client.exec_inspect(execution)["Running"]
 
 
 def test_an_address_is_shown_before_the_start(client):
