@@ -174,7 +174,7 @@ def decode(data: bytes, model: type[T]) -> T:
         return msgspec.json.decode(data, type=model)
     except msgspec.ValidationError as error:
         if isinstance(model, type) and issubclass(model, msgspec.Struct):
-            with contextlib.suppress(msgspec.ValidationError):
+            with contextlib.suppress(ValueError, RecursionError):  # ValidationError and DecodeError are ValueErrors
                 return msgspec.convert(go_values(msgspec.json.decode(data), model), model)
         raise InvalidParameterError(f"invalid JSON: {_lower(str(error))}") from None
     except msgspec.DecodeError as error:
