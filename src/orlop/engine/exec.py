@@ -117,7 +117,7 @@ class ExecService:
         session = Session(generate_id(), container, request, parse_detach_keys(request.detach_keys))
         self._sessions[session.id] = session
         container.execs.append(session.id)
-        self._tell(session, f"exec_create: {' '.join(request.cmd)}")
+        self._tell(session, f"exec_create: {_command_text(request.cmd)}")
         return session.id
 
     def require_startable(self, exec_id: str) -> Session:
@@ -147,7 +147,7 @@ class ExecService:
             OrlopError: it could not be started; the exit code is 126 or 127 then.
         """
         session.started = True
-        self._tell(session, f"exec_start: {' '.join(session.request.cmd or ())}")
+        self._tell(session, f"exec_start: {_command_text(session.request.cmd or ())}")
         request = session.request
         targets: tuple[AttachTarget, ...] = ()
         if client is not None:
@@ -373,6 +373,11 @@ async def _read_all(sock: socket.socket, output: bytearray) -> None:
     loop = asyncio.get_running_loop()
     while data := await loop.sock_recv(sock, 65536):
         output += data[: max(0, OUTPUT_LIMIT - len(output))]
+
+
+def _command_text(words: Sequence[str]) -> str:
+    """Return a command as events tell it: dockerd puts a blank between the program and its words, if any or not."""
+    return f"{words[0] if words else ''} {' '.join(words[1:])}"
 
 
 def _require_running(container: Container, name: str = "") -> None:

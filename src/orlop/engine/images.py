@@ -87,6 +87,8 @@ class ImageService:
         reference = parse_name(repository, tag)
         if reference is None:
             raise InvalidParameterError("invalid reference format")
+        if reference.familiar_name == "sha256":
+            raise InvalidParameterError("refusing to create an ambiguous tag using digest algorithm as name")
         self.store.tag(image.id, reference)
         self._tell("tag", image, reference.familiar)
 

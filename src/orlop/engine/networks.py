@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import TYPE_CHECKING
 
 from orlop.errors import ForbiddenError, InvalidParameterError, NotFoundError
+from orlop.spec.name_pattern import name_matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -73,8 +73,8 @@ class NetworkCatalogue:
 
         builtin = network.name in BUILTIN
         return (
-            any_of("name", lambda value: _like(value, network.name))
-            and any_of("id", lambda value: _like(value, network.id))
+            any_of("name", lambda value: name_matches(value, network.name))
+            and any_of("id", lambda value: name_matches(value, network.id))
             and any_of("driver", lambda value: value == network.driver)
             and any_of("scope", lambda value: value == "local")
             and any_of("type", lambda value: (value == "builtin") == builtin)
@@ -129,19 +129,6 @@ def _dangling(values: Sequence[str]) -> bool | None:
 
 def _attributes(network: Network) -> dict[str, str]:
     return {"name": network.name, "type": network.driver}
-
-
-def _like(pattern: str, text: str) -> bool:
-    """Match as Docker does, by substring; of its regular expressions only the anchors (threats.md J9)."""
-    body = pattern.removeprefix("^").removesuffix("$")
-    if re.fullmatch(r"[\w.-]*", body, re.ASCII) is None:
-        return False
-    start, end = pattern.startswith("^"), pattern.endswith("$")
-    if start and end:
-        return text == body
-    if start:
-        return text.startswith(body)
-    return text.endswith(body) if end else body in text
 
 
 def _has_label(labels: Mapping[str, str], wanted: str) -> bool:

@@ -51,11 +51,16 @@ def apply_changes(config: ContainerDefaults, changes: Sequence[str]) -> Containe
     Raises:
         InvalidParameterError: with Docker's words; nothing was applied.
     """
-    for change in changes:
-        for line in change.split("\n"):
-            stripped = line.strip()
-            if stripped and not stripped.startswith("#"):
-                config = _apply(config, stripped)
+    lines = [line.strip() for change in changes for line in change.split("\n")]
+    own_command = False
+    for line in lines:
+        if not line or line.startswith("#"):
+            continue
+        config = _apply(config, line)
+        name = line.split(None, 1)[0].upper()
+        own_command = own_command or name == "CMD"
+        if name == "ENTRYPOINT" and not own_command:  # words for another program mean nothing to this one (dockerd)
+            config = replace(config, cmd=None)
     return config
 
 

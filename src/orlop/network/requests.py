@@ -6,7 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 
-from orlop.errors import ForbiddenError, InvalidParameterError, NotFoundError, UnsupportedError
+from orlop.errors import ForbiddenError, InvalidParameterError, NotFoundError, UnavailableError, UnsupportedError
 from orlop.network.networks import (
     BUILTIN,
     OPTION_ANTISPOOF,
@@ -26,6 +26,11 @@ from orlop.network.networks import (
 from orlop.network.options import check_interface_name
 from orlop.spec.ports import check_host_ip
 
+# dockerd's words for all that only a swarm has, overlay networks among it
+NOT_A_MANAGER = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm'
+    " and try again."
+)
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _CIDR = re.compile(r"[0-9A-Fa-f:.]+/[0-9]{1,3}", re.ASCII)
 _LONGEST_NAME = 255
@@ -162,7 +167,7 @@ def _refuse_driver(name: str) -> None:
     if name in ("host", "null"):
         raise ForbiddenError(f'only one instance of "{name}" network is allowed')
     if name == "overlay":
-        raise UnsupportedError("network driver is not supported: overlay")
+        raise UnavailableError(NOT_A_MANAGER)
     if _NAME.fullmatch(name) is None:
         raise InvalidParameterError(f"invalid network driver: {name!r}")
     raise NotFoundError(f'plugin "{name}" not found')

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
+from orlop.spec.name_pattern import name_matches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ def filter_volumes(
             continue
         if filters.get("driver") and volume.driver not in filters["driver"]:
             continue
-        if filters.get("name") and not any(part in volume.name for part in filters["name"]):
+        if filters.get("name") and not any(name_matches(part, volume.name) for part in filters["name"]):
             continue
         if _has_labels(volume, filters.get("label", ())):
             found.append(volume)

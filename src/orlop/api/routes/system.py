@@ -14,7 +14,8 @@ from orlop.api.routes.images import summary
 from orlop.api.routes.volumes import document as volume_document
 from orlop.api.routing import API_VERSION, MIN_API_VERSION, version_text
 from orlop.engine.events import EventFilter
-from orlop.errors import InvalidParameterError, UnavailableError, UnsupportedError
+from orlop.errors import InvalidParameterError, NotFoundError, UnavailableError, UnsupportedError
+from orlop.network.requests import NOT_A_MANAGER
 from orlop.spec.timestamps import rfc3339_nano
 
 if TYPE_CHECKING:
@@ -34,10 +35,6 @@ _PING_HEADERS = {
     "Content-Type": "text/plain; charset=utf-8",
 }
 _PARENTS_SINCE = (1, 42)
-_NOT_A_MANAGER = (
-    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm'
-    " and try again."
-)
 
 
 def routes(system: SystemService, *, events: Events, disk: DiskUsage) -> list[Route]:
@@ -90,6 +87,7 @@ def routes(system: SystemService, *, events: Events, disk: DiskUsage) -> list[Ro
             "POST", "/build/cancel", _refuse("builds of BuildKit are not supported; a classic one ends with its client")
         ),
         Route("GET", "/plugins", _no_plugins),
+        *(Route(method, path, _no_such_plugin) for method, path in _OF_A_PLUGIN),
         Route("GET", "/plugins/{name:.*}", _refuse("plugins are not supported")),
         Route("POST", "/plugins/{name:.*}", _refuse("plugins are not supported")),
         *(Route(method, path, _not_a_manager) for method, path in _SWARM),
@@ -149,7 +147,20 @@ _SWARM = [
 async def _not_a_manager(call: Call) -> web.Response:
     if call.request.rel_url.raw_path.rsplit("/", 1)[-1] in ("init", "join"):
         raise UnsupportedError("swarm mode is not supported")
-    raise UnavailableError(_NOT_A_MANAGER)
+    if call.request.rel_url.raw_path.endswith("/swarm/leave"):
+        raise UnavailableError("This node is not part of a swarm")
+    raise UnavailableError(NOT_A_MANAGER)
+
+
+_OF_A_PLUGIN = [
+    ("GET", "/plugins/{name:.*}/json"),
+    ("DELETE", "/plugins/{name:.*}"),
+    *(("POST", f"/plugins/{{name:.*}}/{verb}") for verb in ("enable", "disable", "upgrade", "push", "set")),
+]
+
+
+async def _no_such_plugin(call: Call) -> web.Response:
+    raise NotFoundError(f'plugin "{call.variables["name"]}" not found')
 
 
 async def _no_plugins(_call: Call) -> web.Response:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from typing import TYPE_CHECKING
 
 from orlop.engine.containers.inspection import mount_documents, networks_document
 from orlop.errors import InvalidParameterError, OrlopError
 from orlop.spec.docker.times import human_duration
+from orlop.spec.name_pattern import name_matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -151,9 +151,10 @@ class Selection:
         if "exited" in filters:
             checks["exited"] = state.status.value == "exited" and state.exit_code in self._exited
         if "id" in filters:
-            checks["id"] = any(container.id.startswith(value) for value in filters["id"])
+            checks["id"] = any(name_matches(value, container.id) for value in filters["id"])
         if "name" in filters:
-            checks["name"] = any(_name_matches(value, container.name) for value in filters["name"])
+            names = (container.name, f"/{container.name}")
+            checks["name"] = any(name_matches(value, name) for value in filters["name"] for name in names)
         if "label" in filters:
             checks["label"] = all(label_matches(value, definition.config.labels or {}) for value in filters["label"])
         if "ancestor" in filters:
@@ -187,21 +188,6 @@ def _check_values(values: Iterable[str], allowed: tuple[str, ...], name: str) ->
             raise InvalidParameterError(f"invalid filter '{name}={value}'")
 
 
-def _name_matches(pattern: str, name: str) -> bool:
-    """Docker takes regular expressions here; only a bounded subset is run as one (threats.md J9)."""
-    if pattern in {name, f"/{name}"}:
-        return True
-    simple = pattern.replace("^", "").replace("$", "").lstrip("/")
-    if re.fullmatch(r"[a-zA-Z0-9_. -]*", simple):
-        anchored_start, anchored_end = pattern.startswith("^"), pattern.endswith("$")
-        if anchored_start and anchored_end:
-            return name == simple
-        if anchored_start:
-            return name.startswith(simple)
-        return name.endswith(simple) if anchored_end else simple in name
-    raise InvalidParameterError(f"invalid filter 'name={pattern}': only names, ^ and $ are supported")
-
-
 def label_matches(wanted: str, labels: Mapping[str, str]) -> bool:
     """Whether ``key`` or ``key=value`` is among the labels."""
     key, equals, value = wanted.partition("=")
@@ -212,7 +198,9 @@ def _exit_code(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise InvalidParameterError(f"invalid filter 'exited={text}'") from None
+        raise InvalidParameterError(
+            f"invalid filter 'exited={text}': strconv.Atoi: parsing \"{text}\": invalid syntax"
+        ) from None
 
 
 def _published(host: HostConfig) -> list[str]:

@@ -96,6 +96,10 @@ class Remover:
 
     @staticmethod
     def _refuse(container: Container) -> None:
+        if container.state.status is Status.PAUSED:
+            raise ConflictError(
+                f'cannot remove container "/{container.name}": container is paused and must be unpaused first'
+            )
         raise ConflictError(
             f'cannot remove container "/{container.name}": container is {container.state.status.value}: stop the'
             " container before removing or force remove",

@@ -7,14 +7,23 @@ import time
 from typing import TYPE_CHECKING
 
 from orlop.spec.docker.times import ZERO, rfc3339
+from orlop.spec.json import JsonValue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orlop.engine.containers.container import Container
-    from orlop.spec.json import JsonObject, JsonValue
+    from orlop.spec.json import JsonObject
 
 _LINK = ("rx_bytes", "rx_packets", "rx_errors", "rx_dropped", "tx_bytes", "tx_packets", "tx_errors", "tx_dropped")
+# each is in every sample: clients look them up unasked
+_BLOCK = tuple(
+    f"{name}_recursive"
+    for name in (
+        *("io_service_bytes", "io_serviced", "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time"),
+        "sectors",
+    )
+)
 
 
 def stats_document(
@@ -32,14 +41,15 @@ def stats_document(
     if isinstance(memory, dict):
         limit = memory.get("limit")
         memory["limit"] = min(limit, _MEMORY) if isinstance(limit, int) and limit > 0 else _MEMORY
+    block = counters.get("blkio_stats")
     current["online_cpus"] = os.cpu_count() or 1
     document: JsonObject = {
         "read": rfc3339(time.time_ns()),
         "preread": before["read"] if before is not None else ZERO,
         "pids_stats": {},
-        "blkio_stats": {},
         "memory_stats": {},
         **counters,
+        "blkio_stats": {**{name: list[JsonValue]() for name in _BLOCK}, **(block if isinstance(block, dict) else {})},
         "num_procs": 0,
         "storage_stats": {},
         "cpu_stats": current,
@@ -65,7 +75,7 @@ def idle_document(container: Container) -> JsonObject:
         "read": ZERO,
         "preread": ZERO,
         "pids_stats": {},
-        "blkio_stats": {},
+        "blkio_stats": dict.fromkeys(_BLOCK),
         "num_procs": 0,
         "storage_stats": {},
         "cpu_stats": _EMPTY,

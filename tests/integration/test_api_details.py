@@ -1,0 +1,91 @@
+"""Small things that tools meet, in dockerd's words and shape (found beside dockerd 26)."""
+
+import json
+
+import pytest
+
+pytestmark = [
+    pytest.mark.privileged,
+    pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
+]
+BLOCK = {
+    *("io_service_bytes_recursive", "io_serviced_recursive", "io_queue_recursive", "io_service_time_recursive"),
+    *("io_wait_time_recursive", "io_merged_recursive", "io_time_recursive", "sectors_recursive"),
+}
+
+
+@pytest.fixture
+def named(engine):
+    names = ["web-1", "web-22", "db", "cache"]
+    for name in names:
+        engine.docker("create", "--name", name, "busybox", "sleep", "100")
+    yield
+    engine.docker("rm", "-f", *names)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("^web-[0-9]$", ["web-1"]),
+        ("^/web-[0-9]+$", ["web-22", "web-1"]),
+        ("^(db|cache)$", ["cache", "db"]),
+        ("eb-.*2", ["web-22"]),
+        ("[", []),
+    ],
+)
+def test_names_are_found_by_regular_expressions(engine, named, pattern, found):
+    assert engine.docker("ps", "-a", "-f", f"name={pattern}", "--format", "{{.Names}}").stdout.split() == found
+
+
+def test_names_of_volumes_and_networks_as_well(engine):
+    for noun in ("volume", "network"):
+        for name in ("one-1", "one-2", "two-1"):
+            engine.docker(noun, "create", name)
+        found = engine.docker(noun, "ls", "-f", "name=^one-[0-9]$", "--format", "{{.Name}}").stdout.split()
+        assert sorted(found) == ["one-1", "one-2"]
+        engine.docker(noun, "rm", "one-1", "one-2", "two-1")
+
+
+def test_statistics_have_all_members(engine):
+    engine.docker("create", "--name", "counted", "busybox", "sleep", "100")
+    sample = lambda: json.loads(engine.http("GET", "/v1.45/containers/counted/stats?stream=false")[1])  # noqa: E731
+    assert sample()["blkio_stats"] == dict.fromkeys(BLOCK)
+    engine.docker("start", "counted")
+    assert {name for name, value in sample()["blkio_stats"].items() if isinstance(value, list)} == BLOCK
+    engine.docker("rm", "-f", "counted")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("swarm leave", "This node is not part of a swarm"),
+        ("network create -d overlay over", "This node is not a swarm manager."),
+        ("plugin inspect nosuch/one", 'plugin "nosuch/one" not found'),
+        ("plugin enable nosuch", 'plugin "nosuch" not found'),
+        ("plugin rm nosuch", 'plugin "nosuch" not found'),
+        ("tag busybox sha256:abc", "refusing to create an ambiguous tag using digest algorithm as name"),
+    ],
+)
+def test_a_refusal_is_dockers(engine, command, words):
+    done = engine.docker(*command.split(), check=False)
+    assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+
+
+def test_a_paused_container_is_not_removed(engine):
+    engine.docker("run", "-d", "--name", "icy", "busybox", "sleep", "100")
+    engine.docker("pause", "icy")
+    words = 'cannot remove container "/icy": container is paused and must be unpaused first'
+    assert words in engine.docker("rm", "icy", check=False).stderr
+    engine.docker("rm", "-f", "icy")
+
+
+def test_an_entrypoint_that_is_committed_takes_the_command_away(engine):
+    engine.docker("create", "--name", "source", "busybox", "ls", "/")
+    commands = {}
+    for tag, changes in (("alone", ['ENTRYPOINT ["a"]']), ("both", ['CMD ["b"]', 'ENTRYPOINT ["a"]'])):
+        flags = [word for change in changes for word in ("-c", change)]
+        engine.docker("commit", *flags, "source", f"entry:{tag}")
+        commands[tag] = engine.inspect(f"entry:{tag}")["Config"]["Cmd"]
+        engine.docker("rmi", f"entry:{tag}")
+    assert commands == {"alone": None, "both": ["b"]}
+    engine.docker("rm", "source")
