@@ -67,6 +67,25 @@ def test_logs_rotate_and_read_as_one(leak_free):
     assert leak_free.docker("logs", "--tail", "2", "talker").stdout == "line 199\nline 200\n"
 
 
+def test_the_driver_local_rotates_and_is_read_but_shows_no_file(leak_free):
+    options = ("--log-driver", "local", "--log-opt", "max-size=4k", "--log-opt", "max-file=2")
+    leak_free.docker("run", "--name", "local", *options, "busybox", "seq", "200")
+    lines = leak_free.docker("logs", "local").stdout.split()
+    assert lines == [str(number) for number in range(201 - len(lines), 201)]
+    assert 0 < len(lines) < 200
+    assert leak_free.inspect("local")["LogPath"] == ""
+    leak_free.docker("rm", "local")
+
+
+def test_labels_variables_and_a_tag_go_with_each_line(leak_free):
+    options = ["--label", "a.b=1", "--label", "c=2", "-e", "SECRET=x", "-e", "STAGE=test"]
+    for option in ("labels-regex=^a[.]", "env=STAGE", "tag={{.Name}}/{{ .ImageName }}"):
+        options += ["--log-opt", option]
+    leak_free.docker("run", "--name", "told", *options, "busybox", "echo", "hi")
+    assert leak_free.docker("logs", "--details", "told").stdout == "STAGE=test,a.b=1,tag=told%2Fbusybox hi\n"
+    leak_free.docker("rm", "told")
+
+
 def test_update_reaches_the_running_container(leak_free):
     leak_free.docker("run", "-d", "--name", "growing", "-m", "32m", "busybox", "sleep", "100")
     leak_free.docker("update", "-m", "48m", "--memory-swap", "96m", "--restart", "always", "growing")

@@ -365,7 +365,7 @@ def _check_choices(options: Options) -> None:
     for proxy in (options.http_proxy, options.https_proxy):
         check_proxy(proxy)
     check_driver(options.storage_driver, options.storage_opts)
-    if options.log_driver not in ("json-file", "none"):
+    if options.log_driver not in ("json-file", "local", "none"):
         raise UnsupportedError(f"logger: no log driver named '{options.log_driver}' is registered")
     if options.iptables and not options.ip6tables:
         raise UnsupportedError("ip6tables cannot be switched off alone: containers would be open to all over IPv6")

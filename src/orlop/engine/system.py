@@ -160,7 +160,7 @@ class SystemService:
                 "Volume": ["local"],
                 "Network": ["bridge", "cni", "host", "ipvlan", "macvlan", "null"],
                 "Authorization": None,
-                "Log": ["json-file"],
+                "Log": ["json-file", "local"],
             },
             "MemoryLimit": limits.memory_limit,
             "SwapLimit": limits.swap_limit,

@@ -211,7 +211,7 @@ def inspect_document(
         "ResolvConfPath": f"{directory}/resolv.conf" if started else "",
         "HostnamePath": f"{directory}/hostname" if started else "",
         "HostsPath": f"{directory}/hosts" if started else "",
-        "LogPath": log_path(directory, container.id) if started and logs else "",
+        "LogPath": log_path(directory, container.id, definition.host.log_config) if started and logs else "",
         "Name": f"/{container.name}",
         "RestartCount": container.state.restarts,
         "Driver": driver,

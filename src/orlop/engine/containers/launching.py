@@ -181,7 +181,7 @@ class Launcher:
             state_dir=state_dir,
             config=container.config,
             overlay=self._layers.root(container.id),
-            log=log_target(definition.config, definition.host.log_config, path=self._log_path(container)),
+            log=log_target(definition, path=self._log_path(container)),
             open_stdin=definition.config.open_stdin,
             stdin_once=definition.config.stdin_once,
             init=self._settings.init if definition.host.init is None else definition.host.init,
@@ -330,7 +330,8 @@ class Launcher:
             self._volumes.mark_filled(point.name)
 
     def _log_path(self, container: Container) -> str:
-        return log_path(self._settings.container_dir(container.id), container.id)
+        directory = self._settings.container_dir(container.id)
+        return log_path(directory, container.id, container.definition.host.log_config)
 
     def _note_failure(self, container: Container, error: OrlopError) -> None:
         code = {"command_not_found": 127, "command_not_executable": 126}.get(error.kind, 128)

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.spec.launch import LogTarget
+from orlop.spec.name_pattern import name_matches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orlop.spec.docker.containers import ContainerConfig, LogConfig
+    from orlop.engine.containers.records import Definition
+    from orlop.spec.docker.containers import LogConfig
 
-_DOCKER_DRIVERS = frozenset(
-    {"awslogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog", "local", "etwlogs"},
-)
+_DOCKER_DRIVERS = frozenset({"awslogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog", "etwlogs"})
 _SIZE = re.compile(r"([0-9]{1,12})([kmg]?)b?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
-_OPTIONS = frozenset({"max-size", "max-file", "labels", "labels-regex", "env", "env-regex", "tag", "compress", "mode"})
-DEFAULT_SIZE = 10_000_000
-DEFAULT_FILES = 3
+_DELIVERY = frozenset({"mode", "max-buffer-size"})  # of every driver
+_OPTIONS = {
+    "json-file": frozenset({"max-size", "max-file", "labels", "labels-regex", "env", "env-regex", "tag", "compress"}),
+    "local": frozenset({"max-size", "max-file", "compress"}),
+}
+_UNKNOWN = {
+    "json-file": "unknown log opt '{}' for json-file log driver",
+    "local": "unknown log opt '{}' for log driver local",
+}
+# bytes after which a file is rotated, and how many are kept: Docker's for local, ours for json-file
+_DEFAULTS = {"json-file": (10_000_000, 3), "local": (20_000_000, 5)}
+_FIELD = re.compile(r"\{\{-? *\.([A-Za-z]+) *-?\}\}", re.ASCII)
 
 
 def check_log_config(log: LogConfig) -> None:
@@ -32,25 +42,34 @@ def check_log_config(log: LogConfig) -> None:
     """
     if log.type == "none":
         return
-    if log.type != "json-file":
+    if log.type not in _OPTIONS:
         if log.type in _DOCKER_DRIVERS:
             raise UnsupportedError(f"logger: log driver '{log.type}' is not supported by this version of orlop")
-        raise InvalidParameterError(f"logger: no log driver named '{log.type}' is registered")
-    for name, value in (log.config or {}).items():
-        if name not in _OPTIONS:
-            raise InvalidParameterError(f"unknown log opt '{name}' for json-file log driver")
-        if name in {"labels-regex", "env-regex", "tag"}:
-            raise UnsupportedError(f"log option is not supported by this version of orlop: {name}")
+        raise InvalidParameterError(f'error looking up logging plugin {log.type}: plugin "{log.type}" not found')
+    options = log.config or {}
+    _check_delivery(options)
+    for name, value in options.items():
+        if name not in _OPTIONS[log.type] | _DELIVERY:
+            raise InvalidParameterError(_UNKNOWN[log.type].format(name))
         if name == "compress" and value not in {"", "false", "0"}:
             raise UnsupportedError("log option is not supported by this version of orlop: compress")
-        if name == "mode" and value != "blocking":
-            raise UnsupportedError(f"log delivery mode is not supported by this version of orlop: {value}")
-    options = log.config or {}
-    _sizes(options)
+        if name == "tag":
+            _tag(value, dict.fromkeys(_TAG_FIELDS, ""))
+    _sizes(log.type, options)
 
 
-def _sizes(options: Mapping[str, str]) -> tuple[int, int]:
-    size = DEFAULT_SIZE
+def _check_delivery(options: Mapping[str, str]) -> None:
+    mode = options.get("mode", "blocking")
+    if mode == "non-blocking":
+        raise UnsupportedError("log delivery mode is not supported by this version of orlop: non-blocking")
+    if mode not in {"", "blocking"}:
+        raise InvalidParameterError(f"logger: logging mode not supported: {mode}")
+    if "max-buffer-size" in options:
+        raise InvalidParameterError("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
+
+
+def _sizes(kind: str, options: Mapping[str, str]) -> tuple[int, int]:
+    size, count = _DEFAULTS[kind]
     text = options.get("max-size", "")
     if text == "-1":
         size = 0
@@ -61,7 +80,6 @@ def _sizes(options: Mapping[str, str]) -> tuple[int, int]:
         size = int(match[1]) * _UNITS[match[2].lower()]
         if size <= 0:
             raise InvalidParameterError("max-size should be a positive number")
-    count = DEFAULT_FILES
     text = options.get("max-file", "")
     if text:
         if not text.isascii() or not text.isdigit() or len(text) > 6:
@@ -72,24 +90,51 @@ def _sizes(options: Mapping[str, str]) -> tuple[int, int]:
     return size, count
 
 
-def log_path(directory: str, container_id: str) -> str:
-    """Return the current log file's path."""
-    return f"{directory}/{container_id}-json.log"
+def log_path(directory: str, container_id: str, log: LogConfig) -> str:
+    """Return the current log file's path; json-file's is public, local's is the engine's own business, as in Docker."""
+    return f"{directory}/local.log" if log.type == "local" else f"{directory}/{container_id}-json.log"
 
 
-def log_target(config: ContainerConfig, log: LogConfig, *, path: str) -> LogTarget | None:
+def log_target(definition: Definition, *, path: str) -> LogTarget | None:
     """Return what the shim is told; None when nothing is to be logged."""
+    config, log = definition.config, definition.host.log_config
     if log.type == "none":
         return None
     options = log.config or {}
-    size, files = _sizes(options)
-    attributes: dict[str, str] = {}
-    labels = config.labels or {}
-    for name in filter(None, options.get("labels", "").split(",")):
-        if name in labels:
-            attributes[name] = labels[name]
+    size, files = _sizes(log.type, options)
     environment = dict(item.partition("=")[::2] for item in config.env or [])
-    for name in filter(None, options.get("env", "").split(",")):
-        if name in environment:
-            attributes[name] = environment[name]
+    attributes = {**_chosen(config.labels or {}, options, "labels"), **_chosen(environment, options, "env")}
+    if options.get("tag"):
+        attributes["tag"] = _tag(options["tag"], _tag_fields(definition))
     return LogTarget(path, size, files, attributes or None)
+
+
+def _chosen(values: Mapping[str, str], options: Mapping[str, str], option: str) -> dict[str, str]:
+    """Return the labels, or variables, that ``labels`` names and ``labels-regex`` matches."""
+    names = set(filter(None, options.get(option, "").split(",")))
+    pattern = options.get(f"{option}-regex", "")
+    return {name: value for name, value in values.items() if name in names or (pattern and name_matches(pattern, name))}
+
+
+def _tag_fields(definition: Definition) -> dict[str, str]:
+    """Return what a tag may name (moby's logger.Info)."""
+    image = definition.image_id
+    values = (
+        *(definition.id[:12], definition.id, definition.name),
+        *(image.removeprefix("sha256:")[:12], image, definition.image_name),
+        *(" ".join(definition.arguments), os.uname().nodename, "docker"),
+    )
+    return dict(zip(_TAG_FIELDS, values, strict=True))
+
+
+_TAG_FIELDS = ("ID", "FullID", "Name", "ImageID", "ImageFullID", "ImageName", "Command", "Hostname", "DaemonName")
+
+
+def _tag(template: str, fields: Mapping[str, str]) -> str:
+    """Fill the fields in. Raises UnsupportedError: there is more to the template."""
+    for name in _FIELD.findall(template):
+        if name not in fields:
+            raise InvalidParameterError(f"can't evaluate field {name} in the log option tag: {template}")
+    if "{{" in _FIELD.sub("", template):
+        raise UnsupportedError(f"the log option tag takes fields only in this version of orlop: {template}")
+    return _FIELD.sub(lambda match: fields[match[1]], template)

@@ -31,7 +31,7 @@ def container_log(container: Container, directory: str, query: LogQuery, *, foll
     """
     if container.definition.host.log_config.type == "none":
         raise InvalidParameterError("configured logging driver does not support reading")
-    path = log_path(directory, container.id)
+    path = log_path(directory, container.id, container.definition.host.log_config)
     return read_log(path, query, follow=_end_of(container) if follow else None)
 
 

@@ -20,7 +20,7 @@ class Settings:
         exec_root: absolute; ``shims/<id>`` below it belongs to this package.
         cgroup_parent: cgroup directory of containers, ``/orlop`` when empty.
         default_ulimits: name to (soft, hard); ``nofile`` is 1024:524288 unless set (demand.md).
-        log_driver: ``json-file``, ``none`` or ``local`` as its synonym.
+        log_driver: ``json-file``, ``local`` or ``none``.
         log_options: of the default driver.
         init: run an init in every container.
         host_gateway: what ``host-gateway`` means; "" for the gateway of the way out.
