@@ -78,11 +78,11 @@ def test_the_driver_local_rotates_and_is_read_but_shows_no_file(leak_free):
 
 
 def test_labels_variables_and_a_tag_go_with_each_line(leak_free):
-    options = ["--label", "a.b=1", "--label", "c=2", "-e", "SECRET=x", "-e", "STAGE=test"]
+    options = ["--label", "a.b=1", "--label", "c=2", "-e", "SECRET=x", "-e", "STAGE=a test"]
     for option in ("labels-regex=^a[.]", "env=STAGE", "tag={{.Name}}/{{ .ImageName }}"):
         options += ["--log-opt", option]
     leak_free.docker("run", "--name", "told", *options, "busybox", "echo", "hi")
-    assert leak_free.docker("logs", "--details", "told").stdout == "STAGE=test,a.b=1,tag=told%2Fbusybox hi\n"
+    assert leak_free.docker("logs", "--details", "told").stdout == "STAGE=a+test,a.b=1,tag=told%2Fbusybox hi\n"
     leak_free.docker("rm", "told")
 
 

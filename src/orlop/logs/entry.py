@@ -6,7 +6,7 @@ import json
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote_plus
 
 from orlop.spec.docker.times import parse_rfc3339, rfc3339_fixed
 
@@ -63,6 +63,8 @@ def render(entry: LogEntry, *, timestamps: bool, details: bool) -> bytes:
         parts.append(rfc3339_fixed(entry.time).encode() + b" ")
     if details:
         pairs = sorted(entry.attributes.items())
-        parts.append(",".join(f"{quote(str(key))}={quote(str(value))}" for key, value in pairs).encode() + b" ")
+        parts.append(
+            ",".join(f"{quote_plus(str(key))}={quote_plus(str(value))}" for key, value in pairs).encode() + b" "
+        )
     parts.append(entry.text)
     return b"".join(parts)
