@@ -1,6 +1,7 @@
 """Small things that tools meet, in dockerd's words and shape (found beside dockerd 26)."""
 
 import json
+import time
 
 import pytest
 
@@ -89,3 +90,21 @@ def test_an_entrypoint_that_is_committed_takes_the_command_away(engine):
         engine.docker("rmi", f"entry:{tag}")
     assert commands == {"alone": None, "both": ["b"]}
     engine.docker("rm", "source")
+
+
+def test_what_looks_into_a_container_is_told(engine, tmp_path):
+    engine.docker("run", "-d", "--name", "seen", "busybox", "sleep", "100")
+    since = time.time()
+    engine.docker("top", "seen")
+    engine.docker("cp", "seen:/etc/passwd", tmp_path / "copy")
+    engine.docker("cp", tmp_path / "copy", "seen:/")
+    engine.docker("exec", "seen", "true")
+    engine.docker("network", "prune", "-f")
+    path = f"/events?since={since:.6f}&until={time.time():.6f}"
+    events = [json.loads(line) for line in engine.http("GET", path)[1].splitlines()]
+    told = [f"{event['Type']} {event['Action']}" for event in events]
+    assert told == [
+        *("container top", "container archive-path", "container extract-to-dir"),
+        *("container exec_create: true ", "container exec_start: true ", "container exec_die", "network prune"),
+    ]
+    engine.docker("rm", "-f", "seen")

@@ -111,6 +111,7 @@ class NetworkCatalogue:
                 with contextlib.suppress(ForbiddenError, NotFoundError):  # a container came, or another was faster
                     await self.remove(network.id)
                     removed.append(network.name)
+        self._events.publish("network", "prune", "", {"reclaimed": "0"})
         return removed
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from orlop.engine.containers.records import MountPoint
     from orlop.engine.containers.roots import Roots
     from orlop.engine.containers.settings import Settings
+    from orlop.engine.events import Events
     from orlop.engine.replies import Conversation
     from orlop.spec.json import JsonObject, JsonValue
 
@@ -83,6 +84,7 @@ class Archives:
         children: where the work is done.
         layers: the containers' roots and the images that they mount.
         fill_volumes: brings new volumes to the state in which the container's start would find them.
+        events: where copies are told.
     """
 
     def __init__(
@@ -92,8 +94,10 @@ class Archives:
         children: Children,
         layers: Roots,
         fill_volumes: Callable[[Container], Awaitable[None]],
+        events: Events,
     ) -> None:
         self._settings = settings
+        self._events = events
         self._children = children
         self._layers = layers
         self._fill_volumes = fill_volumes
@@ -127,6 +131,7 @@ class Archives:
             except ConflictError as error:
                 await wait_end(container, error)
                 given = await stack.enter_async_context(self._read(container, path, name))  # it has ended meanwhile
+            self._events.publish("container", "archive-path", container.id, container.attributes())
             yield given
 
     @contextlib.asynccontextmanager
@@ -187,6 +192,7 @@ class Archives:
         async with self._reached(container):
             with _told(path, name):
                 await pour(stream, unpack)
+        self._events.publish("container", "extract-to-dir", container.id, container.attributes())
 
     async def interrupt(self, container: Container) -> None:
         """Break off the copies of the container's last run, whose mounts the next one must not meet."""

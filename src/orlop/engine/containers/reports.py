@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orlop.engine.containers.container import Container
     from orlop.engine.containers.directory import Directory
     from orlop.engine.containers.settings import Settings
+    from orlop.engine.events import Events
     from orlop.engine.images import ImageService
     from orlop.network.sandbox import Sandbox
     from orlop.network.service import NetworkService
@@ -39,7 +40,9 @@ class Reports:
         layers: LayerStore,
         network: NetworkService,
         cgroups: CgroupAccess,
+        events: Events,
     ) -> None:
+        self._events = events
         self._settings = settings
         self._directory = directory
         self._images = images
@@ -122,6 +125,7 @@ class Reports:
             pids = cgroups.pids()
         finally:
             cgroups.close()
+        self._events.publish("container", "top", container.id, container.attributes())
         columns = known_columns(arguments)
         if columns is None:
             return await asyncio.to_thread(run_ps, pids, arguments)

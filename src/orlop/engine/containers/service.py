@@ -79,7 +79,7 @@ class ContainerService:
         self.cgroups = CgroupAccess(settings)
         self.endings = Endings(settings, self.directory, network=network, events=events, reap=self.cgroups.reap)
         self.reports = Reports(
-            settings, self.directory, images=images, layers=layers, network=network, cgroups=self.cgroups
+            settings, self.directory, images=images, layers=layers, network=network, cgroups=self.cgroups, events=events
         )
         self._stopper = Stopper(
             self.directory,
@@ -104,7 +104,9 @@ class ContainerService:
             events=events,
             endings=self.endings,
         )
-        self.archives = Archives(settings, children=spawner, layers=roots, fill_volumes=self._launcher.fill_volumes)
+        self.archives = Archives(
+            settings, children=spawner, layers=roots, fill_volumes=self._launcher.fill_volumes, events=events
+        )
         self._remover = Remover(
             settings,
             self.directory,
