@@ -1,6 +1,8 @@
 """What docker-py sends that the docker client does not: nulls, its own spelling, a stream without a terminal's form."""
 
 import contextlib
+import socket
+import time
 
 import pytest
 
@@ -85,3 +87,31 @@ def test_what_ends_meanwhile_is_committed_all_the_same(client):
         image = client.commit(container)["Id"]
         client.remove_container(container, force=True)
         client.remove_image(image)
+
+
+@pytest.mark.parametrize("what", ["exec", "attach"])
+def test_output_comes_after_the_head_was_read(engine, client, running, what):
+    """docker-py loses bytes that arrive together with the head."""
+    if what == "exec":
+        body = b'{"Tty": true}'
+        path = f"/v1.45/exec/{client.exec_create(running, 'echo hi', tty=True)['Id']}/start"
+        expected = b"hi\r\n"
+    else:
+        client.attach_socket(running, {"stdin": 1, "stream": 1})._sock.sendall(b"hi\n")
+        wait_for(lambda: client.logs(running), what="log")
+        body, expected = b"", b"\x01\0\0\0\0\0\0\x03hi\n"
+        path = f"/v1.45/containers/{running}/attach?logs=1&stdout=1"
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(10)
+        raw.connect(str(engine.socket))
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        raw.sendall(head.encode() + body)
+        assert raw.recv(1, socket.MSG_PEEK) == b"H"
+        time.sleep(0.03)
+        assert raw.recv(65536).endswith(b"\r\n\r\n")
+        received = b""
+        while data := raw.recv(65536):
+            received += data
+        assert received == expected

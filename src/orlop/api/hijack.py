@@ -15,10 +15,13 @@ what the client sent early. Three things make that sure:
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import re
 import socket
+import sys
+import termios
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 HEAD_LIMIT = 64 * 1024
+# seconds for which the head of a hijacked connection is waited to be read, and how often it is looked for in a row
+_READ_PATIENCE = 0.05
+_EAGER_TURNS = 20
 RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
 
@@ -242,10 +248,27 @@ async def hijack(call: Call, *, content_type: str = RAW_STREAM, protocol: str = 
     try:
         head = _head(content_type, protocol if upgrade else "")
         await asyncio.get_running_loop().sock_sendall(taken, head)
+        await _wait_read(taken)
     except BaseException:
         taken.close()
         raise
     return Hijacked(OwnedFd(taken.detach()), preface, _HijackedResponse())
+
+
+async def _wait_read(client: socket.socket) -> None:
+    """Return when the client has read the head, or after a moment.
+
+    docker-py reads it through a buffer, and what comes after it from the socket: bytes that arrive together are lost to
+    it. dockerd is too slow for that. A client that reads at once is waited for without sleeping; over TCP the kernel
+    does not tell.
+    """
+    if client.family != socket.AF_UNIX:
+        return
+    loop = asyncio.get_running_loop()
+    turns, end = 0, loop.time() + _READ_PATIENCE
+    while int.from_bytes(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)), sys.byteorder) and loop.time() < end:
+        turns += 1
+        await asyncio.sleep(0 if turns < _EAGER_TURNS else 0.001)
 
 
 def _head(content_type: str, protocol: str) -> bytes:
