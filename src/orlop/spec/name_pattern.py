@@ -181,7 +181,7 @@ class _Parser:
         letter = self._take()
         if letter.lower() in _CLASSES:
             return _CLASSES[letter.lower()], letter.isupper()
-        if letter.isalnum():
+        if letter in _WORD or not letter.isascii():
             raise ValueError("unknown escape")
         return frozenset(letter), False
 
