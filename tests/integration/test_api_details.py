@@ -72,6 +72,21 @@ def test_a_refusal_is_dockers(engine, command, words):
     assert (done.returncode, words in done.stderr) == (1, True), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("PUT", "/volumes/any", 503, "volume update only valid for cluster volumes, but swarm is unavailable"),
+        ("GET", "/containers/any/checkpoints", 501, "checkpoints are not supported"),
+        ("DELETE", "/containers/any/checkpoints/one", 501, "checkpoints are not supported"),
+        ("GET", "/containers/json?filters=null", 200, "["),
+        ("GET", "/volumes?filters=null", 200, "Volumes"),
+    ],
+)
+def test_an_endpoint_is_there(engine, method, path, status, words):
+    found, body = engine.http(method, f"/v1.45{path}", {} if method == "PUT" else None)
+    assert (found, words in body.decode()) == (status, True), body
+
+
 def test_a_paused_container_is_not_removed(engine):
     engine.docker("run", "-d", "--name", "icy", "busybox", "sleep", "100")
     engine.docker("pause", "icy")

@@ -200,6 +200,8 @@ def parse_filters(text: str) -> dict[str, list[str]]:
         if len(text) > FILTER_LIMIT:
             raise InvalidParameterError("invalid filter")
         document = json.loads(text)
+        if document is None:  # what a nil map becomes in Go, and an absent object in JavaScript
+            return {}
         if not isinstance(document, dict):
             raise InvalidParameterError("invalid filter")
         return {str(key): _filter_values(value) for key, value in document.items()}

@@ -187,7 +187,7 @@ class SystemService:
             "OSVersion": release.get("VERSION_ID", ""),
             "OSType": "linux",
             "Architecture": uname.machine,
-            "IndexServerAddress": "",
+            "IndexServerAddress": "https://index.docker.io/v1/",
             "RegistryConfig": {
                 "AllowNondistributableArtifactsCIDRs": None,
                 "AllowNondistributableArtifactsHostnames": None,

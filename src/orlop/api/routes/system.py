@@ -86,6 +86,7 @@ def routes(system: SystemService, *, events: Events, disk: DiskUsage) -> list[Ro
         Route(
             "POST", "/build/cancel", _refuse("builds of BuildKit are not supported; a classic one ends with its client")
         ),
+        *(Route(method, path, _refuse("checkpoints are not supported")) for method, path in _CHECKPOINTS),
         Route("GET", "/plugins", _no_plugins),
         *(Route(method, path, _no_such_plugin) for method, path in _OF_A_PLUGIN),
         Route("GET", "/plugins/{name:.*}", _refuse("plugins are not supported")),
@@ -152,6 +153,11 @@ async def _not_a_manager(call: Call) -> web.Response:
     raise UnavailableError(NOT_A_MANAGER)
 
 
+_CHECKPOINTS = [
+    ("GET", "/containers/{name}/checkpoints"),
+    ("POST", "/containers/{name}/checkpoints"),
+    ("DELETE", "/containers/{name}/checkpoints/{checkpoint}"),
+]
 _OF_A_PLUGIN = [
     ("GET", "/plugins/{name:.*}/json"),
     ("DELETE", "/plugins/{name:.*}"),

@@ -8,7 +8,7 @@ import msgspec
 
 from orlop.api.call import Call, Route
 from orlop.api.responses import empty, json_response
-from orlop.errors import NotFoundError, UnsupportedError
+from orlop.errors import NotFoundError, UnavailableError, UnsupportedError
 from orlop.spec.timestamps import rfc3339_seconds
 
 if TYPE_CHECKING:
@@ -63,11 +63,15 @@ def routes(volumes: VolumeService) -> list[Route]:
         names, reclaimed = await volumes.prune(call.filters(), every=call.version < (1, 42))
         return json_response({"VolumesDeleted": names or None, "SpaceReclaimed": reclaimed})
 
+    async def update(_call: Call) -> web.Response:
+        raise UnavailableError("volume update only valid for cluster volumes, but swarm is unavailable")
+
     return [
         Route("GET", "/volumes", listing),
         Route("POST", "/volumes/create", create),
         Route("POST", "/volumes/prune", prune),
         Route("GET", "/volumes/{name}", inspect),
+        Route("PUT", "/volumes/{name}", update, since=(1, 42)),
         Route("DELETE", "/volumes/{name}", remove),
     ]
 
