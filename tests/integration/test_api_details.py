@@ -64,6 +64,7 @@ def test_statistics_have_all_members(engine):
         ("plugin inspect nosuch/one", 'plugin "nosuch/one" not found'),
         ("plugin enable nosuch", 'plugin "nosuch" not found'),
         ("plugin rm nosuch", 'plugin "nosuch" not found'),
+        ("create --uts host --domainname d busybox", "conflicting options: domainname and the UTS mode"),
         ("tag busybox sha256:abc", "refusing to create an ambiguous tag using digest algorithm as name"),
     ],
 )
@@ -85,6 +86,13 @@ def test_a_refusal_is_dockers(engine, command, words):
 def test_an_endpoint_is_there(engine, method, path, status, words):
     found, body = engine.http(method, f"/v1.45{path}", {} if method == "PUT" else None)
     assert (found, words in body.decode()) == (status, True), body
+
+
+def test_detach_keys_that_are_none_are_refused_without_a_terminal_too(engine):
+    engine.docker("create", "--name", "keyed", "busybox")
+    status, body = engine.http("POST", "/v1.45/containers/keyed/attach?stream=1&detachKeys=foo")
+    assert (status, b"Invalid detach keys (foo) provided" in body) == (400, True)
+    engine.docker("rm", "keyed")
 
 
 def test_a_paused_container_is_not_removed(engine):

@@ -78,12 +78,13 @@ class _Handlers:
 
 def _target(call: Call, container: Container, *, multiplexed: bool) -> AttachTarget:
     config = container.definition.config
+    detach_keys = parse_detach_keys(call.text("detachKeys"))
     return AttachTarget(
         stdin=call.boolean("stdin") and config.open_stdin,
         stdout=call.boolean("stdout"),
         stderr=call.boolean("stderr"),
         multiplexed=multiplexed,
-        detach_keys=parse_detach_keys(call.text("detachKeys")) if config.tty else "",
+        detach_keys=detach_keys if config.tty else "",
     )
 
 

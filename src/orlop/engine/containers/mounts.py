@@ -16,7 +16,7 @@ from orlop.volumes.local_options import parse_local_options
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from orlop.spec.docker.containers import ContainerConfig, HostConfig, MountDocument
+    from orlop.spec.docker.containers import BindOptions, ContainerConfig, HostConfig, MountDocument
 
 _TMPFS_OPTIONS = re.compile(
     r"(rw|ro|nosuid|suid|nodev|dev|noexec|exec|sync|async|dirsync|noatime|atime|nodiratime|diratime|relatime|norelatime|strictatime|nostrictatime|defaults"
@@ -198,6 +198,19 @@ def _refuse_foreign_options(document: MountDocument) -> None:
             raise InvalidParameterError(f'{name} must not be specified on mount type "{document.type}"')
 
 
+def _check_recursion(read_only: bool, options: BindOptions) -> None:  # noqa: FBT001 - a member of the document
+    """Refuse what contradicts itself; without contradiction a read-only bind is so all the way down, or fails."""
+    conflict = ""
+    if not read_only and options.read_only_non_recursive:
+        conflict = "!ReadOnly && BindOptions.ReadOnlyNonRecursive"
+    elif not read_only and options.read_only_force_recursive:
+        conflict = "!ReadOnly && BindOptions.ReadOnlyForceRecursive"
+    elif options.read_only_non_recursive and options.read_only_force_recursive:
+        conflict = "ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive"
+    if conflict:
+        raise InvalidParameterError(f"mount options conflict: {conflict}")
+
+
 def _bind_document(document: MountDocument, destination: str) -> MountPoint:
     source = document.source
     if not source.startswith("/"):
@@ -207,6 +220,8 @@ def _bind_document(document: MountDocument, destination: str) -> MountPoint:
             else 'invalid mount config for type "bind": field Source must not be empty',
         )
     options = document.bind_options
+    if options is not None:
+        _check_recursion(document.read_only, options)
     propagation = (options.propagation if options else "") or "rprivate"
     if propagation not in PROPAGATIONS:
         raise InvalidParameterError(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')

@@ -84,6 +84,8 @@ def require_host_modes_agree(config: ContainerConfig, host: HostConfig) -> None:
     mode = host.network_mode
     if host.uts_mode == "host" and config.hostname:
         raise InvalidParameterError("conflicting options: hostname and the UTS mode")
+    if host.uts_mode == "host" and config.domainname:  # it would be the host's (runc refuses it at the start)
+        raise InvalidParameterError("conflicting options: domainname and the UTS mode")
     if mode.startswith("container:"):
         if config.hostname:
             raise InvalidParameterError("conflicting options: hostname and the network mode")

@@ -14,6 +14,8 @@ from orlop.spec.docker.containers import (
     VolumeOptions,
 )
 
+BIND = {"type": "bind", "source": "/tmp"}
+
 
 @dataclass
 class Volume:
@@ -161,6 +163,16 @@ def test_nothing_is_made_when_anything_is_wrong():
         ({"type": "volume", "source": "vol", "bind_options": BindOptions()}, "BindOptions must not be specified"),
         ({"type": "tmpfs", "bind_options": BindOptions()}, "BindOptions must not be specified on mount type"),
         ({"type": "volume", "tmpfs_options": TmpfsOptions()}, "TmpfsOptions must not be specified on mount type"),
+        ({**BIND, "bind_options": BindOptions(read_only_force_recursive=True)}, "conflict: !ReadOnly && BindOptions"),
+        ({**BIND, "bind_options": BindOptions(read_only_non_recursive=True)}, "conflict: !ReadOnly && BindOptions"),
+        (
+            {
+                **BIND,
+                "read_only": True,
+                "bind_options": BindOptions(read_only_non_recursive=True, read_only_force_recursive=True),
+            },
+            "conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive",
+        ),
         ({"type": "volume", "read_only": True}, "must not set ReadOnly mode when using anonymous volumes"),
     ],
 )
