@@ -34,7 +34,7 @@ RUNNING = PastBuild(ref="running", created=NOW)
         (["startedAt<2h"], ["done"]),
         (["completedAt>2000-01-01T00:00:00Z"], ["done", "failed", "stopped"]),
         (["duration>30m"], ["done"]),
-        (["duration<=1m"], ["failed", "stopped", "running"]),
+        (["duration<=30m"], ["failed", "stopped", "running"]),
     ],
 )
 def test_filters(filters, expected) -> None:
