@@ -97,7 +97,9 @@ def test_output_comes_after_the_head_was_read(engine, client, running, what):
         path = f"/v1.45/exec/{client.exec_create(running, 'echo hi', tty=True)['Id']}/start"
         expected = b"hi\r\n"
     else:
-        client.attach_socket(running, {"stdin": 1, "stream": 1})._sock.sendall(b"hi\n")
+        stream = client.attach_socket(running, {"stdin": 1, "stream": 1})
+        with contextlib.closing(stream), contextlib.closing(stream._sock):
+            stream._sock.sendall(b"hi\n")
         wait_for(lambda: client.logs(running), what="log")
         body, expected = b"", b"\x01\0\0\0\0\0\0\x03hi\n"
         path = f"/v1.45/containers/{running}/attach?logs=1&stdout=1"

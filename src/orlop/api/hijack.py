@@ -248,22 +248,19 @@ async def hijack(call: Call, *, content_type: str = RAW_STREAM, protocol: str = 
     try:
         head = _head(content_type, protocol if upgrade else "")
         await asyncio.get_running_loop().sock_sendall(taken, head)
-        await _wait_read(taken)
     except BaseException:
         taken.close()
         raise
     return Hijacked(OwnedFd(taken.detach()), preface, _HijackedResponse())
 
 
-async def _wait_read(client: socket.socket) -> None:
-    """Return when the client has read the head, or after a moment.
+async def wait_head_read(client: int) -> None:
+    """Return when the client of a hijacked connection has read the head, or after a moment.
 
     docker-py reads it through a buffer, and what comes after it from the socket: bytes that arrive together are lost to
     it. dockerd is too slow for that. A client that reads at once is waited for without sleeping; over TCP the kernel
-    does not tell.
+    does not tell when it reads. Only for those whose output waits as well: who has read the head goes on.
     """
-    if client.family != socket.AF_UNIX:
-        return
     loop = asyncio.get_running_loop()
     turns, end = 0, loop.time() + _READ_PATIENCE
     while int.from_bytes(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)), sys.byteorder) and loop.time() < end:

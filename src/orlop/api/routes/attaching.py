@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from orlop.api.call import Call, Route
-from orlop.api.hijack import MULTIPLEXED_STREAM, RAW_STREAM, hijack
+from orlop.api.hijack import MULTIPLEXED_STREAM, RAW_STREAM, hijack, wait_head_read
 from orlop.api.websocket import WebSocket
 from orlop.engine.containers.attaching import parse_detach_keys
 from orlop.logs.entry import frame, render
@@ -48,6 +48,7 @@ class _Handlers:
         client = hijacked.fd
         try:
             if call.boolean("logs"):
+                await wait_head_read(client.fileno())
                 async for entry in self._log(call, container):
                     await _send_all(client.fileno(), encode(entry, tty=tty, timestamps=False, details=False))
             if call.boolean("stream"):

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from orlop.api.call import Call, Route
-from orlop.api.hijack import MULTIPLEXED_STREAM, RAW_STREAM, hijack
+from orlop.api.hijack import MULTIPLEXED_STREAM, RAW_STREAM, hijack, wait_head_read
 from orlop.api.responses import empty, json_response
 from orlop.errors import OrlopError
 from orlop.logs.entry import frame
@@ -52,9 +52,11 @@ class _Handlers:
         tty = body.tty  # what the stream looks like is said here, whatever the process has (dockerd, docker-py)
         raw = tty or call.version < _MULTIPLEXED_SINCE
         hijacked = await hijack(call, content_type=RAW_STREAM if raw else MULTIPLEXED_STREAM)
-        client = hijacked.fd.duplicate()
         with hijacked.fd:
+            await wait_head_read(hijacked.fd.fileno())
             try:
+                self._execs.require_startable(session.id)  # another start may have been faster
+                client = hijacked.fd.duplicate()
                 await self._execs.start(
                     session, client, multiplexed=not tty, preface=hijacked.preface, console_size=body.console_size
                 )
