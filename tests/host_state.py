@@ -82,7 +82,11 @@ class HostState:
     @property
     def is_settled(self) -> bool:
         """Whether no container of the past is being removed."""
-        return not self.cgroups and not self.shims and not any(".removed" in name for name in self.layers)
+        return (
+            not self.cgroups
+            and not self.shims
+            and not any(".removed" in name for name in (*self.layers, *self.containers))
+        )
 
     def differences(self, after: HostState, *, descriptors: int = 4) -> dict[str, Any]:
         """Return what changed, field by field; the engine's descriptors may vary by ``descriptors``."""

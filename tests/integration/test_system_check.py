@@ -55,6 +55,21 @@ def test_lost_space_is_found_and_given_back(own_engine):
     assert engine.docker("exec", "box", "echo", "well").stdout == "well\n"
 
 
+def test_a_removed_containers_files_go_with_the_next_engine(own_engine):
+    engine = own_engine
+    engine.docker("run", "--name", "box", "busybox", "echo", "logged")
+    name = engine.inspect("box")["Id"]
+    engine.docker("rm", "box")
+    homes = engine.data_root / "containers"
+    wait_for(lambda: not list(homes.iterdir()))  # it was answered before
+    engine.kill()
+    (homes / f".removed-{name}").mkdir()
+    (homes / f".removed-{name}/{name}-json.log").write_text("x" * 1000)
+    engine.start()
+    wait_for(lambda: not list(homes.iterdir()))
+    assert engine.orlop("system", "check").stdout == ""
+
+
 def test_killed_while_images_are_removed(own_engine):
     """``kill -9`` during rmi: the image is there or not, and no byte of it is left that a start or a check misses."""
     engine = own_engine

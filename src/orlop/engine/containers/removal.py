@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Protocol
 
 from orlop.engine.containers.state import Status
-from orlop.engine.containers.trees import remove_flat
+from orlop.engine.containers.trees import entomb, remove_flat, tombstones
 from orlop.errors import ConflictError, OrlopError
 
 if TYPE_CHECKING:
@@ -111,6 +112,10 @@ class Remover:
             if not container.removed:
                 self._take_away(container, with_volumes=True)
 
+    def bury_remains(self) -> None:
+        """Remove the directories that an earlier engine took away and left; to be called once, before any removal."""
+        self._removals.bury(tombstones(os.path.dirname(self._settings.container_dir("0"))))
+
     def finish(self, container: Container) -> None:
         """Remove what an earlier engine began to remove or did not finish to create."""
         container.removing = True
@@ -122,16 +127,15 @@ class Remover:
         if container.state.status is not Status.REMOVING:
             self._directory.set_state(container, status=Status.REMOVING)
         container.close_pending()
-        tombstones = self._layers.remove_container(container.id)
-        directory = self._settings.container_dir(container.id)
-        remove_flat(directory)
+        left = self._layers.remove_container(container.id)
+        left += entomb(self._settings.container_dir(container.id))
         remove_flat(self._settings.state_dir(container.id))
         self._directory.remove(container)
         if with_volumes:
             self._remove_volumes(container)
         self._events.publish("container", "destroy", container.id, container.attributes())
         container.notify_removed()
-        self._removals.bury(tombstones)
+        self._removals.bury(left)
 
     def _remove_volumes(self, container: Container) -> None:
         for point in container.definition.mounts:

@@ -121,6 +121,7 @@ class Restorer:
 
     async def resume(self) -> None:
         """Finish what was begun, record what ended, and apply the restart policies."""
+        self._remover.bury_remains()
         for container in self._unfinished:
             try:
                 self._remover.finish(container)
