@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-from main import PEERS, report, timed  # noqa: E402
+from main import PEERS, STATE, report, timed  # noqa: E402
 
 from harness import BIN, DOCKER, Engine, busybox_tar  # noqa: E402 - the path is set above
 
@@ -109,7 +109,8 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that timeout(1) leaves nothing behind
     scratch = Path(tempfile.mkdtemp(prefix=f"{_NAME}-", dir="/var/tmp"))
-    engine = Engine(scratch / "engine", f"{_NAME}-{os.getpid()}")
+    run = Path(tempfile.mkdtemp(prefix=f"{_NAME}-", dir=STATE))
+    engine = Engine(scratch / "engine", f"{_NAME}-{os.getpid()}", run=run)
     builders: Builders | None = None
     try:
         engine.start()
@@ -132,7 +133,8 @@ def main() -> None:
         if builders is not None:
             builders.close()
         engine.destroy()
-        shutil.rmtree(scratch, ignore_errors=True)
+        for directory in (run, scratch):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

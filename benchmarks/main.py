@@ -313,7 +313,7 @@ def main() -> int:
     else:
         print(f"no peers at {PEERS}: orlop alone")
     scratch = Path(tempfile.mkdtemp(prefix="orlop-bench-"))
-    engine = Engine(scratch / "engine", scratch.name)
+    engine = Engine(scratch / "engine", scratch.name, run=Path(tempfile.mkdtemp(prefix="orlop-bench-", dir=STATE)))
     try:
         engine.start()
         hosts = {"orlop": engine.host, **hosts}
@@ -324,6 +324,7 @@ def main() -> int:
         return measure(hosts, scratch, exchange, options)
     finally:
         engine.destroy()
+        shutil.rmtree(engine.exec_root, ignore_errors=True)
         shutil.rmtree(scratch, ignore_errors=True)
         if not was_up:
             subprocess.run([PEERS, "down"], check=False)

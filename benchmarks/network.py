@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from main import PEERS, UnixConnection, api_cycle, interleaved, report
+from main import PEERS, STATE, UnixConnection, api_cycle, interleaved, report
 
 from harness import DOCKER, Engine, busybox_tar
 
@@ -325,7 +325,9 @@ def main() -> int:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         archive = busybox_tar(scratch / "busybox.tar")
         for backend, label in (("iptables", "orlop"), ("nftables", "orlop-nft")):
-            engine = Engine(scratch / backend, f"{scratch.name}-{backend}", ("--firewall-backend", backend))
+            run = Path(tempfile.mkdtemp(prefix="orlop-bench-", dir=STATE))
+            stack.callback(shutil.rmtree, run, ignore_errors=True)
+            engine = Engine(scratch / backend, f"{scratch.name}-{backend}", ("--firewall-backend", backend), run=run)
             stack.callback(engine.destroy)
             engine.start()
             engine.docker("import", archive, "busybox:latest")

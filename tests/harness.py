@@ -99,10 +99,11 @@ class Engine:
     netns_holder: subprocess.Popen[bytes] | None = None
     parent: str = ""  # of its cgroups; "" is one of its name
     within: tuple[str, ...] = ()  # a command that runs the engine as its last arguments say
+    run: Path | None = None  # the exec-root, where that is not to be on the disk that the home is on
 
     @property
     def socket(self) -> Path:
-        return self.home / "run/orlop.sock"
+        return self.exec_root / "orlop.sock"
 
     @property
     def data_root(self) -> Path:
@@ -110,7 +111,7 @@ class Engine:
 
     @property
     def exec_root(self) -> Path:
-        return self.home / "run"
+        return self.run or self.home / "run"
 
     @property
     def host(self) -> str:
@@ -332,7 +333,8 @@ class Engine:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             return False
-        return str(self.home).encode() in command and b"pytest" not in command
+        places = (str(self.home).encode(), str(self.exec_root).encode())
+        return any(place in command for place in places) and b"pytest" not in command
 
 
 def remove_cgroups(name: str) -> None:
