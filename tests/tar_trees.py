@@ -13,7 +13,7 @@ def member(name, kind=Kind.FILE, content=b"", **fields):
     return render_entry(item) + content + bytes(-len(content) % 512)
 
 
-def unpack_bytes(root, data, limits=None, *, layer=True):
+def unpack_bytes(root, data, limits=None, *, layer=True, rules=None):
     reader, writer = os.pipe()
 
     def feed():
@@ -27,7 +27,7 @@ def unpack_bytes(root, data, limits=None, *, layer=True):
     thread.start()
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return unpack(root_fd, reader, limits, rules=Rules(layer=layer))
+        return unpack(root_fd, reader, limits, rules=rules or Rules(layer=layer))
     finally:
         os.close(root_fd)
         os.close(reader)

@@ -10,7 +10,7 @@ import pytest
 
 from orlop.errors import OrlopError, SystemFailureError
 from orlop.primitives.removal import remove_tree
-from orlop.primitives.tar import END, Entry, Kind, Limits, TarError, render_entry
+from orlop.primitives.tar import END, Entry, Kind, Limits, Rules, TarError, render_entry
 from tar_trees import D, F, H, S, member, pack_bytes, unpack_bytes, untouched_outside
 
 pytestmark = pytest.mark.privileged
@@ -73,10 +73,10 @@ class TestEscapes:
     def test_a_hard_link_to_a_link_does_not_follow_it(self, root, tmp_path):
         outside = os.fsencode(tmp_path / "outside/secret")
         data = member(b"s", S, target=outside) + member(b"h", H, target=b"s", mode=0o777)
-        data += member(b"h", content=b"new", uid=4, gid=4) + END
+        data += member(b"h", content=b"new", uid=4, gid=4) + member(b"k", H, target=b"s") + END
         unpack_bytes(root, data)
         assert (root / "h").read_bytes() == b"new"
-        assert os.readlink(root / "s") == os.fsdecode(outside)
+        assert os.readlink(root / "s") == os.readlink(root / "k") == os.fsdecode(outside)
 
     def test_a_file_replaces_a_directory_and_a_link_below_the_top(self, root):
         data = (
@@ -96,6 +96,15 @@ class TestEscapes:
             name = b"a/.wh.."
         with pytest.raises(TarError):
             unpack_bytes(root, member(name) + END)
+
+    def test_only_what_was_asked_for_is_taken(self, root):  # D10: what a client unpacks on its host
+        rules = Rules(layer=False, own=False, keep_kinds=True, cross=True, rename=(b"asked", b"new"))
+        unpack_bytes(root, member(b"asked", D) + member(b"asked/x", content=b"1") + END, rules=rules)
+        assert sorted(os.listdir(root)) == ["new"]
+        for name in (b"other", b"asked-too", b"asked/../other", b"asked/../../x", b"."):
+            with pytest.raises(TarError):
+                unpack_bytes(root, member(name, content=b"x") + END, rules=rules)
+        assert sorted(os.listdir(root)) == ["new"]
 
     def test_link_circles_are_an_error(self, root):
         data = member(b"a", S, target=b"b") + member(b"b", S, target=b"a") + member(b"a/x", content=b"x") + END

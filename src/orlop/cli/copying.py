@@ -151,7 +151,7 @@ def _unpack(chunks: Iterable[bytes], source: Info, target: Info, *, keep_owners:
 
     directory, name = place(source, target)
     own_name = split_path(source.path)[1]
-    rename = (os.fsencode(own_name), os.fsencode(name)) if name and name != own_name else None
+    rename = (os.fsencode(own_name), os.fsencode(name)) if name else None
     try:
         root = os.open(directory, _DIRECTORY)
     except OSError as error:

@@ -45,11 +45,18 @@ class Rules:
         return b"/".join(part for part in (self.place, path) if part)
 
     def renamed(self, name: bytes) -> bytes:
-        """Return a member's name, or a hard link's target, as it is to be in the tree."""
+        """Return a member's name, or a hard link's target, as it is to be in the tree.
+
+        Raises:
+            TarError: it is not below the name that was asked for.
+        """
         if self.rename is None:
             return name
         old, new = self.rename
-        plain = b"/".join(part for part in name.split(b"/") if part not in (b"", b"."))
+        parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+        if b".." in parts:
+            raise TarError(f"unexpected name in archive: {shown(name)}")
+        plain = b"/".join(parts)
         if old in (b"", b"."):
             return new + b"/" + plain
         if plain == old or plain.startswith(old + b"/"):
