@@ -8,6 +8,7 @@ import sys
 import tarfile
 
 import pytest
+from hostile import Swapper
 
 from orlop.errors import OrlopError, SystemFailureError
 from orlop.primitives.copy_up import copy_up
@@ -62,6 +63,17 @@ class TestPack:
             (root / "l").symlink_to("/etc/passwd")
             with tarfile.open(fileobj=io.BytesIO(pack_bytes(root))) as archive:
                 assert [(item.name, item.type) for item in archive] == [("l", tarfile.SYMTYPE)]
+
+    def test_names_that_are_exchanged_meanwhile_lead_nowhere(self, root, tmp_path):  # D9, CVE-2023-0778
+        (root / "d").mkdir()
+        (root / "d/secret").write_text("inside")
+        (root / "l").symlink_to(tmp_path / "outside")
+        (root / "file").write_text("inside")
+        (root / "link").symlink_to(tmp_path / "outside/secret")
+        with Swapper(root / "d", root / "l") as directories, Swapper(root / "file", root / "link") as files:
+            for _ in range(500):
+                assert b"untouched" not in pack_bytes(root)
+        assert min(directories.swaps, files.swaps) > 500, "nothing was raced"
 
     def test_mounts_are_not_entered(self, root):
         (root / "m").mkdir()

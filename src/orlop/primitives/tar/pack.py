@@ -196,7 +196,7 @@ class Packer:
         elif kind is Kind.FILE:
             self._add_file(fd, path, name)
         elif kind is Kind.SYMLINK:
-            self.put_entry(_entry(path, kind, status, target=os.readlink(name, dir_fd=fd)))
+            self.put_entry(_entry(path, kind, status, target=_read_link(fd, name)))
         else:
             self.put_entry(_entry(path, kind, status))
 
@@ -309,6 +309,15 @@ def _entry(
         None,
         size,
     )
+
+
+def _read_link(fd: int, name: bytes) -> bytes:
+    try:
+        return os.readlink(name, dir_fd=fd)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # no link any more
+            raise FileNotFoundError(errno.ENOENT, "no such file or directory") from None
+        raise
 
 
 def _names(fd: int) -> list[bytes]:
