@@ -9,6 +9,17 @@ from __future__ import annotations
 import defences_a
 import defences_b
 import defences_c
+import defences_d
+import defences_e
+import defences_g
 import defences_j
 
-DEFENCES = (*defences_a.DEFENCES, *defences_b.DEFENCES, *defences_c.DEFENCES, *defences_j.DEFENCES)
+DEFENCES = (
+    *defences_a.DEFENCES,
+    *defences_b.DEFENCES,
+    *defences_c.DEFENCES,
+    *defences_d.DEFENCES,
+    *defences_e.DEFENCES,
+    *defences_g.DEFENCES,
+    *defences_j.DEFENCES,
+)

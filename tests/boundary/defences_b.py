@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from defence import Defence, defence
 
-_RACY_LOOKUP = """
+RACY_LOOKUP = """
 def _by_text(root_fd: int, path: str | bytes) -> bytes:
     top = b"/proc/self/fd/%d" % root_fd
     done: list[bytes] = []
@@ -47,7 +47,7 @@ DEFENCES: tuple[Defence, ...] = (
     defence(
         "B1 B7",
         "paths are resolved by the kernel at once, not by text before (raced)",
-        ("primitives/rootpath.py", "def open_in_root(", _RACY_LOOKUP),
+        ("primitives/rootpath.py", "def open_in_root(", RACY_LOOKUP),
         (
             "primitives/rootpath.py",
             "return OwnedFd(openat2(root_fd, path, flags | os.O_CLOEXEC, mode, resolve=_RESOLVE | extra_resolve))",

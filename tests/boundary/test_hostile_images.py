@@ -46,6 +46,25 @@ CASES = {
     "a user who is a path": (STARTED, {"User": "../../etc/passwd"}, "unable to find user ../../etc/passwd"),
     "too many labels": (CREATED, {"Labels": {f"l{n}": "" for n in range(200_000)}}, "too many labels"),
     "control characters": (RUNS, {"Labels": {"a\nb": "\x1b[31m"}}, ""),
+    # CVE-2026-53488, CVE-2023-6476: labels that steer another engine
+    "labels that would steer": (
+        RUNS,
+        {
+            "Labels": {
+                "containerd.io/restart.status": "running",
+                "containerd.io/restart.loguri": "binary:///bin/sh?-c=id",
+                "io.containerd.image.volume": "/",
+                "io.podman.annotations.privileged": "TRUE",
+                "io.podman.annotations.seccomp": "unconfined",
+                "io.kubernetes.cri-o.userns-mode": "host",
+                "cri-o.io/Devices": "/dev/sda",
+                "run.oci.hooks.stderr": "/etc/evil",
+                "run.oci.handler": "krun",
+                "com.docker.security.privileged": "true",
+            }
+        },
+        "",
+    ),
     "what is not an image's to say": (
         RUNS,
         {"Privileged": True, "SecurityOpt": ["seccomp=unconfined"], "LogConfig": {"Type": "none"}, "Binds": ["/:/h"]},
@@ -108,7 +127,7 @@ def test_hostile_configurations(leak_free) -> None:
         (r'"config": {"StopTimeout": %s}' % ("9" * 5000), "invalid image config"),
         (r'"created": "1970\u0000"', "created is not a string"),
         (r'"os": "linux", "os": "windows"', "invalid image config"),
-        (r'"config": {"Labels": {"a": NaN}}', "invalid image config"),
+        (r'"config": {"Labels": {"a": NaN}}', "not a number: NaN"),
         (r'"config": ' + '{"Env":' * 50_000, "invalid image config"),
     ],
     ids=["surrogate", "number", "digits", "zero", "twice", "not a number", "deep"],

@@ -15,19 +15,21 @@ pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "ove
 TRAP = "open('/tmp/EXECUTED','w').write('x')\n"
 
 
-def test_python_files_of_the_image_are_never_run(engine, tmp_path) -> None:  # J1, J2
-    def arrange(tree: Path) -> None:
-        for directory in ("usr/lib/python3.11", "usr/local/lib/python3.11", os.path.dirname(os.__file__).lstrip("/")):
-            (tree / directory / "encodings").mkdir(parents=True, exist_ok=True)
-            for name in ("traceback.py", "os.py", "encodings/idna.py", "linecache.py", "sitecustomize.py", "pwd.py"):
-                (tree / directory / name).write_text(TRAP)
-        (tree / "etc/nsswitch.conf").write_text("passwd: trap\ngroup: trap\nhosts: trap\n")
-        for directory in ("lib", "lib64", "usr/lib", "lib/x86_64-linux-gnu"):
-            (tree / directory).mkdir(parents=True, exist_ok=True)
-            # were it loaded, the dynamic linker would say so and the exec would fail
-            (tree / directory / "libnss_trap.so.2").write_bytes(b"not a library")
+def plant_python_traps(tree: Path) -> None:
+    """Put modules, libraries and settings into an image that say so when they are loaded."""
+    for directory in ("usr/lib/python3.11", "usr/local/lib/python3.11", os.path.dirname(os.__file__).lstrip("/")):
+        (tree / directory / "encodings").mkdir(parents=True, exist_ok=True)
+        for name in ("traceback.py", "os.py", "encodings/idna.py", "linecache.py", "sitecustomize.py", "pwd.py"):
+            (tree / directory / name).write_text(TRAP)
+    (tree / "etc/nsswitch.conf").write_text("passwd: trap\ngroup: trap\nhosts: trap\n")
+    for directory in ("lib", "lib64", "usr/lib", "lib/x86_64-linux-gnu"):
+        (tree / directory).mkdir(parents=True, exist_ok=True)
+        # were it loaded, the dynamic linker would say so and the exec would fail
+        (tree / directory / "libnss_trap.so.2").write_bytes(b"not a library")
 
-    with hostile_image(engine, tmp_path, arrange) as image:
+
+def test_python_files_of_the_image_are_never_run(engine, tmp_path) -> None:  # J1, J2
+    with hostile_image(engine, tmp_path, plant_python_traps) as image:
         engine.docker("run", "-dt", "--name", "trap", "-h", "bücher.example", image, "sleep", "100", check=False)
         engine.docker("run", "-d", "--name", "traps", image, "sleep", "100")
         engine.docker("exec", "traps", "nope-nope", check=False)

@@ -125,6 +125,7 @@ def archives(home):
             member(b"d", flag=D) + member(b"d/x", b"1") + member(b"d", flag=S, link=path) + member(b"d/planted", b"x"),
         )
         yield f"device-{number}", member(b"l", flag=S, link=path) + member(b"l/null", flag=b"3", device=(1, 3))
+        yield f"owner-{number}", member(b"l", flag=S, link=path + b"/secret", uid=7)
         yield f"times-{number}", member(b"l", flag=S, link=path, mtime=1) + member(b"l", flag=S, link=path, mtime=2)
     for name in (
         b".wh.",
@@ -206,6 +207,7 @@ def picture(path):
 # something that only a member's name is
 NAMES = re.compile(r"secret|planted|outside|/|\b[lhacdv]\b|big|harmless|dir|next|first|nnn|ddd|\.\.|\.wh|cut")
 WAYS = {"layer": Rules(), "applied": Rules(apply=True), "copied": Rules(layer=False, cross=True)}
+WAYS["client"] = Rules(layer=False, own=False, keep_kinds=True, cross=True, rename=(b"", b"copied"))
 
 
 @pytest.fixture
@@ -250,6 +252,23 @@ def test_nothing_outside_changes(home, way):
     ), unnamed
     assert len(unnamed) < 50, unnamed
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 96 << 10, "more than 96 MB"
+
+
+@pytest.mark.requires("root", "netns", "overlay", "docker-client", "busybox")
+def test_layers_of_strangers_touch_nothing_of_the_host(home):
+    """D6, D9, E1: the same by an engine, whose child that unpacks sees nothing of the host in the first place."""
+    outside = home / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
+    before = picture(outside)
+    engine = make_engine()
+    try:
+        for name, data in archives(home):
+            if name.endswith(("-3", "-5")) and not name.startswith(("cut", "damaged")):
+                engine.http("POST", "/images/create?fromSrc=-", data + END)
+                assert picture(outside) == before, name
+    finally:
+        engine.destroy()
 
 
 @pytest.mark.requires("root", "netns", "overlay", "docker-client", "busybox")

@@ -298,6 +298,33 @@ def test_user_defined_networks_are_isolated_from_each_other():
     in_laboratory(body)
 
 
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_an_internal_network_leads_nowhere(backend: str):  # G8
+    """Not even a container that finds its own way to the bridge, to somebody outside who knows the way back."""
+
+    async def body(lab: Lab) -> None:
+        service = lab.service(firewall_backend=backend, pool_size=0)
+        await service.start({})
+        await service.create_network(NetworkRequest("inner", pools=(PoolRequest("10.7.0.0/24"),), internal=True))
+        await service.create_network(NetworkRequest("n2", pools=(PoolRequest("10.8.0.0/24"),)))
+        inner = await service.attach(A, AttachRequest(network="inner"))
+        other = await service.attach(B, AttachRequest(network="n2"))
+        assert inner.endpoints[0].gateway == ""
+        lab.serve(lab.outside, 7000, "out")
+        lab.serve(other.netns, 80, "other")
+        lab.serve(inner.netns, 80, "inner")
+        run_in(inner.netns, "ip", "route", "add", "default", "via", "10.7.0.1")
+        run_in(lab.outside, "ip", "route", "add", "10.7.0.0/24", "via", HOST)
+        assert lab.ask(None, inner.endpoints[0].address, 80).startswith("inner")
+        assert lab.ask(inner.netns, OUTSIDE, 7000) == ""
+        assert lab.ask(inner.netns, other.endpoints[0].address, 80) == ""
+        for netns in (lab.outside, other.netns):
+            assert lab.ask(netns, inner.endpoints[0].address, 80) == ""
+        await service.close()
+
+    in_laboratory(body)
+
+
 def test_without_a_default_bridge():
     async def body(lab: Lab) -> None:
         service = lab.service(bridge="none", pool_size=0)

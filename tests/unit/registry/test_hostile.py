@@ -1,5 +1,6 @@
 """The protocol against a registry that cuts, stalls, lies, redirects and loops, in this process, on loopback."""
 
+import contextlib
 import hashlib
 import os
 
@@ -8,6 +9,7 @@ from aiohttp.test_utils import TestServer
 
 from hostile_registry import HostileRegistry, put_image
 from image_builder import build_image, sha256
+from orlop.engine.registry.pull import fetch_config
 from orlop.errors import InvalidParameterError, OrlopError
 from orlop.registry.authorization import Authorization
 from orlop.registry.certificates import Certificates
@@ -209,6 +211,43 @@ async def test_a_manifest_by_digest_has_it(world):
     assert (await world.repository("good").manifest(digest)).data == IMAGE.manifest()
     with pytest.raises(RegistryError, match="manifest verification failed for digest"):
         await world.repository("otherdigest").manifest(digest)
+
+
+async def test_a_configuration_has_its_digest(world):  # E4
+    config = Descriptor("x", Digest.of(b"{}"), 2)
+    (world.registry.directory / config.digest.hex).write_bytes(b"[]")
+    with pytest.raises(InvalidParameterError, match="image config verification failed for digest"):
+        await fetch_config(world.repository("good"), config)
+
+
+async def test_mirrors_get_no_credentials(world):  # E9
+    endpoint = Endpoint(f"http://127.0.0.1:{world.server.port}", insecure=True, mirror=True)
+    for credentials in (USER, Credentials(registry_token="secret"), Credentials(identity_token="secret")):
+        for behaviour in ("basic", "token"):
+            authorization = Authorization(world.http, endpoint, credentials, (pull_scope("x"),))
+            repository = Repository(world.http, endpoint, f"{behaviour}/x", authorization)
+            with contextlib.suppress(RegistryError):
+                await repository.manifest("1")
+    assert {authorization for _, _, authorization, _ in world.registry.log} == {"", "Bearer t0ken"}
+
+
+async def test_a_redirect_does_not_lead_out_of_tls(world, monkeypatch):  # E10
+    asked = []
+
+    class Answer:
+        status, headers = 302, {"Location": "http://secure.example/plain"}
+
+        def release(self):
+            pass
+
+    async def send(method, url, headers):
+        asked.append(url)
+        return Answer()
+
+    monkeypatch.setattr(world.http, "send", send)
+    with pytest.raises(RegistryError, match="refusing to be redirected from TLS to plain HTTP"):
+        await world.http.follow("GET", "https://secure.example/x", {})
+    assert asked == ["https://secure.example/x"]
 
 
 class Source:

@@ -81,7 +81,8 @@ def test_credentials():
 
 
 def resolve(host):
-    return {"inside.example": ["10.1.2.3"], "localhost": ["127.0.0.1"]}.get(host, [])
+    names = {"inside.example": ["10.1.2.3"], "localhost": ["127.0.0.1"], "rebound.example": ["127.0.0.1"]}
+    return names.get(host, [])
 
 
 def test_where_a_registry_is():
@@ -93,6 +94,7 @@ def test_where_a_registry_is():
     assert plain.is_insecure("localhost:5000")
     assert plain.is_insecure("[::1]:5000")
     assert not plain.is_insecure("inside.example")
+    assert not plain.is_insecure("rebound.example")
     assert not plain.is_insecure("128.0.0.1")
     named = Endpoints(RegistryOptions(insecure=("10.0.0.0/8", "old.example:5000", "older.example")), resolve)
     assert named.is_insecure("inside.example:443")
