@@ -100,6 +100,7 @@ class StateStore:
         """Make a container's directory and return it. Raises ConflictError."""
         directory = self.directory(identity)
         os.makedirs(self.root, 0o700, exist_ok=True)
+        _check_owner(self.root)
         try:
             os.mkdir(directory, 0o711)
         except FileExistsError:
@@ -216,6 +217,18 @@ def _await_word(fifo: int, state: State) -> bytes:
     if message[:1] == b"1" or message[:2] == b"01":
         raise SystemFailureError(message.lstrip(b"0")[1:].decode(errors="backslashreplace"))
     return message
+
+
+def _check_owner(root: str) -> None:
+    """Refuse a directory whose containers somebody else could take away, or put others in their place (I3).
+
+    Raises:
+        InvalidParameterError: it is another user's, or everybody can write to it and remove what is not theirs.
+    """
+    status = os.stat(root)
+    everybody = status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX
+    if status.st_uid not in (os.geteuid(), 0) or everybody:
+        raise InvalidParameterError(f"others can change the state of containers: {root}")
 
 
 def is_alive(state: State) -> bool:

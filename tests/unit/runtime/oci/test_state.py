@@ -40,6 +40,21 @@ def test_an_id_is_claimed_once(store):
         store.claim("box")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+def test_a_root_that_others_can_change(store, tmp_path):  # I3
+    for owner, mode, refused in ((0, 0o700, False), (1234, 0o700, True), (0, 0o777, True), (0, 0o1777, False)):
+        other = StateStore(str(tmp_path / f"{owner}-{mode:o}"))
+        os.mkdir(other.root)
+        os.chmod(other.root, mode)
+        os.chown(other.root, owner, owner)
+        if refused:
+            with pytest.raises(InvalidParameterError, match="others can change the state of containers"):
+                other.claim("box")
+            assert os.listdir(other.root) == []
+        else:
+            other.claim("box")
+
+
 def test_unknown_and_half_made(store):
     store.claim("half")
     for identity in ("none", "half"):
