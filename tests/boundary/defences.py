@@ -11,7 +11,10 @@ import defences_b
 import defences_c
 import defences_d
 import defences_e
+import defences_f
 import defences_g
+import defences_h
+import defences_i
 import defences_j
 
 DEFENCES = (
@@ -20,6 +23,9 @@ DEFENCES = (
     *defences_c.DEFENCES,
     *defences_d.DEFENCES,
     *defences_e.DEFENCES,
+    *defences_f.DEFENCES,
     *defences_g.DEFENCES,
+    *defences_h.DEFENCES,
+    *defences_i.DEFENCES,
     *defences_j.DEFENCES,
 )

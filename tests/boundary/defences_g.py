@@ -313,7 +313,7 @@ DEFENCES: tuple[Defence, ...] = (
             '    return any(_contains(network, address) for network in networks if network.driver == "bridge")\n',
             "    return False\n",
         ),
-        f"{_TABLE}[6-iptables]",
+        "tests/integration/test_relay.py::test_ipv6_reaches_containers_that_have_ipv4_only[iptables]",
     ),
     defence(
         "G8",

@@ -30,6 +30,10 @@ pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "ove
         (b'{"Image": "busybox", "HostConfig": {"PortBindings": {"99999/tcp": [{}]}}}', 400),
         (b'{"Image": "busybox", "HostConfig": {"CgroupParent": "../../x"}}', 400),
         (b'{"Image": "busybox", "HostConfig": {"ExtraHosts": ["a\\nb:1.2.3.4"]}}', 400),
+        (
+            b'{"Image": "busybox", "HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"path": "/etc/x"}}}}',
+            400,
+        ),
         (b'{"Image": "ghost"}', 404),
     ],
 )

@@ -35,6 +35,16 @@ RUN ls -A / > /tmp/all; grep -c . /tmp/all; ! grep -E "ctx|only|part|linked|^m$|
         assert words in out
 
 
+def test_what_a_step_puts_beside_a_mount_stays(build):
+    """F2: what is left out of a layer is empty places of mounts, not what a step made there."""
+    text = """FROM busybox
+RUN --mount=type=tmpfs,target=/made/deep/t echo kept >/made/file && echo too >/made/deep/file
+RUN --mount=type=tmpfs,target=/gone/deep/t true
+RUN cat /made/file /made/deep/file && test ! -e /made/deep/t && test ! -e /gone
+"""
+    assert "kept\ntoo\n" in good(build(text, "--no-cache"))
+
+
 def test_cache_mounts_stay_and_are_in_no_layer(build, engine):
     step = "RUN --mount=type=cache,id=kept,target=/cache,mode=0700,uid=5,gid=6 "
     text = f"FROM busybox\n{step}echo x >> /cache/n; wc -l < /cache/n; stat -c %a:%u:%g /cache\nRUN test ! -e /cache\n"

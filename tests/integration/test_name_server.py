@@ -230,6 +230,7 @@ def test_a_flood_takes_nobody_elses_turn(monkeypatch):
             flooding = asyncio.ensure_future(within(web.netns, flood))
             await asyncio.sleep(0.3)
             assert addresses(await ask(other.netns, "web")) == [web.endpoints[0].address]
+            assert service._resolvers._in_flight._count <= 256  # of the 1024 that all have together
             assert await flooding > 100
             assert addresses(await ask(web.netns, "web")) == [web.endpoints[0].address]
             async with asyncio.timeout(30):

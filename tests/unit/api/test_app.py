@@ -12,7 +12,7 @@ import pytest
 
 from orlop import errors
 from orlop.api.app import Application
-from orlop.api.call import Call, Route, parse_filters
+from orlop.api.call import BODY_LIMIT, Call, Route, parse_filters
 from orlop.api.responses import JsonStream, empty, json_response
 from orlop.api.routing import Router
 
@@ -204,6 +204,20 @@ async def test_bodies(client, body, content_type, status, message):
     assert got == status, answer
     if message is not None:
         assert json.loads(answer)["message"] == message
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_bodies_have_a_size(client, chunked):
+    """H8: neither what says how long it is nor what does not is collected without end."""
+    data = b'{"Name":"' + b"x" * BODY_LIMIT + b'"}'
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(data)
+    reader, writer = await asyncio.open_unix_connection(client.path)
+    writer.write(b"POST /create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s\r\n\r\n" % length)
+    writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data) if chunked else data)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    assert head.split(b" ")[1] == b"400", head
+    assert b"request body too large" in await reader.readuntil(b"}")
+    writer.close()
 
 
 async def test_stream_and_its_errors(client, caplog):
