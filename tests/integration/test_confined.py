@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns")]
 SCRIPT = """
 id -u; id -G; pwd
 grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status | cut -f2
-for place in / /etc /usr /proc/sys/kernel/hostname /sys/kernel; do test -w $place && echo "can write $place"; done
+for place in / /etc /usr /proc/sys/kernel/hostname /sys/kernel OPEN; do test -w $place && echo "can write $place"; done
 ls -A /home /root /var /srv /mnt /opt
 ls -A /tmp
 echo mine >made && cat made
@@ -22,8 +22,9 @@ ls /proc | grep -c '^[0-9]*$'
 def test_git_can_change_nothing_but_its_directory(monkeypatch):
     monkeypatch.setattr(git, "find", lambda _: "/bin/sh")
     monkeypatch.setenv("ORLOP_SECRET", "x")
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as work:
-        out = git.run_git(work, "-c", f"{SCRIPT}\nenv").decode()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as work, tempfile.TemporaryDirectory(dir="/run") as everybodys:
+        os.chmod(everybodys, 0o1777)
+        out = git.run_git(work, "-c", f"{SCRIPT.replace('OPEN', everybodys)}\nenv").decode()
         head, _, environment = out.partition("mine\n")
         lines = head.splitlines()
         assert lines[:6] == ["65534", "65534", "/tmp/context", "0" * 16, "0" * 16, "1"]

@@ -93,7 +93,7 @@ async def test_attach_gives_socket_and_early_bytes(engine, early, extra):
     loop = asyncio.get_running_loop()
     got = taken.preface
     while len(got) < len(early):
-        got += await loop.sock_recv(client, 65536)
+        got += await asyncio.wait_for(loop.sock_recv(client, 65536), 2)
     assert got == early
     # Long after aiohttp has dropped its transport and protocol both directions still work.
     await asyncio.sleep(0.05)
