@@ -73,7 +73,7 @@ class TestPack:
         with Swapper(root / "d", root / "l") as directories, Swapper(root / "file", root / "link") as files:
             for _ in range(500):
                 assert b"untouched" not in pack_bytes(root)
-        assert min(directories.swaps, files.swaps) > 500, "nothing was raced"
+        assert min(directories.swaps, files.swaps) > 100, "nothing was raced"
 
     def test_mounts_are_not_entered(self, root):
         (root / "m").mkdir()
