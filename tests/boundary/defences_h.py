@@ -95,7 +95,7 @@ DEFENCES: tuple[Defence, ...] = (
             '        await cast("Connection", self.request.protocol).gone.wait()\n',
             "        import asyncio\n\n        await asyncio.sleep(3600)\n",
         ),
-        "tests/faults/test_storms.py::test_waiting_clients_that_leave_are_forgotten",
+        "tests/integration/test_api.py::test_listeners_that_do_not_read_are_bounded",
     ),
     defence(
         "H9",
