@@ -73,7 +73,8 @@ async def test_slow_listener_is_dropped_and_others_are_not(monkeypatch):
         for number in range(10):
             bus.publish("container", "start", str(number))
         bus.publish("container", "die", "x")
-        assert [event.actor_id async for event in slow] == ["0", "1", "2", "3", "4"]
+        async with asyncio.timeout(5):
+            assert [event.actor_id async for event in slow] == ["0", "1", "2", "3", "4"]
         assert [event.actor_id for event in await _take(other, 1)] == ["x"]
 
 
