@@ -183,7 +183,11 @@ DEFENCES: tuple[Defence, ...] = (
     defence(
         "H12",
         "nobody names a log's path",
-        ("engine/containers/log_target.py", "        if name not in _OPTIONS:\n", "        if False:\n"),
+        (
+            "engine/containers/log_target.py",
+            "        if name not in _OPTIONS[log.type] | _DELIVERY:\n",
+            "        if False:\n",
+        ),
         _BODIES,
     ),
     defence(
