@@ -182,6 +182,12 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     defence(
         "H12",
+        "a link is not read as a log",
+        ("logs/files.py", "os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW", "os.O_RDONLY | os.O_CLOEXEC"),
+        "tests/unit/logs/test_reader.py::test_a_link_in_place_of_a_log_is_not_read",
+    ),
+    defence(
+        "H12",
         "nobody names a log's path",
         (
             "engine/containers/log_target.py",

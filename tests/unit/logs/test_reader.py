@@ -2,6 +2,7 @@ import asyncio
 import json
 import os
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,14 @@ async def texts(path, query=EVERYTHING, follow=None):
 
 async def test_missing_log_is_empty(tmp_path):
     assert await texts(tmp_path / "x.log") == []
+
+
+async def test_a_link_in_place_of_a_log_is_not_read(tmp_path):  # H12, CVE-2026-53489
+    (tmp_path / "secret").write_text(line("of the host\n"))
+    for name in ("x.log", "y.log.1"):
+        (tmp_path / name).symlink_to(tmp_path / "secret")
+        with pytest.raises(OSError, match="symbolic links"):
+            await texts(tmp_path / name[:5])
 
 
 async def test_reads_rotated_files_oldest_first(tmp_path):
