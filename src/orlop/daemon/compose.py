@@ -30,17 +30,18 @@ from orlop.daemon.driver_records import definitions_of_others, open_records, rec
 from orlop.daemon.exposure import exposure_warnings
 from orlop.daemon.paths import engine_id, make_directory
 from orlop.daemon.registries import ImageParts, compose_registries, find_proxies
+from orlop.daemon.service_options import container_settings, network_options
 from orlop.daemon.subordinate_ids import read_remapping
 from orlop.engine import builds as build_engine
 from orlop.engine import containers as container_engine
 from orlop.engine.commits import CommitService
-from orlop.engine.containers import ContainerService, Settings, container_chains
+from orlop.engine.containers import ContainerService, container_chains
 from orlop.engine.containers.log_target import check_log_config
-from orlop.engine.containers.open_files import default_nofile
 from orlop.engine.database import Database
 from orlop.engine.disk_usage import DiskUsage
 from orlop.engine.events import Events
 from orlop.engine.exec import ExecService
+from orlop.engine.health_probes import HealthProbes
 from orlop.engine.images import ImageService
 from orlop.engine.networks import NetworkCatalogue
 from orlop.engine.removals import Removals
@@ -56,7 +57,6 @@ from orlop.image.layer_tar import LayerTars
 from orlop.image.recipes import RecipeStore
 from orlop.image.store import ImageStore
 from orlop.image.unpacking import LayerUnpacker
-from orlop.network.options import DEFAULT_POOLS, AddressPool, NetworkOptions
 from orlop.network.service import NetworkService
 from orlop.runtime.cgroups import detect, require_systemd
 from orlop.runtime.cgroups.features import probe_features
@@ -102,7 +102,7 @@ def check(options: Options) -> None:
     Raises:
         InvalidParameterError, UnsupportedError: a value that cannot be.
     """
-    _network_options(options).validate()
+    network_options(options).validate()
     read_remapping(options.userns_remap)
     if options.systemd_cgroup:
         require_systemd(detect())
@@ -155,12 +155,12 @@ class Engine:
             users=lambda: {**hidden, **self.containers.volume_users()},
         )
         self.network = NetworkService(
-            _network_options(options),
+            network_options(options),
             database=self.database.connection,
             namespaces=spawner,
         )
         self.containers = ContainerService(
-            _container_settings(options),
+            container_settings(options),
             database=self._records,
             events=self.events,
             spawner=spawner,
@@ -239,6 +239,8 @@ class Engine:
             name_of=self.containers.name_of,
             connector=self.containers.connector,
         )
+        execs = ExecService(self.containers)
+        self.containers.started = HealthProbes(execs, self.events).begin
         return [
             *system_routes.routes(self.system, events=self.events, disk=disk),
             *image_routes.routes(
@@ -261,7 +263,7 @@ class Engine:
             *buildkit_routes.routes(
                 self.builds, Exporting(self.images, self.archives), self.system.facts.engine_id, orlop.__version__
             ),
-            *exec_routes.routes(ExecService(self.containers)),
+            *exec_routes.routes(execs),
         ]
 
     def _compose_builds(self) -> build_engine.BuildService:
@@ -353,51 +355,3 @@ class Engine:
             self._records.close()
         self.database.close()
         self._driver.close()
-
-
-def _network_options(options: Options) -> NetworkOptions:
-    pools = tuple(AddressPool(base, size) for base, size in options.default_address_pools)
-    return NetworkOptions(
-        bridge=options.bridge or "docker0",
-        bip=options.bip,
-        fixed_cidr=options.fixed_cidr,
-        ipv6=options.ipv6,
-        bip6=options.bip6,
-        default_gateway=options.default_gateway,
-        default_gateway_v6=options.default_gateway_v6,
-        fixed_cidr_v6=options.fixed_cidr_v6,
-        mtu=options.mtu,
-        iptables=options.iptables,
-        ip_forward=options.ip_forward,
-        ip_masq=options.ip_masq,
-        icc=options.icc,
-        default_ip=options.ip,
-        firewall_backend=options.firewall_backend,
-        default_address_pools=pools or DEFAULT_POOLS,
-        default_network_opts=options.default_network_opts,
-        allow_direct_routing=options.allow_direct_routing,
-        allow_published_between_networks=options.allow_published_between_networks,
-        userland_proxy=options.userland_proxy,
-    )
-
-
-def _container_settings(options: Options) -> Settings:
-    return Settings(
-        data_root=options.data_root,
-        exec_root=options.exec_root,
-        cgroup_parent=options.cgroup_parent,
-        systemd_cgroup=options.systemd_cgroup,
-        default_ulimits={"nofile": default_nofile(), **options.default_ulimits},
-        log_driver=options.log_driver,
-        log_options=options.log_opts,
-        init=options.init,
-        host_gateway=options.host_gateway_ip,
-        dns=options.dns,
-        dns_search=options.dns_search,
-        dns_options=options.dns_opts,
-        default_shm_size=options.default_shm_size,
-        no_new_privileges=options.no_new_privileges,
-        apparmor=default_profile(),
-        shutdown_timeout=options.shutdown_timeout,
-        remapping=read_remapping(options.userns_remap),
-    )

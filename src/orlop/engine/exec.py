@@ -1,4 +1,4 @@
-"""Exec: one more process in a running container, and health probes, which are execs that nobody attached to."""
+"""Exec: one more process in a running container."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import base64
 import contextlib
 import os
 import select
-import signal
-import socket
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orlop.engine.containers.attaching import parse_detach_keys
-from orlop.engine.containers.health import OUTPUT_LIMIT, HealthMonitor
 from orlop.engine.containers.oci_config import environment, user_object
 from orlop.engine.containers.start_failure import exec_failure
 from orlop.engine.containers.trees import remove_flat
@@ -27,10 +24,8 @@ from orlop.errors import (
     UnavailableError,
 )
 from orlop.network.uninterrupted import run_to_end
-from orlop.primitives.owned_fd import OwnedFd
 from orlop.runtime.security import capabilities
 from orlop.runtime.users import validate_user
-from orlop.spec.docker.containers import ExecCreate
 from orlop.spec.ids import generate_id
 from orlop.spec.json import JsonValue
 from orlop.spec.launch import AttachTarget, ExecLaunch
@@ -41,7 +36,8 @@ if TYPE_CHECKING:
     from orlop.engine.containers import ContainerService
     from orlop.engine.containers.container import Container
     from orlop.engine.shims import ShimConnection, Started
-    from orlop.spec.docker.containers import HealthConfig
+    from orlop.primitives.owned_fd import OwnedFd
+    from orlop.spec.docker.containers import ExecCreate
     from orlop.spec.json import JsonObject
 
 # Finished sessions stay inspectable for a while, as in Docker (there: five minutes).
@@ -88,7 +84,6 @@ class ExecService:
         self._containers = containers
         self._sessions: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        containers.started = self._begin_health
 
     def get(self, exec_id: str) -> Session:
         """Find a session. Raises NotFoundError in Docker's words."""
@@ -321,58 +316,6 @@ class ExecService:
             "DetachKeys": base64.b64encode(bytes.fromhex(session.detach_keys)).decode(),
             "Pid": session.pid,
         }
-
-    # Health checks.
-
-    def _begin_health(self, container: Container) -> None:
-        config = container.definition.config.healthcheck
-        if config is None or not config.test or config.test[0] == "NONE":
-            return
-        monitor = HealthMonitor(
-            config,
-            probe=lambda timeout: self._probe(container, config, timeout),
-            changed=lambda status: self._health_changed(container, status),
-        )
-        container.health = monitor
-        monitor.start()
-
-    def _health_changed(self, container: Container, status: str) -> None:
-        self._containers.events.publish("container", f"health_status: {status}", container.id, container.attributes())
-
-    async def _probe(self, container: Container, config: HealthConfig, timeout: float) -> tuple[int, str]:
-        kind, *words = config.test or [""]
-        if kind == "CMD-SHELL":
-            words = [*(container.definition.config.shell or ["/bin/sh", "-c"]), " ".join(words)]
-        request = ExecCreate(cmd=words, attach_stdout=True, attach_stderr=True)
-        session = self.get(self.create(container.id, request))
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        with ours:
-            ours.setblocking(False)
-            output = bytearray()
-            try:
-                async with asyncio.timeout(timeout):
-                    await self.start(session, OwnedFd(theirs.detach()), multiplexed=False)
-                    await _read_all(ours, output)
-                    while session.exit_code is None and session.shim is not None:
-                        await asyncio.wait([session.shim.ended])
-                        await asyncio.sleep(0)
-            except TimeoutError:
-                await self._kill(session)
-                return -1, ""
-        code = session.exit_code
-        return (code if code is not None else -1), output.decode("utf-8", "replace")
-
-    async def _kill(self, session: Session) -> None:
-        if session.shim is not None:
-            with contextlib.suppress(OrlopError):
-                await session.shim.signal(signal.SIGKILL)
-
-
-async def _read_all(sock: socket.socket, output: bytearray) -> None:
-    """Read to the end; beyond the limit bytes are dropped, so that the probe never blocks on us."""
-    loop = asyncio.get_running_loop()
-    while data := await loop.sock_recv(sock, 65536):
-        output += data[: max(0, OUTPUT_LIMIT - len(output))]
 
 
 def _command_text(words: Sequence[str]) -> str:
