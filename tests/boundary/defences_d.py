@@ -282,7 +282,7 @@ DEFENCES: tuple[Defence, ...] = (
         (
             "primitives/tar/pack.py",
             "        else:\n            self.put_entry(_entry(path, kind, status))\n\n    def _add_directory",
-            "        else:\n            os.close(os.open(name, os.O_RDONLY, dir_fd=fd))\n            self.put_entry(_entry(path, kind, status))\n\n    def _add_directory",
+            "        else:\n            os.close(os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=fd))\n            self.put_entry(_entry(path, kind, status))\n\n    def _add_directory",
         ),
         f"{_COPY}::test_devices_are_copied_as_nodes_and_never_opened",
     ),
