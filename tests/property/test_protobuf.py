@@ -1,5 +1,7 @@
 """Messages of Protocol Buffers: round trips, what is unknown is skipped, and bytes that are none are told so."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,10 +80,41 @@ def test_cut_off(value, data):
             pass
 
 
-@pytest.mark.parametrize("data", [b"\x4a\x00" * 200_001, b"\x4a\x04\x08\x00\x08\x00" * 100_000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x4a\x00" * 20_001,
+        b"\x4a\x04\x08\x00\x08\x00" * 10_000,
+        b"\x78\x00" * 20_001,
+        wire.prefixed(10, b"\x0a\x00" * 20_001),
+        wire.prefixed(200_000, wire.prefixed(2, b"\x18\x00" * 20_001)),
+    ],
+    ids=["nested", "in nested", "unknown", "in an entry of a map", "in a message of a map"],
+)
 def test_a_message_of_too_many_fields(data):
-    with pytest.raises(InvalidParameterError, match="more than 200000 fields"):
+    with pytest.raises(InvalidParameterError, match="more than 20000 fields"):
         Outer.decode(data)
+
+
+def test_what_is_read_of_a_hostile_message_takes_no_time():
+    """Sixteen megabytes in which each two bytes are a field: reading is over before others notice."""
+    for data in (b"\x4a\x00" * (8 << 20), wire.prefixed(10, b"\x0a\x00" * (8 << 20))):
+        began = time.process_time()
+        with pytest.raises(InvalidParameterError):
+            Outer.decode(data)
+        assert time.process_time() - began < 1
+
+
+@given(st.integers(0, 2**70), st.integers(0, 9))
+def test_integers_that_are_longer_than_they_need_to_be(value, more):
+    data = bytearray(wire.varint(value & (2**64 - 1)))
+    data[-1] |= 0x80
+    data += b"\x80" * more + b"\0"
+    if len(data) > 10:
+        with pytest.raises(InvalidParameterError):
+            wire.read_varint(bytes(data), 0)
+    else:
+        assert wire.read_varint(bytes(data), 0) == (value & (2**64 - 1), len(data))
 
 
 def test_another_type_of_the_wire():

@@ -17,6 +17,7 @@ from orlop.primitives.protobuf.wire import decode, encode
 
 _INPUTS, _SOURCE = 1, 3  # of pb.Op
 _SCHEME = "orlop-result://"
+_MOST, _LONGEST = 64, 1024  # operations, and bytes of one that are looked at: ours are two, and short
 
 
 class _Input(Message):
@@ -74,8 +75,8 @@ def named_result(definition: Definition) -> str:
         UnsupportedError: it is another one.
         InvalidParameterError: it is none.
     """
-    for operation in definition.operations:
-        source = decode(operation).get(_SOURCE)
+    for operation in definition.operations[:_MOST]:
+        source = decode(operation).get(_SOURCE) if len(operation) <= _LONGEST else None
         if not isinstance(source, bytes):
             continue
         name = decode(source).get(1, b"")

@@ -41,9 +41,13 @@ def decode(data: bytes) -> dict[int, int | bytes]:
 
 def read(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
     """Yield a message's fields: number, wire type, and value. Raises InvalidParameterError: it is none."""
-    place = 0
-    while place < len(data):
-        tag, place = read_varint(data, place)
+    place, end = 0, len(data)
+    while place < end:
+        tag = data[place]
+        if tag < 0x80:  # as nearly all are
+            place += 1
+        else:
+            tag, place = read_varint(data, place)
         kind = tag & 7
         if not tag >> 3:
             raise InvalidParameterError("malformed message: field 0")
@@ -57,7 +61,7 @@ def read(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
             length = 4 if kind == FIXED32 else 8
         else:
             raise InvalidParameterError(f"malformed message: wire type {kind}")
-        if place + length > len(data):
+        if place + length > end:
             raise InvalidParameterError("malformed message: it is cut off")
         yield tag >> 3, kind, data[place : place + length]
         place += length
@@ -83,6 +87,8 @@ def varint(value: int) -> bytes:
 
 def read_varint(data: bytes, place: int) -> tuple[int, int]:
     """Return the integer at a place, without a sign, and the place after it. Raises InvalidParameterError."""
+    if place < len(data) and data[place] < 0x80:
+        return data[place], place + 1
     value = shift = 0
     while place < len(data) and shift < 70:
         byte = data[place]
