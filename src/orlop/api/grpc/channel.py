@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from orlop.api.grpc.connection import Connection
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     from orlop.primitives.owned_fd import OwnedFd
 
     Metadata = Mapping[str, str | list[str]]
+
+
+HEALTH = "/grpc.health.v1.Health/Check"
+# As BuildKit asks its sessions (session/grpc.go): a client that is busy may be late once.
+_ASK_SECONDS, _ANSWER_SECONDS, _MOST_MISSED = 5.0, 30.0, 2
 
 
 class Channel:
@@ -48,6 +55,23 @@ class Channel:
     def close(self) -> None:
         """End the connection and all its calls."""
         self._connection.close()
+
+    async def watch(self) -> None:
+        """Ask the client now and then whether it is there, and close the connection to one that says nothing.
+
+        Any answer will do, also that it does not know the method.
+        """
+        missed = 0
+        while missed < _MOST_MISSED:
+            await asyncio.sleep(_ASK_SECONDS)
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    with contextlib.suppress(CallError):
+                        await self.unary(HEALTH, b"")
+                missed = 0
+            except TimeoutError:
+                missed += 1
+        self._connection.abort()
 
     async def unary(self, method: str, request: bytes, metadata: Metadata | None = None) -> bytes:
         """Call a method that takes one message and gives one.

@@ -5,9 +5,11 @@
     POST /grpc     the client calls, the engine answers      Connection.begin(..., accept=...)
     POST /session  the engine calls, the client answers      Connection.begin(...)
 
-What the peer sends is hostile. Of each call at most a window and one message wait here; all messages that are not whole
-together have :data:`_PARTIAL_LIMIT` bytes; headers are bounded by h2. A peer that breaks the protocol, or begins calls
-faster than they end, loses its connection and nothing else.
+What the peer sends is hostile. Of each call at most a window and one message wait here; all messages that nobody has
+received yet, whole or not, together have :data:`_HELD_LIMIT` bytes; headers are bounded by h2. Its frames are taken for
+:data:`_TURN_SECONDS` at a time, then others are looked after. What it does not read waits with whoever sends it: calls
+take turns, and one frame at most is under way. A peer that breaks the protocol, or begins calls faster than they end,
+loses its connection and nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from typing import TYPE_CHECKING, Self
 
 from h2.config import H2Configuration
@@ -34,6 +37,7 @@ from h2.events import (
 )
 from h2.exceptions import H2Error, TooManyStreamsError
 from h2.settings import SettingCodes, Settings
+from hyperframe.frame import Frame
 
 from orlop.api.grpc.status import CallError, Code
 from orlop.api.grpc.stream import Stream
@@ -47,17 +51,27 @@ if TYPE_CHECKING:
     Headers = Sequence[tuple[str, str]]
 
 _READ = 256 << 10
+_PIECE = 16 << 10  # bytes that are taken at once: a thousand frames, when each says nothing
 _STREAM_WINDOW = 1 << 20
 _CONNECTION_WINDOW = 4 << 20
 _FIRST_WINDOW = 65_535  # of a connection, until it is opened further (RFC 9113, 6.9.2)
-_PARTIAL_LIMIT = 64 << 20
+_HELD_LIMIT = 64 << 20
 # One client may build a hundred services at once, each with calls that last as long as its build: were there no room
 # for the short ones between, none would end.
 _MOST_STREAMS = 1000
-_LARGE = 64 << 10  # bytes of a message that is not whole, from which all of them are counted
+_LARGE = 64 << 10  # bytes of one call's messages, from which those of all are counted
 _ANSWERS_LIMIT = 4 << 20
-_HEADERS_LIMIT = 64 << 10
+_CHUNK = 64 << 10  # bytes of one frame, however long a peer lets them be
+# As long as a call goes on, its headers are kept: a thousand objects of ours for each of these.
+_REQUEST_HEADERS_LIMIT = 16 << 10
+_ANSWER_HEADERS_LIMIT = 64 << 10
+_TABLE_LIMIT = 4096  # of what is remembered of headers that were sent, through which each one is looked for
+_TURN_SECONDS = 0.005  # for which nobody else is looked after
+_MOST_SETTINGS = 100  # frames: each is applied to all calls; Go's clients send one, and ten while windows grow
 _LINGER = 1.0  # seconds in which a peer is to read the last that is said
+# h2 writes every frame out, all bytes of it, for a log that nobody reads.
+setattr(Frame, "__repr__", object.__repr__)  # noqa: B010 - mypy wants no method assigned
+
 _OPENING = ((":status", "200"), ("content-type", "application/grpc"))
 _RESETS = {
     int(ErrorCodes.REFUSED_STREAM): Code.UNAVAILABLE,
@@ -77,19 +91,23 @@ class Connection:
         self._writer = writer
         self._accept = accept
         self._protocol = H2Connection(H2Configuration(client_side=accept is None, header_encoding=None))
+        limit = _ANSWER_HEADERS_LIMIT if accept is None else _REQUEST_HEADERS_LIMIT
+        self._protocol.decoder.max_header_list_size = limit
         # Not by update(), after which they would hold only when the peer has said that it knows them.
         self._protocol.local_settings = Settings(
             client=accept is None,
             initial_values={
                 SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
                 SettingCodes.MAX_CONCURRENT_STREAMS: _MOST_STREAMS,
-                SettingCodes.MAX_HEADER_LIST_SIZE: _HEADERS_LIMIT,
+                SettingCodes.MAX_HEADER_LIST_SIZE: limit,
                 SettingCodes.ENABLE_PUSH: 0,
             },
         )
         self._streams: dict[int, Stream] = {}
         self._changed = asyncio.Event()
-        self._greeted = False
+        self._settings = 0  # frames of the peer's
+        self._began = 0.0  # when the peer's turn did
+        self._turn = asyncio.Lock()
         self.gone = asyncio.Event()
 
     @classmethod
@@ -117,12 +135,9 @@ class Connection:
         """
         try:
             with contextlib.suppress(ConnectionError):
-                self._receive(preface)
+                await self._take_in(preface)
                 while not self.gone.is_set() and (data := await self._reader.read(_READ)):
-                    self._receive(data)
-                    # Nothing waits for the peer to read here: it may wait for us. Who only asks is let go.
-                    if self._writer.transport.get_write_buffer_size() > _ANSWERS_LIMIT:
-                        self._writer.transport.abort()
+                    await self._take_in(data)
                     await asyncio.sleep(0)  # calls that were begun and reset at once end before there are more
         finally:
             self.close()
@@ -136,6 +151,22 @@ class Connection:
             finally:
                 if not closed:  # asyncio does not stand a transport that is aborted when it has closed
                     self._writer.transport.abort()
+
+    async def _take_in(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view and not self.gone.is_set():
+            self._receive(view[:_PIECE])
+            view = view[_PIECE:]
+            # Nothing waits for the peer to read here: it may wait for us. Who only asks is let go.
+            if self._writer.transport.get_write_buffer_size() > _ANSWERS_LIMIT:
+                self._writer.transport.abort()
+            await self.give_way()
+
+    async def give_way(self) -> None:
+        """Have others looked after, if this peer was for long enough."""
+        if time.monotonic() - self._began > _TURN_SECONDS:
+            await asyncio.sleep(0)
+            self._began = time.monotonic()
 
     def refuse(self) -> None:
         """End the connection with a peer that wants too much."""
@@ -152,60 +183,64 @@ class Connection:
             stream.fail(CallError(Code.UNAVAILABLE, "the connection is closed"))
         self._writer.close()
 
+    def abort(self) -> None:
+        """End the connection with a peer that may not even read; :meth:`run` then ends."""
+        self._writer.transport.abort()
+
     async def open(self, headers: Headers) -> Stream:
         """Begin a call. Raises CallError: the peer is gone."""
         while True:
-            self._check_here()
-            if not self._greeted:  # how many calls may go on at once is not known yet
-                await self._change()
-                continue
-            try:
-                number = self._protocol.get_next_available_stream_id()
-                self._protocol.send_headers(number, headers)
-            except TooManyStreamsError:
-                await self._change()
-                continue
-            except H2Error as error:
-                raise CallError(Code.UNAVAILABLE, f"the call cannot begin: {error}") from None
-            stream = self._streams[number] = Stream(self, number, {})
-            await self._flush()
-            return stream
+            async with self._turn:
+                await self._drain()
+                try:
+                    if self._settings:  # else how many calls may go on at once is not known yet
+                        number = self._protocol.get_next_available_stream_id()
+                        self._protocol.send_headers(number, headers)
+                        stream = self._streams[number] = Stream(self, number, {})
+                        self._write()
+                        return stream
+                except TooManyStreamsError:
+                    pass
+                except H2Error as error:
+                    raise CallError(Code.UNAVAILABLE, f"the call cannot begin: {error}") from None
+            await self._change()
 
     async def send(self, stream: Stream, data: bytes) -> None:
         """Send bytes of a call, as the peer has room. Raises CallError: the call is over."""
         view = memoryview(data)
         while view:
-            stream.check()
-            self._check_here()
-            try:
-                room = min(
-                    self._protocol.local_flow_control_window(stream.number), self._protocol.max_outbound_frame_size
-                )
-                if room > 0:
-                    self._protocol.send_data(stream.number, bytes(view[:room]))
-            except H2Error:
-                raise CallError(Code.UNAVAILABLE, "the call is over") from None
-            if room <= 0:
+            async with self._turn:
+                await self._drain()
+                stream.check()
+                try:
+                    window = self._protocol.local_flow_control_window(stream.number)
+                    room = min(window, self._protocol.max_outbound_frame_size, _CHUNK)
+                    if room > 0:
+                        self._protocol.send_data(stream.number, bytes(view[:room]))
+                except H2Error:
+                    raise CallError(Code.UNAVAILABLE, "the call is over") from None
+                self._write()
+            if room > 0:
+                view = view[room:]
+            else:
                 await self._change()
-                continue
-            view = view[room:]
-            await self._flush()
 
     async def send_headers(self, stream: Stream, headers: Headers, *, last: bool = False) -> None:
         """Send headers or trailers of a call. Raises CallError: the call is over."""
-        stream.check()
-        self._check_here()
-        try:
-            self._protocol.send_headers(stream.number, headers, end_stream=last)
-        except H2Error:
-            raise CallError(Code.UNAVAILABLE, "the call is over") from None
-        await self._flush()
+        async with self._turn:
+            await self._drain()
+            stream.check()
+            try:
+                self._protocol.send_headers(stream.number, headers, end_stream=last)
+            except H2Error:
+                raise CallError(Code.UNAVAILABLE, "the call is over") from None
+            self._write()
 
-    async def end(self, stream: Stream) -> None:
+    def end(self, stream: Stream) -> None:
         """Say that no more of a call comes from here; nothing if the peer ended it."""
         with contextlib.suppress(H2Error):
             self._protocol.end_stream(stream.number)
-            await self._flush()
+            self._write()
         self._announce_change()
 
     def reset(self, stream: Stream, code: ErrorCodes) -> None:
@@ -225,21 +260,19 @@ class Connection:
             self._protocol.acknowledge_received_data(length, stream.number)
             self._write()
 
-    def _check_here(self) -> None:
-        if self.gone.is_set():
-            raise CallError(Code.UNAVAILABLE, "the connection is closed")
-
     def _write(self) -> None:
         data = self._protocol.data_to_send()
         if data and not self._writer.is_closing():
             self._writer.write(data)
 
-    async def _flush(self) -> None:
-        self._write()
+    async def _drain(self) -> None:
+        """Wait until the peer has read what was sent. Raises CallError: it is gone."""
         try:
             await self._writer.drain()
         except ConnectionError:
             raise CallError(Code.UNAVAILABLE, "the connection is closed") from None
+        if self.gone.is_set():
+            raise CallError(Code.UNAVAILABLE, "the connection is closed")
 
     async def _change(self) -> None:
         """Wait until windows or settings changed."""
@@ -249,7 +282,7 @@ class Connection:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, data: memoryview) -> None:
         try:
             events = self._protocol.receive_data(data)
             for event in events:
@@ -261,7 +294,8 @@ class Connection:
     def _take(self, event: Event) -> None:
         number = getattr(event, "stream_id", None) or 0
         if isinstance(event, (WindowUpdated, RemoteSettingsChanged)):
-            self._greeted = self._greeted or isinstance(event, RemoteSettingsChanged)
+            if isinstance(event, RemoteSettingsChanged):
+                self._take_settings()
             self._announce_change()
         elif isinstance(event, ConnectionTerminated):
             if self._accept is not None or event.error_code:
@@ -284,6 +318,17 @@ class Connection:
             elif "grpc-status" in headers:
                 stream.take_trailers(headers)
 
+    def _take_settings(self) -> None:
+        self._settings += 1
+        if self._settings > _MOST_SETTINGS:
+            self.refuse()
+        encoder = self._protocol.encoder
+        size = encoder.header_table_size
+        if size > _TABLE_LIMIT:  # the same size again would be no change to tell of
+            encoder.header_table_size = _TABLE_LIMIT
+        if encoder.table_size_changes:  # of which the smallest counts, and the last (RFC 7541, 4.2)
+            encoder.table_size_changes = [min(encoder.table_size_changes), encoder.header_table_size]
+
     def _end_call(self, stream: Stream, event: StreamEnded | StreamReset) -> None:
         if isinstance(event, StreamReset):
             code = _RESETS.get(int(event.error_code or 0), Code.UNKNOWN)
@@ -305,7 +350,7 @@ class Connection:
             stream.fail(CallError(Code.RESOURCE_EXHAUSTED, str(error)))
             self.reset(stream, ErrorCodes.CANCEL)
             self.forget(stream)
-        if stream.held > _LARGE and sum(one.held for one in self._streams.values()) > _PARTIAL_LIMIT:
+        if stream.held > _LARGE and sum(one.held for one in self._streams.values()) > _HELD_LIMIT:
             self.refuse()
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from orlop.api.grpc.connection import Connection, Headers
 
+_ENOUGH = 128 << 10  # bytes that were received, of which the peer is told while more wait
+
 
 class Stream:
     """Owns a call's state; leaving its block resets what is not over.
@@ -44,17 +46,20 @@ class Stream:
         self._opening = opening  # a server's headers, before its first message
         self._reader = MessageReader()
         self._messages: deque[bytes] = deque()
+        self._waiting = 0  # bytes of them
         self._unacknowledged = 0
+        self._received = 0  # since something was acknowledged
         self._arrived = asyncio.Event()
         self._over = False  # the peer sends no more
+        self._told = bool(opening)  # how the call ended, which only a server tells
         self._sent_end = False
         self._error: CallError | None = None
         self._sending = asyncio.Lock()
 
     @property
     def held(self) -> int:
-        """Bytes of a message that is not whole yet."""
-        return self._reader.held
+        """Bytes of messages that were not received: whole ones, and one that is not."""
+        return self._reader.held + self._waiting
 
     async def receive(self) -> bytes | None:
         """Return the next message; None when the peer has sent its last and, as a server, ended the call with OK.
@@ -62,16 +67,30 @@ class Stream:
         Raises:
             CallError: the call ended otherwise.
         """
+        await self._connection.give_way()
         while not self._messages:
             if self._error is not None:
                 raise self._error
             if self._over:
+                self._check_end()
                 return None
             self._arrived.clear()
             await self._arrived.wait()
         message = self._messages.popleft()
-        self._acknowledge(min(len(message), self._unacknowledged) if self._messages else self._unacknowledged)
+        self._waiting -= len(message)
+        self._received += len(message)
+        if not self._messages:
+            self._acknowledge(self._unacknowledged)
+        elif self._received >= _ENOUGH:
+            self._acknowledge(min(self._received, self._unacknowledged))
         return message
+
+    def _check_end(self) -> None:
+        """Raise an error if the peer's end is none: what came before it would look like everything."""
+        if self._reader.held:
+            raise CallError(Code.INTERNAL, "the call ended within a message")
+        if not self._told:
+            raise CallError(Code.INTERNAL, "the call ended without a status")
 
     async def send(self, message: bytes) -> None:
         """Send a message, when the peer has room for it.
@@ -90,7 +109,7 @@ class Stream:
         async with self._sending:
             if not self._sent_end:
                 self._sent_end = True
-                await self._connection.end(self)
+                self._connection.end(self)
 
     async def answer(self, trailers: Headers) -> None:
         """End the call as its server. Raises CallError: it is over."""
@@ -116,13 +135,16 @@ class Stream:
     def take(self, data: bytes, length: int) -> None:
         """Take bytes of the peer's, which count ``length`` of its window. Raises InvalidParameterError."""
         self._unacknowledged += length
-        self._messages += self._reader.feed(data)
+        for message in self._reader.feed(data):
+            self._messages.append(message)
+            self._waiting += len(message)
         if not self._messages:
             self._acknowledge(self._unacknowledged)  # what came is a part of the message that is wanted next
         self._arrived.set()
 
     def take_trailers(self, headers: Mapping[str, str]) -> None:
         """Take how a server ended the call."""
+        self._told = True
         self._error = self._error or error_in(headers)
 
     def finish(self) -> None:
@@ -140,6 +162,7 @@ class Stream:
 
     def _acknowledge(self, length: int) -> None:
         self._unacknowledged -= length
+        self._received = 0
         if length:
             self._connection.acknowledge(self, length)
 
@@ -156,5 +179,6 @@ class Stream:
         if not (self._over and self._sent_end):
             self.reset()
         self._messages.clear()
+        self._waiting = 0
         self._acknowledge(self._unacknowledged)
         self._connection.forget(self)
