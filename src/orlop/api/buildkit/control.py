@@ -50,7 +50,7 @@ def methods(jobs: Jobs, exporting: Exporting, worker: WorkerRecord, history: His
         with told_as_a_build():
             exporters = read_exporters(request)
             _refuse(request)
-        async with jobs.begin(request) as job, history.recording(job):
+        async with jobs.begin(request, len(data)) as job, history.recording(job):
             result = await _result(job)
             if result is None:
                 return SolveResponse().encode()

@@ -112,6 +112,7 @@ def methods(jobs: Jobs, worker: WorkerRecord) -> Mapping[str, Handler]:
                 files = job.add_files(repository_files(job, url))
                 return GatewaySolveResponse(result=Result(ref=Ref(id=files.id))).encode()
             require_dockerfile(request.frontend)
+            job.count(len(data))
             evaluation = job.add(read_wishes(request.attributes, request.cache_imports), request.inputs)
         if evaluation.wishes.subrequest:
             await evaluation.run()
@@ -140,6 +141,7 @@ def methods(jobs: Jobs, worker: WorkerRecord) -> Mapping[str, Handler]:
         job = await job_of(stream)
         if job.returned.done():
             raise InvalidParameterError("the build has returned already")
+        job.count(len(data))
         job.returned.set_result(ReturnRequest.decode(data))
         return b""
 

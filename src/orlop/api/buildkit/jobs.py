@@ -38,6 +38,8 @@ _KEPT_SECONDS = 30.0  # in which somebody may ask about one that is over
 _MOST_JOBS = 512
 _MOST_ENDED = 64
 _MOST_RESULTS = 64
+_ENDED_BYTES = 32 << 20  # of what is told of builds that are over
+_REQUESTS_BYTES = 256 << 20  # of what all clients ask for, as it came
 _INPUT = "input:"
 
 
@@ -124,6 +126,7 @@ class Job:
         log: what is told of it.
         returned: what the client's own program ended with, when it has one.
         response: what programs are told of the result.
+        size: bytes of all that was asked for.
     """
 
     def __init__(self, jobs: Jobs, builds: BuildService, request: SolveRequest) -> None:
@@ -135,10 +138,16 @@ class Job:
         self.returned: asyncio.Future[ReturnRequest] = asyncio.get_running_loop().create_future()
         self.results: dict[str, Evaluation] = {}
         self.files: dict[str, ResultFiles] = {}
+        self.size = 0
 
     async def session(self) -> OpenSession:
         """Return the client's session. Raises NotFoundError."""
         return await self.jobs.sessions.wait(self.request.session)
+
+    def count(self, size: int) -> None:
+        """Know of as many bytes that are asked for. Raises UnavailableError: too many, of all builds."""
+        self.jobs.check_room(size)
+        self.size += size
 
     def add(self, wishes: Wishes, inputs: Mapping[str, Definition]) -> Evaluation:
         """Know of a result that may be wanted. Raises UnavailableError: too many; OrlopError: it cannot be."""
@@ -196,8 +205,12 @@ class Jobs:
         self._came = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def begin(self, request: SolveRequest) -> AsyncIterator[Job]:
+    async def begin(self, request: SolveRequest, size: int) -> AsyncIterator[Job]:
         """Begin a build, which ends with the block; for a while it can be asked about afterwards.
+
+        Args:
+            request: what is asked for.
+            size: bytes of it.
 
         Raises:
             ConflictError, InvalidParameterError, UnavailableError: its name is taken, or none; too many.
@@ -208,7 +221,9 @@ class Jobs:
             raise ConflictError(f"job ID {request.ref[:80]} exists")
         if len(self._jobs) >= _MOST_JOBS:
             raise UnavailableError(f"too many builds: {len(self._jobs)}")
+        self.check_room(size)
         job = self._jobs[request.ref] = Job(self, self.builds, request)
+        job.size = size
         came, self._came = self._came, asyncio.Event()
         came.set()
         try:
@@ -216,13 +231,21 @@ class Jobs:
         finally:
             self._ended[request.ref] = self._jobs.pop(request.ref)
             await asyncio.shield(job.end())
-            if len(self._ended) > _MOST_ENDED:
+            while len(self._ended) > 1 and (
+                len(self._ended) > _MOST_ENDED or sum(one.log.size for one in self._ended.values()) > _ENDED_BYTES
+            ):
                 del self._ended[next(iter(self._ended))]
             asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._ended.pop, request.ref, None)
 
     def find(self, ref: str) -> Job | None:
         """Return a build that goes on or was not long ago."""
         return self._jobs.get(ref) or self._ended.get(ref)
+
+    def check_room(self, size: int) -> None:
+        """Look whether so many bytes more can be asked for. Raises UnavailableError."""
+        total = size + sum(job.size for job in (*self._jobs.values(), *self._ended.values()))
+        if total > _REQUESTS_BYTES:
+            raise UnavailableError(f"builds ask for too much: {total} bytes")
 
     async def wait(self, ref: str) -> Job:
         """Return a build, which may be about to come. Raises NotFoundError."""

@@ -6,9 +6,12 @@ from orlop.primitives.protobuf.message import Message, blob, text
 
 
 class BytesMessage(Message):
-    """A piece of a stream."""
+    """A piece of a stream, which may be what an agent signs, or a session within a call."""
 
     data: bytes = blob(1)
+
+    def __repr__(self) -> str:
+        return f"BytesMessage({len(self.data)} bytes)"  # threats.md H9
 
 
 class SecretRequest(Message):
@@ -21,6 +24,9 @@ class SecretResponse(Message):
     """``GetSecretResponse``."""
 
     data: bytes = blob(1)
+
+    def __repr__(self) -> str:
+        return "SecretResponse()"  # threats.md H9
 
 
 class AgentRequest(Message):

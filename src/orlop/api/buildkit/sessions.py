@@ -47,6 +47,7 @@ class OpenSessions:
     """Owns none of them: they are here as long as their connections."""
 
     def __init__(self) -> None:
+        self._names: set[str] = set()  # also of those that are about to be open
         self._open: dict[str, OpenSession] = {}
         self._came = asyncio.Event()
 
@@ -60,7 +61,7 @@ class OpenSessions:
         name = next(iter(headers.get(_NAME, ())), "")
         if not name:
             raise InvalidParameterError("missing session id")
-        if name in self._open:
+        if name in self._names:
             raise ConflictError(f"session {name[:80]} already exists")
         return name
 
@@ -72,19 +73,19 @@ class OpenSessions:
             fd: a stream socket, which is taken over.
             preface: what the client sent already.
         """
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(fd.close)  # which does nothing when it is taken over
             name = self.name_in(headers)
-        except BaseException:
-            fd.close()
-            raise
-        channel = await Channel.begin(fd, frozenset(headers.get(_METHOD, ())[:_MOST_METHODS]))
-        self._open[name] = OpenSession(channel, next(iter(headers.get(_SHARED_KEY, ())), ""))
-        came, self._came = self._came, asyncio.Event()
-        came.set()
-        try:
+            self._names.add(name)
+            stack.callback(self._names.discard, name)
+            channel = await Channel.begin(fd, frozenset(headers.get(_METHOD, ())[:_MOST_METHODS]))
+            self._open[name] = OpenSession(channel, next(iter(headers.get(_SHARED_KEY, ())), ""))
+            stack.callback(self._open.pop, name)
+            came, self._came = self._came, asyncio.Event()
+            came.set()
+            watching = asyncio.create_task(channel.watch())
+            stack.callback(watching.cancel)
             await channel.run(preface)
-        finally:
-            del self._open[name]
 
     async def serve_within(self, stream: Stream) -> None:
         """Have a session whose bytes are a call's messages, until one of both ends."""

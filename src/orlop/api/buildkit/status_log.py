@@ -1,7 +1,8 @@
 """What a build tells its clients (``Control/Status``): steps with their times, their parts, and what they write.
 
 Every reader gets everything from the beginning. What all readers have is let go, and what nobody reads is bounded: a
-build waits for its readers in :meth:`StatusLog.wait_room`, and where there is none the oldest is forgotten.
+build waits for its readers in :meth:`StatusLog.wait_room`, but for none that takes nothing for :data:`_PATIENCE`
+seconds, and where there is no reader, or a build cannot wait, the oldest is forgotten.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from orlop.api.buildkit.control_messages import (
     VertexStatus,
     VertexWarning,
 )
-from orlop.errors import OrlopError
+from orlop.errors import OrlopError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 CANCELED = "context canceled"  # BuildKit's words of a step that was not let end
 _KEPT_BYTES = 8 << 20
 _REMEMBERED_BYTES = 1 << 20
+_MOST_BYTES = 4 * _KEPT_BYTES  # also when somebody could still read them
+_SOURCE_BYTES = 4 << 20  # of Dockerfiles that are told along with warnings, each with its own
+_MOST_READERS = 16
+_PATIENCE = 60.0
 _BILLION = 1_000_000_000
 
 
@@ -93,6 +98,7 @@ class StatusLog:
         self._count = 0
         self._told: deque[bytes] = deque()
         self._size = 0
+        self._sources = 0  # bytes of Dockerfiles that were told
         self._first = 0  # number of the oldest that is kept
         self._readers: dict[object, int] = {}
         self._closed = False
@@ -111,10 +117,19 @@ class StatusLog:
         self._told.append(data)
         self.kept.add(response, data)
         self._size += len(data)
-        if not self._readers:
-            while self._size > _KEPT_BYTES:
-                self._forget()
+        while self._size > (_MOST_BYTES if self._readers else _KEPT_BYTES):
+            self._forget()
         self._news.set()
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return self._size
+
+    def shown(self, source: SourceInfo) -> SourceInfo:
+        """Return a Dockerfile for a warning; only its name when there have been too many already."""
+        self._sources += len(source.data)
+        return source if self._sources <= _SOURCE_BYTES else SourceInfo(filename=source.filename)
 
     def _forget(self) -> None:
         self._size -= len(self._told.popleft())
@@ -130,14 +145,30 @@ class StatusLog:
         """Wait while readers have much to read yet."""
         while self._size > _KEPT_BYTES and self._readers and not self._closed:
             self._room.clear()
-            await self._room.wait()
+            first = self._first
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    await self._room.wait()
+            except TimeoutError:
+                if first == self._first:
+                    self._drop_slowest()
+
+    def _drop_slowest(self) -> None:
+        for reader, place in tuple(self._readers.items()):
+            if place <= self._first:
+                del self._readers[reader]
+        self._let_go()
 
     async def read(self) -> AsyncGenerator[bytes]:
-        """Yield what is told, encoded, to its end."""
+        """Yield what is told, encoded, to its end. Raises UnavailableError: too many read it, or others are faster."""
+        if len(self._readers) >= _MOST_READERS:
+            raise UnavailableError(f"too many readers of one build: {len(self._readers)}")
         reader = object()
         self._readers[reader] = self._first
         try:
             while True:
+                if reader not in self._readers:
+                    raise UnavailableError("too slow a reader of a build")
                 place = max(self._readers[reader], self._first)
                 if place < self._first + len(self._told):
                     data = self._told[place - self._first]
@@ -150,7 +181,7 @@ class StatusLog:
                     self._news.clear()
                     await self._news.wait()
         finally:
-            del self._readers[reader]
+            self._readers.pop(reader, None)
             self._let_go()
             self._news.set()
 
@@ -217,6 +248,7 @@ class StepLog:
     def warn(self, short: str, detail: str, *, url: str, source: SourceInfo, line: int) -> None:
         """Tell what a line should better say."""
         place = Range(start=Position(line=line), end=Position(line=line))
+        source = self._log.shown(source)
         warning = VertexWarning(vertex=self.digest, level=1, short=short.encode(), detail=[detail.encode()], url=url)
         warning.info, warning.ranges = source, [place]
         self._log.put(StatusResponse(warnings=[warning]))
