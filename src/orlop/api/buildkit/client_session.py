@@ -131,14 +131,15 @@ class ClientSession:
         key = f"{directory}\0{self._shared_key}" if self._shared_key and not choice.paths else ""
         incoming = Incoming(self._files, key=key, told=told)
         wishes = {"dir-name": [directory], "followpaths": choice.paths, "exclude-patterns": choice.without}
-        with self._files.in_use():
+        with self._files.in_use(), contextlib.closing(incoming):
             try:
                 async with await self._channel.stream(FILES, encode_metadata(wishes)) as stream:
                     entries = await incoming.receive(stream)
             except CallError as error:
                 raise _refused(f"read files of the client: {directory}", error) from None
             self.received += incoming.received
-            await in_thread(lambda place: self._files.lay_out(entries, place), target)
+            async with self._files.turns:
+                await in_thread(lambda place: self._files.lay_out(entries, place), target)
         return incoming.received
 
     def upload(self, url: str) -> AsyncIterator[bytes] | None:

@@ -22,8 +22,11 @@ from __future__ import annotations
 
 import enum
 import stat
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from orlop.engine.builds.context_files import MANIFEST_LIMIT, MOST_ENTRIES, check_entry
 from orlop.engine.builds.context_tree import Entry
@@ -47,6 +50,7 @@ _GO_KINDS = {
 }
 _OUR_KINDS: dict[int, Literal["d", "f", "l", "p"]] = {0: "f", DIRECTORY: "d", _SYMLINK: "l", _FIFO: "p"}
 _NO_DIGEST = "0" * 64
+_NONE: dict[str, str] = {}  # xattrs of nearly every file; nobody changes them
 _LONGEST = 4096  # of a path
 _SHOWN = 200
 
@@ -91,9 +95,8 @@ def go_mode(mode: int) -> int:
     return mode & 0o777 | special | _GO_KINDS.get(stat.S_IFMT(mode), 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A file of the sender's.
+class Listed(msgspec.Struct, frozen=True, gc=False):
+    """A file of the sender's, of which there may be a million.
 
     Attributes:
         number: by which it is asked for.
@@ -155,8 +158,9 @@ class Receiving:
         self._order = _Order()
         self._count = 0
         self._bytes = 0
-        self._regular: dict[bytes, int] = {}
-        self._sizes: dict[int, int] = {}
+        self._regular: dict[str, int] = {}
+        self._sizes = array("q")  # of files that can be asked for, once; else -1
+        self._owners: dict[tuple[int, int], tuple[int, int]] = {}
         self._left: dict[int, int] = {}  # bytes to come of the files that were asked for
 
     @property
@@ -196,20 +200,23 @@ class Receiving:
         self._count += 1
         entry = _entry(told)
         check_entry(entry)
+        size = -1
         if entry.kind == "f" and told.link:
-            same_as = self._regular.get(told.link, -1)
+            same_as = self._regular.get(told.link.decode("latin-1"), -1)
             if same_as < 0:
                 raise InvalidParameterError(
                     f"no such file in the context: {_shown(told.link)}: linked to {_shown(told.path)}"
                 )
         elif entry.kind == "f":
-            self._regular[told.path] = number
-            self._sizes[number] = entry.size
-        return Listed(number, entry, told.mode, (told.uid, told.gid), same_as)
+            self._regular[entry.path] = number
+            size = entry.size
+        self._sizes.append(size)
+        owner = (told.uid, told.gid)
+        return Listed(number, entry, told.mode, self._owners.setdefault(owner, owner), same_as)
 
     def request(self, number: int) -> Packet:
         """Return what asks for the content of a file, once."""
-        self._left[number] = self._sizes.pop(number)
+        self._left[number], self._sizes[number] = self._sizes[number], -1
         return Packet(kind=Kind.REQ, number=number)
 
     def _take(self, number: int, piece: bytes) -> Piece:
@@ -260,9 +267,11 @@ def _entry(told: Stat) -> Entry:
         raise InvalidParameterError(f"a context cannot hold devices and the like: {_shown(told.path)}")
     mode = told.mode & 0o777 | sum(ours for go, ours in _SPECIAL.items() if told.mode & go)
     text = {"f": _NO_DIGEST, "l": told.link.decode("latin-1")}.get(kind, "")
-    xattrs = {name: value.hex() for name, value in told.xattrs.items() if is_kept_xattr(name.encode())}
     size = told.size if kind == "f" else 0
-    return Entry(told.path.decode("latin-1"), kind, mode, told.mtime, size, text, xattrs if kind in "df" else {})
+    xattrs = _NONE
+    if told.xattrs and kind in "df":
+        xattrs = {name: value.hex() for name, value in told.xattrs.items() if is_kept_xattr(name.encode())}
+    return Entry(told.path.decode("latin-1"), kind, mode, told.mtime, size, text, xattrs)
 
 
 def _name(kind: int) -> str:

@@ -58,6 +58,11 @@ class Incoming:
         self._all_listed = False
         self.received = 0  # bytes of contents
 
+    def close(self) -> None:
+        """Have the list counted no more, after the last use of what :meth:`receive` returned."""
+        self._files.count_listed(-len(self._listed))
+        self._listed = []
+
     async def receive(self, stream: Stream) -> list[Entry]:
         """Take everything, up to the stream's end.
 
@@ -78,7 +83,8 @@ class Incoming:
             await stream.receive()
             await self._flush()
             if self._key:
-                await in_thread(self._remember, self._key)
+                async with self._files.turns:
+                    await in_thread(self._remember, self._key)
         finally:
             self._store.close()
         return [self._entry(listed) for listed in self._listed]
@@ -93,7 +99,8 @@ class Incoming:
             return True
         if event is Told.ALL_LISTED:
             self._all_listed = True
-            self._wanted.extend(await in_thread(self._missing, self._maybe))
+            async with self._files.turns:
+                self._wanted.extend(await in_thread(self._missing, self._maybe))
         elif isinstance(event, Listed):
             self._list(event)
         elif isinstance(event, Piece):
@@ -110,6 +117,7 @@ class Incoming:
         return False
 
     def _list(self, listed: Listed) -> None:
+        self._files.count_listed(1)
         self._listed.append(listed)
         if not listed.has_content:
             return

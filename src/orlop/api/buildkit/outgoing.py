@@ -15,6 +15,7 @@ from orlop.api.buildkit.fsutil import DIRECTORY, Packet, Sending, Stat, go_mode
 from orlop.api.buildkit.messages import BytesMessage
 from orlop.errors import SystemFailureError, UnavailableError
 from orlop.image.feed import in_thread
+from orlop.kernel.openat2 import RESOLVE_NO_SYMLINKS
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.rootpath import open_in_root
 from orlop.primitives.tar.rules import is_kept_xattr
@@ -102,9 +103,12 @@ class _Outgoing:
         await self._stream.send(self._protocol.finish().encode())
 
     async def _send_file(self, number: int) -> None:
-        with open_in_root(self._root_fd, self._paths[number], _FILE) as file:
-            while data := await in_thread(lambda size: os.read(file.fileno(), size), _PIECE):
-                await self._stream.send(self._protocol.piece(number, data).encode())
+        try:
+            with open_in_root(self._root_fd, self._paths[number], _FILE) as file:
+                while data := await in_thread(lambda size: os.read(file.fileno(), size), _PIECE):
+                    await self._stream.send(self._protocol.piece(number, data).encode())
+        except OSError as error:
+            raise SystemFailureError(f"read output: {(error.strerror or '').lower()}") from error
         await self._stream.send(self._protocol.piece(number, b"").encode())
 
 
@@ -116,37 +120,29 @@ def _next_batch(files: Iterator[Stat]) -> list[Stat]:
 
 
 def walk(root_fd: int) -> Generator[Stat, None, None]:
-    """Yield what is below a directory as a sender tells it; blocks.
+    """Yield what is below a directory as a sender tells it; blocks. However deep it is, one descriptor is open.
 
     Raises:
         OSError: it cannot be read.
     """
     first: dict[tuple[int, int], bytes] = {}  # paths of files with several names
-    levels = [_Level(b"", OwnedFd(os.dup(root_fd)))]
-    try:
-        while levels:
-            level = levels[-1]
-            name = next(level.names, None)
-            if name is None:
-                levels.pop().directory.close()
-                continue
-            told = _stat(level.directory.fileno(), name, level.above + name, first)
-            yield told
-            if told.mode & DIRECTORY:
-                below = OwnedFd(os.open(name, _DIRECTORY, dir_fd=level.directory.fileno()))
-                levels.append(_Level(told.path + b"/", below))
-    finally:
-        for level in levels:
-            level.directory.close()
+    levels = [(b"", iter(_names(root_fd)))]
+    while levels:
+        above, names = levels[-1]
+        with open_in_root(root_fd, above or b".", _DIRECTORY, extra_resolve=RESOLVE_NO_SYMLINKS) as directory:
+            for name in names:
+                told = _stat(directory.fileno(), name, above + name, first)
+                yield told
+                if told.mode & DIRECTORY:
+                    with OwnedFd(os.open(name, _DIRECTORY, dir_fd=directory.fileno())) as below:
+                        levels.append((told.path + b"/", iter(_names(below.fileno()))))
+                    break
+            else:
+                levels.pop()
 
 
-class _Level:
-    """A directory that is being told of, and the names in it that have not been."""
-
-    def __init__(self, above: bytes, directory: OwnedFd) -> None:
-        self.above = above
-        self.directory = directory
-        self.names = iter(sorted(os.fsencode(name) for name in os.listdir(directory.fileno())))
+def _names(directory_fd: int) -> list[bytes]:
+    return sorted(os.fsencode(name) for name in os.listdir(directory_fd))
 
 
 def _stat(parent_fd: int, name: bytes, path: bytes, first: dict[tuple[int, int], bytes]) -> Stat:

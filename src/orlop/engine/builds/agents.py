@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _HEAD = struct.Struct(">II")
 _PIECE = 1 << 16
 _LONGEST = 1 << 20
+_MOST_CONNECTIONS = 64  # of one step at a time, each with four descriptors of the engine's
 
 
 class Agent:
@@ -123,14 +124,16 @@ async def _exactly(reader: asyncio.StreamReader, preface: bytes, count: int) -> 
 
 @contextlib.asynccontextmanager
 async def listen(path: str, connect: Callable[[], Coroutine[None, None, socket.socket]]) -> AsyncIterator[None]:
-    """Listen at ``path``, open to root alone, and join each that connects with the client's agent."""
+    """Listen at ``path``, open to root alone, and join with the client's agent each of so many that connect."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is not None:
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+        if task is None or len(tasks) >= _MOST_CONNECTIONS:
+            writer.close()
+            return
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
         with contextlib.suppress(OrlopError, OSError), contextlib.closing(writer):
             theirs_reader, theirs_writer = await asyncio.open_connection(sock=await connect())
             with contextlib.closing(theirs_writer):

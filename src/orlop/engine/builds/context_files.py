@@ -14,6 +14,7 @@ manifest becomes a tree: context_tree.py.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import os
@@ -25,13 +26,15 @@ import msgspec
 from orlop.engine.builds.contents import NEW, NewContent, Receiver
 from orlop.engine.builds.context_tree import Entry, lay_out
 from orlop.engine.builds.seen_files import SeenFiles
-from orlop.errors import InvalidParameterError
+from orlop.errors import InvalidParameterError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 MANIFEST_LIMIT = 64 << 20
 MOST_ENTRIES = 1_000_000
+_MOST_LISTED = 2 * MOST_ENTRIES  # of all contexts that come at the same time: a file takes 600 bytes
+_MOST_TURNS = 2  # the threads are everybody's
 _DIGEST = 64
 _CLOCK_SECONDS = 1.0  # by which a file system's time can be behind
 _BOOT = "boot"
@@ -72,12 +75,18 @@ def check_entry(entry: Entry) -> None:
 
 
 class ContextFiles:
-    """Owns the directory drawn above. All methods but the constructor block: call them in a thread."""
+    """Owns the directory drawn above. All methods but the constructor block: call them in a thread.
+
+    Attributes:
+        turns: is held by who has a thread do something to each file of a context.
+    """
 
     def __init__(self, root: str) -> None:
         self._root = root
         self.seen = SeenFiles(root)
+        self.turns = asyncio.Semaphore(_MOST_TURNS)
         self._uses: list[float] = []
+        self._listed = 0
         os.makedirs(root, mode=0o700, exist_ok=True)
         with open(_BOOT_ID, encoding="ascii") as file:
             boot = file.read()
@@ -102,6 +111,12 @@ class ContextFiles:
             yield
         finally:
             self._uses.remove(began)
+
+    def count_listed(self, change: int) -> None:
+        """Know of files that are listed now, or not any more; does not block. Raises UnavailableError: too many."""
+        if change > 0 and self._listed + change > _MOST_LISTED:
+            raise UnavailableError(f"too many files in all contexts that are being sent: {self._listed}")
+        self._listed += change
 
     def missing(self, entries: Iterable[Entry]) -> list[str]:
         """Return the digests of contents that are not here, each once; the others are of use now."""

@@ -6,24 +6,29 @@ of its parent, which the manifest must have named as a directory before.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from orlop.errors import InvalidParameterError, SystemFailureError
+from orlop.kernel.openat2 import RESOLVE_NO_SYMLINKS
 from orlop.primitives.owned_fd import OwnedFd
+from orlop.primitives.rootpath import open_in_root
 from orlop.primitives.tar.rules import is_kept_xattr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _PIECE = 1 << 20
+_LONGEST = 4000  # bytes of a path that is opened at once, less than PATH_MAX
+_NAMES = 15  # of the longest names that fit
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Entry(msgspec.Struct, array_like=True, frozen=True):
+class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One file of a context.
 
     Attributes:
@@ -65,11 +70,12 @@ def lay_out(contents: str, entries: Sequence[Entry], target: str) -> None:
 
 
 class _Tree:
-    """A context being laid out; keeps the descriptors of the directories above the file at hand."""
+    """A context being laid out; keeps the descriptor of the last directory alone, however deep a hostile one is."""
 
     def __init__(self, contents: str, root_fd: int) -> None:
         self._contents = contents
-        self._path: list[tuple[bytes, OwnedFd]] = []
+        self._path: Sequence[bytes] = ()
+        self._directory: OwnedFd | None = None  # what is at the path; None at the root
         self._root_fd = root_fd
 
     def make(self, entries: Sequence[Entry]) -> None:
@@ -90,26 +96,38 @@ class _Tree:
                 with OwnedFd(os.open(name, _DIRECTORY, dir_fd=self._enter(above))) as fd:
                     _finish(fd.fileno(), entry)
         finally:
-            self._leave(0)
+            self._leave()
 
     def _enter(self, names: Sequence[bytes]) -> int:
-        shared = 0
-        for (there, _), wanted in zip(self._path, names, strict=False):
-            if there != wanted:
-                break
-            shared += 1
-        self._leave(shared)
-        for name in names[shared:]:
-            above = self._path[-1][1].fileno() if self._path else self._root_fd
-            try:
-                self._path.append((name, OwnedFd(os.open(name, _DIRECTORY, dir_fd=above))))
-            except (FileNotFoundError, NotADirectoryError):
-                raise InvalidParameterError(f"no directory in the context: {b'/'.join(names)[:200]!r}") from None
-        return self._path[-1][1].fileno() if self._path else self._root_fd
+        """Return the descriptor of a directory, which is good until the next call."""
+        if names == self._path:
+            return self._root_fd if self._directory is None else self._directory.fileno()
+        below, directory = names, None
+        if self._directory is not None and names[:-1] == self._path:
+            below, directory, self._directory = names[-1:], self._directory, None
+        self._leave()
+        try:
+            step = len(below) if sum(map(len, below)) + len(below) < _LONGEST else _NAMES
+            for start in range(0, len(below), step or 1):
+                above, part = directory, b"/".join(below[start : start + step])
+                at = self._root_fd if above is None else above.fileno()
+                try:
+                    directory = open_in_root(at, part, _DIRECTORY, extra_resolve=RESOLVE_NO_SYMLINKS)
+                finally:
+                    if above is not None:
+                        above.close()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            raise InvalidParameterError(f"no directory in the context: {b'/'.join(names)[:200]!r}") from None
+        self._path, self._directory = names, directory
+        return self._root_fd if directory is None else directory.fileno()
 
-    def _leave(self, depth: int) -> None:
-        while len(self._path) > depth:
-            self._path.pop()[1].close()
+    def _leave(self) -> None:
+        self._path = ()
+        if self._directory is not None:
+            self._directory.close()
+            self._directory = None
 
     def _make_one(self, entry: Entry, parent: int, name: bytes) -> None:
         if entry.kind == "d":

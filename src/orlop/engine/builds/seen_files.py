@@ -28,7 +28,7 @@ _BILLION = 1_000_000_000
 _TICK, _COARSE = _BILLION // 50, 2 * _BILLION
 
 
-class SeenFile(msgspec.Struct, array_like=True, frozen=True):
+class SeenFile(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A regular file and what it held.
 
     Attributes:

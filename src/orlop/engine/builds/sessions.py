@@ -101,7 +101,8 @@ class Session:
         if name not in self.manifests:
             raise InvalidParameterError(f"the session does not hold the context: {name}")
         entries = self.manifests[name]
-        await in_thread(lambda place: self._files.lay_out(entries, place), target)
+        async with self._files.turns:
+            await in_thread(lambda place: self._files.lay_out(entries, place), target)
 
     def upload(self, url: str) -> AsyncIterator[bytes] | None:
         """It sends nothing but what its manifests name."""
