@@ -39,7 +39,7 @@ _MOST_JOBS = 512
 _MOST_ENDED = 64
 _MOST_RESULTS = 64
 _ENDED_BYTES = 32 << 20  # of what is told of builds that are over
-_REQUESTS_BYTES = 256 << 20  # of what all clients ask for, as it came
+_REQUESTS_BYTES = 64 << 20  # of what all clients ask for, as it came: a build holds it twice
 _INPUT = "input:"
 
 
