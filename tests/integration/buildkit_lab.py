@@ -74,7 +74,7 @@ async def control_of(engine):
             await running
 
 
-async def solve(engine, client, exporters, *, caches=(), **attributes):
+async def solve(engine, client, exporters, *, caches=(), ref="", **attributes):
     """Have a Dockerfile built for a client of our own (``fake_buildkit_client``); returns what programs read."""
     name, methods = secrets.token_hex(12), client.methods()
     headers = [
@@ -83,7 +83,11 @@ async def solve(engine, client, exporters, *, caches=(), **attributes):
     ]
     session = asyncio.create_task(Server(methods).serve(*await upgraded(engine, "/session", headers)))
     request = SolveRequest(
-        ref=secrets.token_hex(12), session=name, frontend="dockerfile.v0", attributes=attributes, exporters=exporters
+        ref=ref or secrets.token_hex(12),
+        session=name,
+        frontend="dockerfile.v0",
+        attributes=attributes,
+        exporters=exporters,
     )
     request.cache = CacheOptions(imports=[CacheEntry(type="registry", attributes={"ref": one}) for one in caches])
     try:
