@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # More stars than these are not left to the regular expression engine, which tries all ways to divide a name among them.
 _FEW_STARS = 2
 _FEW_DOUBLE_STARS = 1
+# Each is a regular expression, a look at every file, and a header of what BuildKit's clients are asked for.
+_MOST = 20_000
 
 
 class IgnoreRules:
@@ -49,9 +51,11 @@ class IgnoreRules:
 
 
 def parse_ignore(text: str) -> IgnoreRules:
-    """Read a file. Raises InvalidParameterError: a pattern is malformed."""
+    """Read a file. Raises InvalidParameterError: a pattern is malformed, or there are too many."""
     rows = text.removeprefix("\ufeff").split("\n")
-    patterns = (row.strip(_BLANKS) for row in rows if not row.startswith("#"))
+    patterns = [clean for row in rows if not row.startswith("#") and (clean := row.strip(_BLANKS))]
+    if len(patterns) > _MOST:
+        raise InvalidParameterError(f"too many patterns in an ignore file: more than {_MOST}")
     return IgnoreRules(_normal(text) for text in patterns)
 
 

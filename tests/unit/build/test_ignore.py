@@ -62,3 +62,10 @@ def test_malformed_pattern(text):
 def test_an_exception_of_nothing(text):
     with pytest.raises(InvalidParameterError, match='illegal exclusion pattern: "!"'):
         parse_ignore(text)
+
+
+def test_a_file_of_nothing_but_patterns():
+    """Four megabytes of them held the engine for minutes."""
+    assert len(parse_ignore("a\n\n#\n" * 20_000).texts) == 20_000
+    with pytest.raises(InvalidParameterError, match="too many patterns in an ignore file: more than 20000"):
+        parse_ignore("a\n" * (2 << 20))
