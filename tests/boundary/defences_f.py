@@ -90,7 +90,7 @@ DEFENCES: tuple[Defence, ...] = (
     defence(
         "F4",
         "fields of a message are counted",
-        ("primitives/protobuf/message.py", "            if budget[0] < 0:\n", "            if False:\n"),
+        ("primitives/protobuf/message.py", "    if budget[0] < 0:\n", "    if False:\n"),
         "tests/property/test_protobuf.py::test_a_message_of_too_many_fields",
     ),
     defence(
