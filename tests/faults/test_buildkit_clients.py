@@ -258,7 +258,7 @@ async def asked(engine):
     return None
 
 
-@pytest.mark.parametrize(("attack", "most"), [(messages, 160), (headers, 64), (unread, 96), (files, 256), (asked, 320)])
+@pytest.mark.parametrize(("attack", "most"), [(messages, 160), (headers, 64), (unread, 96), (files, 256), (asked, 192)])
 async def test_memory_has_a_bound(own_engine, attack, most):
     engine = own_engine
     before = peak(engine)

@@ -78,20 +78,21 @@ class Server:
         stream.on_lost = lambda: _cancel(call)
 
     async def _answer(self, stream: Stream) -> None:
-        error: OrlopError | None = None
+        # The error itself is not kept: its traceback holds this frame and, below it, all that came with the call.
+        end = trailers(None)
         try:
             async with asyncio.timeout(_timeout(stream.metadata)):
                 await self._handler(stream)(stream)
-        except OrlopError as problem:
-            error = problem
+        except OrlopError as error:
+            end = trailers(error)
         except TimeoutError:
-            error = CallError(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
+            end = trailers(CallError(Code.DEADLINE_EXCEEDED, "context deadline exceeded"))
         except Exception:  # noqa: BLE001 - the boundary: a fault of ours ends one call
             _log.exception("call failed: %s", stream.metadata.get(":path", [""])[0][:200])
-            error = CallError(Code.INTERNAL, "internal error of the engine")
+            end = trailers(CallError(Code.INTERNAL, "internal error of the engine"))
         stream.on_lost = None
         with contextlib.suppress(CallError):
-            await stream.answer(trailers(error))
+            await stream.answer(end)
         stream.close()
 
     def _handler(self, stream: Stream) -> Handler:
