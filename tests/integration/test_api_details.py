@@ -1,6 +1,7 @@
 """Small things that tools meet, in dockerd's words and shape (found beside dockerd 26)."""
 
 import json
+import re
 import time
 
 import pytest
@@ -61,16 +62,17 @@ def test_statistics_have_all_members(engine):
     [
         ("swarm leave", "This node is not part of a swarm"),
         ("network create -d overlay over", "This node is not a swarm manager."),
-        ("plugin inspect nosuch/one", 'plugin "nosuch/one" not found'),
+        # Debian 12's client has words of its own for what is not there
+        ("plugin inspect nosuch/one", '(plugin "nosuch/one" not found|No such plugin: nosuch/one)'),
         ("plugin enable nosuch", 'plugin "nosuch" not found'),
-        ("plugin rm nosuch", 'plugin "nosuch" not found'),
+        ("plugin rm nosuch", '(plugin "nosuch" not found|No such plugin: nosuch)'),
         ("create --uts host --domainname d busybox", "conflicting options: domainname and the UTS mode"),
         ("tag busybox sha256:abc", "refusing to create an ambiguous tag using digest algorithm as name"),
     ],
 )
 def test_a_refusal_is_dockers(engine, command, words):
     done = engine.docker(*command.split(), check=False)
-    assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+    assert (done.returncode, bool(re.search(words, done.stderr))) == (1, True), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ class Lab:
     def run(self, *words, check=True, text=True, env=None, **options):
         if "input" not in options:
             options.setdefault("stdin", subprocess.DEVNULL)
-        environment = {**self.environment, **(env or {})}
+        environment = {name: text for name, text in {**self.environment, **(env or {})}.items() if text is not None}
         done = subprocess.run(
             self.command(*words), capture_output=True, check=False, env=environment, text=text, timeout=120, **options
         )
@@ -257,7 +257,7 @@ with connect() as client:
 
 @CLIENTS
 def test_flags_and_contexts(lab, program, tmp_path) -> None:
-    plain = {"DOCKER_TLS_VERIFY": "", "DOCKER_CERT_PATH": "", "DOCKER_HOST": ""}
+    plain = {"DOCKER_TLS_VERIFY": "", "DOCKER_CERT_PATH": "", "DOCKER_HOST": None}
     files = lab.material.client
     assert lab.run(program, "-H", ADDRESS, *tls_flags(files), "version", env=plain).returncode == 0
     named = f"host={ADDRESS},ca={files}/ca.pem,cert={files}/cert.pem,key={files}/key.pem"
@@ -269,11 +269,11 @@ def test_flags_and_contexts(lab, program, tmp_path) -> None:
 
 
 @CLIENTS
-def test_who_does_not_show_a_good_certificate_gets_nothing(lab, program) -> None:
+def test_who_does_not_show_a_good_certificate_gets_nothing(lab, program, tmp_path) -> None:
     stranger, good = lab.material.stranger, lab.material.client
     foreign = {"DOCKER_TLS_VERIFY": ""}
     authority = ("--tlsverify", "--tlscacert", good / "ca.pem")
-    nobody = lab.run(program, *authority, "--tlscert=", "--tlskey=", "ps", env=foreign, check=False)
+    nobody = lab.run(program, *authority, "ps", env={**foreign, "DOCKER_CERT_PATH": str(tmp_path)}, check=False)
     assert nobody.returncode == 1
     assert "remote error: tls: certificate required" in nobody.stderr
     flags = (*authority, "--tlscert", stranger / "cert.pem", "--tlskey", stranger / "key.pem")
@@ -291,7 +291,7 @@ def test_who_does_not_show_a_good_certificate_gets_nothing(lab, program) -> None
 def test_client_makes_sure_of_the_engine(lab, program, tmp_path) -> None:
     wrong = lab.run(program, "--tlscacert", lab.material.stranger / "ca.pem", "ps", check=False)
     assert wrong.returncode == 1
-    assert "tls: failed to verify certificate: x509: certificate signed by unknown authority" in wrong.stderr
+    assert "x509: certificate signed by unknown authority" in wrong.stderr  # Debian 12's client says no more
     # by an address that the certificate does not name
     lab.engine.in_network("ip", "addr", "add", "127.0.0.9/8", "dev", "lo", check=False)
     missing = lab.run(program, "--tlscacert", tmp_path / "none", "ps", check=False)
@@ -306,7 +306,7 @@ def test_name_that_the_certificate_does_not_have(lab, tmp_path) -> None:
             environment = tls_environment(engine, lab.material.client)
             done = engine.in_network(program, "ps", env=environment, check=False)
             assert done.returncode == 1
-            assert re.search("tls: failed to verify certificate: x509: .*127.0.0.1", done.stderr), done.stderr
+            assert re.search("x509: .*127.0.0.1", done.stderr), done.stderr
             lax = engine.in_network(
                 *(program, "--tls", "--tlsverify=false", "ps", "-q"),
                 env={**environment, "DOCKER_TLS_VERIFY": ""},
