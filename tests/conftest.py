@@ -232,3 +232,15 @@ def networks(leak_free):
     yield leak_free
     leak_free.remove_containers()
     leak_free.docker("network", "prune", "-f")
+
+
+@pytest.fixture
+def outside(tmp_path: Path):
+    """A directory of the host that must stay as it is."""
+    directory = tmp_path / "outside"
+    (directory / "sub").mkdir(parents=True)
+    (directory / "file").write_text("of the host")
+    yield directory
+    assert sorted(str(path.relative_to(directory)) for path in directory.rglob("*")) == ["file", "sub"]
+    assert (directory / "file").read_text() == "of the host"
+    assert str(directory) not in Path("/proc/self/mountinfo").read_text()

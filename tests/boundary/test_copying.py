@@ -80,18 +80,6 @@ def test_nothing_of_the_image_runs_while_its_files_are_copied(engine, tmp_path) 
             assert tarfile.open(fileobj=io.BytesIO(data)).getnames() == ["."], "something was run"
 
 
-@pytest.fixture
-def outside(tmp_path):
-    """A directory of the host that must stay as it is, and that nobody may read."""
-    directory = tmp_path / "outside"
-    (directory / "sub").mkdir(parents=True)
-    (directory / "file").write_text("of the host")
-    yield directory
-    assert sorted(str(path.relative_to(directory)) for path in directory.rglob("*")) == ["file", "sub"]
-    assert (directory / "file").read_text() == "of the host"
-    assert str(directory) not in Path("/proc/self/mountinfo").read_text()
-
-
 def test_links_in_place_of_a_stopped_containers_mounts(engine, tmp_path, outside) -> None:
     """D4, CVE-2026-42306: neither is a volume mounted outside, nor a place made for it; /var/run stays usable."""
 

@@ -6,7 +6,6 @@ or written outside of its root.
 
 import os
 import select
-from pathlib import Path
 
 import pytest
 from hostile import Swapper
@@ -26,18 +25,6 @@ def runtime(tmp_path):
     made = Runtime(tmp_path / "rt", busybox_tree(tmp_path / "root"))
     yield made
     made.close()
-
-
-@pytest.fixture
-def outside(tmp_path):
-    """A directory of the host that must stay as it is."""
-    directory = tmp_path / "outside"
-    (directory / "sub").mkdir(parents=True)
-    (directory / "file").write_text("untouched")
-    yield directory
-    assert sorted(str(path.relative_to(directory)) for path in directory.rglob("*")) == ["file", "sub"]
-    assert (directory / "file").read_text() == "untouched"
-    assert str(directory) not in Path("/proc/self/mountinfo").read_text()
 
 
 def outcome(runtime, config, **launch) -> str:
