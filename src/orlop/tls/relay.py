@@ -221,7 +221,7 @@ class Relay:
         if self._channel.ended and not self._plain and not self._input_ended:
             self._input_ended = True
             self._inner.shutdown(socket.SHUT_WR)
-        if self._channel.ended and self._inner_ended:
+        if self._channel.ended and self._inner_ended and not self._plain:
             self._inner_closed = True
         if self._inner_closed and not self._cipher and not self._said_all:
             self._said_all = True

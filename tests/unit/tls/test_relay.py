@@ -1,10 +1,13 @@
 """The relay between sockets: both ends, each way of ending, nothing lost, nothing held for ever."""
 
+import fcntl
 import hashlib
 import random
 import select
 import socket
 import ssl
+import struct
+import termios
 import threading
 import time
 from contextlib import contextmanager
@@ -14,7 +17,10 @@ import pytest
 from orlop.tls import relay as relay_module
 from orlop.tls.channel import Channel
 from orlop.tls.material import client_context, server_context
-from orlop.tls.relay import Relay
+from orlop.tls.relay import PIECE, Relay
+
+
+_SMALL = 16384
 
 
 class Lab:
@@ -180,6 +186,35 @@ def test_closed_local_side_does_not_reset_the_peer(lab) -> None:
         time.sleep(0.2)
         assert lab.receive_all() == data
         writer.join()
+    assert lab.tcp.recv(1) == b""
+    lab.tcp.close()
+    lab.wait_finished()
+
+
+def _waiting(sock: socket.socket) -> int:
+    """How many bytes can be read, once that number rests."""
+    last = -1
+    while (now := struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))[0]) != last:
+        last = now
+        time.sleep(0.02)
+    return now
+
+
+def test_both_have_ended_and_the_local_side_reads_late(lab) -> None:
+    """``orlop exec -i`` by TLS under load: what its socket did not take at once was lost."""
+    lab.local.shutdown(socket.SHUT_WR)
+    assert lab.receive_all() == b""
+    filling = 0
+    while _waiting(lab.local) == filling:  # until the socketpair is full, and the relay holds a piece
+        lab.send(bytes(_SMALL))
+        filling += _SMALL
+    data = random.Random(6).randbytes(PIECE // 2)
+    lab.peer.write(data)
+    lab.close_notify()  # which the relay receives together with the data
+    assert lab.local.recv(_SMALL, socket.MSG_WAITALL) == bytes(_SMALL)
+    time.sleep(0.3)
+    assert read_all(lab.local) == bytes(filling - _SMALL) + data
+    lab.local.close()
     assert lab.tcp.recv(1) == b""
     lab.tcp.close()
     lab.wait_finished()
