@@ -19,7 +19,6 @@ from orlop.tls.channel import Channel
 from orlop.tls.material import client_context, server_context
 from orlop.tls.relay import PIECE, Relay
 
-
 _SMALL = 16384
 
 
