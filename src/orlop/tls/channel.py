@@ -42,6 +42,7 @@ class Channel:
 
     Attributes:
         ended: the peer sent close_notify: nothing more comes.
+        broken: what :meth:`read` would raise, were there not what came before it.
     """
 
     def __init__(self, context: ssl.SSLContext, *, server: bool, host: str | None = None) -> None:
@@ -49,6 +50,7 @@ class Channel:
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=server, server_hostname=host)
         self._closing = False
+        self.broken: ssl.SSLError | None = None
         self.ended = False
 
     def feed(self, data: bytes) -> None:
@@ -75,9 +77,9 @@ class Channel:
         """Return the plaintext of all whole records that were fed; sets ``ended``.
 
         Raises:
-            ssl.SSLError: an alert, or records that the peer did not send.
+            ssl.SSLError: an alert, or records that the peer did not send, and nothing before it.
         """
-        found = []
+        found: list[bytes] = []
         while not self.ended:
             try:
                 data = self._object.read(_RECORD)
@@ -85,6 +87,11 @@ class Channel:
                 break
             except ssl.SSLZeroReturnError:
                 data = b""
+            except ssl.SSLError as error:
+                if not found:
+                    raise
+                self.broken = error
+                break
             if data:
                 found.append(data)
             else:

@@ -10,7 +10,7 @@ not read from the sender. The ends:
 
 ====================================  ==========================================================================
 the peer says close_notify            inner can read to its end; what is written to it still goes to the peer
-TCP ends without it                   the peer is gone: what it sent is still delivered, then all is closed
+TCP ends without it, or is reset      the peer is gone: what it sent is still delivered, then all is closed
 inner's other end stops writing       close_notify to the peer; what the peer sends is still delivered
 inner's other end is closed           what it wrote, close_notify and FIN; what the peer still sends is thrown away
                                       until it ends as well: a socket closed with input unread resets the connection,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 16
 PATIENCE = 600.0  # seconds that a peer which has been told everything may take to end as well
+UNTAKEN = 60.0  # seconds that what a vanished peer had sent waits for whoever takes nothing
 _MOST_UNREAD = 16 << 20
 _BROKEN = select.POLLERR | select.POLLNVAL
 
@@ -71,6 +72,7 @@ class Relay:
         self._inner_ended = False  # nothing more comes from inner
         self._inner_closed = False
         self._said_all = False  # FIN was sent
+        self._lost = ""  # why nothing can be sent to the peer any more
         self._thrown_away = 0
         self._moved = time.monotonic()
         self.finished = False
@@ -96,8 +98,15 @@ class Relay:
 
     @property
     def sending(self) -> bool:
-        """Whether something is on its way to the peer."""
-        return bool(self._cipher) and not self.finished
+        """Whether something is on its way to the peer, or waits in the local socket."""
+        if self.finished or self._cipher:
+            return not self.finished
+        return not (self._inner_ended or self._inner_closed) and bool(_poll(self._inner, select.POLLIN))
+
+    @property
+    def told(self) -> bool:
+        """Whether the peer was sent all that the local side wrote, which has ended."""
+        return self.finished or ((self._inner_ended or self._inner_closed) and not self._cipher)
 
     def step(self, outer: int, inner: int) -> None:
         """Carry what can be carried; arguments are what poll(2) told of each socket. Never blocks, never raises."""
@@ -114,11 +123,11 @@ class Relay:
         """
         if self.finished:
             return
-        poll = select.poll()
-        poll.register(self._outer, 0)
-        if any(events & (_BROKEN | select.POLLHUP) for _, events in poll.poll(0)) and not self._said_all:
-            self._fail("connection reset by peer")
-        elif self._said_all and time.monotonic() - self._moved > PATIENCE:
+        resting = time.monotonic() - self._moved
+        if _poll(self._outer, 0) & (_BROKEN | select.POLLHUP) and not self._said_all:
+            if not (self.outer_events & select.POLLIN or (self._plain and resting < UNTAKEN)):
+                self._fail("connection reset by peer")
+        elif self._said_all and resting > PATIENCE:
             self.close()
         elif self._inner_ended and not self._inner_closed and _is_closed(self._inner):
             self._inner_closed = True
@@ -157,8 +166,10 @@ class Relay:
         except BlockingIOError:
             return
         self._moved = time.monotonic()
-        if not data:
-            self.close()  # without close_notify: the peer is gone, and all that it sent has been delivered
+        if not data:  # without close_notify: the peer is gone, and all that it sent has been delivered
+            if self._lost:
+                self._fail(self._lost)
+            self.close()
             return
         self._channel.feed(data)
         self._decrypt()
@@ -187,16 +198,17 @@ class Relay:
 
     def _flush(self) -> None:
         """Send what is held in both directions, and what follows from having sent it."""
-        try:
-            self._send()
-        except OSError as error:
-            self._fail(error.strerror or str(error))
+        self._guarded(self._send)
 
     def _send(self) -> None:
         while self._cipher:
             try:
                 sent = self._outer.send(self._cipher, socket.MSG_NOSIGNAL)
             except BlockingIOError:
+                break
+            except OSError as error:  # what it sent before is still to be received and delivered
+                self._lost = self._lost or error.strerror or str(error)
+                self._cipher = memoryview(b"")
                 break
             self._cipher = self._cipher[sent:]
             self._moved = time.monotonic()
@@ -213,11 +225,17 @@ class Relay:
                     self._inner_closed = True
                 break
             self._plain = self._plain[sent:]
+            self._moved = time.monotonic()
         if self._inner_closed:
             self._plain = memoryview(b"")
         self._end()
 
     def _end(self) -> None:
+        if self._channel.broken is not None and not self._plain:
+            raise self._channel.broken
+        if self._lost and (self._channel.ended or self._inner_closed) and not self._plain:
+            self._fail(self._lost)
+            return
         if self._channel.ended and not self._plain and not self._input_ended:
             self._input_ended = True
             self._inner.shutdown(socket.SHUT_WR)
@@ -251,6 +269,10 @@ class Relay:
 
 def _is_closed(sock: socket.socket) -> bool:
     """Whether the other end of a socketpair neither writes nor reads any more."""
+    return bool(_poll(sock, 0) & (select.POLLHUP | select.POLLERR))
+
+
+def _poll(sock: socket.socket, wanted: int) -> int:
     poll = select.poll()
-    poll.register(sock, 0)
-    return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
+    poll.register(sock, wanted)
+    return sum(events for _, events in poll.poll(0))

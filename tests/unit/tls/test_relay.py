@@ -56,9 +56,21 @@ class Lab:
         self.reasons: list[str] = []
         self._descriptors = outer.fileno(), inner.fileno()
         self.relay = Relay(outer, inner, channel, report=self.reasons.append)
+        self.resume()
+
+    def resume(self) -> None:
         self._stop = False
         self._thread = threading.Thread(target=self._drive)
         self._thread.start()
+
+    def pause(self) -> None:
+        """Have the relay do nothing."""
+        self._stop = True
+        self._thread.join()
+
+    def reset(self) -> None:
+        self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.tcp.close()
 
     def _drive(self) -> None:
         outer, inner = self._descriptors
@@ -99,8 +111,7 @@ class Lab:
         assert self.relay.finished
 
     def close(self) -> None:
-        self._stop = True
-        self._thread.join()
+        self.pause()
         self.relay.close()
         self.tcp.close()
         self.local.close()
@@ -199,14 +210,20 @@ def _waiting(sock: socket.socket) -> int:
     return now
 
 
+def _fill(lab: Lab) -> int:
+    """Send until the socketpair is full, and the relay holds a piece; return how much."""
+    filling = 0
+    while _waiting(lab.local) == filling:
+        lab.send(bytes(_SMALL))
+        filling += _SMALL
+    return filling
+
+
 def test_both_have_ended_and_the_local_side_reads_late(lab) -> None:
     """``orlop exec -i`` by TLS under load: what its socket did not take at once was lost."""
     lab.local.shutdown(socket.SHUT_WR)
     assert lab.receive_all() == b""
-    filling = 0
-    while _waiting(lab.local) == filling:  # until the socketpair is full, and the relay holds a piece
-        lab.send(bytes(_SMALL))
-        filling += _SMALL
+    filling = _fill(lab)
     data = random.Random(6).randbytes(PIECE // 2)
     lab.peer.write(data)
     lab.close_notify()  # which the relay receives together with the data
@@ -232,11 +249,41 @@ def test_peer_that_vanishes_has_its_bytes_delivered(lab) -> None:
 def test_peer_that_resets_is_noticed_although_nothing_is_read_from_it(lab) -> None:
     lab.close_notify()
     assert lab.local.recv(1) == b""
-    lab.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    lab.tcp.close()
+    lab.reset()
     lab.wait_finished()
     assert lab.reasons == ["connection reset by peer"]
     assert read_all(lab.local) == b""
+
+
+def test_peer_that_resets_has_its_bytes_delivered(lab) -> None:
+    """docker-py's ``sock.close()`` with output unread is a reset; what it wrote before is the container's."""
+    data = random.Random(7).randbytes(50_000)
+    lab.pause()
+    lab.send(data)
+    lab.local.sendall(b"output that nobody reads")
+    lab.reset()
+    lab.relay.step(0, select.POLLIN)
+    lab.resume()
+    assert read_all(lab.local) == data
+    lab.wait_finished()
+    assert lab.reasons == ["Connection reset by peer"]
+
+
+def test_peer_that_resets_has_its_bytes_delivered_to_who_reads_late(lab) -> None:
+    filling = _fill(lab)
+    data = random.Random(8).randbytes(30_000)
+    lab.send(data)
+    lab.reset()
+    time.sleep(0.2)
+    assert read_all(lab.local) == bytes(filling) + data
+    lab.wait_finished()
+
+
+def test_what_a_vanished_peer_sent_is_not_kept_for_ever(lab, monkeypatch) -> None:
+    monkeypatch.setattr(relay_module, "UNTAKEN", 0.2)
+    _fill(lab)
+    lab.reset()
+    lab.wait_finished()
 
 
 def test_nothing_is_read_that_nobody_takes(lab) -> None:
@@ -295,6 +342,19 @@ def test_damaged_records_end_the_connection(lab) -> None:
     cipher[-1] ^= 1
     lab.tcp.sendall(cipher)
     assert read_all(lab.local) == b""
+    lab.wait_finished()
+    assert lab.reasons
+
+
+def test_what_came_before_damage_is_delivered(lab) -> None:
+    lab.pause()
+    lab.send(b"good")
+    lab.peer.write(b"bad")
+    cipher = bytearray(lab.peer.take())
+    cipher[-1] ^= 1
+    lab.tcp.sendall(cipher)
+    lab.resume()
+    assert read_all(lab.local) == b"good"
     lab.wait_finished()
     assert lab.reasons
 
