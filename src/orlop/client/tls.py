@@ -1,18 +1,22 @@
 """Connections to an engine by TLS: a thread of their own carries the bytes, and the client has a plain stream socket.
 
 So attaching, polling and half-closing are what they are with a unix socket (``tls/relay.py`` says what becomes of each
-end). The thread ends with the connection, and does not keep a program from ending.
+end). The thread ends with the connection, and does not keep a program from ending; what the program wrote before its
+end is still sent, for :data:`FAREWELL_SECONDS` at most.
 """
 
 from __future__ import annotations
 
+import atexit
 import select
 import socket
 import ssl
 import threading
 import time
+import weakref
 
 from orlop.client.failure import ConnectionFailedError
+from orlop.primitives.scope import suppress
 from orlop.tls.channel import Channel, describe
 from orlop.tls.relay import PIECE, Relay
 
@@ -20,7 +24,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.client.address import Address
 
+FAREWELL_SECONDS = 3.0
 _CHECK_MILLISECONDS = 5000
+# of each connection that is carried: set when all that the program wrote was sent, and the program's end
+_carried: dict[threading.Event, weakref.ref[TlsSocket]] = {}
 
 
 class TlsSocket(socket.socket):
@@ -57,8 +64,15 @@ def open_tls(address: Address, context: ssl.SSLContext, timeout: float | None) -
     found = TlsSocket(fileno=ours.detach())
     found.settimeout(timeout)
     descriptors = outer.fileno(), theirs.fileno()
-    relay = Relay(outer, theirs, channel, unsent=unsent, report=found.break_down)
-    threading.Thread(target=_carry, args=(relay, descriptors), name="orlop-tls", daemon=True).start()
+    known, told = weakref.ref(found), threading.Event()  # a socket that is forgotten is closed, as others are
+
+    def report(reason: str) -> None:
+        if (sock := known()) is not None:
+            sock.break_down(reason)
+
+    relay = Relay(outer, theirs, channel, unsent=unsent, report=report)
+    _carried[told] = known
+    threading.Thread(target=_carry, args=(relay, descriptors, told), name="orlop-tls", daemon=True).start()
     return found
 
 
@@ -72,7 +86,8 @@ def _shake_hands(outer: socket.socket, channel: Channel, address: Address) -> by
                 raise ConnectionFailedError("error during connect: EOF")
             channel.feed(data)
     except ssl.SSLError as error:
-        outer.send(channel.take(), socket.MSG_NOSIGNAL)
+        with suppress(OSError):  # it has left
+            outer.send(channel.take(), socket.MSG_NOSIGNAL)
         raise ConnectionFailedError(f"error during connect: {_describe(error, address.host)}") from None
     return channel.take()
 
@@ -83,10 +98,12 @@ def _describe(error: ssl.SSLError, host: str) -> str:
     return describe(error, host)
 
 
-def _carry(relay: Relay, descriptors: tuple[int, int]) -> None:
+def _carry(relay: Relay, descriptors: tuple[int, int], told: threading.Event) -> None:
     outer, inner = descriptors
     checked = time.monotonic()
     while not relay.finished:
+        if relay.told:
+            told.set()
         poll = select.poll()
         wanted = {outer: relay.outer_events, inner: relay.inner_events}
         for descriptor, events in wanted.items():
@@ -97,3 +114,16 @@ def _carry(relay: Relay, descriptors: tuple[int, int]) -> None:
         if time.monotonic() - checked > _CHECK_MILLISECONDS / 1000:
             checked = time.monotonic()
             relay.check()
+    told.set()
+    del _carried[told]
+
+
+@atexit.register
+def _say_all() -> None:
+    """End all connections, once what the program wrote was sent: the kernel does no less for other sockets."""
+    deadline = time.monotonic() + FAREWELL_SECONDS
+    for told, known in list(_carried.items()):
+        if (sock := known()) is not None:
+            with suppress(OSError):  # it is closed
+                sock.shutdown(socket.SHUT_RDWR)
+        told.wait(max(deadline - time.monotonic(), 0))

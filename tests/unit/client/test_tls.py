@@ -1,0 +1,106 @@
+"""The client's end of TLS: what is written is sent, whatever the program does then."""
+
+import gc
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from harness import wait_for
+from orlop.client.address import Address
+from orlop.client.failure import ConnectionFailedError
+from orlop.client.tls import open_tls
+from orlop.tls.material import client_context, server_context
+
+_WRITER = """
+import sys
+from orlop.client.address import Address
+from orlop.client.tls import open_tls
+from orlop.tls.material import client_context
+host, port, authority, certificate, key, end = sys.argv[1:]
+context = client_context(authority=authority, certificate=certificate, key=key)
+sock = open_tls(Address("", host=host, port=int(port), tls=context), context, None)
+sock.sendall(b"x" * 150_000)
+if end == "half":
+    sock.shutdown(1)
+elif end == "close":
+    sock.close()
+"""
+
+
+class Server:
+    """Takes one connection after the other."""
+
+    def __init__(self, material) -> None:
+        self.material = material
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.host, self.port = self.listener.getsockname()
+        self._context = server_context(*(str(material.server / name) for name in ("cert.pem", "key.pem", "ca.pem")))
+
+    def accept(self) -> ssl.SSLSocket:
+        sock, _ = self.listener.accept()
+        sock.settimeout(30)
+        return self._context.wrap_socket(sock, server_side=True)
+
+    @property
+    def files(self) -> list[str]:
+        return [str(self.material.client / name) for name in ("ca.pem", "cert.pem", "key.pem")]
+
+    def address(self) -> Address:
+        authority, certificate, key = self.files
+        context = client_context(authority=authority, certificate=certificate, key=key)
+        return Address("", host=self.host, port=self.port, tls=context)
+
+
+@pytest.fixture
+def server(material):
+    server = Server(material)
+    yield server
+    server.listener.close()
+
+
+@pytest.mark.parametrize("end", ["half", "close", "none"])
+def test_program_that_ends_at_once_has_its_bytes_sent(server, end) -> None:
+    words = [sys.executable, "-c", _WRITER, server.host, str(server.port), *server.files, end]
+    with subprocess.Popen(words) as program, server.accept() as peer:
+        received = bytearray()
+        while data := peer.recv(1 << 16):
+            received += data
+        assert len(received) == 150_000
+    assert program.returncode == 0
+
+
+def test_socket_that_is_forgotten_is_closed(server) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    address = server.address()
+    opened = []
+    thread = threading.Thread(target=lambda: opened.append(open_tls(address, address.tls, 10)))
+    thread.start()
+    with server.accept() as peer:
+        thread.join()
+        with pytest.warns(ResourceWarning):
+            opened.clear()
+            gc.collect()
+        assert peer.recv(1) == b""
+    wait_for(lambda: len(os.listdir("/proc/self/fd")) == before, what="end of all descriptors")
+
+
+def test_server_that_leaves_during_the_handshake_is_told_of_in_its_own_words(server) -> None:
+    """A server of plain HTTP that has left: its answer is what counts, not that it takes no alert."""
+
+    def answer() -> None:
+        sock, _ = server.listener.accept()
+        with sock:
+            sock.recv(1)  # the rest stays unread, and resets the connection
+            sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    thread = threading.Thread(target=answer)
+    address = server.address()
+    thread.start()
+    with pytest.raises(ConnectionFailedError, match="server gave HTTP response to HTTPS client"):
+        open_tls(address, address.tls, 10)
+    thread.join()
