@@ -232,10 +232,10 @@ async def test_the_end_of_the_engine(engine) -> None:
     writer.write(ATTACH)
     await reader.readuntil(b"\r\n\r\n")
     ((local, _),) = engine.taken
-    local.send(b"on its way")
-    await asyncio.sleep(0.05)
+    sent = local.send(bytes(180_000))
+    assert sent > 100_000
     await engine.app.close(0.1)
-    assert await reader.read(100) == b"on its way"
+    assert await reader.readexactly(sent) == bytes(sent)
     with contextlib.suppress(ConnectionError):
         assert await reader.read(100) == b""
     assert local.recv(10) == b""
