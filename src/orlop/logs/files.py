@@ -25,18 +25,27 @@ def open_log(path: str) -> int | None:
 
 
 def open_all(path: str) -> list[int]:
-    """Open every file of the log, oldest first; the current one is the last. They survive a rotation meanwhile."""
+    """Open every file of the log, oldest first; the current one is the last. They survive a rotation meanwhile.
+
+    Raises:
+        OSError: one of them is no log (a symbolic link, ``O_NOFOLLOW``), or cannot be opened; none is left open.
+    """
     fds: list[int] = []
-    current = open_log(path)
-    number = 1
-    while (older := open_log(f"{path}.{number}")) is not None:
-        fds.insert(0, older)
-        number += 1
-    if current is not None:
-        if fds and os.path.samestat(os.fstat(fds[-1]), os.fstat(current)):
+    try:
+        current = open_log(path)
+        if current is not None:
+            fds.append(current)
+        number = 1
+        while (older := open_log(f"{path}.{number}")) is not None:
+            fds.insert(0, older)
+            number += 1
+        if current is not None and len(fds) > 1 and os.path.samestat(os.fstat(fds[-2]), os.fstat(current)):
             # Rotated between the two opens: ours is the one that is ``.1`` now.
-            os.close(fds.pop())
-        fds.append(current)
+            os.close(fds.pop(-2))
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
     return fds
 
 

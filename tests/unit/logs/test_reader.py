@@ -31,10 +31,14 @@ async def test_missing_log_is_empty(tmp_path):
 
 async def test_a_link_in_place_of_a_log_is_not_read(tmp_path):  # H12, CVE-2026-53489
     (tmp_path / "secret").write_text(line("of the host\n"))
-    for name in ("x.log", "y.log.1"):
+    for name in ("y.log", "y.log.1"):
+        (tmp_path / name).write_text(line("its own\n"))
+    before = len(os.listdir("/proc/self/fd"))
+    for name in ("x.log", "y.log.2"):
         (tmp_path / name).symlink_to(tmp_path / "secret")
         with pytest.raises(OSError, match="symbolic links"):
             await texts(tmp_path / name[:5])
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 async def test_reads_rotated_files_oldest_first(tmp_path):
