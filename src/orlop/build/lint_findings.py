@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
+from orlop.spec.truth import find_bool
 
 if TYPE_CHECKING:
     from orlop.build.lint_rules import Rule
-
-_TRUTH = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +59,11 @@ def read_choice(text: str) -> Choice:
         if key.strip() not in ("skip", "error", "experimental"):
             raise InvalidParameterError(f"invalid check option: {part.strip()[:80]}")
         values[key.strip()] = value.strip()
-    fail = values.get("error", "false").lower()
-    if fail not in _TRUTH:
-        raise InvalidParameterError(f"failed to parse check option error: {fail[:80]}")
+    fail = find_bool(values.get("error", "false"))
+    if fail is None:
+        raise InvalidParameterError(f"failed to parse check option error: {values['error'][:80]}")
     lists = {
         key: frozenset(name.strip() for name in values.get(key, "").split(",")) - {""}
         for key in ("skip", "experimental")
     }
-    return Choice(lists["skip"], lists["experimental"], _TRUTH[fail])
+    return Choice(lists["skip"], lists["experimental"], fail)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from orlop.build.suggestions import hint
 from orlop.errors import InvalidParameterError
+from orlop.spec.truth import find_bool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,7 +31,6 @@ _KEYS: Mapping[str, frozenset[str]] = {
     "tmpfs": frozenset(("size",)),
 }
 _ALL_KEYS = frozenset(("type", "target")).union(*_KEYS.values())
-_TRUTH = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 _SIZE = re.compile(r"([0-9]{1,15})(?:\.[0-9]+)?([kmgtp]?)i?b?", re.ASCII | re.IGNORECASE)
 _QUOTING = re.compile(r'["\r\n]')
 _MAX_ID = 2**32 - 2
@@ -185,9 +185,10 @@ def _checked(mount: Mount) -> Mount:
 
 
 def _truth(key: str, value: str) -> bool:
-    if value.lower() not in _TRUTH:
+    truth = find_bool(value)
+    if truth is None:
         raise InvalidParameterError(f"invalid value for {key}: {value[:40]}")
-    return _TRUTH[value.lower()]
+    return truth
 
 
 def _number(key: str, value: str, base: int, most: int) -> int:

@@ -6,14 +6,13 @@ that the first argument ends them (run, exec); ``--`` ends them always.
 
 from __future__ import annotations
 
+from orlop.spec.truth import parse_bool
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from orlop.cli.invocation import Invocation
-
-_TRUE = ("1", "t", "T", "TRUE", "true", "True")
-_FALSE = ("0", "f", "F", "FALSE", "false", "False")
 
 
 class UsageError(Exception):
@@ -22,15 +21,6 @@ class UsageError(Exception):
 
 class HelpRequestedError(Exception):
     """``--help`` was given."""
-
-
-def boolean(text: str) -> bool:
-    """Read a truth value as Go's strconv.ParseBool."""
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise ValueError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
 
 
 def integer(text: str) -> int:
@@ -84,7 +74,7 @@ class Flag:
         if convert is not None:
             self.convert = convert
         elif kind in ("bool", "int"):
-            self.convert = boolean if kind == "bool" else integer
+            self.convert = parse_bool if kind == "bool" else integer
         if default is None:
             default = () if self.many else {"bool": False, "int": 0, "string": ""}.get(kind)
         self.default = default

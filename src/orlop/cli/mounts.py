@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from orlop.cli.flags import boolean
 from orlop.cli.quantities import parse_size
+from orlop.spec.truth import parse_bool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _read_only(key: str, value: str, mount: dict[str, object], _options: dict[st
 
 def _truth(key: str, value: str) -> bool:
     try:
-        return boolean(value)
+        return parse_bool(value)
     except ValueError:
         raise ValueError(f"invalid value for {key}: {value}") from None
 

@@ -30,6 +30,7 @@ from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.primitives.tar import Limits
 from orlop.registry.proxies import check_proxy
 from orlop.runtime.cgroups.systemd.scope import SLICE_EXPECTED, is_slice
+from orlop.spec.truth import find_bool
 from orlop.storage.choice import check_driver
 
 if TYPE_CHECKING:
@@ -144,11 +145,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _boolean(text: str) -> bool:
-    if text.lower() in ("1", "t", "true"):
-        return True
-    if text.lower() in ("0", "f", "false"):
-        return False
-    raise InvalidParameterError(f"invalid boolean value {text!r}")
+    value = find_bool(text)
+    if value is None:
+        raise InvalidParameterError(f"invalid boolean value {text!r}")
+    return value
 
 
 def parse_arguments(arguments: Sequence[str], *, prog: str = "orlopd") -> CommandLine:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
+from orlop.spec.truth import find_bool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 LIST_FILTERS = frozenset(("dangling", "label", "before", "since", "reference", "until"))
 PRUNE_FILTERS = frozenset(("dangling", "label", "label!", "until"))
-_TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
-_FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 
 
 def check_names(filters: Mapping[str, Sequence[str]], known: frozenset[str]) -> None:
@@ -41,8 +40,9 @@ def boolean(filters: Mapping[str, Sequence[str]], name: str, *, default: bool) -
     values = filters.get(name)
     if not values:
         return default
-    if len(values) == 1 and values[0] in _TRUE | _FALSE:
-        return values[0] in _TRUE
+    value = find_bool(values[0]) if len(values) == 1 else None
+    if value is not None:
+        return value
     raise InvalidParameterError(f"invalid filter '{name}=[{' '.join(values)}]'")
 
 

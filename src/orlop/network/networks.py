@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 
+from orlop.spec.truth import find_bool
+
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -132,4 +134,4 @@ class Network:
 
     def flag(self, option: str, *, default: str = "true") -> bool:
         """Return a boolean driver option; most are true unless they were set to false."""
-        return self.options.get(option, default).lower() in ("true", "1", "t")
+        return find_bool(self.options.get(option, default)) is True

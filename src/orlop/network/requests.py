@@ -25,6 +25,7 @@ from orlop.network.networks import (
 )
 from orlop.network.options import check_interface_name
 from orlop.spec.ports import check_host_ip
+from orlop.spec.truth import find_bool
 
 # dockerd's words for all that only a swarm has, overlay networks among it
 NOT_A_MANAGER = (
@@ -41,7 +42,6 @@ _OPTIONS = {
     "ipvlan": (OPTION_PARENT, OPTION_IPVLAN_MODE, OPTION_IPVLAN_FLAG),
 }
 OVERLAP = "Pool overlaps with other one on this address space"
-_TRUTH = ("true", "false", "1", "0", "t", "f")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _check_bridge(request: NetworkRequest) -> None:
         check_interface_name(request.options[OPTION_BRIDGE_NAME])
     for option in (OPTION_ICC, OPTION_MASQUERADE, OPTION_ANTISPOOF):
         value = request.options.get(option, "true")
-        if value.lower() not in _TRUTH:
+        if find_bool(value) is None:
             syntax = f"strconv.ParseBool: parsing {_quoted(value)}: invalid syntax"
             raise InvalidParameterError(f"failed to parse {option} value: {_shown(value)} ({syntax})")
     binding = request.options.get(OPTION_HOST_BINDING, "")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
 from orlop.spec.name_pattern import name_matches
+from orlop.spec.truth import find_bool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 LIST_FILTERS = frozenset(("dangling", "driver", "label", "name"))
 PRUNE_FILTERS = frozenset(("label", "label!", "all"))
-_TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
-_FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 
 
 def filter_volumes(
@@ -63,7 +62,7 @@ def prune_candidates(store: VolumeStore, filters: Mapping[str, Sequence[str]], *
     """
     _check(filters, PRUNE_FILTERS)
     if values := filters.get("all"):
-        if len(values) == 1 and values[0] not in _TRUE | _FALSE:
+        if len(values) == 1 and find_bool(values[0]) is None:
             text = f"invalid filter 'all': strconv.ParseBool: parsing \"{values[0]}\": invalid syntax"
             raise InvalidParameterError(text)
         every = _boolean("all", values)
@@ -84,8 +83,9 @@ def _check(filters: Mapping[str, Sequence[str]], known: frozenset[str]) -> None:
 
 
 def _boolean(name: str, values: Sequence[str]) -> bool:
-    if len(values) == 1 and values[0] in _TRUE | _FALSE:
-        return values[0] in _TRUE
+    value = find_bool(values[0]) if len(values) == 1 else None
+    if value is not None:
+        return value
     raise InvalidParameterError(f"invalid filter '{name}=[{' '.join(values)}]'")
 
 

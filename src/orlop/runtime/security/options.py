@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.runtime.security.lsm import UNCONFINED, check_apparmor, check_selinux
 from orlop.spec.record import dataclass
+from orlop.spec.truth import find_bool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +83,10 @@ def _split(option: str) -> tuple[str, str]:
 
 
 def _boolean(value: str, option: str) -> bool:
-    if value in _TRUE:
-        return True
-    if value in _FALSE:
-        return False
-    raise _invalid(option)
+    truth = find_bool(value)
+    if truth is None:
+        raise _invalid(option)
+    return truth
 
 
 def _seccomp(value: str, option: str) -> str:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.spec.truth import parse_bool
 from orlop.storage.limits import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
 _GIB = 1 << 30
 # of dm-thin: between 64 KiB and 1 GiB, in steps of 64 KiB
 _BLOCK_UNIT, _BLOCK_LARGEST = 64 << 10, 1 << 30
@@ -145,10 +145,10 @@ def _mount_options(name: str, value: str) -> tuple[str, ...]:
 
 
 def _boolean(_name: str, value: str) -> bool:
-    word = value.lower()
-    if word not in _TRUE | _FALSE:
-        raise InvalidParameterError(f'strconv.ParseBool: parsing "{value}": invalid syntax')
-    return word in _TRUE
+    try:
+        return parse_bool(value)
+    except ValueError as error:
+        raise InvalidParameterError(str(error)) from None
 
 
 def _always(name: str, value: str) -> None:
