@@ -77,6 +77,27 @@ def test_the_driver_local_rotates_and_is_read_but_shows_no_file(leak_free):
     leak_free.docker("rm", "local")
 
 
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_rotated_logs_are_compressed_and_read_as_one(leak_free, driver):
+    options = ["--log-driver", driver]
+    for option in ("max-size=4k", "max-file=4", "compress=true"):
+        options += ["--log-opt", option]
+    script = "seq 400; sleep 1000"
+    leak_free.docker("run", "-d", "--name", "talker", *options, "busybox", "sh", "-c", script)
+    directory = leak_free.data_root / "containers" / leak_free.inspect("talker")["Id"]
+
+    def rotated():
+        return sorted(path.name.rpartition(".log.")[2] for path in directory.glob("*.log.*"))
+
+    wait_for(lambda: leak_free.docker("logs", "--tail", "1", "talker").stdout == "400\n", what="the last line")
+    wait_for(lambda: rotated() == ["1.gz", "2.gz", "3.gz"], what="compressed files")
+    lines = leak_free.docker("logs", "talker").stdout.split()
+    assert lines == [str(number) for number in range(401 - len(lines), 401)]
+    assert len(lines) > 100
+    assert leak_free.docker("logs", "--tail", "150", "talker").stdout.split() == lines[-150:]
+    leak_free.docker("rm", "-f", "talker")
+
+
 def test_labels_variables_and_a_tag_go_with_each_line(leak_free):
     options = ["--label", "a.b=1", "--label", "c=2", "-e", "SECRET=x", "-e", "STAGE=a test"]
     for option in ("labels-regex=^a[.]", "env=STAGE", "tag={{.Name}}/{{ .ImageName }}"):

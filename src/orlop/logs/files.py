@@ -1,17 +1,22 @@
-"""The files of one log: ``<path>`` is written, ``<path>.1`` is the one before, and so on."""
+"""The files of one log: ``<path>`` is written, ``<path>.1`` or ``<path>.1.gz`` is the one before, and so on."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+import zlib
 from typing import TYPE_CHECKING
 
 from orlop.logs.entry import LINE_LIMIT, parse_entry
+from orlop.spec.launch import COMPRESSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orlop.logs.entry import LogEntry
 
+_GZIP = 31  # window bits of zlib's that mean the format of RFC 1952
 _BLOCK = 64 * 1024
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -24,29 +29,69 @@ def open_log(path: str) -> int | None:
         return None
 
 
-def open_all(path: str) -> list[int]:
+class LogFile:
+    """One file of a log, as it was opened; owns its descriptor.
+
+    Attributes:
+        fd: of the file; of its plain text after :meth:`expand`.
+        compressed: it is gzip's, and has to be expanded before its lines are read.
+    """
+
+    __slots__ = ("compressed", "fd")
+
+    def __init__(self, fd: int, *, compressed: bool = False) -> None:
+        self.fd = fd
+        self.compressed = compressed
+
+    def expand(self, directory: str) -> None:
+        """Put the text into a nameless file of ``directory``; of a damaged one what can be had of it. Blocks."""
+        expander = zlib.decompressobj(wbits=_GZIP)
+        offset = 0
+        with tempfile.TemporaryFile(dir=directory, buffering=0) as text:
+            with contextlib.suppress(zlib.error):
+                while block := os.pread(self.fd, _BLOCK, offset):
+                    offset += len(block)
+                    text.write(expander.decompress(block))
+            os.dup2(text.fileno(), self.fd, inheritable=False)
+        self.compressed = False
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.fd)
+
+
+def open_all(path: str) -> list[LogFile]:
     """Open every file of the log, oldest first; the current one is the last. They survive a rotation meanwhile.
 
     Raises:
         OSError: one of them is no log (a symbolic link, ``O_NOFOLLOW``), or cannot be opened; none is left open.
     """
-    fds: list[int] = []
+    files: list[LogFile] = []
     try:
         current = open_log(path)
         if current is not None:
-            fds.append(current)
+            files.append(LogFile(current))
         number = 1
-        while (older := open_log(f"{path}.{number}")) is not None:
-            fds.insert(0, older)
+        while (older := _open_rotated(f"{path}.{number}")) is not None:
+            files.insert(0, older)
             number += 1
-        if current is not None and len(fds) > 1 and os.path.samestat(os.fstat(fds[-2]), os.fstat(current)):
+        if current is not None and len(files) > 1 and os.path.samestat(os.fstat(files[-2].fd), os.fstat(current)):
             # Rotated between the two opens: ours is the one that is ``.1`` now.
-            os.close(fds.pop(-2))
+            files.pop(-2).close()
     except BaseException:
-        for fd in fds:
-            os.close(fd)
+        for file in files:
+            file.close()
         raise
-    return fds
+    return files
+
+
+def _open_rotated(path: str) -> LogFile | None:
+    """Open a file that was rotated, and may have been compressed, or just be."""
+    for name in (path, path + COMPRESSED, path):
+        fd = open_log(name)
+        if fd is not None:
+            return LogFile(fd, compressed=name != path)
+    return None
 
 
 class LineReader:

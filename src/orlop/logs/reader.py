@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.kernel.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, inotify_add_watch, inotify_init1
-from orlop.logs.files import LineReader, open_all, open_log, tail_offset
+from orlop.logs.files import LineReader, LogFile, open_all, open_log, tail_offset
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -53,23 +53,23 @@ async def read_log(path: str, query: LogQuery, *, follow: asyncio.Event | None =
         query: what is wanted.
         follow: go on with what is written later until this is set (the container ended) and the file is read out.
     """
-    fds = open_all(path)
+    files = open_all(path)
     try:
-        readers = _positioned(fds, query.tail)
+        readers = await _positioned(files, query.tail, os.path.dirname(path))
         for count, entry in enumerate(_from(readers), 1):
             if count % _BURST == 0:
                 await asyncio.sleep(0)
             if query.accepts(entry):
                 yield entry
         if follow is not None:
-            async for entry in _follow(path, fds, readers[-1] if readers else None, follow):
+            async for entry in _follow(path, files, readers[-1] if readers else None, follow):
                 if query.until and entry.time > query.until:
                     return
                 if query.accepts(entry):
                     yield entry
     finally:
-        for fd in fds:
-            os.close(fd)
+        for file in files:
+            file.close()
 
 
 def _from(readers: list[LineReader]) -> Iterator[LogEntry]:
@@ -77,19 +77,22 @@ def _from(readers: list[LineReader]) -> Iterator[LogEntry]:
         yield from reader.entries()
 
 
-def _positioned(fds: list[int], tail: int | None) -> list[LineReader]:
-    if tail is None:
-        return [LineReader(fd) for fd in fds]
+async def _positioned(files: list[LogFile], tail: int | None, directory: str) -> list[LineReader]:
+    """Return a reader of each file, where what is wanted of it begins; what is compressed and not wanted is left so."""
     readers: list[LineReader] = []
     left = tail
-    for fd in reversed(fds):
-        if left <= 0:
+    for file in reversed(files):
+        if left == 0:
             # Nothing of this file; the current one is still followed from its end.
-            readers.insert(0, LineReader(fd, os.fstat(fd).st_size))
+            readers.insert(0, LineReader(file.fd, os.fstat(file.fd).st_size))
             continue
-        offset, found = tail_offset(fd, left)
-        left -= found
-        readers.insert(0, LineReader(fd, offset))
+        if file.compressed:
+            await asyncio.to_thread(file.expand, directory)
+        offset = 0
+        if left is not None:
+            offset, found = tail_offset(file.fd, left)
+            left -= found
+        readers.insert(0, LineReader(file.fd, offset))
     return readers
 
 
@@ -120,7 +123,7 @@ class _Watch:
 
 async def _follow(
     path: str,
-    fds: list[int],
+    files: list[LogFile],
     reader: LineReader | None,
     ended: asyncio.Event,
 ) -> AsyncIterator[LogEntry]:
@@ -132,7 +135,7 @@ async def _follow(
             if reader is not None:
                 for entry in reader.entries():
                     yield entry
-            fresh = _rotated(path, fds)
+            fresh = _rotated(path, files)
             if fresh is not None:
                 if reader is not None:
                     # What was written between our last read and the rotation.
@@ -147,15 +150,15 @@ async def _follow(
         watch.close()
 
 
-def _rotated(path: str, fds: list[int]) -> int | None:
+def _rotated(path: str, files: list[LogFile]) -> int | None:
     """Open the file that is written now if it is not the last one that we have."""
     fresh = open_log(path)
     if fresh is None:
         return None
-    if fds and os.path.samestat(os.fstat(fresh), os.fstat(fds[-1])):
+    if files and os.path.samestat(os.fstat(fresh), os.fstat(files[-1].fd)):
         os.close(fresh)
         return None
-    fds.append(fresh)
+    files.append(LogFile(fresh))
     return fresh
 
 

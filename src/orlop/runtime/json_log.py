@@ -12,6 +12,9 @@ import time
 from _json import encode_basestring as _encode
 
 from orlop.primitives.json_text import dumps
+from orlop.primitives.scope import suppress
+from orlop.runtime.log_compression import begin_compression, finish_compression
+from orlop.spec.launch import COMPRESSED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +80,7 @@ class JsonLog:
         self._splitters = {"stdout": LineSplitter(), "stderr": LineSplitter()}
         attributes = target.attributes
         self._tail = f',"attrs":{dumps(attributes, ensure_ascii=False)}' if attributes else ""
+        self._compressing = 0  # pid of the child that compresses the last rotated file
         self.dropped = 0
 
     def fileno(self) -> int:
@@ -91,7 +95,7 @@ class JsonLog:
         """Log what is held back and close."""
         for stream, splitter in self._splitters.items():
             self._write_lines(stream, splitter.flush())
-        os.close(self._fd)
+        os.close(self._fd)  # what is being compressed gets ready without us
 
     def _write_lines(self, stream: str, lines: list[bytes]) -> None:
         if not lines:
@@ -129,20 +133,33 @@ class JsonLog:
                     return
 
     def _rotate(self) -> None:
-        path, keep = self._target.path, self._target.max_files
+        target = self._target
+        path, keep = target.path, target.max_files
         try:
             if keep <= 1:
                 os.ftruncate(self._fd, 0)
                 self._size = 0
                 return
+            if target.compress:
+                finish_compression(self._compressing)  # as Docker does, the program waits, too, if it is that fast
             for number in range(keep - 2, 0, -1):
-                try:
-                    os.rename(f"{path}.{number}", f"{path}.{number + 1}")
-                except FileNotFoundError:
-                    continue
-            os.rename(path, f"{path}.1")
+                self._move(f"{path}.{number}", f"{path}.{number + 1}")
+            self._move(path, f"{path}.1")
             fresh = os.open(path, _FLAGS, _MODE)
         except OSError:
             return  # goes on in the old file
         os.close(self._fd)
         self._fd, self._size = fresh, 0
+        if target.compress:
+            self._compressing = begin_compression(f"{path}.1")
+
+    def _move(self, old: str, new: str) -> None:
+        """Rename a file that may be there, or be there compressed, over another."""
+        if self._target.compress:
+            for ending in ("", COMPRESSED):
+                with suppress(FileNotFoundError):
+                    os.unlink(new + ending)
+            with suppress(FileNotFoundError):
+                os.rename(old + COMPRESSED, new + COMPRESSED)
+        with suppress(FileNotFoundError):
+            os.rename(old, new)

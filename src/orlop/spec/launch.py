@@ -61,21 +61,26 @@ class OverlayRoot:
     device: DeviceRoot | None = None
 
 
+COMPRESSED = ".gz"  # ends the name of a log file that was compressed after its rotation
+
+
 @dataclass(frozen=True, slots=True)
 class LogTarget:
     """Where the shim writes the container's output, in Docker's json-file format.
 
     Attributes:
-        path: absolute path of the current file; rotated ones get ``.1``, ``.2`` and so on.
+        path: absolute path of the current file; rotated ones get ``.1``, ``.2`` and so on, compressed ones ``.1.gz``.
         max_size: bytes after which the file is rotated; 0 never.
         max_files: how many files are kept, the current one included.
         attributes: Docker's ``attrs`` of each line (labels and environment chosen by log options).
+        compress: compress the rotated files (gzip).
     """
 
     path: str
     max_size: int = 10_000_000
     max_files: int = 3
     attributes: dict[str, str] | None = None
+    compress: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import json
 import os
 
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orlop.logs.entry import frame, parse_entry, render
-from orlop.logs.files import tail_offset
+from orlop.logs.files import LogFile, tail_offset
 from orlop.logs.reader import LogQuery, read_log
 
 
@@ -46,6 +47,27 @@ async def test_reads_rotated_files_oldest_first(tmp_path):
     (tmp_path / "x.log.1").write_text(line("b\n"))
     (tmp_path / "x.log").write_text(line("c\n"))
     assert await texts(tmp_path / "x.log") == ["a\n", "b\n", "c\n"]
+
+
+async def test_compressed_files_are_read_as_the_others(tmp_path):
+    (tmp_path / "x.log.3.gz").write_bytes(gzip.compress(line("a\n").encode())[:-9])  # what is there of it
+    (tmp_path / "x.log.2.gz").write_bytes(gzip.compress((line("b\n") + line("c\n")).encode()))
+    (tmp_path / "x.log.1.gz").write_bytes(b"not whole")
+    (tmp_path / "x.log.1").write_text(line("d\n"))
+    (tmp_path / "x.log").write_text(line("e\n"))
+    before = {*os.listdir("/proc/self/fd")}, {*os.listdir(tmp_path)}
+    assert await texts(tmp_path / "x.log") == ["a\n", "b\n", "c\n", "d\n", "e\n"]
+    assert await texts(tmp_path / "x.log", LogQuery(tail=3)) == ["c\n", "d\n", "e\n"]
+    assert ({*os.listdir("/proc/self/fd")}, {*os.listdir(tmp_path)}) == before
+
+
+async def test_what_is_not_wanted_is_not_expanded(tmp_path, monkeypatch):
+    (tmp_path / "x.log.1.gz").write_bytes(gzip.compress(line("a\n").encode()))
+    (tmp_path / "x.log").write_text(line("b\n"))
+    monkeypatch.delattr(LogFile, "expand")
+    assert await texts(tmp_path / "x.log", LogQuery(tail=1)) == ["b\n"]
+    with pytest.raises(AttributeError):
+        await texts(tmp_path / "x.log")
 
 
 async def test_tail_goes_over_files(tmp_path):

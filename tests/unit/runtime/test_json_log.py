@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import resource
@@ -5,7 +6,9 @@ import signal
 
 import pytest
 
+from harness import wait_for
 from orlop.runtime.json_log import LINE_LIMIT, JsonLog, LineSplitter, rfc3339_nano
+from orlop.runtime.log_compression import finish_compression
 from orlop.spec.launch import LogTarget
 
 
@@ -53,6 +56,40 @@ def test_rotation_keeps_so_many_files_of_that_size(tmp_path, keep):
     assert all((tmp_path / name).stat().st_size <= 500 for name in files)
     kept = [record["log"] for name in reversed(files) for record in lines(tmp_path / name)]
     assert kept == [f"line {number}\n" for number in range(50 - len(kept), 50)]
+
+
+@pytest.mark.parametrize("keep", [2, 4])
+def test_rotated_files_are_compressed(tmp_path, keep):
+    log = JsonLog(LogTarget(str(tmp_path / "log"), max_size=500, max_files=keep, compress=True))
+    for number in range(50):
+        log.write("stdout", b"line %d\n" % number)
+    log.close()
+    wait_for(lambda: not [*tmp_path.glob("*-unfinished"), *tmp_path.glob("log.1")], what="the last compression")
+    rotated = [f"log.{number}.gz" for number in range(1, keep)]
+    assert sorted(os.listdir(tmp_path)) == ["log", *rotated]
+    records = [json.loads(line) for name in reversed(rotated) for line in gzip.open(tmp_path / name).readlines()]
+    kept = [record["log"] for record in records + lines(tmp_path / "log")]
+    assert kept == [f"line {number}\n" for number in range(50 - len(kept), 50)]
+    assert len(kept) > 6 * (keep - 1)
+
+
+def test_a_file_that_cannot_be_compressed_stays_and_moves_on(tmp_path):
+    """What an engine before this one left, too: both forms of one file, and one that never got ready."""
+    (tmp_path / "log.1").write_text('{"log":"old\\n"}\n')
+    (tmp_path / "log.1.gz").write_bytes(gzip.compress((tmp_path / "log.1").read_bytes()))
+    (tmp_path / "log.2").write_text("older")
+    (tmp_path / "log.1.gz-unfinished").mkdir()  # no file can be written there
+    log = JsonLog(LogTarget(str(tmp_path / "log"), max_size=100, max_files=3, compress=True))
+    log.write("stdout", b"a\n")
+    log.write("stdout", b"b\n")
+    log.close()
+    finish_compression(log._compressing)
+    assert {*os.listdir(tmp_path)} == {"log", "log.1", "log.1.gz-unfinished", "log.2", "log.2.gz"}
+    assert [record["log"] for name in ("log.2", "log.1", "log") for record in lines(tmp_path / name)] == [
+        "old\n",
+        "a\n",
+        "b\n",
+    ]
 
 
 def test_a_link_in_place_of_the_log_is_refused(tmp_path):  # H12

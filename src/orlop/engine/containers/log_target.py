@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.spec.launch import LogTarget
 from orlop.spec.name_pattern import name_matches
+from orlop.spec.truth import parse_bool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,11 +52,9 @@ def check_log_config(log: LogConfig) -> None:
     for name, value in options.items():
         if name not in _OPTIONS[log.type] | _DELIVERY:
             raise InvalidParameterError(_UNKNOWN[log.type].format(name))
-        if name == "compress" and value not in {"", "false", "0"}:
-            raise UnsupportedError("log option is not supported by this version of orlop: compress")
         if name == "tag":
             _tag(value, dict.fromkeys(_TAG_FIELDS, ""))
-    _sizes(log.type, options)
+    _check_compression(log.type, options)
 
 
 def _check_delivery(options: Mapping[str, str]) -> None:
@@ -90,6 +89,27 @@ def _sizes(kind: str, options: Mapping[str, str]) -> tuple[int, int]:
     return size, count
 
 
+def _check_compression(kind: str, options: Mapping[str, str]) -> None:
+    size, count = _sizes(kind, options)
+    try:
+        wanted = _compresses(kind, options)
+    except ValueError as error:
+        place = "error reading compress log option: " if kind == "local" else ""
+        raise InvalidParameterError(f"failed to initialize logging driver: {place}{error}") from None
+    reason = ""
+    if wanted and kind == "local" and count < 2:
+        reason = "compression cannot be enabled when max file count is 1"
+    elif wanted and kind != "local" and (count < 2 or size == 0):
+        reason = "compress cannot be true when max-file is less than 2 or max-size is not set"
+    if reason:
+        raise InvalidParameterError(f"failed to initialize logging driver: {reason}")
+
+
+def _compresses(kind: str, options: Mapping[str, str]) -> bool:
+    """Tell whether rotated files are compressed; Docker's ``local`` does it by default. Raises ValueError."""
+    return parse_bool(options.get("compress", "true" if kind == "local" else "false"))
+
+
 def log_path(directory: str, container_id: str, log: LogConfig) -> str:
     """Return the current log file's path; json-file's is public, local's is the engine's own business, as in Docker."""
     return f"{directory}/local.log" if log.type == "local" else f"{directory}/{container_id}-json.log"
@@ -106,7 +126,7 @@ def log_target(definition: Definition, *, path: str) -> LogTarget | None:
     attributes = {**_chosen(config.labels or {}, options, "labels"), **_chosen(environment, options, "env")}
     if options.get("tag"):
         attributes["tag"] = _tag(options["tag"], _tag_fields(definition))
-    return LogTarget(path, size, files, attributes or None)
+    return LogTarget(path, size, files, attributes or None, _compresses(log.type, options))
 
 
 def _chosen(values: Mapping[str, str], options: Mapping[str, str], option: str) -> dict[str, str]:
