@@ -100,86 +100,37 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         OrlopError: it did not come to run; nothing of it is left.
         OSError: the same.
     """
-    config, process = creation.config, creation.config.process
+    process = creation.config.process
     if process is None:
         raise InvalidParameterError("config has no process")
     with Cleanup() as always, Cleanup() as on_failure:
-        if config.linux.mount_label:
+        if creation.config.linux.mount_label:
             from orlop.runtime.security.lsm import check_selinux
 
-            check_selinux(config.linux.mount_label)
-        userns = _joined_user_namespace(config, always)
+            check_selinux(creation.config.linux.mount_label)
+        userns = _joined_user_namespace(creation.config, always)
         if userns is not None:
             from orlop.runtime.joined_userns import with_its_mappings
 
             creation = with_its_mappings(creation, userns)
-            config = creation.config
         parent = _parent(creation, always, on_failure)
         prepared = prepare_privileges(creation, process)
         cgroup = _begin_cgroup(creation, hierarchies)
         on_failure.callback(_remove_cgroup, cgroup)
         always.callback(cgroup.close)
-        sharing = _sharing(config, always)
-        flags, joins, unshare = choose_namespaces(creation, always, None if sharing is None else sharing.donor)
-        user_namespace = bool(flags & k.CLONE_NEWUSER) or userns is not None
-        operations = plan(config, cgroup.directories(), user_namespace=user_namespace or creation.caller.confined)
-        trees = {} if sharing is None else sharing.trees(operations)
-        trees.update(_mounts(creation, operations, always, user_namespace=user_namespace))
-        sysctls: Mapping[str, str] = config.linux.sysctl
-        if user_namespace and not creation.caller.ordinary:
-            from orlop.runtime.remapping import before_user_namespace
-
-            sysctls = before_user_namespace(creation, joins)
-            joins = ()
         ours, theirs = Channel.pair()
         on_failure.callback(ours.close)
         always.callback(theirs.close)
-        task = InitTask(
-            config=config,
-            process=process,
-            sync=theirs,
-            cgroup=cgroup,
-            overlay=creation.overlay,
-            root_target=creation.root_target,
-            operations=operations,
-            prepared=prepared,
-            cloned=cgroup.clone_fd is not None,
-            joins_later=not cgroup.is_whole,
-            joins=joins,
-            unshare=unshare,
-            stdio=creation.stdio,
-            console_size=creation.console_size,
-            fifo=creation.fifo,
-            preserve=creation.preserve,
-            reap=creation.reap,
-            new_keyring=creation.new_keyring,
-            user_namespace=user_namespace,
-            die_with_parent=creation.die_with_parent,
-            sysctls=sysctls,
-            trees=trees,
-            pauses=parent is not None and parent.pauses,
-            rootless=creation.caller.ordinary,
-            hook_state=None if parent is None or config.hooks is None else parent.state,
-        )
-        if creation.for_parent:
-            flags |= k.CLONE_PARENT
+        flags, task = _task(creation, process, theirs, cgroup, prepared, always, joins_userns=userns is not None)
+        if parent is not None:
+            task.pauses = parent.pauses
+            task.hook_state = None if creation.config.hooks is None else parent.state
         pid, pidfd_number = _clone(flags, userns, task)
         pidfd = OwnedFd(pidfd_number)
         on_failure.callback(pidfd.close)
         on_failure.callback(kill_and_reap, pidfd)
         theirs.close()
-        if task.joins_later:
-            _complete_cgroup(cgroup)
-        if user_namespace:
-            if userns is None:
-                _map_ids(pid, creation)
-            if not creation.caller.ordinary:
-                from orlop.runtime.remapping import send_trees
-
-                send_trees(ours, pid, creation, operations, taken=frozenset(trees))
-            _schedule(task.process, pid)
-        if user_namespace or task.joins_later:
-            ours.send({"go": True}, cgroup.join_fds if task.joins_later else ())
+        _let_go(ours, pid, creation, task, mapped=userns is not None)
         if creation.meanwhile is not None:
             creation.meanwhile(pid)
         handlers = None if parent is None else parent.handlers(ours, pid)
@@ -188,6 +139,74 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
         if not waiting:
             ours.close()
         return RunningProcess(pid, pidfd, master, cgroup, ours if waiting else None)
+
+
+def _task(
+    creation: Creation,
+    process: Process,
+    sync: Channel,
+    cgroup: CgroupSet,
+    prepared: PreparedPrivileges,
+    always: Cleanup,
+    *,
+    joins_userns: bool,
+) -> tuple[int, InitTask]:
+    """Return clone3's flags and what init is given; ``always`` closes what was opened for it."""
+    config = creation.config
+    sharing = _sharing(config, always)
+    flags, joins, unshare = choose_namespaces(creation, always, None if sharing is None else sharing.donor)
+    user_namespace = bool(flags & k.CLONE_NEWUSER) or joins_userns
+    operations = plan(config, cgroup.directories(), user_namespace=user_namespace or creation.caller.confined)
+    trees = {} if sharing is None else sharing.trees(operations)
+    trees.update(_mounts(creation, operations, always, user_namespace=user_namespace))
+    sysctls: Mapping[str, str] = config.linux.sysctl
+    if user_namespace and not creation.caller.ordinary:
+        from orlop.runtime.remapping import before_user_namespace
+
+        sysctls = before_user_namespace(creation, joins)
+        joins = ()
+    task = InitTask(
+        config=config,
+        process=process,
+        sync=sync,
+        cgroup=cgroup,
+        overlay=creation.overlay,
+        root_target=creation.root_target,
+        operations=operations,
+        prepared=prepared,
+        cloned=cgroup.clone_fd is not None,
+        joins_later=not cgroup.is_whole,
+        joins=joins,
+        unshare=unshare,
+        stdio=creation.stdio,
+        console_size=creation.console_size,
+        fifo=creation.fifo,
+        preserve=creation.preserve,
+        reap=creation.reap,
+        new_keyring=creation.new_keyring,
+        user_namespace=user_namespace,
+        die_with_parent=creation.die_with_parent,
+        sysctls=sysctls,
+        trees=trees,
+        rootless=creation.caller.ordinary,
+    )
+    return flags | (k.CLONE_PARENT if creation.for_parent else 0), task
+
+
+def _let_go(ours: Channel, pid: int, creation: Creation, task: InitTask, *, mapped: bool) -> None:
+    """Do what init waits for before it builds its root: the rest of its cgroups, its ids, mounts made outside."""
+    if task.joins_later:
+        _complete_cgroup(task.cgroup)
+    if task.user_namespace:
+        if not mapped:
+            _map_ids(pid, creation)
+        if not creation.caller.ordinary:
+            from orlop.runtime.remapping import send_trees
+
+            send_trees(ours, pid, creation, task.operations, taken=frozenset(task.trees))
+        _schedule(task.process, pid)
+    if task.user_namespace or task.joins_later:
+        ours.send({"go": True}, task.cgroup.join_fds if task.joins_later else ())
 
 
 def _clone(flags: int, userns: int | None, task: InitTask) -> tuple[int, int]:
