@@ -43,9 +43,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 HEAD_LIMIT = 64 * 1024
-# seconds for which the head of a hijacked connection is waited to be read, and how often it is looked for in a row
-_READ_PATIENCE = 0.05
+# seconds for which the head of a hijacked connection is waited to be read, how often it is looked for in a row, and
+# the longest between two looks
+_READ_PATIENCE = 1.0
 _EAGER_TURNS = 20
+_LONGEST_PAUSE = 0.01
 RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
 
@@ -258,14 +260,19 @@ async def wait_head_read(client: int) -> None:
     """Return when the client of a hijacked connection has read the head, or after a moment.
 
     docker-py reads it through a buffer, and what comes after it from the socket: bytes that arrive together are lost to
-    it. dockerd is too slow for that. A client that reads at once is waited for without sleeping; over TCP the kernel
-    does not tell when it reads. Only for those whose output waits as well: who has read the head goes on.
+    it. dockerd is too slow for that. A client that reads at once is waited for without sleeping, one on a busy machine
+    for longer; over TCP the kernel does not tell when it reads. Only for those whose output waits as well: who has read
+    the head goes on.
     """
     loop = asyncio.get_running_loop()
-    turns, end = 0, loop.time() + _READ_PATIENCE
+    turns, pause, end = 0, 0.001, loop.time() + _READ_PATIENCE
     while int.from_bytes(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)), sys.byteorder) and loop.time() < end:
         turns += 1
-        await asyncio.sleep(0 if turns < _EAGER_TURNS else 0.001)
+        if turns < _EAGER_TURNS:
+            await asyncio.sleep(0)
+        else:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def _head(content_type: str, protocol: str) -> bytes:
