@@ -74,7 +74,12 @@ class Server:
             return
         call = asyncio.create_task(self._answer(stream))
         self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
+
+        def ended(_call: asyncio.Task[None]) -> None:
+            self._calls.discard(call)
+            stream.close()  # also of one that was cancelled: what it has not received is the connection's room
+
+        call.add_done_callback(ended)
         stream.on_lost = lambda: _cancel(call)
 
     async def _answer(self, stream: Stream) -> None:
@@ -93,7 +98,6 @@ class Server:
         stream.on_lost = None
         with contextlib.suppress(CallError):
             await stream.answer(end)
-        stream.close()
 
     def _handler(self, stream: Stream) -> Handler:
         path = stream.metadata.get(":path", [""])[0]

@@ -156,6 +156,34 @@ async def test_a_handler_ends_with_its_client(how):
                 await channel.unary("/a.B/D", b"x")
 
 
+async def test_a_call_that_was_reset_leaves_the_room_that_it_took():
+    """What it had not received counts for the whole connection: others would wait for that room for ever."""
+
+    async def wait(stream):
+        await asyncio.Event().wait()
+
+    async with joined({"/a.B/C": wait, "/a.B/D": unary(double)}) as channel:
+        for _ in range(12):
+            stream = await channel.stream("/a.B/C")
+            for _ in range(9):
+                await asyncio.wait_for(stream.send(bytes(100 << 10)), 10)
+            stream.close()
+        big = bytes(1 << 20)
+        assert await asyncio.wait_for(channel.unary("/a.B/D", big), 10) == big * 2
+
+
+async def test_a_handler_whose_work_was_cancelled_ends_its_call():
+    """By the end of a build, say, that it waits for."""
+
+    async def fail(stream):
+        raise asyncio.CancelledError
+
+    async with joined({"/a.B/C": fail}) as channel:
+        with pytest.raises(CallError) as caught:
+            await asyncio.wait_for(channel.unary("/a.B/C", b""), 10)
+        assert caught.value.code is Code.CANCELLED
+
+
 async def test_a_deadline():
     async def wait(stream):
         await asyncio.Event().wait()
