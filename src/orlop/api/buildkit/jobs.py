@@ -181,10 +181,10 @@ class Job:
 
     async def end(self) -> None:
         """End what still goes on."""
+        for evaluation in self.results.values():
+            await evaluation.cancel()  # first: somebody may wait for its files
         for files in self.files.values():
             await files.close()
-        for evaluation in self.results.values():
-            await evaluation.cancel()
         self.returned.cancel()
         self.log.close()
 

@@ -1,11 +1,15 @@
 """Trees that programs look into: what is opened, and how much is told at once."""
 
+import asyncio
 import contextlib
 import os
+import types
 
 import pytest
 
 from orlop.api.buildkit import result_files
+from orlop.api.buildkit.control_messages import SolveRequest
+from orlop.api.buildkit.jobs import Job
 from orlop.api.buildkit.result_files import ResultFiles
 from orlop.errors import InvalidParameterError, NotFoundError, UnsupportedError
 
@@ -67,3 +71,22 @@ async def test_answers_are_bounded(tree, tmp_path, monkeypatch) -> None:
     with pytest.raises(UnsupportedError, match="more than 2 entries"):
         await tree.list("", "")
     await tree.close()
+
+
+async def test_a_build_ends_although_somebody_waits_for_its_files() -> None:
+    ended = asyncio.Event()
+
+    async def image() -> str:
+        await ended.wait()
+        raise asyncio.CancelledError
+
+    async def cancel() -> None:
+        ended.set()
+
+    job = Job(None, types.SimpleNamespace(unpacked=None), SolveRequest(ref="a"))
+    job.results["one"] = types.SimpleNamespace(image=image, cancel=cancel)
+    waiting = asyncio.create_task(job.files_of("one").directory())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(job.end(), 10)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
