@@ -100,9 +100,9 @@ class Agent:
             while (data := await reader.read(_PIECE)) and self._client is not None:
                 self._client.write(_HEAD.pack(number, len(data)) + data)
                 await self._client.drain()
-            if number in self._channels and self._client is not None:
-                self._channels.pop(number).close()
-                self._client.write(_HEAD.pack(number, 0))
+        if number in self._channels and self._client is not None:  # also of one that broke
+            self._channels.pop(number).close()
+            self._client.write(_HEAD.pack(number, 0))
 
     def close(self) -> None:
         """Close all connections."""
