@@ -152,6 +152,8 @@ def test_client_that_vanishes(lab, program) -> None:
         ("stats", "box"),
     ]
     clients = [lab.start(program, *words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) for words in commands]
+    wait_for(lambda: len(lab.engine.docker("ps", "-q").stdout.split()) == 2, what="start of the other container")
+    wait_for(lambda: lab.engine.inspect("box")["ExecIDs"], what="exec")
     wait_for(lambda: lab.joined() >= len(commands), what="connections")
     time.sleep(0.5)
     for client in clients:

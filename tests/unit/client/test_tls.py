@@ -38,6 +38,7 @@ class Server:
     def __init__(self, material) -> None:
         self.material = material
         self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(30)
         self.host, self.port = self.listener.getsockname()
         self._context = server_context(*(str(material.server / name) for name in ("cert.pem", "key.pem", "ca.pem")))
 
@@ -75,6 +76,7 @@ def test_program_that_ends_at_once_has_its_bytes_sent(server, end) -> None:
 
 
 def test_socket_that_is_forgotten_is_closed(server) -> None:
+    gc.collect()  # what tests before left
     before = len(os.listdir("/proc/self/fd"))
     address = server.address()
     opened = []
@@ -86,7 +88,7 @@ def test_socket_that_is_forgotten_is_closed(server) -> None:
             opened.clear()
             gc.collect()
         assert peer.recv(1) == b""
-    wait_for(lambda: len(os.listdir("/proc/self/fd")) == before, what="end of all descriptors")
+    wait_for(lambda: len(os.listdir("/proc/self/fd")) <= before, what="end of all descriptors")
 
 
 def test_server_that_leaves_during_the_handshake_is_told_of_in_its_own_words(server) -> None:
