@@ -16,8 +16,8 @@ _STATUS = frozenset(
 )
 
 
-# those that a runtime or an engine sets, or that belong to a namespace which must be a new one
-_SYSCTLS = re.compile(
+# those that a runtime or an engine sets, or that belong to a namespace which must be a new one; grep -E reads it, too
+SYSCTLS = (
     r"net/ipv4/(ip_unprivileged_port_start|ping_group_range|ip_forward|ip_local_port_range|"
     r"conf/(all|default|eth0)/(forwarding|accept_redirects|rp_filter|route_localnet|accept_local|arp_ignore))|"
     r"net/ipv6/conf/(all|default|eth0)/(accept_ra|disable_ipv6|forwarding)|"
@@ -112,9 +112,10 @@ def normalise(text: str) -> dict[str, str]:
         name, _, value = line.partition("=")
         # a mask may be the host's own node, whose owner is the host's business
         state[f"path.{name}"] = re.sub(r"(special file 1,3) .*", r"\1", value.strip())
+    assert parts["sysctl"], text[-500:]  # another machine's record misses none of them
     for line in parts["sysctl"]:
         name, _, value = line.removeprefix("/proc/sys/").partition("=")
-        if _SYSCTLS.fullmatch(name):
+        if re.fullmatch(SYSCTLS, name):
             state[f"sysctl.{name}"] = value
     description, _, status = parts["keyring"][0].rpartition(" ")
     *numbers, name = description.split(";")

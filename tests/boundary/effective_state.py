@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from effective_fields import normalise
+from effective_fields import SYSCTLS, normalise
 
 from harness import DOCKER, busybox_tree
 
@@ -62,7 +62,9 @@ echo @@paths; for f in """
   echo "$f=$k $(stat -c '%a %u:%g' $f) ${w##*: }"
 done
 echo @@sysctl; find /proc/sys/net /proc/sys/fs/mqueue /proc/sys/kernel/shm* /proc/sys/kernel/msg* /proc/sys/kernel/sem \
-  -type f 2>/dev/null | while read f; do echo "$f=$(cat $f 2>/dev/null | tr '\n\t' '; ')"; done
+  -type f 2>/dev/null | grep -xE '/proc/sys/("""
+    + SYSCTLS
+    + r""")' | while read f; do echo "$f=$(cat $f 2>/dev/null | tr '\n\t' '; ')"; done
 echo @@devices; cat /sys/fs/cgroup/devices/devices.list 2>/dev/null
 echo @@keyring; k=$(/bin/keyring); echo "$k $?"
 echo @@pid1; tr '\0' ' ' </proc/1/cmdline; echo; cat /proc/1/comm

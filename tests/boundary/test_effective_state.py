@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from effective_state import IMAGE, NO_NETWORK, REMAPPED, RESTARTED, SCENARIOS, Daemon, recorded_states
 
+from conftest import end_engine, make_engine
 from harness import Engine
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "overlay", "docker-client", "busybox")]
@@ -187,16 +188,25 @@ def test_with_user_namespaces_after_the_engine_was_killed(remapping_daemon, rema
     check(f"userns-{scenario}", remapping_daemon.probe_restarted(scenario, restart, *NO_NETWORK))
 
 
+@pytest.fixture(scope="module")
+def killed_engine():
+    engine = make_engine()
+    try:
+        Daemon(engine.host).import_image()
+        yield engine
+    finally:
+        end_engine(engine)
+
+
 @pytest.mark.parametrize("scenario", RESTARTED)
-def test_after_the_engine_was_killed(own_engine, scenario) -> None:  # C8, A15
+def test_after_the_engine_was_killed(killed_engine, scenario) -> None:  # C8, A15
     """A second start, or an exec in what went on running: as Docker's after its end, and as it was before."""
-    daemon = Daemon(own_engine.host)
-    daemon.import_image()
+    daemon = Daemon(killed_engine.host)
     before = daemon.probe(scenario)
 
     def restart() -> None:
-        own_engine.kill()
-        own_engine.start()
+        killed_engine.kill()
+        killed_engine.start()
 
     after = daemon.probe_restarted(scenario, restart)
     assert after == before
