@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from docker_networks import lookup, routes, sleeper, within
+from docker_networks import lookup, nobody_at, routes, sleeper, within
 
 from conftest import make_engine
 from harness import SLOWNESS, client_version, wait_for
@@ -23,9 +23,10 @@ pytestmark = [
 
 def test_containers_find_each_other_by_name(networks):
     networks.docker("network", "create", "--subnet", "10.71.0.0/24", "front")
-    short = sleeper(networks, "web", "--network", "front", "--network-alias", "site", "--hostname", "www")[:12]
+    options = ("--network", "front", *nobody_at("10.71.0.1"))
+    short = sleeper(networks, "web", *options, "--network-alias", "site", "--hostname", "www")[:12]
     sleeper(networks, "web2", "--network", "front", "--network-alias", "site")
-    sleeper(networks, "client", "--network", "front", "--link", "web:old", "--dns-search", "example.org")
+    sleeper(networks, "client", *options, "--link", "web:old", "--dns-search", "example.org")
     sleeper(networks, "stranger")
     assert networks.inspect("web")["NetworkSettings"]["Networks"]["front"]["DNSNames"] == ["web", "site", short, "www"]
     for name in ("web", "WEB", "web.front", "www", short, "old"):
@@ -68,7 +69,7 @@ def test_running_containers_join_and_leave(networks):
     networks.docker("network", "create", "aaa")
     networks.docker("network", "create", "--subnet", "10.72.0.0/24", "--gateway", "10.72.0.254", "bbb")
     networks.docker("network", "create", "--internal", "inner")
-    sleeper(networks, "other", "--network", "bbb")
+    sleeper(networks, "other", "--network", "bbb", *nobody_at("10.72.0.254"))
     sleeper(networks, "box")
     assert within(networks, "box", "cat", "/etc/resolv.conf").count("127.0.0.11") == 0
     networks.docker("network", "connect", "--ip", "10.72.0.50", "--alias", "extra", "bbb", "box")
@@ -263,8 +264,8 @@ while True:
 
 def test_names_are_there_again_after_the_engine(own_engine):
     engine = own_engine
-    engine.docker("network", "create", "--subnet", "10.75.0.0/24", "net")
-    sleeper(engine, "web", "--network", "net", "--network-alias", "site")
+    engine.docker("network", "create", "--subnet", "10.75.0.0/24", "--gateway", "10.75.0.254", "net")
+    sleeper(engine, "web", "--network", "net", "--network-alias", "site", *nobody_at("10.75.0.254"))
     sleeper(engine, "client", "--network", "net")
     engine.docker("network", "connect", "bridge", "client")
     before = engine.inspect("client")["NetworkSettings"]
