@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -188,6 +189,12 @@ class Lab:
             "except OSError: pass\n"
         )
         return run_in(netns, PYTHON, "-I", "-S", "-c", code, address, str(port), "udp" if udp else "tcp").strip()
+
+    def reached(self, *asked: tuple[OwnedFd | None, str, int]) -> list[tuple[OwnedFd | None, str, int]]:
+        """Return those of the arguments of ``ask`` that give an answer; at the same time, since silence takes its time."""
+        with ThreadPoolExecutor(len(asked)) as pool:  # of this thread's namespace
+            answers = list(pool.map(lambda one: self.ask(*one), asked))
+        return [one for one, answer in zip(asked, answers, strict=True) if answer]
 
     def links(self) -> set[str]:
         return {link.name for link in self.host.links()}

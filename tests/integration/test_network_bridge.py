@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import statistics
@@ -96,17 +97,15 @@ def test_reachability():
         run_in(lab.outside, "sysctl", "-qw", "net.ipv4.conf.far.route_localnet=1")
         run_in(lab.outside, "ip", "addr", "del", "127.0.0.1/8", "dev", "lo")
         run_in(lab.outside, "ip", "route", "add", "127.0.0.0/8", "via", HOST, "dev", "far", "src", OUTSIDE)
-        assert ask(lab.outside, "127.0.0.1", 9090) == ""
-        assert ask(b.netns, "172.17.0.1", 9090) == ""
+        assert lab.reached((lab.outside, "127.0.0.1", 9090), (b.netns, "172.17.0.1", 9090)) == []
         # ... and the host's own loopback services are not the containers'
         run_in(b.netns, "ip", "addr", "del", "127.0.0.1/8", "dev", "lo")
         run_in(b.netns, "sysctl", "-qw", "net.ipv4.conf.eth0.route_localnet=1")
         run_in(b.netns, "ip", "route", "add", "127.0.0.0/8", "via", "172.17.0.1", "dev", "eth0", "src", "172.17.0.3")
-        assert ask(b.netns, "127.0.0.1", 6000) == ""
         # G4: neighbours that route to a container directly reach nothing, published or not
         run_in(lab.outside, "ip", "route", "add", "172.17.0.0/16", "via", HOST)
-        assert ask(lab.outside, "172.17.0.2", 80) == ""
-        assert ask(lab.outside, "172.17.0.2", 81) == ""
+        ways_in = [(lab.outside, "172.17.0.2", port) for port in (80, 81)]
+        assert lab.reached((b.netns, "127.0.0.1", 6000), *ways_in) == []
         await service.close()
 
     in_laboratory(body)
@@ -282,10 +281,8 @@ def test_user_defined_networks_are_isolated_from_each_other():
         lab.serve(c.netns, 80, "c")
         lab.serve(lab.outside, 7000, "out")
         assert lab.ask(a.netns, OUTSIDE, 7000) == f"out {HOST}"
-        assert lab.ask(b.netns, OUTSIDE, 7000) == ""
-        for one, others in ((a, (b, c)), (b, (a, c)), (c, (a, b))):
-            for other in others:
-                assert lab.ask(one.netns, other.endpoints[0].address, 80) == ""
+        others = [(one.netns, other.endpoints[0].address, 80) for one, other in itertools.permutations((a, b, c), 2)]
+        assert lab.reached((b.netns, OUTSIDE, 7000), *others) == []
         service.release(A)
         service.release(B)
         await service.remove_network("n1")
@@ -316,10 +313,9 @@ def test_an_internal_network_leads_nowhere(backend: str):  # G8
         run_in(inner.netns, "ip", "route", "add", "default", "via", "10.7.0.1")
         run_in(lab.outside, "ip", "route", "add", "10.7.0.0/24", "via", HOST)
         assert lab.ask(None, inner.endpoints[0].address, 80).startswith("inner")
-        assert lab.ask(inner.netns, OUTSIDE, 7000) == ""
-        assert lab.ask(inner.netns, other.endpoints[0].address, 80) == ""
-        for netns in (lab.outside, other.netns):
-            assert lab.ask(netns, inner.endpoints[0].address, 80) == ""
+        out = [(inner.netns, OUTSIDE, 7000), (inner.netns, other.endpoints[0].address, 80)]
+        into = [(netns, inner.endpoints[0].address, 80) for netns in (lab.outside, other.netns)]
+        assert lab.reached(*out, *into) == []
         await service.close()
 
     in_laboratory(body)
