@@ -9,27 +9,17 @@ import sys
 import pytest
 from snapshot_lab import SMALL_POOL, inside, layer, write
 
-from conftest import make_engine
 from harness import held_devices, wait_for
 from orlop.storage.contract import Change, ChangeKind
 from orlop.storage.devicemapper import open_driver
 
 pytestmark = pytest.mark.vm
-ON_EXT4 = (
-    "mount --make-rprivate / && truncate -s 400M $0/image && mkfs.ext4 -q -O quota,project -E quotatype=prjquota $0/image"
-    ' && mkdir -p $0/data && mount -o loop,prjquota $0/image $0/data && exec "$@"'
-)
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    home = tmp_path_factory.mktemp("ext4")
-    made = make_engine("--data-root", f"{home}/data", within=("unshare", "-m", "sh", "-c", ON_EXT4, str(home)))
-    try:
-        made.import_busybox()
-        yield made
-    finally:
-        made.destroy()
+@pytest.fixture
+def engine(other_engine):
+    yield other_engine
+    other_engine.remove_containers()
 
 
 def test_an_image_is_mounted_on_a_kernel_without_layers_by_name(engine):

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from runtime import make_runtime
 
-from conftest import make_engine
 from harness import BIN, wait_for
 
 pytestmark = pytest.mark.vm
@@ -36,20 +35,10 @@ def files(engine, name: str, *names: str) -> list[str]:
     return [(directory / file).read_text().strip() for file in names]
 
 
-@pytest.fixture(scope="module")
-def systemd_engine():
-    engine = make_engine("--exec-opt", "native.cgroupdriver=systemd", parent="orlop-t.slice")
-    try:
-        engine.import_busybox()
-        yield engine
-    finally:
-        engine.destroy()
-
-
 @pytest.fixture
-def engine(systemd_engine):
-    yield systemd_engine
-    systemd_engine.remove_containers()
+def engine(other_engine):
+    yield other_engine
+    other_engine.remove_containers()
 
 
 def test_a_container_is_a_scope_and_survives_reload_and_restart(engine):
