@@ -190,6 +190,62 @@ def extra_devices(runtime: Runtime) -> None:
     assert done.stdout.splitlines() == ["640 1000 50 1 3 character special file", "666 fifo"], done
 
 
+def bind_over_a_device(runtime: Runtime) -> None:
+    """What is bound where a default device would be is what was asked for there: ``-v /dev/urandom:/dev/random``."""
+    _, seen = exchange(runtime, "device")
+    mounts = (
+        {"destination": "/dev/random", "type": "bind", "source": "/dev/urandom", "options": ["bind"]},
+        {"destination": "/dev/tty", "type": "bind", "source": f"{seen}/f", "options": ["bind", "ro"]},
+    )
+    script = "stat -c '%t %T' /dev/random; cat /dev/tty; stat -c '%t %T' /dev/zero"
+    assert mounted_with(runtime, script, *mounts) == "1 9\ntext\n1 5\n"
+
+
+def bound_devices_stay_as_they_are(runtime: Runtime) -> None:
+    """A directory of the host's with a device that linux.devices has too: its owner is the host's business."""
+    directory, seen = exchange(runtime, "devices")
+    subprocess.run(["mknod", directory / "node", "c", "1", "3"], check=True)
+    os.chown(directory / "node", 1000, 1000)
+    mount = {"destination": "/dev/sub", "type": "bind", "source": seen, "options": ["bind"]}
+    device = {"type": "c", "path": "/dev/sub/node", "major": 1, "minor": 3, "uid": 5, "gid": 6}
+    allowed = {"devices": [{"allow": True, "access": "rwm"}]}
+    mounted_with(runtime, "test -c /dev/sub/node", mount, linux__devices=[device], linux__resources=allowed)
+    assert (directory / "node").stat().st_uid == 1000
+
+
+def described_default_device(runtime: Runtime) -> None:
+    """What linux.devices says of a default device holds: who asks for all devices of a host says it of each."""
+    device = {"type": "c", "path": "/dev/zero", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8}
+    done = runtime.run("stat -c '%a %u %g' /dev/zero", linux__devices=[device])
+    assert done.stdout == "640 7 8\n", done
+
+
+def readonly_dev(runtime: Runtime) -> None:
+    """What Podman asks for with ``--read-only-tmpfs=false``: all that belongs there is there before it is read-only."""
+    proc, dev, *others = CONFIG["mounts"]
+    mounts = [proc, {**dev, "options": [*dev["options"], "ro"]}, *others]
+    script = "echo x > /dev/null && test -e /dev/pts/ptmx && touch /dev/new 2>&1 | grep -o Read-only"
+    done = runtime.run(script, mounts=mounts)
+    assert done.stdout == "Read-only\n", done
+
+
+def mounts_below_a_readonly_one(runtime: Runtime) -> None:
+    _, seen = exchange(runtime, "below")
+    top = {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]}
+    below = {"destination": "/tmp/a/b", "type": "bind", "source": seen, "options": ["bind"]}
+    script = "cat /tmp/a/b/f; touch /tmp/new 2>&1 | grep -o Read-only"
+    assert mounted_with(runtime, script, top, below) == "text\nRead-only\n"
+
+
+def readonly_root_path(runtime: Runtime) -> None:
+    """A mount on the root changes nothing of what paths lead to: it is the root that has to be read-only."""
+    (runtime.home / "rootfs/top").symlink_to("/")
+    root = {"path": f"{runtime.seen}/rootfs"}
+    for path in ("/", "/top"):
+        done = runtime.run("touch /new 2>&1 | grep -o Read-only", root=root, linux__readonlyPaths=[path])
+        assert done.stdout == "Read-only\n", (path, done)
+
+
 MOUNT_CHECKS = (
     bind_options,
     recursive_options,
@@ -204,4 +260,10 @@ MOUNT_CHECKS = (
     recursive_options_of_a_file_system,
     overlay_options,
     extra_devices,
+    bind_over_a_device,
+    bound_devices_stay_as_they_are,
+    described_default_device,
+    readonly_dev,
+    mounts_below_a_readonly_one,
+    readonly_root_path,
 )

@@ -14,6 +14,8 @@ from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from orlop.runtime.operations import Operation, Root
     from orlop.spec.oci import Config
 
@@ -63,7 +65,9 @@ class MakeNode:
             try:
                 os.mknod(names[-1], self.mode, self.device, dir_fd=parent.fileno())
             except FileExistsError:
+                # left as it is: it may be the host's, whose directory is bound here
                 self._check_existing(parent.fileno(), names[-1])
+                return
             os.chown(names[-1], self.uid, self.gid, dir_fd=parent.fileno(), follow_symlinks=False)
 
     def _check_existing(self, parent_fd: int, name: bytes) -> None:
@@ -98,10 +102,19 @@ class MakeLink:
                 return
 
 
-def default_nodes(config: Config, *, user_namespace: bool) -> list[Operation]:
-    """Return what makes the specification's default devices and links, and the configuration's devices."""
-    operations: list[Operation] = []
+def default_nodes(config: Config, *, user_namespace: bool, bound: Container[str] = ()) -> list[Operation]:
+    """Return what makes the specification's default devices and links, and the configuration's devices.
+
+    Args:
+        config: of the container.
+        user_namespace: it has one, in which no node can be made.
+        bound: where something is bound already, which is what is wanted there: /dev/urandom on /dev/random, say.
+    """
+    operations: list[MakeNode | MakeLink] = []
+    own = {device.path for device in config.linux.devices}
     for name, major, minor in _NODES:
+        if f"/dev/{name}" in own:
+            continue  # with the owner and the mode that it has there
         source = f"/dev/{name}" if user_namespace else ""
         operations.append(MakeNode(f"/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor), bind_from=source))
     for device in config.linux.devices:
@@ -112,4 +125,4 @@ def default_nodes(config: Config, *, user_namespace: bool) -> list[Operation]:
     operations += [MakeLink(path, target) for path, target in _LINKS]
     operations.append(MakeLink("/dev/ptmx", "pts/ptmx"))
     operations.append(MakeLink("/dev/core", "/proc/kcore"))
-    return operations
+    return [operation for operation in operations if operation.path not in bound]

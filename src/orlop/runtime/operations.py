@@ -11,10 +11,10 @@ import errno
 import os
 import stat
 
-from orlop.errors import InvalidParameterError, SystemFailureError, UnsupportedError
+from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.kernel import mount as k
 from orlop.primitives.owned_fd import OwnedFd
-from orlop.primitives.rootpath import create_file_in_root, is_char_device, mkdir_all_in_root, mode_in_root, open_in_root
+from orlop.primitives.rootpath import create_file_in_root, mkdir_all_in_root, mode_in_root, open_in_root
 from orlop.runtime.mount_targets import PROC, check_is_proc, check_target, open_ordinary_directory
 from orlop.spec.record import dataclass, field
 
@@ -41,6 +41,7 @@ class Root:
         empty_fd: a mounted, empty, read-only tmpfs that masks directories; -1 until the first one is made.
         trees: detached mounts that were made for the operation at hand, which takes and closes them.
         kernel: the procfs and sysfs that were mounted, by their destinations.
+        late: mounts that become read-only when everything has its place in them.
     """
 
     fd: int
@@ -48,6 +49,7 @@ class Root:
     empty_fd: int = field(default=-1)
     trees: list[OwnedFd] = field(default_factory=list)
     kernel: dict[str, OwnedFd] = field(default_factory=dict)
+    late: list[OwnedFd] = field(default_factory=list)
 
     def mounted(self, destination: str, kernel: OwnedFd | None = None) -> None:
         """Remember a file system of the kernel's, or that something else covers that place now."""
@@ -72,9 +74,18 @@ class Root:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def is_top(self, fd: int) -> bool:
+        """Whether it is the top directory, on which a mount would hide nothing: it is where paths begin."""
+        return os.path.samestat(os.fstat(self.fd), os.fstat(fd))
+
+    def make_read_only(self) -> None:
+        """Do what was left for the end."""
+        for fd in self.late:
+            k.mount_setattr(fd.fileno(), "", attr_set=k.MOUNT_ATTR_RDONLY)
+
     def close(self) -> None:
         """Close what was opened on the way."""
-        for fd in self.kernel.values():
+        for fd in (*self.kernel.values(), *self.late):
             fd.close()
         if self.empty_fd >= 0:
             os.close(self.empty_fd)
@@ -139,9 +150,8 @@ class MountFilesystem:
 
     def make(self) -> OwnedFd:
         """Return it as a detached mount."""
-        options = self.options
-        attributes = options.attr_set & ~k.MOUNT_ATTR_RDONLY if self._is_written else options.attr_set
-        tree = make_filesystem(self.fstype, self.source, options.parameters, attributes)
+        attributes = self.options.attr_set & ~k.MOUNT_ATTR_RDONLY
+        tree = make_filesystem(self.fstype, self.source, self.options.parameters, attributes)
         if self.label:
             with OwnedFd(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree.fileno())) as top:
                 os.setxattr(top.fileno(), "security.selinux", self.label.encode() + b"\0")
@@ -151,11 +161,6 @@ class MountFilesystem:
     def _takes_mode(self) -> bool:
         """Whether it gets the mode of a directory that it covers: a tmpfs that is given none, as with runc and crun."""
         return self.fstype == "tmpfs" and not any(text.startswith("mode=") for text in self.options.parameters)
-
-    @property
-    def _is_written(self) -> bool:
-        """Whether something is changed in it before it may be read-only."""
-        return self.options.copy_up or self._takes_mode or bool(self.label)
 
     def apply(self, root: Root) -> None:
         """Mount it."""
@@ -173,9 +178,9 @@ class MountFilesystem:
                 copy_covered(target.fileno(), tree.fileno(), self.options.parameters)
             elif covered is not None:
                 os.chmod(".", covered, dir_fd=tree.fileno())
-            if self._is_written:
-                k.mount_setattr(tree.fileno(), "", attr_set=self.options.attr_set & k.MOUNT_ATTR_RDONLY)
             k.move_mount(tree.fileno(), target.fileno())
+            if self.options.attr_set & k.MOUNT_ATTR_RDONLY:
+                root.late.append(OwnedFd(os.dup(tree.fileno())))
             root.mounted(self.destination, tree if self.fstype in {"proc", "sysfs"} else None)
             if self.options.propagation:
                 propagation = self.options.propagation & ~k.MS_REC
@@ -338,62 +343,3 @@ class MountCgroups:
         flags = self.options.propagation
         if flags:
             k.mount_setattr(top.fileno(), "", propagation=flags & ~k.MS_REC, recursive=bool(flags & k.MS_REC))
-
-
-@dataclass(frozen=True, slots=True)
-class Mask:
-    """Hide a path: a directory behind an empty one, a file behind the host's /dev/null (CVE-2025-31133)."""
-
-    path: str
-
-    def describe(self) -> str:
-        """Return it as one line of text."""
-        return f"mask {self.path}"
-
-    def apply(self, root: Root) -> None:
-        """Hide it; a path that this kernel does not have needs no mask."""
-        target = root.open_kernel_path(self.path)
-        if target is None:
-            return
-        with target:
-            directory = stat.S_ISDIR(os.fstat(target.fileno()).st_mode)
-            with self._empty(root) if directory else self._null(root) as tree:
-                k.move_mount(tree.fileno(), target.fileno())
-                if directory and root.empty_fd < 0:
-                    root.empty_fd = os.dup(tree.fileno())
-
-    @staticmethod
-    def _empty(root: Root) -> OwnedFd:
-        if root.empty_fd >= 0:
-            return OwnedFd(k.open_tree(root.empty_fd, "", k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH))
-        attributes = k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
-        return make_filesystem("tmpfs", "tmpfs", ("nr_inodes=2", "mode=755"), attributes)
-
-    @staticmethod
-    def _null(root: Root) -> OwnedFd:
-        if not is_char_device(root.null_fd, 1, 3):
-            raise SystemFailureError("not the null device: /dev/null")
-        null = OwnedFd(k.open_tree(root.null_fd, "", k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH))
-        k.mount_setattr(null.fileno(), "", attr_set=k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC)
-        return null
-
-
-@dataclass(frozen=True, slots=True)
-class MakeReadOnly:
-    """Bind a path onto itself, read-only."""
-
-    path: str
-
-    def describe(self) -> str:
-        """Return it as one line of text."""
-        return f"read-only {self.path}"
-
-    def apply(self, root: Root) -> None:
-        """Do it; a path that this kernel does not have needs none."""
-        target = root.open_kernel_path(self.path)
-        if target is None:
-            return
-        flags = k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH | k.AT_RECURSIVE
-        with target, OwnedFd(k.open_tree(target.fileno(), "", flags)) as tree:
-            k.mount_setattr(tree.fileno(), "", attr_set=k.MOUNT_ATTR_RDONLY)
-            k.move_mount(tree.fileno(), target.fileno())

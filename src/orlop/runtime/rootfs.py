@@ -15,23 +15,15 @@ from orlop.primitives.rootpath import is_char_device, is_proc, open_in_root
 from orlop.runtime.device_root import mount_device
 from orlop.runtime.mount_options import PROPAGATION, MountOptions, parse_options
 from orlop.runtime.mount_targets import PROC, check_below_proc
-from orlop.runtime.nodes import default_nodes
-from orlop.runtime.operations import (
-    Bind,
-    MakeReadOnly,
-    Mask,
-    MountCgroups,
-    MountFilesystem,
-    Operation,
-    Root,
-    make_filesystem,
-)
+from orlop.runtime.nodes import MakeNode, default_nodes
+from orlop.runtime.operations import Bind, MountCgroups, MountFilesystem, Operation, Root, make_filesystem
+from orlop.runtime.protected_paths import MakeReadOnly, Mask
 from orlop.spec.charset import DIGITS, LOWER, consists_of
 from orlop.spec.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from orlop.spec.launch import OverlayRoot
     from orlop.spec.oci import Config, Mount
@@ -67,11 +59,22 @@ def plan(config: Config, cgroup_directories: Mapping[str, str], *, user_namespac
             operation = _labelled(operation, config.linux.mount_label)
         operations.append(operation)
     # the specification's default devices, also where nothing is mounted on /dev; a bound one has what it has
-    if not any(isinstance(operation, Bind) and operation.destination == "/dev" for operation in operations):
-        operations += default_nodes(config, user_namespace=user_namespace)
+    bound = {operation.destination for operation in operations if isinstance(operation, Bind)}
+    if "/dev" not in bound:
+        operations += default_nodes(config, user_namespace=user_namespace, bound=bound)
+        operations += _console_of(config, operations, bound)
     operations += [MakeReadOnly(path) for path in config.linux.readonly_paths]
     operations += [Mask(path) for path in config.linux.masked_paths]
     return operations
+
+
+def _console_of(config: Config, operations: Sequence[Operation], bound: Container[str]) -> list[Operation]:
+    """Return what makes the place of a terminal's /dev/console before a fresh /dev becomes read-only."""
+    if config.process is None or not config.process.terminal or "/dev/console" in bound:
+        return []
+    fresh = any(isinstance(operation, MountFilesystem) and operation.destination == "/dev" for operation in operations)
+    taken = any(device.path == "/dev/console" for device in config.linux.devices)
+    return [MakeNode("/dev/console", stat.S_IFREG | 0o600, 0)] if fresh and not taken else []
 
 
 def _labelled(operation: MountFilesystem, label: str) -> MountFilesystem:
@@ -299,6 +302,7 @@ def build(
         for place, operation in enumerate(operations):
             root.trees = trees.get(place, []) if trees else []
             operation.apply(root)
+        root.make_read_only()
     finally:
         root.close()
 

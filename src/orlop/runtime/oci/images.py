@@ -7,7 +7,8 @@ import os
 from orlop.errors import InvalidParameterError
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.runtime.oci import criu
-from orlop.runtime.operations import Bind, Mask, MountCgroups, MountFilesystem
+from orlop.runtime.operations import Bind, MountCgroups, MountFilesystem
+from orlop.runtime.protected_paths import Mask
 from orlop.runtime.rootfs import plan
 from orlop.spec.record import dataclass
 
