@@ -21,6 +21,8 @@ DIFFERS = {
     "crun": {
         # no such command or flag
         *("events", "out_of_memory_event", "exec_in_paused", "exec_groups", "update_from_stdin", "exec_sub_cgroups"),
+        # what it could not hand over runs on
+        "failed_exec_is_over",
         # an exec has the runtime's score
         "exec_has_the_score",
         # takes only the limit of memory away, which the kernel refuses

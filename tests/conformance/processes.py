@@ -248,6 +248,15 @@ def exec_detached(runtime: Runtime) -> None:
         assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
 
 
+def failed_exec_is_over(runtime: Runtime) -> None:
+    """What could not be handed over does not run on."""
+    sleep = ("sh", "-c", "trap '' HUP TERM; sleep 63")
+    with runtime.running() as identity:
+        runtime.refuses("exec", "--detach", "--pid-file", f"{runtime.seen}/no/such/pid", identity, *sleep)
+        runtime.refuses("exec", "-d", "-t", "--console-socket", f"{runtime.seen}/no.sock", identity, *sleep)
+        assert json.loads(runtime.expect("ps", "--format", "json", identity)) == [runtime.state(identity)["pid"]]
+
+
 def exec_sub_cgroups(runtime: Runtime) -> None:
     """A path for every controller, and one for some; cgroup v1."""
 
@@ -301,6 +310,7 @@ PROCESSES = (
         exec_flags,
         exec_groups,
         exec_detached,
+        failed_exec_is_over,
         exec_sub_cgroups,
         exec_in_paused,
     ),

@@ -12,6 +12,7 @@ from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup
 from orlop.runtime import exec as execution
 from orlop.runtime.cgroups import normalise_path, open_cgroup
+from orlop.runtime.container import kill_and_reap
 from orlop.runtime.importing import Blocker
 from orlop.runtime.loading import load_for
 from orlop.runtime.oci.bundle import as_others_mean_it, by_number, check_console, preserved_fds
@@ -86,14 +87,18 @@ def _run(invocation: Invocation, plan: Execution, console: str, *, detached: boo
         running = execution.execute(plan, hierarchies)
     except OrlopError as error:
         raise type(error)(f"unable to start container process: {error}") from error
-    if running.master is not None and detached:
-        from orlop.runtime.oci.console import send_console
+    with Cleanup() as failed:
+        # who is told that it failed must not find it running
+        failed.callback(kill_and_reap, running.pidfd)
+        if running.master is not None and detached:
+            from orlop.runtime.oci.console import send_console
 
-        send_console(console, running.master.fileno(), "/dev/ptmx")
-        running.master.close()
-    pid_file = invocation.options.text("pid-file")
-    if pid_file:
-        write_atomic(os.path.abspath(pid_file), str(running.pid).encode(), 0o644)
+            send_console(console, running.master.fileno(), "/dev/ptmx")
+            running.master.close()
+        pid_file = invocation.options.text("pid-file")
+        if pid_file:
+            write_atomic(os.path.abspath(pid_file), str(running.pid).encode(), 0o644)
+        failed.dismiss()
     if detached:
         return 0
     master = None if running.master is None else running.master.fileno()
