@@ -229,3 +229,11 @@ def test_default_devices_are_added_and_nothing_else_is_allowed():
     assert with_default_devices(everything) is everything
     complete = parse_resources({"devices": default_device_rules()})
     assert with_default_devices(complete) is complete
+
+
+def test_everything_but_one_device_is_left_at_that():
+    """v1 has no words for the default devices then, and nobody needs them to be named."""
+    rules = [*privileged_device_rules(), {"allow": False, "type": "c", "major": 10, "minor": 229, "access": "rwm"}]
+    asked = parse_resources({"devices": rules})
+    assert with_default_devices(asked) is asked
+    assert [write.file for write in devices_v1(asked)] == ["devices.allow", "devices.deny"]
