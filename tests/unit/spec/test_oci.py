@@ -157,6 +157,11 @@ def test_bad_values_are_refused_by_name(path, value, words):
         parse_config(with_value(path, value))
 
 
+def test_an_empty_propagation_is_none():
+    """As of a caller whose language has no null."""
+    assert parse_config(with_value("linux.rootfsPropagation", "")).linux.rootfs_propagation == ""
+
+
 def test_contradictions():
     document = copy.deepcopy(BASE)
     document["linux"]["namespaces"] = [{"type": "mount"}, {"type": "network"}]

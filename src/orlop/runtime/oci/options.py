@@ -8,6 +8,12 @@ from __future__ import annotations
 from orlop.errors import InvalidParameterError
 from orlop.spec.record import dataclass
 
+# what Go's strconv.ParseBool takes
+_BOOLEANS = {
+    **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), "true"),
+    **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), "false"),
+}
+
 
 class UsageError(InvalidParameterError):
     """A command line that cannot be read: told together with the command's help, without the command's own words."""
@@ -94,9 +100,9 @@ def parse(arguments: list[str], flags: tuple[Flag, ...], *, interspersed: bool) 
                 raise UsageError(f"flag provided but not defined: -{name}")
             if not flag.value:
                 value = value if equals else "true"
-                if value not in ("true", "false", "1", "0"):
+                if value not in _BOOLEANS:
                     raise UsageError(f'invalid boolean value "{value}" for -{name}: parse error')
-                value = {"1": "true", "0": "false"}.get(value, value)
+                value = _BOOLEANS[value]
             elif not equals:
                 following = next(rest, None)
                 if following is None:

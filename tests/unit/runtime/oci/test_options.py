@@ -29,6 +29,13 @@ def test_spellings(line):
     assert (parsed.text("bundle"), parsed.switch("detach"), parsed.arguments) == ("/x", True, ["id"])
 
 
+@pytest.mark.parametrize("word", ["1", "t", "T", "TRUE", "true", "True"])
+@pytest.mark.parametrize("off", [False, True])
+def test_every_boolean_of_go(word, off):
+    word = {"1": "0", "t": "f", "T": "F", "TRUE": "FALSE", "true": "false", "True": "False"}[word] if off else word
+    assert parse([f"--detach={word}"], FLAGS, interspersed=True).switch("detach") is not off
+
+
 def test_stops_at_the_first_argument_where_the_rest_is_a_command():
     parsed = parse(["-e", "A=1", "-e", "B=2", "id", "ls", "-d"], FLAGS, interspersed=False)
     assert parsed.arguments == ["id", "ls", "-d"]
