@@ -114,9 +114,9 @@ DEFENCES: tuple[Defence, ...] = (
         "B4",
         "files are masked by the host's null device",
         (
-            "runtime/operations.py",
+            "runtime/protected_paths.py",
             "        null = OwnedFd(k.open_tree(root.null_fd, ",
-            '        root.null_fd = open_in_root(root.fd, "/dev/null").release()\n        null = OwnedFd(k.open_tree(root.null_fd, ',
+            '        root.null_fd = root.open_kernel_path("/dev/null").release()\n        null = OwnedFd(k.open_tree(root.null_fd, ',
         ),
         "test_root_file_system.py::test_masks_are_of_the_hosts_null_device",
         "test_races.py::test_the_null_device_and_the_pty_are_exchanged",
@@ -174,7 +174,7 @@ DEFENCES: tuple[Defence, ...] = (
         "B11",
         "paths are masked",
         (
-            "runtime/operations.py",
+            "runtime/protected_paths.py",
             "            with self._empty(root) if directory else self._null(root) as tree:\n",
             "            return\n            with self._empty(root) if directory else self._null(root) as tree:\n",
         ),
@@ -185,7 +185,7 @@ DEFENCES: tuple[Defence, ...] = (
         "B12",
         "paths are read-only",
         (
-            "runtime/operations.py",
+            "runtime/protected_paths.py",
             '            k.mount_setattr(tree.fileno(), "", attr_set=k.MOUNT_ATTR_RDONLY)\n            k.move_mount(tree.fileno(), target.fileno())\n',
             "            pass\n",
         ),
