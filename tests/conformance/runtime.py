@@ -145,7 +145,8 @@ class Runtime:
         return json.loads(self.expect("state", identity))
 
     def wait(self, identity: str, status: str, *, seconds: float = 5) -> None:
-        deadline = time.monotonic() + seconds
+        # a process that lost its parent is there until the machine's first one has collected it, which takes its time
+        deadline = time.monotonic() + seconds * PATIENCE
         while self.state(identity)["status"] != status:
             assert time.monotonic() < deadline, f"{identity} is {self.state(identity)['status']}, not {status}"
             time.sleep(0.02)
