@@ -22,6 +22,7 @@ from vm.lane import (  # noqa: F401 - hooks of tests marked vm
     pytest_collection_modifyitems,
     pytest_runtest_logreport,
     pytest_runtest_protocol,
+    pytest_xdist_make_scheduler,
     pytest_xdist_node_collection_finished,
 )
 

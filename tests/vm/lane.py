@@ -8,8 +8,9 @@ pytest runs all that were selected, once. That one writes each report to a file 
      │  ◀── report of a (setup, call, teardown) ──  one JSON line each in /ctl/reports
      │  test b: ◀── report of b
 
-With pytest-xdist the workers say which tests they have collected, the process that controls them boots the machine, and
-each worker reads the reports of the tests that it is given.
+With pytest-xdist the workers say which tests they have collected, and the process that controls them boots the machine.
+There they come first and together: one worker reads their reports while it has the machine to wait for, and takes its share
+of the others when the machine has ended. So there may be one worker more than there are processors.
 
 Nothing of a marked test, fixtures included, runs on the host. ``ORLOP_VM=0`` skips them all; those marked
 ``vm(long=True)`` run with ``ORLOP_VM=1`` only, which is what ``make test-vm`` sets.
@@ -99,8 +100,9 @@ def _report(item: pytest.Item, outcome: Any, text: str) -> pytest.TestReport:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the machine's tests behind the others and give them its time."""
-    items.sort(key=lambda item: item.get_closest_marker("vm") is not None)
+    """Put the machine's tests behind the others, or a worker's before them, and give them its time."""
+    is_worker = bool(items) and hasattr(items[0].config, "workerinput")
+    items.sort(key=lambda item: (item.get_closest_marker("vm") is not None) is not is_worker)
     for item in items:
         if item.get_closest_marker("vm") and not INSIDE:
             item.add_marker(pytest.mark.timeout(_BOOT_SECONDS + _SECONDS_PER_TEST), append=False)
@@ -122,6 +124,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
     (directory / f"wanted.{worker['workerid']}").write_text("\n".join(wanted))
     session.stash[_LANE] = Lane(session.config, Exchange(directory))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let files be shared out as they are, but for the machine's, which one worker gets."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/vm" if nodeid.startswith("tests/vm/") else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)
