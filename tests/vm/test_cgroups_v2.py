@@ -8,6 +8,7 @@ import secrets
 import select
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -207,14 +208,30 @@ def test_fork_bomb_freezes_and_dies(path):
     assert not (ROOT / path.strip("/")).exists()
 
 
+def mount(hierarchy: Hierarchy) -> None:
+    options = ",".join(hierarchy.controllers)
+    subprocess.run(["mount", "-t", "cgroup", "-o", options, "none", hierarchy.directory], check=True)
+
+
+def unmounted(hierarchy: Hierarchy) -> bool:
+    """Unmount, and say whether it went: the remains of a removed cgroup may keep a hierarchy until it is unmounted again."""
+    subprocess.run(["umount", hierarchy.directory], check=True)
+    shown = f":{','.join(hierarchy.controllers)}:"
+    with contextlib.suppress(TimeoutError):
+        wait_for(lambda: shown not in Path("/proc/self/cgroup").read_text(), seconds=0.1)
+        return True
+    mount(hierarchy)
+    return False
+
+
 def test_network_classes_and_devices_on_v1_hierarchies(tmp_path):
     """Two controllers that v2 never had; the host of the other tests has no network classes."""
     mounted = []
     for controllers in ("net_cls,net_prio", "devices"):
         directory = tmp_path / controllers
         directory.mkdir()
-        subprocess.run(["mount", "-t", "cgroup", "-o", controllers, "none", directory], check=True)
         mounted.append(Hierarchy(str(directory), tuple(controllers.split(","))))
+        mount(mounted[-1])
     names = frozenset(name for hierarchy in mounted for name in hierarchy.controllers)
     try:
         network = {"classID": 0x100001, "priorities": [{"name": "lo", "priority": 3}]}
@@ -229,7 +246,7 @@ def test_network_classes_and_devices_on_v1_hierarchies(tmp_path):
         cgroup.remove()
     finally:
         for hierarchy in mounted:
-            subprocess.run(["umount", hierarchy.directory], check=True)
+            wait_for(partial(unmounted, hierarchy), what="end of the hierarchy")
 
 
 def test_parent_without_controllers_is_given_them(path):
