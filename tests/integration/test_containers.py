@@ -3,6 +3,10 @@
 import json
 import os
 import signal
+import socket
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +25,38 @@ def state(engine, name):
 def test_a_client_attached_before_the_start_gets_everything(leak_free):
     leak_free.docker("create", "-i", "--name", "waiting", "busybox", "cat")
     assert leak_free.docker("start", "-ai", "waiting", input="piped\n").stdout == "piped\n"
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += _family(int(child))
+    return found
+
+
+def test_a_client_attached_during_the_start_gets_everything(own_engine):
+    engine = own_engine
+    engine.docker("create", "--name", "box", "--network", "none", "busybox", "sh", "-c", "sleep 0.5; echo said")
+    stopped, answers = _family(engine.spawner()), []
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    starting = threading.Thread(target=lambda: answers.append(engine.http("POST", "/containers/box/start")))
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            starting.start()
+            time.sleep(0.3)
+            assert answers == []
+            client.settimeout(20)
+            client.connect(str(engine.socket))
+            client.sendall(b"POST /v1.45/containers/box/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        starting.join()
+        assert client.recv(100) == b"\x01\0\0\0\0\0\0\x05said\n"
+        assert client.recv(100) == b""
+    assert answers[0][0] == 204
 
 
 def test_health_is_probed_at_once(leak_free):

@@ -120,11 +120,15 @@ class Container:
             if not future.done():
                 future.set_result(self.state)
 
+    def take_pending(self) -> list[PendingClient]:
+        """Return the clients that wait for a start; their sockets are the caller's."""
+        found, self.pending = self.pending, []
+        return found
+
     def close_pending(self) -> None:
         """Hang up on clients that wait for a start."""
-        for client in self.pending:
+        for client in self.take_pending():
             client.socket.close()
-        self.pending.clear()
 
     @property
     def restarting(self) -> bool:

@@ -152,6 +152,9 @@ class Launcher:
         announce_use(self._events, container, self._network.sandbox(container.id))
         self._events.publish("container", "start", container.id, attributes)
         self._endings.watch(container)
+        for client in container.take_pending():  # they came while it was made
+            with client.socket, contextlib.suppress(OrlopError):  # it has ended already: they see that
+                await shim.attach(client.target, client.socket.fileno())
 
     def _require_startable(self, container: Container) -> None:
         if container.state.status is Status.PAUSED:
@@ -189,19 +192,22 @@ class Launcher:
             console_size=_console_size(container),
             attach=tuple(client.target for client in container.pending),
         )
-        clients = [client.socket.fileno() for client in container.pending]
+        waiting = container.take_pending()
+        clients = [client.socket.fileno() for client in waiting]
         netns = None if sandbox.netns is None else sandbox.netns.fileno()
         failed.callback(container.close_pending)
-        shim = await self._spawner.start_container(launch, netns=netns, attach=clients)
-        try:
-            started = await shim.wait_started()
-        except OrlopError as error:
-            shim.close()
-            raise start_failure(error) from error
-        except BaseException:
-            shim.close()
-            raise
-        container.close_pending()
+        with contextlib.ExitStack() as given:
+            for client in waiting:
+                given.callback(client.socket.close)
+            shim = await self._spawner.start_container(launch, netns=netns, attach=clients)
+            try:
+                started = await shim.wait_started()
+            except OrlopError as error:
+                shim.close()
+                raise start_failure(error) from error
+            except BaseException:
+                shim.close()
+                raise
         return started, shim
 
     def _network_mode(self, mode: str) -> str:
