@@ -20,6 +20,7 @@ from orlop.tls.material import client_context, server_context
 from orlop.tls.relay import PIECE, Relay
 
 _SMALL = 16384
+_SIOCOUTQNSD = 0x894B  # linux/sockios.h: bytes that TCP has not sent yet
 
 
 class Lab:
@@ -69,6 +70,8 @@ class Lab:
         self._thread.join()
 
     def reset(self) -> None:
+        while any(fcntl.ioctl(self.tcp, _SIOCOUTQNSD, bytes(4))):  # what was not sent yet would be lost here
+            time.sleep(0.001)
         self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.tcp.close()
 
