@@ -27,6 +27,8 @@ DIFFERS = {
         "exec_has_the_score",
         # takes only the limit of memory away, which the kernel refuses
         "update_unlimited",
+        # it has none for a container
+        "closed_streams",
         # its log has other levels
         "debug",
         # a frozen container stays so, and resuming a running one is no error
@@ -197,6 +199,19 @@ def errors(runtime: Runtime) -> None:
     runtime.expect("--version")
 
 
+def closed_streams(runtime: Runtime) -> None:
+    """Who closes the standard streams gets an answer by the status, and a container that has all three."""
+    with runtime.running() as identity:
+        for closing in ("exec >&-;", "exec 2>&-;", "exec <&- >&- 2>&-;"):
+            for words in (["state", identity], ["list"], ["ps", identity], ["features"]):
+                done = runtime(*words, setting=closing)
+                assert (done.returncode, done.stderr) == (0, ""), (words, closing, done)
+            assert runtime("state", "missing", setting=closing).returncode == 1
+    for closing in ("exec <&-;", "exec <&- 2>&-;", "exec <&- >&- 2>&-;"):
+        identity, bundle = runtime.bundle("sh", "-c", "cd /proc/$$/fd && test -e 0 && test -e 1 && test -e 2 && exit 7")
+        assert runtime("run", "--bundle", bundle, identity, setting=closing).returncode == 7, closing
+
+
 def identities(runtime: Runtime) -> None:
     """What a container may be called, which is also the name of a directory."""
     _, bundle = runtime.bundle()
@@ -255,6 +270,6 @@ COMMANDS: dict[str, Callable[[Runtime], None]] = {
         *LIMITS,
         *(signals, kill_paused, delete_paused, pause_refusals),
         *(ps, listing_formats, state_document, identities, bundles, log_files),
-        *(specification, features, logs, debug, errors, forbidden_program),
+        *(specification, features, logs, debug, errors, forbidden_program, closed_streams),
     )
 }

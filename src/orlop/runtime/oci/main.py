@@ -32,6 +32,8 @@ def entry(store: CodeStore, *, again: bool = False) -> NoReturn:
         store: where modules come from.
         again: this interpreter was sealed from here.
     """
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _complete_streams()
     # yes for an option's value that looks like a verb, since sealing does no harm
     entering = not _ENTERING.isdisjoint(sys.argv[1:])
     if entering:
@@ -41,6 +43,18 @@ def entry(store: CodeStore, *, again: bool = False) -> NoReturn:
     if not entering:  # else it was done before imports were blocked
         complete_code()
     _exit(status)
+
+
+def _complete_streams() -> None:
+    """Open the null device for what the caller closed, as Go does.
+
+    Else what is opened next would get the number of a standard stream, which a container gets, or find none there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)  # the lowest number that is free
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
 
 
 def _prepare_entering(*, again: bool) -> None:
