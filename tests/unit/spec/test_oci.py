@@ -162,6 +162,12 @@ def test_an_empty_propagation_is_none():
     assert parse_config(with_value("linux.rootfsPropagation", "")).linux.rootfs_propagation == ""
 
 
+@pytest.mark.parametrize("resources", [{"pids": {}}, {"memory": {"kernel": 0}}, {"memory": {"kernel": None}}])
+def test_limits_of_nothing_ask_for_nothing(resources):
+    """Go's callers send what their structures have."""
+    assert parse_resources(resources) == parse_resources({})
+
+
 def test_contradictions():
     document = copy.deepcopy(BASE)
     document["linux"]["namespaces"] = [{"type": "mount"}, {"type": "network"}]

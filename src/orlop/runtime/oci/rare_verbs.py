@@ -28,6 +28,8 @@ _UPDATE = (
     Flag(("memory-reservation",), "BYTES", "soft limit"),
     Flag(("memory-swap",), "BYTES", "memory and swap"),
     Flag(("pids-limit",), "N", "number of tasks; 0 leaves it as it is"),
+    Flag(("kernel-memory",), "BYTES", "refused: the kernel has no such limit"),
+    Flag(("kernel-memory-tcp",), "BYTES", "refused likewise"),
     Flag(("l3-cache-schema",), "SCHEMA", "refused: Intel RDT is not supported"),
     Flag(("mem-bw-schema",), "SCHEMA", "refused: Intel RDT is not supported"),
 )

@@ -67,6 +67,9 @@ def _changes(options: Parsed) -> JsonObject:
     for flag in ("l3-cache-schema", "mem-bw-schema"):
         if options.text(flag):
             raise UnsupportedError(f"Intel RDT is not supported: --{flag}")
+    for flag in ("kernel-memory", "kernel-memory-tcp"):
+        if options.text(flag):
+            raise UnsupportedError(f"kernel memory has no limit of its own: --{flag}")
     source = options.text("resources")
     if not source:
         return _from_flags(options)

@@ -62,8 +62,8 @@ class Fields:
         self._path = path
         for name in value.keys() - known:
             if name in refused:
-                # nothing asks for nothing
-                if value[name] not in (None, "", [], {}):
+                # nothing asks for nothing, nor does the zero of a caller who sends every number (docker update of old)
+                if value[name] not in (None, 0, "", [], {}):
                     raise UnsupportedError(f"{self.at(name)} is not supported")
             elif strict:
                 raise InvalidParameterError(f"unknown field: {self.at(name)}")

@@ -169,7 +169,7 @@ def parse_resources(value: JsonValue, path: str = "linux.resources") -> Resource
         cpu=_cpu(fields.value("cpu"), fields.at("cpu")),
         pids_limit=None
         if pids is None
-        else Fields(pids, fields.at("pids"), known=frozenset({"limit"})).number("limit", -INT64_MAX, INT64_MAX),
+        else Fields(pids, fields.at("pids"), known=frozenset({"limit"})).integer("limit", -INT64_MAX, INT64_MAX),
         block_io=_block_io(fields.value("blockIO"), fields.at("blockIO")),
         hugepages=tuple(_hugepage(item, fields.at("hugepageLimits")) for item in fields.items("hugepageLimits")),
         class_id=class_id,
