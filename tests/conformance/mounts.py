@@ -220,6 +220,14 @@ def described_default_device(runtime: Runtime) -> None:
     assert done.stdout == "640 7 8\n", done
 
 
+def options_in_one_word(runtime: Runtime) -> None:
+    """As in fstab(5), where a comma separates them."""
+    (runtime.home / "rootfs/m").mkdir(exist_ok=True)
+    mount = {"destination": "/m", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m,mode=700", "", "nosuid"]}
+    shown = mounted_with(runtime, "grep ' /m ' /proc/mounts | cut -d' ' -f4", mount)
+    assert shown == "rw,nosuid,relatime,size=1024k,mode=700\n"
+
+
 def readonly_dev(runtime: Runtime) -> None:
     """What Podman asks for with ``--read-only-tmpfs=false``: all that belongs there is there before it is read-only."""
     proc, dev, *others = CONFIG["mounts"]
@@ -263,6 +271,7 @@ MOUNT_CHECKS = (
     bind_over_a_device,
     bound_devices_stay_as_they_are,
     described_default_device,
+    options_in_one_word,
     readonly_dev,
     mounts_below_a_readonly_one,
     readonly_root_path,

@@ -147,7 +147,7 @@ def parse_options(options: Iterable[str]) -> MountOptions:
             subpath = option.removeprefix(SUBPATH_OPTION)
         elif any(ord(char) < 32 for char in option):
             raise InvalidParameterError(f"invalid mount option: {option!r:.80}")
-        elif option not in _IGNORED and option not in _DOCKERS:
+        elif option and option not in _IGNORED and option not in _DOCKERS:
             parameters.append(option)
     if "remount" in special and (parameters or "bind" not in special):
         raise UnsupportedError("mount option is not supported but with bind: remount")

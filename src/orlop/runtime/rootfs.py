@@ -131,8 +131,24 @@ def mount_operation(mount: Mount, cgroup_directories: Mapping[str, str], *, user
     if options.attr_set & k.MOUNT_ATTR_RDONLY and kind not in _OF_THE_CONTAINER:
         # a device that is read-only itself can be mounted only so
         options = replace(options, parameters=("ro", *options.parameters))
+    if kind in _OF_THE_CONTAINER:
+        options = replace(options, parameters=_single(options.parameters))
     source = mount.source or (kind if kind in _OF_THE_CONTAINER else "")
     return MountFilesystem(kind, source, destination, options, ordinary=destination.startswith("/dev"))
+
+
+def _single(parameters: Sequence[str]) -> tuple[str, ...]:
+    """Return parameters one by one: mount(2) takes ``size=1m,mode=700`` for two, but for a digit after the comma."""
+    found: list[str] = []
+    for parameter in parameters:
+        first, *others = parameter.split(",") if "context=" not in parameter else [parameter]
+        found.append(first)
+        for word in others:
+            if word[:1] in DIGITS:  # of mpol=bind:0,2
+                found[-1] += f",{word}"
+            elif word:
+                found.append(word)
+    return tuple(found)
 
 
 def _refuse_others(options: MountOptions, kind: str, known: frozenset[str]) -> None:

@@ -161,6 +161,22 @@ def test_options_that_would_be_ignored_are_refused():
         parse_options(["size=1\n2"])
 
 
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        (["size=1m,mode=700", "", "uid=5"], "size=1m,mode=700,uid=5"),
+        (["mpol=bind:0,2,size=1m"], "mpol=bind:0,2,size=1m"),
+        (['context="a:b:c:s0:c1,c2"'], 'context="a:b:c:s0:c1,c2"'),
+    ],
+)
+def test_parameters_in_one_word_are_several(options, parameters):
+    mount = {"destination": "/m", "type": "tmpfs", "source": "tmpfs", "options": options}
+    operation = plan(configuration([mount, BOUND_DEV]), {}, user_namespace=False)[0]
+    assert isinstance(operation, MountFilesystem)
+    assert ",".join(operation.options.parameters) == parameters
+    assert len(operation.options.parameters) == parameters.count("=")
+
+
 def test_legacy_overlay_options_name_layers_in_order():
     root = OverlayRoot(("/a", "/b"), "/u", "/w", volatile=True)
     assert overlay_legacy_options(root, ["3", "4", "5", "6"]) == "lowerdir=3:4,upperdir=5,workdir=6,volatile"
