@@ -93,6 +93,9 @@ def test_the_id_is_written_to_a_file(engine, tmp_path):
     [
         ("--gpus all", 'could not select device driver "" with capabilities: [[gpu]]'),
         ("--pid container:nobody", "No such container: nobody"),
+        ("--network host --link nobody", "host type networking can't be used with links. This would result in"),
+        ("--network container:nobody --link nobody", "conflicting options: container type network can't be used with"),
+        ("--network container:nobody --expose 80", "port exposing and the container type network mode"),
         ("--ipc container:nobody", "No such container: nobody"),
         ("--mount type=volume,dst=/x,readonly", "must not set ReadOnly mode when using anonymous volumes"),
     ],

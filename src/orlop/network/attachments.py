@@ -183,6 +183,11 @@ class Attachments:
         self, container_id: str, sandbox: Sandbox, endpoint: Endpoint, *, request: AttachRequest
     ) -> Sandbox:
         """Take a running container off a network; returns its sandbox. Raises OrlopError."""
+        none = self._driver(endpoint.network_id)
+        if isinstance(none, NoneDriver):  # the namespace stays, and may join networks from now on
+            await none.leave(endpoint)
+            self._keep(container_id, SandboxRow(sandbox.id, request.ports, request.name_servers))
+            return replace(sandbox, mode="bridge", endpoints=())
         driver = self._joinable(endpoint.network_id)
         self._resolvers.names.remove(endpoint)
         rest = tuple(other for other in sandbox.endpoints if other.id != endpoint.id)

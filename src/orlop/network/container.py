@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orlop.errors import ConflictError
+from orlop.errors import ConflictError, SystemFailureError
 from orlop.network.sandbox import Sandbox
 from orlop.spec.ids import generate_id
 
@@ -22,12 +22,15 @@ class ContainerDriver:
     def __init__(self, sandbox_of: Callable[[str], Sandbox | None]) -> None:
         self._sandbox_of = sandbox_of
 
-    def attach(self, target: str) -> Sandbox:
+    def attach(self, target: str, *, by: str = "") -> Sandbox:
         """Return a sandbox that shares the one of container ``target`` (its full id).
 
         Raises:
             ConflictError: it is not running, in Docker's words.
+            SystemFailureError: it is ``by``, the container itself.
         """
+        if target == by:
+            raise SystemFailureError("cannot join own network")
         other = self._sandbox_of(target)
         if other is None:
             raise ConflictError(f"cannot join network of a non running container: {target}")

@@ -120,18 +120,29 @@ def _gateway_lines(extra: Sequence[str], gateway: str) -> list[str]:
     return [f"{gateway}\t{name}" for name in moving]
 
 
-def change_link(content: str, *, names: str, address: str) -> str:
-    """Return /etc/hosts after a linked container has another address; all other lines stay as they are."""
-    lines = [f"{address}\t{names}" if line.partition("\t")[2] == names else line for line in content.splitlines()]
+def change_link(content: str, *, names: str, address: str, was: str = "") -> str:
+    """Return /etc/hosts after a linked container has another address; all other lines stay as they are.
+
+    Args:
+        content: the file as it is.
+        names: the line's names.
+        address: the address; "" leaves it.
+        was: the line's names until now, where they change as well.
+    """
+    lines = []
+    for line in content.splitlines():
+        before, _, own = line.partition("\t")
+        lines.append(f"{address or before}\t{names}" if own == (was or names) else line)
     return "\n".join(lines) + "\n"
 
 
 def _own_names(hostname: str, domainname: str) -> str:
+    """Return the full name, what was called its hostname, and its first word alone (the two that dockerd gives)."""
     _check_word(hostname, "hostname")
-    if not domainname:
-        return hostname
-    _check_word(domainname, "domainname")
-    return f"{hostname}.{domainname} {hostname}"
+    if domainname:
+        _check_word(domainname, "domainname")
+    full = f"{hostname}.{domainname}" if domainname else hostname
+    return " ".join(dict.fromkeys((full, hostname, full.partition(".")[0] or hostname)))
 
 
 def host_mode_hosts(host_file: str, *, extra: Sequence[str] = (), gateway: str = "127.0.0.1") -> str:

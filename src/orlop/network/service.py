@@ -197,7 +197,7 @@ class NetworkService:
         if container_id in self._sandboxes:
             raise ConflictError(f"endpoint with name {request.container_name} already exists in network")
         if request.network.startswith("container:"):
-            sandbox = self._shared.attach(request.network.partition(":")[2])
+            sandbox = self._shared.attach(request.network.partition(":")[2], by=container_id)
         else:
             wishes = find_wishes(self._catalogue, self._drivers, request)
             with self._joins(network for network, _ in wishes):

@@ -86,8 +86,6 @@ class Connector:
             if not name:
                 which = f"network {network.name}" if container.alive else f"the network {network.name}"
                 raise SystemFailureError(f"container {container.id} is not connected to {which}")
-            if network.driver == "null":
-                raise InvalidParameterError(_PRIVATE)
             if container.alive:
                 before = self._network.sandbox(container.id)
                 request = attach_request(self._settings, container.definition)

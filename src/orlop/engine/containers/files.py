@@ -127,11 +127,11 @@ def rewrite_files(
         _write(f"{directory}/resolv.conf", _resolv(settings, definition, after))
 
 
-def rewrite_link(settings: Settings, container_id: str, *, names: str, address: str) -> None:
-    """Tell a running container the new address of one that it is linked to."""
+def rewrite_link(settings: Settings, container_id: str, *, names: str, address: str, was: str = "") -> None:
+    """Tell a running container the new address, and names, of one that it is linked to."""
     path = f"{settings.container_dir(container_id)}/hosts"
     hosts = _read(path)
-    changed = change_link(hosts, names=names, address=address)
+    changed = change_link(hosts, names=names, address=address, was=was)
     if changed != hosts:
         _write(path, changed)
 

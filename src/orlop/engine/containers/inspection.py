@@ -107,9 +107,15 @@ def mount_documents(mounts: Sequence[MountPoint]) -> list[JsonValue]:
     return result
 
 
+def open_ports(endpoints: Sequence[Endpoint], definition: Definition) -> list[str]:
+    """Return the exposed ports that could be published: there is a bridge that leads out (as dockerd)."""
+    out = any(endpoint.driver == "bridge" and endpoint.leads_out() for endpoint in endpoints)
+    return sorted(definition.config.exposed_ports or {}) if out else []
+
+
 def port_map(endpoints: Sequence[Endpoint], definition: Definition) -> JsonObject:
     """Return ``NetworkSettings.Ports``: exposed ports without binding are null."""
-    ports: JsonObject = dict.fromkeys(sorted(definition.config.exposed_ports or {}))
+    ports: JsonObject = dict.fromkeys(open_ports(endpoints, definition))
     for endpoint in endpoints:
         for binding in endpoint.ports:
             name = f"{binding.container_port}/{binding.protocol}"

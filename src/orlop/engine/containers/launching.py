@@ -169,7 +169,7 @@ class Launcher:
         make_bind_sources(definition.mounts)
         await self.fill_volumes(container)
         failed.callback(self._network.release, container.id)
-        require_linked_run(definition, self._directory)
+        require_linked_run(definition, self._directory, self._network.sandbox)
         request = attach_request(self._settings, definition)
         request = replace(request, network=self._network_mode(request.network))
         sandbox = await self._network.attach(container.id, request)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from orlop.engine.containers.endpoint_settings import is_user_defined, parse_link
 from orlop.engine.containers.files import rewrite_link
-from orlop.errors import ConflictError, InvalidParameterError, NotFoundError
+from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError
 from orlop.spec.ports import parse_port
 
 if TYPE_CHECKING:
@@ -39,7 +41,10 @@ def check_links(host: HostConfig, directory: Directory) -> list[str] | None:
         except NotFoundError as error:
             raise InvalidParameterError(f"could not get container for {name}: {error}") from None
         if target.definition.host.network_mode == "host":
-            raise InvalidParameterError("conflicting options: host type networking can't be used with links")
+            undefined = "This would result in undefined behavior"
+            raise InvalidParameterError(
+                f"conflicting options: host type networking can't be used with links. {undefined}"
+            )
         checked.append(f"{target.name}:{alias}")
     return checked
 
@@ -62,16 +67,21 @@ def _targets(definition: Definition, directory: Directory) -> list[tuple[Contain
     return found
 
 
-def require_linked_run(definition: Definition, directory: Directory) -> None:
-    """Refuse to start before those that a container is linked to.
+def require_linked_run(
+    definition: Definition, directory: Directory, sandbox_of: Callable[[str], Sandbox | None]
+) -> None:
+    """Refuse to start before those that a container is linked to, and where they cannot be reached.
 
     Raises:
         ConflictError: one does not run, in Docker's words.
+        SystemFailureError: one is not on the default network, in Docker's words.
         NotFoundError: one is gone.
     """
     for target, alias in _targets(definition, directory):
         if not target.alive:
             raise ConflictError(f"Cannot link to a non running container: /{target.name} AS /{definition.name}/{alias}")
+        if not _address(target, sandbox_of):
+            raise SystemFailureError(f"Cannot link to /{target.name}, as it does not belong to the default network")
 
 
 def link_hosts(
@@ -103,6 +113,31 @@ def refresh_links(
             with contextlib.suppress(NotFoundError):
                 if directory.get(name) is target:
                     rewrite_link(settings, other.id, names=_names(target, alias), address=address)
+
+
+def rename_links(
+    settings: Settings,
+    target: Container,
+    old: str,
+    directory: Directory,
+    sandbox_of: Callable[[str], Sandbox | None],
+) -> None:
+    """Let the links to a container, which are kept by its name, follow its new one, also where they are in use."""
+    for other in list(directory):
+        links = other.definition.host.links
+        if not links or is_user_defined(other.definition.host.network_mode):
+            continue
+        pairs = [parse_link(text) for text in links]
+        moved = [f"{target.name if name == old else name}:{alias}" for name, alias in pairs]
+        if moved == links:
+            continue
+        host = msgspec.structs.replace(other.definition.host, links=moved)
+        directory.redefine(other, msgspec.structs.replace(other.definition, host=host))
+        for name, alias in pairs if other.alive else ():
+            if name == old:
+                now = _names(target, alias)
+                was = " ".join(dict.fromkeys((alias, target.definition.config.hostname, old)))
+                rewrite_link(settings, other.id, names=now, address=_address(target, sandbox_of), was=was)
 
 
 def link_environment(

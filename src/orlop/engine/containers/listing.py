@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from orlop.engine.containers.inspection import mount_documents, networks_document
+from orlop.engine.containers.inspection import mount_documents, networks_document, open_ports
 from orlop.errors import InvalidParameterError, OrlopError
 from orlop.spec.docker.times import human_duration
 from orlop.spec.name_pattern import name_matches
@@ -80,7 +80,7 @@ def port_documents(container: Container, sandbox: Sandbox | None) -> list[JsonVa
                     "Type": binding.protocol,
                 },
             )
-    for port in sorted(container.definition.config.exposed_ports or {}):
+    for port in open_ports(sandbox.endpoints, container.definition):
         if port not in bound:
             number, _, protocol = port.partition("/")
             result.append({"PrivatePort": int(number.partition("-")[0]), "Type": protocol or "tcp"})

@@ -86,6 +86,11 @@ def require_host_modes_agree(config: ContainerConfig, host: HostConfig) -> None:
         raise InvalidParameterError("conflicting options: hostname and the UTS mode")
     if host.uts_mode == "host" and config.domainname:  # it would be the host's (runc refuses it at the start)
         raise InvalidParameterError("conflicting options: domainname and the UTS mode")
+    kind = mode.partition(":")[0]
+    if host.links and kind in {"host", "container"}:
+        kind = f"{kind} type network{'ing' if kind == 'host' else ''}"
+        undefined = "This would result in undefined behavior"
+        raise InvalidParameterError(f"conflicting options: {kind} can't be used with links. {undefined}")
     if mode.startswith("container:"):
         if config.hostname:
             raise InvalidParameterError("conflicting options: hostname and the network mode")
@@ -95,5 +100,7 @@ def require_host_modes_agree(config: ContainerConfig, host: HostConfig) -> None:
             raise InvalidParameterError("conflicting options: custom host-to-IP mapping and the network mode")
         if host.port_bindings or host.publish_all_ports:
             raise ConflictError("conflicting options: port publishing and the container type network mode")
+        if config.exposed_ports:
+            raise InvalidParameterError("conflicting options: port exposing and the container type network mode")
     if config.mac_address and mode in {"host", "none"}:
         raise InvalidParameterError("conflicting options: mac-address and the network mode")

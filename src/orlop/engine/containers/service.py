@@ -15,6 +15,7 @@ from orlop.engine.containers.creation import Creator
 from orlop.engine.containers.directory import Directory
 from orlop.engine.containers.ending import Endings
 from orlop.engine.containers.launching import Launcher
+from orlop.engine.containers.links import rename_links
 from orlop.engine.containers.logs import container_log
 from orlop.engine.containers.pruning import prunable
 from orlop.engine.containers.records import ContainerRecords
@@ -247,6 +248,7 @@ class ContainerService:
         except (ConflictError, InvalidParameterError) as error:
             raise type(error)(f"Error when allocating new name: {error}") from error
         self._network.rename(container.id, old, container.name)
+        rename_links(self.settings, container, old, self.directory, self._network.sandbox)
         self.events.publish("container", "rename", container.id, container.attributes(oldName=f"/{old}"))
 
     def update(self, name: str, changes: ContainerUpdate) -> list[str]:
