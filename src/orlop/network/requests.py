@@ -244,7 +244,9 @@ def _inside(text: str, subnet: IpNetwork, what: str) -> IpAddress:
     except ValueError:
         raise InvalidParameterError(f"invalid network config:\ninvalid {what} {text}: invalid address") from None
     edges = (subnet.network_address, subnet.broadcast_address if subnet.version == 4 else None)
-    if address.version != subnet.version or address not in subnet or address in edges:
+    if address in edges:
+        raise InvalidParameterError(f"failed to allocate {what} ({address}): Address already in use")
+    if address.version != subnet.version or address not in subnet:
         raise InvalidParameterError(
             f"invalid network config:\ninvalid {what} {address}: parent subnet {subnet} doesn't contain this address"
         )
@@ -260,8 +262,12 @@ def _aux_name(name: str) -> str:
 def _check_range(text: str, subnet: IpNetwork) -> IpNetwork:
     head = f"invalid network config:\ninvalid ip-range {text}: "
     found = _parse_cidr(text)
-    if found is None or found.network_address != ipaddress.ip_address(text.partition("/")[0]):
+    if found is None:
         raise InvalidParameterError(f"{head}invalid CIDR block notation")
+    if found.version == subnet.version and found.prefixlen < subnet.prefixlen:
+        raise InvalidParameterError(f"{head}CIDR block is bigger than its parent subnet {subnet}")
+    if found.network_address != ipaddress.ip_address(text.partition("/")[0]):
+        raise InvalidParameterError(f"{head}it should be {found}")
     if (
         isinstance(found, ipaddress.IPv4Network)
         and isinstance(subnet, ipaddress.IPv4Network)

@@ -77,10 +77,11 @@ def test_good_options():
             PoolRequest(subnet="10.0.0.0/24", gateway="10.0.1.1"),
             "invalid gateway 10.0.1.1: parent subnet 10.0.0.0/24 doesn't",
         ),
-        (PoolRequest(subnet="10.0.0.0/24", gateway="10.0.0.255"), "invalid gateway 10.0.0.255"),
+        (PoolRequest(subnet="10.0.0.0/24", gateway="10.0.0.255"), r"allocate gateway \(10.0.0.255\): Address"),
         (PoolRequest(subnet="10.0.0.0/24", gateway="x"), "invalid gateway x"),
         (PoolRequest(subnet="10.0.0.0/24", ip_range="10.0.1.0/25"), "doesn't contain ip-range"),
-        (PoolRequest(subnet="10.0.0.0/24", ip_range="10.0.0.1/25"), "invalid ip-range"),
+        (PoolRequest(subnet="10.0.0.0/24", ip_range="10.0.0.1/25"), "it should be 10.0.0.0/25"),
+        (PoolRequest(subnet="10.0.0.0/24", ip_range="10.0.0.0/23"), "bigger than its parent subnet 10.0.0.0/24"),
         (PoolRequest(gateway="10.0.0.1"), "invalid CIDR block notation"),
     ],
 )
