@@ -70,6 +70,16 @@ def test_a_container_leaves_none_for_a_network(networks):
     assert "private (none) mode" in refused.stderr
 
 
+def test_a_container_without_networks_is_taken_up_by_the_next_engine(networks):
+    networks.docker("network", "create", "net")
+    sleeper(networks, "box")
+    networks.docker("network", "disconnect", "bridge", "box")
+    networks.kill()
+    networks.start()
+    networks.docker("network", "connect", "net", "box")
+    assert "eth0" in within(networks, "box", "ip", "addr")
+
+
 def test_a_name_with_dots_is_known_without_them(networks):
     hosts = networks.docker("run", "--rm", "--hostname", "web.example.test", "busybox", "cat", "/etc/hosts").stdout
     assert hosts.splitlines()[-1].endswith("\tweb.example.test web")

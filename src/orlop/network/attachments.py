@@ -277,10 +277,11 @@ class Attachments:
                 self._around.ports.watch(endpoint.id, sandbox.netns)
         named = any(endpoint.names for endpoint in endpoints)
         changed = replace(sandbox, endpoints=tuple(endpoints), name_server=named or sandbox.name_server)
-        if changed.name_server:
+        if changed.name_server or not endpoints:  # nothing else would tell the next engine of this sandbox
             servers = row.name_servers if row is not None and row.name_servers.servers else request.name_servers
             self._keep(container_id, SandboxRow(sandbox.id, ports, servers))
-            await self._resolvers.serve(container_id, changed, servers)
+            if changed.name_server:
+                await self._resolvers.serve(container_id, changed, servers)
         return changed
 
     async def _publish_by_way_out(
