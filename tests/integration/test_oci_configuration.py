@@ -183,6 +183,19 @@ def test_a_joined_user_namespace_has_its_own_mappings(runtime):
     runtime.refuses("state", identity)
 
 
+def test_ids_that_are_not_mapped_are_named(runtime):
+    for path in (runtime.home.parent, runtime.home, runtime.home / "rootfs"):
+        path.chmod(0o755)
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 10}]
+    own = {"linux__uidMappings": mapping, "linux__gidMappings": mapping}
+    for user in ({"uid": 70, "gid": 0}, {"uid": 0, "gid": 70}, {"uid": 0, "gid": 0, "additionalGids": [70]}):
+        identity, bundle = runtime.bundle(
+            "true", linux__namespaces=[*NAMESPACES, {"type": "user"}], process__user=user, **own
+        )
+        runtime.refuses("create", "-b", bundle, identity, words="to unmapped user in user namespace: 70")
+        runtime.refuses("state", identity)
+
+
 def test_annotations_of_the_engine_mean_nothing_in_a_bundle(runtime):
     """threats.md E2: whoever may annotate a container would be in another one's memory, and in its groups."""
     with runtime.running("sleep", "60") as other:

@@ -132,7 +132,22 @@ def identify(root_fd: int, process: Process, config: Config) -> Identity:
     """Look the process's user up in the root: Docker's string when there is one, else OCI's numbers.
 
     Groups that were added by name travel in an annotation, as OCI has only numbers for them.
+
+    Raises:
+        InvalidParameterError: no such user or group, or one that the container's user namespace does not map.
     """
+    identity = _identify(root_fd, process, config)
+    for kind, mappings, numbers in (
+        ("uid", config.linux.uid_mappings, (identity.uid,)),
+        ("gid", config.linux.gid_mappings, (identity.gid, *identity.groups)),
+    ):
+        for number in numbers if mappings else ():
+            if not any(0 <= number - mapping.container_id < mapping.size for mapping in mappings):
+                raise InvalidParameterError(f"cannot set {kind} to unmapped user in user namespace: {number}")
+    return identity
+
+
+def _identify(root_fd: int, process: Process, config: Config) -> Identity:
     user = process.user
     named = [name for name in config.annotations.get(GROUP_ADD, "").split(",") if name]
     if user.username:
