@@ -37,6 +37,9 @@ def test_what_is_not_on_the_default_network_is_no_target(networks):
         refused = client("run", "--rm", "--link", "elsewhere:db", "busybox", "true", check=False)
         words = "Cannot link to /elsewhere, as it does not belong to the default network"
         assert (refused.returncode, words in refused.stderr) == (125, True), refused.stderr
+    networks.docker("create", "--name", "app", "--link", "elsewhere:db", "busybox", "true")
+    again = networks.docker("restart", "app", check=False).stderr
+    assert f"Cannot restart container app: {words}" in again
 
 
 def test_a_container_does_not_join_itself(networks):

@@ -202,6 +202,13 @@ class ContainerService:
     async def restart(self, name: str, *, signal_name: str = "", timeout: int | None = None) -> None:
         """Stop if it runs, then start."""
         container = self.get(name)
+        try:
+            await self._restart(container, signal_name=signal_name, timeout=timeout)
+        except OrlopError as error:
+            raise type(error)(f"Cannot restart container {name}: {error}") from error
+        self.events.publish("container", "restart", container.id, container.attributes())
+
+    async def _restart(self, container: Container, *, signal_name: str, timeout: int | None) -> None:
         if container.state.running:
             # An --rm container is not to vanish in between.
             container.held += 1
@@ -213,7 +220,6 @@ class ContainerService:
         async with container.lock:
             with contextlib.suppress(NotModifiedError):  # somebody else has started it meanwhile
                 await self._start(container)
-        self.events.publish("container", "restart", container.id, container.attributes())
 
     async def kill(self, name: str, signal_name: str = "") -> None:
         """Send a signal."""
