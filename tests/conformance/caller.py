@@ -32,6 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import BIN, busybox_tar, remove_cgroups, wait_for
 
+# callers attach beside the start, and resize: what comes before is lost, and an end before is an error, with any runtime
+TTY = ("sh", "-c", "sleep 0.3; tty; sleep 0.3")
+
 _UNSHARE = ("unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc")
 _TOP = Path("/sys/fs/cgroup")
 

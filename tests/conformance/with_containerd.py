@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from caller import Machine, check, run_script, wait_for
+from caller import TTY, Machine, check, run_script, wait_for
 
 CONFIG = """version = 2
 root = "{home}/root"
@@ -63,7 +63,7 @@ def checks(machine: Machine) -> None:
 def foreground(ctr: Ctr) -> None:
     out = ctr(*ctr.run("fg", "sh", "-c", "echo hello; id -u; exit 3", flags=("--rm",)), status=3)
     check(out.split() == ["hello", "0"], "run: output and exit status", out)
-    out = ctr.machine.terminal(*ctr.command, *ctr.run("tty", "tty", flags=("--rm", "--tty")))
+    out = ctr.machine.terminal(*ctr.command, *ctr.run("tty", *TTY, flags=("--rm", "--tty")))
     check("/dev/pts/0" in out, "run on a terminal", out)
 
 
@@ -74,7 +74,7 @@ def running(ctr: Ctr) -> None:
     check(ctr.state("one")["status"] == "running", "the runtime's own state")
     out = ctr("task", "exec", "--exec-id", "e1", "one", "sh", "-c", "echo in; exit 4", status=4)
     check(out.strip() == "in", "exec: output and exit status", out)
-    out = ctr.machine.terminal(*ctr.command, "task", "exec", "--tty", "--exec-id", "e2", "one", "tty")
+    out = ctr.machine.terminal(*ctr.command, "task", "exec", "--tty", "--exec-id", "e2", "one", *TTY)
     check("/dev/pts/0" in out, "exec on a terminal", out)
     ctr("task", "exec", "--detach", "--exec-id", "e3", "one", "sleep", "60")
     pids = {line.split()[0] for line in ctr("task", "ps", "one").splitlines()[1:]}

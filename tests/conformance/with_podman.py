@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from caller import Machine, check, run_script, wait_for
+from caller import TTY, Machine, check, run_script, wait_for
 
 CONFIG = """[containers]
 log_driver = "k8s-file"
@@ -16,8 +16,6 @@ events_logger = "none"
 POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
 UID = 34567
 IMAGE = "localhost/busybox"
-# podman attaches beside the start, and what comes before it is attached is lost, with any runtime
-TTY = ("sh", "-c", "sleep 0.3; tty; sleep 0.3")
 
 
 class Podman:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 FAREWELL_SECONDS = 3.0
 _CHECK_MILLISECONDS = 5000
-# of each connection that is carried: set when all that the program wrote was sent, and the program's end
+_ACKNOWLEDGEMENT_MILLISECONDS = 10
+# of each connection that is carried: set when the peer has all that the program wrote, and the program's end
 _carried: dict[threading.Event, weakref.ref[TlsSocket]] = {}
 
 
@@ -102,14 +103,19 @@ def _carry(relay: Relay, descriptors: tuple[int, int], told: threading.Event) ->
     outer, inner = descriptors
     checked = time.monotonic()
     while not relay.finished:
-        if relay.told:
-            told.set()
+        timeout = _CHECK_MILLISECONDS
+        if relay.told and not told.is_set():
+            # What the peer has not got is lost if the program ends: its tickets find nobody, and the kernel resets.
+            if relay.unacknowledged():
+                timeout = _ACKNOWLEDGEMENT_MILLISECONDS
+            else:
+                told.set()
         poll = select.poll()
         wanted = {outer: relay.outer_events, inner: relay.inner_events}
         for descriptor, events in wanted.items():
             if events:
                 poll.register(descriptor, events)
-        ready = dict(poll.poll(_CHECK_MILLISECONDS))
+        ready = dict(poll.poll(timeout))
         relay.step(ready.get(outer, 0), ready.get(inner, 0))
         if time.monotonic() - checked > _CHECK_MILLISECONDS / 1000:
             checked = time.monotonic()

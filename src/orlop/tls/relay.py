@@ -20,9 +20,12 @@ inner's other end is closed           what it wrote, close_notify and FIN; what 
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
 import ssl
+import sys
+import termios
 import time
 
 from orlop.tls.channel import describe
@@ -107,6 +110,12 @@ class Relay:
     def told(self) -> bool:
         """Whether the peer was sent all that the local side wrote, which has ended."""
         return self.finished or ((self._inner_ended or self._inner_closed) and not self._cipher)
+
+    def unacknowledged(self) -> int:
+        """Return how many bytes the peer's kernel has not got yet, the end among them."""
+        if self.finished:
+            return 0
+        return int.from_bytes(fcntl.ioctl(self._outer, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
     def step(self, outer: int, inner: int) -> None:
         """Carry what can be carried; arguments are what poll(2) told of each socket. Never blocks, never raises."""

@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -14,6 +15,7 @@ from harness import wait_for
 from orlop.client.address import Address
 from orlop.client.failure import ConnectionFailedError
 from orlop.client.tls import open_tls
+from orlop.tls.channel import Channel
 from orlop.tls.material import client_context, server_context
 
 _WRITER = """
@@ -47,6 +49,10 @@ class Server:
         sock.settimeout(30)
         return self._context.wrap_socket(sock, server_side=True)
 
+    def channel(self) -> Channel:
+        """Return the server's side of a connection that it has not read from."""
+        return Channel(self._context, server=True)
+
     @property
     def files(self) -> list[str]:
         return [str(self.material.client / name) for name in ("ca.pem", "cert.pem", "key.pem")]
@@ -72,6 +78,26 @@ def test_program_that_ends_at_once_has_its_bytes_sent(server, end) -> None:
         while data := peer.recv(1 << 16):
             received += data
         assert len(received) == 150_000
+    assert program.returncode == 0
+
+
+def test_program_that_ends_before_the_server_is_ready_has_its_bytes_sent(server) -> None:
+    """A server of TLS 1.3 sends tickets when it has seen the end of the handshake: they must find the program there."""
+    channel = server.channel()
+    words = [sys.executable, "-c", _WRITER, server.host, str(server.port), *server.files, "close"]
+    with subprocess.Popen(words) as program, server.listener.accept()[0] as peer:
+        peer.settimeout(30)
+        channel.feed(peer.recv(1 << 16))
+        assert not channel.handshake()
+        peer.sendall(channel.take())
+        time.sleep(0.5)  # until the program has written everything, which is more than there is room for
+        received = 0
+        while not channel.ended:
+            channel.feed(peer.recv(1 << 16))
+            if channel.handshake():
+                received += len(channel.read())
+            peer.sendall(channel.take())
+        assert received == 150_000
     assert program.returncode == 0
 
 
