@@ -5,6 +5,8 @@ import contextlib
 import os
 import secrets
 import socket
+import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,15 +19,19 @@ from conftest import settled_state
 from fake_buildkit_client import OLD, FakeClient, file
 from harness import wait_for
 from host_state import HostState
+from orlop.api.buildkit import status_log
 from orlop.api.buildkit.control_messages import Exporter, SolveRequest, StatusRequest
 from orlop.api.buildkit.fsutil import Kind, Packet, Stat
 from orlop.api.grpc.framing import frame
-from orlop.api.grpc.status import CallError
+from orlop.api.grpc.holdings import CONNECTION_COST, CONNECTION_LIMIT, TOTAL_LIMIT
+from orlop.api.grpc.status import CallError, Code
+from orlop.api.grpc.windows import MOST_WINDOW, WINDOW
 
 pytestmark = [
     pytest.mark.privileged,
     pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
 ]
+IDLE = CONNECTION_COST + WINDOW
 CONTROL = "/moby.buildkit.v1.Control/"
 FILES = "/moby.filesync.v1.FileSync/DiffCopy"
 HIDDEN = "a-word-that-is-nowhere-else"
@@ -193,16 +199,41 @@ async def messages(engine):
     return peer.sock
 
 
-async def headers(engine):
-    """A thousand calls, each with as many headers as h2 takes: the first one is too much."""
+async def wanted(engine):
+    """Messages that are waited for, each but for its last byte; who sends them heeds the windows."""
+    headers = [{"x-docker-expose-session-uuid": secrets.token_hex(8)} for _ in range(20)]
+    async with control_of(engine) as control:
+        streams = [await control.stream(f"{CONTROL}Session", one) for one in headers]
+        begun = frame(bytes(15 << 20))[:-1]
+        sent = await asyncio.gather(*(control._connection.send(one, begun) for one in streams), return_exceptions=True)
+        assert 2 < sent.count(None) <= CONNECTION_LIMIT // len(begun)
+        assert {one.code for one in sent if one is not None} == {Code.RESOURCE_EXHAUSTED}
+        for stream in streams:
+            stream.close()
+    return None
+
+
+def call_with(number, headers):
+    """Return a call's frame, whose headers are told in full."""
+    path = f"{CONTROL}Status".encode()
+    block = b"\x83\x86\x04" + bytes((len(path),)) + path + b"\x01\x01x"
+    block += b"".join(b"\0\x05x%04d\0" % one for one in range(headers))
+    return struct.pack(">I", len(block))[1:] + b"\x01\x04" + struct.pack(">I", number) + block
+
+
+async def headers(engine, count=400):
+    """A thousand calls, each with nearly as many headers as h2 takes."""
     peer = await Peer.of(engine)
-    more = [(f"x{number}", "") for number in range(1500)]
-    for number in range(1, 2000, 2):
-        peer.begin(number, f"{CONTROL}Status", *more)
-        if number % 100 == 1:
-            await peer.flush()
-            await asyncio.sleep(0.05)
+    await peer.flush()
+    with contextlib.suppress(OSError):
+        for number in range(1, 2000, 2):
+            await asyncio.to_thread(peer.sock.sendall, call_with(number, count))
     return peer.sock
+
+
+async def too_many_headers(engine):
+    """The first call has too many."""
+    return await headers(engine, 1500)
 
 
 async def unread(engine):
@@ -218,14 +249,11 @@ async def unread(engine):
 
 
 async def files(engine):
-    """A list of 300,000 files, and no end of it."""
-
-    async def many(stream):
-        for number in range(300_000):
-            told = Stat(path=b"%09d" % number, mode=0o644, size=1, mtime=OLD + number)
-            await stream.send(Packet(kind=Kind.STAT, stat=told).encode())
-            stream._messages.clear()
-        raise CallError(2, "enough")
+    """A list of many files, and no end of it."""
+    listed = bytearray()
+    for number in range(LISTED):
+        told = Stat(path=b"%09d" % number, mode=0o644, size=1, mtime=OLD + number)
+        listed += frame(Packet(kind=Kind.STAT, stat=told).encode())
 
     class Many(FakeClient):
         def methods(self):
@@ -233,33 +261,69 @@ async def files(engine):
 
         async def _answer(self, stream):
             if stream.metadata["dir-name"] == ["context"] and "followpaths" not in stream.metadata:
-                await many(stream)
+                await stream.send(Packet(kind=Kind.STAT, stat=Stat(path=b"#", mode=0o644, size=1)).encode())
+                await stream._connection.send(stream, bytes(listed))
+                raise CallError(2, "enough")
             await self._files(stream)
 
     client = Many({"context": {}, "dockerfile": {"Dockerfile": dockerfile("COPY . /x")}})
-    with pytest.raises(CallError):
+    with pytest.raises(CallError, match="enough"):
         await solve(engine, client, [IMAGE])
     return None
 
 
-async def asked(engine):
-    """Builds that ask for much, again and again."""
+@contextlib.asynccontextmanager
+async def asking(engine, connections):
+    """Have builds on their way that ask for much, as many as there is room for; yields the errors of those refused."""
     attributes = {f"build-arg:X{number}": "x" * 1000 for number in range(5000)}
-    async with control_of(engine) as control:
-        calls = []
-        for _ in range(60):
+    calls = []
+    async with contextlib.AsyncExitStack() as stack:
+        controls = [await stack.enter_async_context(control_of(engine)) for _ in range(connections)]
+        for number in range(60):
             request = SolveRequest(ref=secrets.token_hex(8), session="none", attributes=attributes)
-            calls.append(asyncio.create_task(control.unary(f"{CONTROL}Solve", request.encode())))
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(1)
+            calls.append(asyncio.create_task(controls[number % connections].unary(f"{CONTROL}Solve", request.encode())))
+            await asyncio.sleep(0)
+        refused, waiting = await asyncio.wait(calls, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        while more := (await asyncio.wait(waiting, timeout=1, return_when=asyncio.FIRST_COMPLETED))[0]:
+            refused |= more
+            waiting -= more
+        yield [call.exception() for call in refused]
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def asked(engine):
+    """Builds that ask for much, again and again."""
+    async with asking(engine, 1) as refused:
+        assert {error.code for error in refused} == {Code.RESOURCE_EXHAUSTED}
     return None
 
 
-@pytest.mark.parametrize(("attack", "most"), [(messages, 160), (headers, 64), (unread, 96), (files, 256), (asked, 192)])
-async def test_memory_has_a_bound(own_engine, attack, most):
+async def asked_on_many(engine):
+    """The same on several connections of one program, each within its own bound."""
+    async with asking(engine, 6) as refused:
+        assert {error.code for error in refused} == {Code.RESOURCE_EXHAUSTED}
+    return None
+
+
+LISTED = 60_000
+# what is held at most, by what the code says of it
+BOUNDS = {
+    messages: IDLE + MOST_WINDOW,
+    wanted: CONNECTION_LIMIT,
+    headers: CONNECTION_LIMIT,
+    too_many_headers: IDLE,
+    unread: status_log._MOST_BYTES,
+    files: LISTED * 640 + IDLE + MOST_WINDOW,
+    asked: CONNECTION_LIMIT,
+    asked_on_many: TOTAL_LIMIT // 2,
+}
+
+
+@pytest.mark.parametrize("attack", BOUNDS, ids=lambda attack: attack.__name__)
+async def test_memory_has_a_bound(own_engine, attack):
+    """What is held has one, whatever comes when; an allocator keeps some more, and one message is taken apart."""
     engine = own_engine
     before = peak(engine)
     held = await asyncio.wait_for(attack(engine), 100)
@@ -268,9 +332,38 @@ async def test_memory_has_a_bound(own_engine, attack, most):
     grown = peak(engine) - before
     if held is not None:
         held.close()
-    assert grown < most
+    print(f"{attack.__name__}: {grown} MiB of {BOUNDS[attack] >> 20}")
+    assert grown < (BOUNDS[attack] * 5 // 4 >> 20) + 24
     async with control_of(engine) as control:
         assert await control.unary(f"{CONTROL}Info", b"")
+
+
+OTHER = """
+import asyncio, os, sys, types
+from buildkit_lab import solve
+from fake_buildkit_client import FakeClient, file
+from orlop.api.buildkit.control_messages import Exporter
+
+TEXT = b"FROM busybox\\nARG A\\nCOPY . /c\\nRUN test $(ls /c | wc -l) = 530 && test $(cat /c/* | wc -c) = 30001390\\n"
+context = {f"big{number}": file(os.urandom(1_000_000)) for number in range(30)}
+context |= {f"f{number}": file(b"%d" % number) for number in range(500)}
+client = FakeClient({"context": context, "dockerfile": {"Dockerfile": file(TEXT)}})
+image = Exporter(type="moby", attributes={"name": "other:latest"})
+engine = types.SimpleNamespace(socket=sys.argv[1])
+asyncio.run(solve(engine, client, [image], **{"build-arg:A": "x" * 100_000}))
+"""
+
+
+async def test_who_asks_for_too_much_leaves_room_for_others(own_engine):
+    """A build of another program goes on as always while one holds all that it may."""
+    engine = own_engine
+    async with asking(engine, 6) as refused:
+        assert refused
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", OTHER, str(engine.socket)]
+        other = await asyncio.create_subprocess_exec(*command, env=environment)
+        assert await asyncio.wait_for(other.wait(), 100) == 0
+    assert engine.docker("image", "inspect", "other").returncode == 0
 
 
 async def test_others_are_answered_meanwhile(own_engine):

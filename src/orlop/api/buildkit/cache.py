@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from orlop.api.buildkit.control_messages import PruneRequest, UsageRecord, UsageRequest, UsageResponse
 from orlop.api.buildkit.status_log import timestamp
-from orlop.api.grpc.server import unary
+from orlop.api.grpc.server import request_of, unary_of
 from orlop.engine.builds import PruneRequest as Prune
 from orlop.errors import InvalidParameterError, UnsupportedError
 
@@ -33,12 +33,12 @@ _MOST = 100  # characters of a pattern
 def methods(cache: BuildCache) -> Mapping[str, Handler]:
     """Return the two methods."""
 
-    async def disk_usage(_stream: Stream, data: bytes) -> bytes:
-        chosen = _choose(await cache.entries(), UsageRequest.decode(data).filter)
+    async def disk_usage(_stream: Stream, request: UsageRequest) -> bytes:
+        chosen = _choose(await cache.entries(), request.filter)
         return UsageResponse(record=[_record(entry) for entry in chosen]).encode()
 
     async def prune(stream: Stream) -> None:
-        request = PruneRequest.decode(await stream.receive() or b"")
+        request = await request_of(stream, PruneRequest)
         if request.min_free_space:
             raise UnsupportedError("min-free-space is not supported: use reserved-space or max-used-space")
         entries = {entry.id: entry for entry in _choose(await cache.entries(), request.filter)}
@@ -52,7 +52,7 @@ def methods(cache: BuildCache) -> Mapping[str, Handler]:
             if name in entries:
                 await stream.send(_record(entries[name]).encode())
 
-    return {f"{_SERVICE}DiskUsage": unary(disk_usage), f"{_SERVICE}Prune": prune}
+    return {f"{_SERVICE}DiskUsage": unary_of(UsageRequest, disk_usage), f"{_SERVICE}Prune": prune}
 
 
 def _record(entry: CacheEntry) -> UsageRecord:

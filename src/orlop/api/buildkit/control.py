@@ -19,7 +19,8 @@ from orlop.api.buildkit.control_messages import (
 from orlop.api.buildkit.errors import told_as_a_build
 from orlop.api.buildkit.exporting import read_exporters
 from orlop.api.buildkit.gateway import require_dockerfile
-from orlop.api.grpc.server import unary
+from orlop.api.buildkit.history_messages import UpdateHistoryRequest
+from orlop.api.grpc.server import request_of, unary, unary_of
 from orlop.api.grpc.status import CallError, Code
 from orlop.errors import InvalidParameterError, UnsupportedError
 
@@ -45,12 +46,11 @@ def methods(jobs: Jobs, exporting: Exporting, worker: WorkerRecord, history: His
     async def info(_stream: Stream, _request: bytes) -> bytes:
         return InfoResponse(version=worker.version).encode()
 
-    async def solve(_stream: Stream, data: bytes) -> bytes:
-        request = SolveRequest.decode(data)
+    async def solve(stream: Stream, request: SolveRequest) -> bytes:
         with told_as_a_build():
             exporters = read_exporters(request)
             _refuse(request)
-        async with jobs.begin(request, len(data)) as job, history.recording(job):
+        async with jobs.begin(request, stream.hand_over()) as job, history.recording(job):
             result = await _result(job)
             if result is None:
                 return SolveResponse().encode()
@@ -58,7 +58,7 @@ def methods(jobs: Jobs, exporting: Exporting, worker: WorkerRecord, history: His
             return SolveResponse(exporter_response=job.response).encode()
 
     async def status(stream: Stream) -> None:
-        ref = StatusRequest.decode(await stream.receive() or b"").ref
+        ref = (await request_of(stream, StatusRequest)).ref
         if jobs.find(ref) is None and await history.replay(ref, stream):
             return
         job = await jobs.wait(ref)
@@ -69,11 +69,11 @@ def methods(jobs: Jobs, exporting: Exporting, worker: WorkerRecord, history: His
     return {
         f"{_SERVICE}ListWorkers": unary(list_workers),
         f"{_SERVICE}Info": unary(info),
-        f"{_SERVICE}Solve": unary(solve),
+        f"{_SERVICE}Solve": unary_of(SolveRequest, solve),
         f"{_SERVICE}Status": status,
         f"{_SERVICE}Session": jobs.sessions.serve_within,
         f"{_SERVICE}ListenBuildHistory": history.listen,
-        f"{_SERVICE}UpdateBuildHistory": unary(history.update),
+        f"{_SERVICE}UpdateBuildHistory": unary_of(UpdateHistoryRequest, history.update),
     }
 
 

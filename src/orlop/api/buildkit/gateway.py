@@ -33,7 +33,7 @@ from orlop.api.buildkit.gateway_messages import (
 from orlop.api.buildkit.inputs import definition_of, repository_of
 from orlop.api.buildkit.result_files import repository_files
 from orlop.api.buildkit.subrequests import answer
-from orlop.api.grpc.server import unary
+from orlop.api.grpc.server import unary, unary_of
 from orlop.errors import InvalidParameterError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -102,9 +102,8 @@ def methods(jobs: Jobs, worker: WorkerRecord) -> Mapping[str, Handler]:
         low_level = [Capability(id=name, enabled=True) for name in _LOW_LEVEL]
         return Pong(frontend=frontend, low_level=low_level, workers=[worker]).encode()
 
-    async def solve(stream: Stream, data: bytes) -> bytes:
+    async def solve(stream: Stream, request: GatewaySolveRequest) -> bytes:
         job = await job_of(stream)
-        request = GatewaySolveRequest.decode(data)
         if not request.frontend and request.definition is None:
             return GatewaySolveResponse(result=Result(ref=Ref())).encode()
         with told_as_a_build():
@@ -112,7 +111,7 @@ def methods(jobs: Jobs, worker: WorkerRecord) -> Mapping[str, Handler]:
                 files = job.add_files(repository_files(job, url))
                 return GatewaySolveResponse(result=Result(ref=Ref(id=files.id))).encode()
             require_dockerfile(request.frontend)
-            job.count(len(data))
+            job.hold(stream.hand_over())
             evaluation = job.add(read_wishes(request.attributes, request.cache_imports), request.inputs)
         if evaluation.wishes.subrequest:
             await evaluation.run()
@@ -123,9 +122,8 @@ def methods(jobs: Jobs, worker: WorkerRecord) -> Mapping[str, Handler]:
         ref = Ref(id=evaluation.id, definition=definition_of(evaluation.id))
         return GatewaySolveResponse(result=Result(ref=ref)).encode()
 
-    async def evaluate(stream: Stream, data: bytes) -> bytes:
-        job = await job_of(stream)
-        name = EvaluateRequest.decode(data).ref
+    async def evaluate(stream: Stream, request: EvaluateRequest) -> bytes:
+        job, name = await job_of(stream), request.ref
         if name in job.files and name not in job.results:
             await job.files[name].directory()
             return b""
@@ -137,40 +135,48 @@ def methods(jobs: Jobs, worker: WorkerRecord) -> Mapping[str, Handler]:
     async def inputs(stream: Stream, _request: bytes) -> bytes:
         return InputsResponse(definitions=(await job_of(stream)).request.inputs).encode()
 
-    async def give_back(stream: Stream, data: bytes) -> bytes:
+    async def give_back(stream: Stream, request: ReturnRequest) -> bytes:
         job = await job_of(stream)
         if job.returned.done():
             raise InvalidParameterError("the build has returned already")
-        job.count(len(data))
-        job.returned.set_result(ReturnRequest.decode(data))
+        job.hold(stream.hand_over())
+        job.returned.set_result(request)
         return b""
 
-    table = {"Ping": ping, "Solve": solve, "Evaluate": evaluate, "Inputs": inputs, "Return": give_back}
-    return {f"{_SERVICE}{name}": unary(method) for name, method in {**table, **_file_methods(job_of)}.items()}
+    table = {
+        "Ping": unary(ping),
+        "Solve": unary_of(GatewaySolveRequest, solve),
+        "Evaluate": unary_of(EvaluateRequest, evaluate),
+        "Inputs": unary(inputs),
+        "Return": unary_of(ReturnRequest, give_back),
+        **_file_methods(job_of),
+    }
+    return {f"{_SERVICE}{name}": method for name, method in table.items()}
 
 
-def _file_methods(job_of: Callable[[Stream], Awaitable[Job]]) -> dict[str, Callable[[Stream, bytes], Awaitable[bytes]]]:
+def _file_methods(job_of: Callable[[Stream], Awaitable[Job]]) -> dict[str, Handler]:
     """Return the methods that look into results."""
 
-    async def read_file(stream: Stream, data: bytes) -> bytes:
-        request = ReadFileRequest.decode(data)
+    async def read_file(stream: Stream, request: ReadFileRequest) -> bytes:
         place = request.range or FileRange()
         if min(place.offset, place.length) < 0:
             raise InvalidParameterError("invalid range of a file")
         files = (await job_of(stream)).files_of(request.ref)
         return ReadFileResponse(data=await files.read(request.path, place.offset, place.length)).encode()
 
-    async def read_directory(stream: Stream, data: bytes) -> bytes:
-        request = ReadDirRequest.decode(data)
+    async def read_directory(stream: Stream, request: ReadDirRequest) -> bytes:
         files = (await job_of(stream)).files_of(request.ref)
         return ReadDirResponse(entries=await files.list(request.path, request.pattern)).encode()
 
-    async def stat_file(stream: Stream, data: bytes) -> bytes:
-        request = StatFileRequest.decode(data)
+    async def stat_file(stream: Stream, request: StatFileRequest) -> bytes:
         files = (await job_of(stream)).files_of(request.ref)
         return StatFileResponse(stat=await files.stat(request.path)).encode()
 
-    return {"ReadFile": read_file, "ReadDir": read_directory, "StatFile": stat_file}
+    return {
+        "ReadFile": unary_of(ReadFileRequest, read_file),
+        "ReadDir": unary_of(ReadDirRequest, read_directory),
+        "StatFile": unary_of(StatFileRequest, stat_file),
+    }
 
 
 def require_dockerfile(frontend: str) -> None:

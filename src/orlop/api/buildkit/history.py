@@ -25,6 +25,7 @@ from orlop.api.buildkit.history_messages import (
     UpdateHistoryRequest,
 )
 from orlop.api.buildkit.status_log import CANCELED, timestamp
+from orlop.api.grpc.server import request_of
 from orlop.api.grpc.status import CallError, Code, Status, code_of
 from orlop.engine.builds import PastBuild
 from orlop.errors import OrlopError
@@ -101,7 +102,7 @@ class History:
 
     async def listen(self, stream: Stream) -> None:
         """Tell of builds, and of those to come until the client leaves if it wants so."""
-        request = HistoryRequest.decode(await stream.receive() or b"")
+        request = await request_of(stream, HistoryRequest)
         is_meant = read_filters(request.filter)
         news: asyncio.Queue[tuple[int, PastBuild]] = asyncio.Queue(_MOST_LATE)
         self._listeners.add(news)
@@ -130,9 +131,8 @@ class History:
             past = past[: request.limit]
         return [*((STARTED, build) for build in active if is_meant(build)), *((COMPLETE, build) for build in past)]
 
-    async def update(self, _stream: Stream, data: bytes) -> bytes:
+    async def update(self, _stream: Stream, request: UpdateHistoryRequest) -> bytes:
         """Pin a record or forget it."""
-        request = UpdateHistoryRequest.decode(data)
         if request.delete:
             if self._past.remove(request.ref):
                 self._tell(DELETED, PastBuild(ref=request.ref, created=0))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from orlop.api.buildkit.control_messages import Definition, SolveRequest
     from orlop.api.buildkit.gateway_messages import ReturnRequest
     from orlop.api.buildkit.sessions import OpenSession, OpenSessions
+    from orlop.api.grpc.holdings import Holding
     from orlop.engine.builds import BuildService
 
 _WAIT_SECONDS = 6.0  # in which a build has to come that somebody asks about, as in BuildKit
@@ -39,7 +40,6 @@ _MOST_JOBS = 512
 _MOST_ENDED = 64
 _MOST_RESULTS = 64
 _ENDED_BYTES = 32 << 20  # of what is told of builds that are over
-_REQUESTS_BYTES = 64 << 20  # of what all clients ask for, as it came: a build holds it twice
 _INPUT = "input:"
 
 
@@ -126,10 +126,9 @@ class Job:
         log: what is told of it.
         returned: what the client's own program ended with, when it has one.
         response: what programs are told of the result.
-        size: bytes of all that was asked for.
     """
 
-    def __init__(self, jobs: Jobs, builds: BuildService, request: SolveRequest) -> None:
+    def __init__(self, jobs: Jobs, builds: BuildService, request: SolveRequest, holding: Holding) -> None:
         self.jobs = jobs
         self.builds = builds
         self.request = request
@@ -138,16 +137,20 @@ class Job:
         self.returned: asyncio.Future[ReturnRequest] = asyncio.get_running_loop().create_future()
         self.results: dict[str, Evaluation] = {}
         self.files: dict[str, ResultFiles] = {}
-        self.size = 0
+        self._holdings = [holding]
 
     async def session(self) -> OpenSession:
         """Return the client's session. Raises NotFoundError."""
         return await self.jobs.sessions.wait(self.request.session)
 
-    def count(self, size: int) -> None:
-        """Know of as many bytes that are asked for. Raises UnavailableError: too many, of all builds."""
-        self.jobs.check_room(size)
-        self.size += size
+    def hold(self, holding: Holding) -> None:
+        """Have what else was asked for counted until the build is forgotten."""
+        self._holdings.append(holding)
+
+    def forget(self) -> None:
+        """Have nothing counted any more; a second time it does nothing."""
+        for holding in self._holdings:
+            holding.let_go()
 
     def add(self, wishes: Wishes, inputs: Mapping[str, Definition]) -> Evaluation:
         """Know of a result that may be wanted. Raises UnavailableError: too many; OrlopError: it cannot be."""
@@ -205,25 +208,22 @@ class Jobs:
         self._came = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def begin(self, request: SolveRequest, size: int) -> AsyncIterator[Job]:
+    async def begin(self, request: SolveRequest, holding: Holding) -> AsyncIterator[Job]:
         """Begin a build, which ends with the block; for a while it can be asked about afterwards.
 
         Args:
             request: what is asked for.
-            size: bytes of it.
+            holding: its bytes, which are let go when it is forgotten.
 
         Raises:
             ConflictError, InvalidParameterError, UnavailableError: its name is taken, or none; too many.
         """
-        if not request.ref:
-            raise InvalidParameterError("a build needs a reference")
-        if request.ref in self._jobs or request.ref in self._ended:
-            raise ConflictError(f"job ID {request.ref[:80]} exists")
-        if len(self._jobs) >= _MOST_JOBS:
-            raise UnavailableError(f"too many builds: {len(self._jobs)}")
-        self.check_room(size)
-        job = self._jobs[request.ref] = Job(self, self.builds, request)
-        job.size = size
+        try:
+            self._check(request.ref)
+        except OrlopError:
+            holding.let_go()
+            raise
+        job = self._jobs[request.ref] = Job(self, self.builds, request, holding)
         came, self._came = self._came, asyncio.Event()
         came.set()
         try:
@@ -234,18 +234,27 @@ class Jobs:
             while len(self._ended) > 1 and (
                 len(self._ended) > _MOST_ENDED or sum(one.log.size for one in self._ended.values()) > _ENDED_BYTES
             ):
-                del self._ended[next(iter(self._ended))]
-            asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._ended.pop, request.ref, None)
+                self._forget(next(iter(self._ended.values())))
+            asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._forget, job)
+
+    def _check(self, ref: str) -> None:
+        """Look whether a build may begin. Raises ConflictError, InvalidParameterError, UnavailableError."""
+        if not ref:
+            raise InvalidParameterError("a build needs a reference")
+        if ref in self._jobs or ref in self._ended:
+            raise ConflictError(f"job ID {ref[:80]} exists")
+        if len(self._jobs) >= _MOST_JOBS:
+            raise UnavailableError(f"too many builds: {len(self._jobs)}")
+
+    def _forget(self, job: Job) -> None:
+        ref = job.request.ref
+        if self._ended.get(ref) is job:
+            del self._ended[ref]
+            job.forget()
 
     def find(self, ref: str) -> Job | None:
         """Return a build that goes on or was not long ago."""
         return self._jobs.get(ref) or self._ended.get(ref)
-
-    def check_room(self, size: int) -> None:
-        """Look whether so many bytes more can be asked for. Raises UnavailableError."""
-        total = size + sum(job.size for job in (*self._jobs.values(), *self._ended.values()))
-        if total > _REQUESTS_BYTES:
-            raise UnavailableError(f"builds ask for too much: {total} bytes")
 
     async def wait(self, ref: str) -> Job:
         """Return a build, which may be about to come. Raises NotFoundError."""

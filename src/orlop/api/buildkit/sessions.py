@@ -20,6 +20,7 @@ from orlop.primitives.owned_fd import OwnedFd
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from orlop.api.grpc.holdings import Ledger
     from orlop.api.grpc.stream import Stream
 
 _NAME = "x-docker-expose-session-uuid"
@@ -44,9 +45,14 @@ class OpenSession:
 
 
 class OpenSessions:
-    """Owns none of them: they are here as long as their connections."""
+    """Owns none of them: they are here as long as their connections.
 
-    def __init__(self) -> None:
+    Args:
+        ledger: of what all connections hold; None for one that is each session's own.
+    """
+
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self._ledger = ledger
         self._names: set[str] = set()  # also of those that are about to be open
         self._open: dict[str, OpenSession] = {}
         self._came = asyncio.Event()
@@ -65,20 +71,27 @@ class OpenSessions:
             raise ConflictError(f"session {name[:80]} already exists")
         return name
 
-    async def serve(self, headers: Mapping[str, Sequence[str]], fd: OwnedFd, preface: bytes) -> None:
+    async def serve(
+        self, headers: Mapping[str, Sequence[str]], fd: OwnedFd, preface: bytes, *, caller: str = ""
+    ) -> None:
         """Have a session until its client leaves.
 
         Args:
             headers: what is said of it, by names in lower case.
             fd: a stream socket, which is taken over.
             preface: what the client sent already.
+            caller: whose it is; empty for whoever is at the other end of the socket.
+
+        Raises:
+            CallError: there is no room for it.
         """
         with contextlib.ExitStack() as stack:
             stack.callback(fd.close)  # which does nothing when it is taken over
             name = self.name_in(headers)
             self._names.add(name)
             stack.callback(self._names.discard, name)
-            channel = await Channel.begin(fd, frozenset(headers.get(_METHOD, ())[:_MOST_METHODS]))
+            methods = frozenset(headers.get(_METHOD, ())[:_MOST_METHODS])
+            channel = await Channel.begin(fd, methods, ledger=self._ledger, caller=caller)
             self._open[name] = OpenSession(channel, next(iter(headers.get(_SHARED_KEY, ())), ""))
             stack.callback(self._open.pop, name)
             came, self._came = self._came, asyncio.Event()
@@ -94,12 +107,16 @@ class OpenSessions:
         ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=ours)
         tasks = [
-            asyncio.create_task(self.serve(stream.metadata, OwnedFd(theirs.detach()), b"")),
+            asyncio.create_task(
+                self.serve(stream.metadata, OwnedFd(theirs.detach()), b"", caller=stream.caller),
+            ),
             asyncio.create_task(_copy_in(stream, writer)),
             asyncio.create_task(_copy_out(reader, stream)),
         ]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
         finally:
             for task in tasks:
                 task.cancel()

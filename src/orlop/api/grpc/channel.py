@@ -12,6 +12,7 @@ from orlop.api.grpc.status import CallError, Code
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from orlop.api.grpc.holdings import Ledger
     from orlop.api.grpc.stream import Stream
     from orlop.primitives.owned_fd import OwnedFd
 
@@ -35,9 +36,21 @@ class Channel:
         self.methods = methods
 
     @classmethod
-    async def begin(cls, fd: OwnedFd, methods: frozenset[str]) -> Channel:
-        """Begin on a stream socket, which is taken over; :meth:`run` must follow."""
-        return cls(await Connection.begin(fd), methods)
+    async def begin(
+        cls, fd: OwnedFd, methods: frozenset[str], *, ledger: Ledger | None = None, caller: str = ""
+    ) -> Channel:
+        """Begin on a stream socket, which is taken over; :meth:`run` must follow.
+
+        Args:
+            fd: the socket.
+            methods: what the client said that it serves.
+            ledger: of what all connections hold; None for one that is this connection's own.
+            caller: whose connection it is; empty for whoever is at the other end.
+
+        Raises:
+            CallError: there is no room for it.
+        """
+        return cls(await Connection.begin(fd, ledger=ledger, caller=caller), methods)
 
     @property
     def closed(self) -> bool:

@@ -5,8 +5,8 @@
     POST /grpc     the client calls, the engine answers      Connection.begin(..., accept=...)
     POST /session  the engine calls, the client answers      Connection.begin(...)
 
-What the peer sends is hostile. Of each call at most a window and one message wait here; all messages that nobody has
-received yet, whole or not, together have :data:`_HELD_LIMIT` bytes; headers are bounded by h2. Its frames are taken for
+What the peer sends is hostile. What its windows let it send is taken (windows.py), what is held beyond is counted, and
+a call that there is no room for ends with RESOURCE_EXHAUSTED (holdings.py). Its frames are taken for
 :data:`_TURN_SECONDS` at a time, then others are looked after. What it does not read waits with whoever sends it: calls
 take turns, and one frame at most is under way. A peer that breaks the protocol, or begins calls faster than they end,
 loses its connection and nothing else.
@@ -39,8 +39,10 @@ from h2.exceptions import H2Error, TooManyStreamsError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import Frame
 
-from orlop.api.grpc.status import CallError, Code
+from orlop.api.grpc.holdings import CALL_COST, HEADER_COST, Account, Holding, Ledger, caller_of
+from orlop.api.grpc.status import CallError, Code, trailers
 from orlop.api.grpc.stream import Stream
+from orlop.api.grpc.windows import STREAMS, WINDOW, Windows
 from orlop.errors import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -50,17 +52,12 @@ if TYPE_CHECKING:
 
     Headers = Sequence[tuple[str, str]]
 
-_READ = 256 << 10
+_READ = 64 << 10
 _PIECE = 16 << 10  # bytes that are taken at once: a thousand frames, when each says nothing
-_STREAM_WINDOW = 1 << 20
-_CONNECTION_WINDOW = 4 << 20
-_FIRST_WINDOW = 65_535  # of a connection, until it is opened further (RFC 9113, 6.9.2)
-_HELD_LIMIT = 64 << 20
 # One client may build a hundred services at once, each with calls that last as long as its build: were there no room
 # for the short ones between, none would end.
 _MOST_STREAMS = 1000
-_LARGE = 64 << 10  # bytes of one call's messages, from which those of all are counted
-_ANSWERS_LIMIT = 4 << 20
+_ANSWERS_LIMIT = 512 << 10
 _CHUNK = 64 << 10  # bytes of one frame, however long a peer lets them be
 # As long as a call goes on, its headers are kept: a thousand objects of ours for each of these.
 _REQUEST_HEADERS_LIMIT = 16 << 10
@@ -85,11 +82,16 @@ class Connection:
     """Owns the socket, from :meth:`begin` to the end of :meth:`run`."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, accept: Callable[[Stream], None] | None
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        accept: Callable[[Stream], None] | None,
+        account: Account,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._accept = accept
+        self.account = account
         self._protocol = H2Connection(H2Configuration(client_side=accept is None, header_encoding=None))
         limit = _ANSWER_HEADERS_LIMIT if accept is None else _REQUEST_HEADERS_LIMIT
         self._protocol.decoder.max_header_list_size = limit
@@ -97,12 +99,13 @@ class Connection:
         self._protocol.local_settings = Settings(
             client=accept is None,
             initial_values={
-                SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
+                SettingCodes.INITIAL_WINDOW_SIZE: WINDOW // STREAMS,
                 SettingCodes.MAX_CONCURRENT_STREAMS: _MOST_STREAMS,
                 SettingCodes.MAX_HEADER_LIST_SIZE: limit,
                 SettingCodes.ENABLE_PUSH: 0,
             },
         )
+        self._windows = Windows(account, self._protocol)
         self._streams: dict[int, Stream] = {}
         self._changed = asyncio.Event()
         self._settings = 0  # frames of the peer's
@@ -111,19 +114,40 @@ class Connection:
         self.gone = asyncio.Event()
 
     @classmethod
-    async def begin(cls, fd: OwnedFd, accept: Callable[[Stream], None] | None = None) -> Self:
+    async def begin(
+        cls,
+        fd: OwnedFd,
+        accept: Callable[[Stream], None] | None = None,
+        *,
+        ledger: Ledger | None = None,
+        caller: str = "",
+    ) -> Self:
         """Begin to speak; :meth:`run` must follow.
 
         Args:
             fd: a stream socket, which is taken over.
             accept: is given each call of the peer's, which makes this the server.
+            ledger: of what all connections hold; None for one that is this connection's own.
+            caller: whose connection it is; empty for whoever is at the other end.
+
+        Raises:
+            CallError: there is no room for it, which the peer is told.
         """
         sock = socket.socket(fileno=fd.release())
         sock.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=sock)
-        connection = cls(reader, writer, accept)
+        account = Account(ledger or Ledger(), caller or caller_of(sock))
+        reader, writer = await asyncio.open_connection(sock=sock, limit=_READ // 2)
+        setattr(writer.transport, "max_size", _READ)  # noqa: B010 - asyncio's own, which mypy does not know
+        connection = cls(reader, writer, accept, account)
         connection._protocol.initiate_connection()
-        connection._protocol.increment_flow_control_window(_CONNECTION_WINDOW - _FIRST_WINDOW)
+        try:
+            connection._windows.open()
+        except CallError as error:
+            told = f"too many connections: {error}".encode()
+            connection._protocol.close_connection(ErrorCodes.ENHANCE_YOUR_CALM, told)
+            connection._write()
+            connection.close()
+            raise
         connection._write()
         return connection
 
@@ -181,6 +205,7 @@ class Connection:
         streams, self._streams = self._streams, {}
         for stream in streams.values():
             stream.fail(CallError(Code.UNAVAILABLE, "the connection is closed"))
+        self._windows.let_go()
         self._writer.close()
 
     def abort(self) -> None:
@@ -188,7 +213,17 @@ class Connection:
         self._writer.transport.abort()
 
     async def open(self, headers: Headers) -> Stream:
-        """Begin a call. Raises CallError: the peer is gone."""
+        """Begin a call. Raises CallError: the peer is gone, or too much is held of it."""
+        holding = Holding(self.account)
+        holding.add(CALL_COST)
+        try:
+            stream = await self._open(headers, holding)
+        except BaseException:
+            holding.let_go()
+            raise
+        return stream
+
+    async def _open(self, headers: Headers, holding: Holding) -> Stream:
         while True:
             async with self._turn:
                 await self._drain()
@@ -196,14 +231,14 @@ class Connection:
                     if self._settings:  # else how many calls may go on at once is not known yet
                         number = self._protocol.get_next_available_stream_id()
                         self._protocol.send_headers(number, headers)
-                        stream = self._streams[number] = Stream(self, number, {})
+                        stream = self._streams[number] = Stream(self, number, {}, holding)
                         self._write()
                         return stream
                 except TooManyStreamsError:
                     pass
                 except H2Error as error:
                     raise CallError(Code.UNAVAILABLE, f"the call cannot begin: {error}") from None
-            await self._change()
+            await self._changed.wait()  # for windows or settings
 
     async def send(self, stream: Stream, data: bytes) -> None:
         """Send bytes of a call, as the peer has room. Raises CallError: the call is over."""
@@ -223,7 +258,7 @@ class Connection:
             if room > 0:
                 view = view[room:]
             else:
-                await self._change()
+                await self._changed.wait()  # for windows or settings
 
     async def send_headers(self, stream: Stream, headers: Headers, *, last: bool = False) -> None:
         """Send headers or trailers of a call. Raises CallError: the call is over."""
@@ -257,7 +292,7 @@ class Connection:
     def acknowledge(self, stream: Stream, length: int) -> None:
         """Open the peer's window again by what was taken in."""
         with contextlib.suppress(H2Error):
-            self._protocol.acknowledge_received_data(length, stream.number)
+            self._windows.acknowledge(length, stream.number)
             self._write()
 
     def _write(self) -> None:
@@ -273,10 +308,6 @@ class Connection:
             raise CallError(Code.UNAVAILABLE, "the connection is closed") from None
         if self.gone.is_set():
             raise CallError(Code.UNAVAILABLE, "the connection is closed")
-
-    async def _change(self) -> None:
-        """Wait until windows or settings changed."""
-        await self._changed.wait()
 
     def _announce_change(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -338,8 +369,14 @@ class Connection:
 
     def _begin_call(self, event: RequestReceived) -> None:
         number = event.stream_id or 0
-        stream = Stream(self, number, _headers(event.headers or ()), opening=_OPENING)
-        self._streams[number] = stream
+        headers, holding = event.headers or (), Holding(self.account)
+        try:
+            holding.add(CALL_COST + sum(HEADER_COST + len(name) + len(value) for name, value in headers))
+        except CallError as error:
+            self._protocol.send_headers(number, [*_OPENING, *trailers(error)], end_stream=True)
+            self._protocol.reset_stream(number, ErrorCodes.NO_ERROR)
+            return
+        stream = self._streams[number] = Stream(self, number, _headers(headers), holding, opening=_OPENING)
         if self._accept is not None:
             self._accept(stream)
 
@@ -349,9 +386,7 @@ class Connection:
         except InvalidParameterError as error:
             stream.fail(CallError(Code.RESOURCE_EXHAUSTED, str(error)))
             self.reset(stream, ErrorCodes.CANCEL)
-            self.forget(stream)
-        if stream.held > _LARGE and sum(one.held for one in self._streams.values()) > _HELD_LIMIT:
-            self.refuse()
+            stream.close()
 
 
 def _headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, list[str]]:

@@ -29,6 +29,13 @@ class MessageReader:
         """Bytes of a message that is not whole yet."""
         return len(self._held)
 
+    @property
+    def expected(self) -> int:
+        """Bytes of that message when it is whole, as far as it says so; 0 when nothing of one is here."""
+        if len(self._held) < _HEAD.size:
+            return len(self._held)
+        return _HEAD.size + int(_HEAD.unpack_from(self._held)[1])
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes; returns the messages that are whole now.
 
@@ -47,7 +54,8 @@ class MessageReader:
                 raise InvalidParameterError(f"message larger than max ({length} vs. {MESSAGE_LIMIT})")
             if len(held) - place - _HEAD.size < length:
                 break
-            messages.append(bytes(held[place + _HEAD.size : place + _HEAD.size + length]))
+            with memoryview(held) as view:
+                messages.append(bytes(view[place + _HEAD.size : place + _HEAD.size + length]))
             place += _HEAD.size + length
         del held[:place]
         return messages

@@ -6,20 +6,23 @@ import asyncio
 import contextlib
 import logging
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from orlop.api.grpc.connection import Connection
 from orlop.api.grpc.status import CallError, Code, trailers
 from orlop.errors import OrlopError
+from orlop.primitives.protobuf.message import Message
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from orlop.api.grpc.holdings import Ledger
     from orlop.api.grpc.stream import Stream
     from orlop.primitives.owned_fd import OwnedFd
 
     Handler = Callable[[Stream], Awaitable[None]]
 
+M = TypeVar("M", bound=Message)
 _log = logging.getLogger(__name__)
 
 _TIMEOUT = re.compile("([0-9]{1,8})([HMSmun])", re.ASCII)
@@ -28,7 +31,7 @@ _MOST_CALLS = 1500  # those that were reset and have not ended yet among them
 
 
 def unary(answer: Callable[[Stream, bytes], Awaitable[bytes]]) -> Handler:
-    """Return a handler of a method that takes one message and gives one."""
+    """Return a handler of a method that takes one message, as it came, and gives one."""
 
     async def handle(stream: Stream) -> None:
         request = await stream.receive()
@@ -39,16 +42,43 @@ def unary(answer: Callable[[Stream, bytes], Awaitable[bytes]]) -> Handler:
     return handle
 
 
+def unary_of(kind: type[M], answer: Callable[[Stream, M], Awaitable[bytes]]) -> Handler:
+    """Return a handler of a method that takes one message of a kind and gives one."""
+
+    async def handle(stream: Stream) -> None:
+        # nothing here may hold the request on: what comes of it can take long, and not all of it
+        await stream.send(await answer(stream, await request_of(stream, kind)))
+
+    return handle
+
+
+async def request_of(stream: Stream, kind: type[M]) -> M:
+    """Return a call's next message, which is counted until the call ends as what it is now.
+
+    Raises:
+        InvalidParameterError, CallError: it is none, or not there; too much is held.
+    """
+    data = await stream.receive()
+    if data is None:
+        raise CallError(Code.INTERNAL, "no message as request")
+    request, size = kind.measured(data)
+    del data
+    stream.exchange(size)
+    return request
+
+
 class Server:
     """Answers the calls of one connection.
 
     Args:
         methods: handlers by "/package.Service/Method". One ends its call with OK by returning, and with an error's
             code by raising; it is cancelled when the client resets the call or leaves.
+        ledger: of what all connections hold; None for one that is this connection's own.
     """
 
-    def __init__(self, methods: Mapping[str, Handler]) -> None:
+    def __init__(self, methods: Mapping[str, Handler], ledger: Ledger | None = None) -> None:
         self._methods = methods
+        self._ledger = ledger
         self._calls: set[asyncio.Task[None]] = set()
         self._refuse: Callable[[], None] = lambda: None
 
@@ -58,8 +88,11 @@ class Server:
         Args:
             fd: a stream socket, which is taken over.
             preface: what the client sent already.
+
+        Raises:
+            CallError: there is no room for it.
         """
-        connection = await Connection.begin(fd, self._accept)
+        connection = await Connection.begin(fd, self._accept, ledger=self._ledger)
         self._refuse = connection.refuse
         try:
             await connection.run(preface)
@@ -71,6 +104,7 @@ class Server:
     def _accept(self, stream: Stream) -> None:
         if len(self._calls) >= _MOST_CALLS:
             self._refuse()
+            stream.close()
             return
         call = asyncio.create_task(self._answer(stream))
         self._calls.add(call)

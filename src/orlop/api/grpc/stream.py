@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from h2.errors import ErrorCodes
 
 from orlop.api.grpc.framing import MessageReader, frame
+from orlop.api.grpc.holdings import Holding
 from orlop.api.grpc.status import CallError, Code, error_in
 
 if TYPE_CHECKING:
@@ -17,18 +18,20 @@ if TYPE_CHECKING:
 
     from orlop.api.grpc.connection import Connection, Headers
 
-_ENOUGH = 128 << 10  # bytes that were received, of which the peer is told while more wait
+_ENOUGH = 32 << 10  # bytes that were received, of which the peer is told while more wait
 
 
 class Stream:
     """Owns a call's state; leaving its block resets what is not over.
 
-    What the peer sends waits here, bounded by the window that :meth:`receive` opens again: one message at most is
-    taken in beyond it.
+    What the peer sends waits here, bounded by the window, which opens again when a message is done with: when the next
+    is asked for, or the call ends. A message that somebody waits for is taken in beyond it, if the connection may hold
+    all of it.
 
     Attributes:
         metadata: what a client sent at the beginning; names are in lower case, and a value may be there several times.
         on_lost: called when the peer resets the call or leaves; None for nobody.
+        holding: what is counted of the call itself; let go at its end.
     """
 
     def __init__(
@@ -36,9 +39,11 @@ class Stream:
         connection: Connection,
         number: int,
         metadata: Mapping[str, list[str]],
+        holding: Holding,
         *,
         opening: Headers = (),
     ) -> None:
+        self.holding = holding
         self.metadata: Mapping[str, list[str]] = metadata
         self.number = number
         self.on_lost: Callable[[], object] | None = None
@@ -46,9 +51,13 @@ class Stream:
         self._opening = opening  # a server's headers, before its first message
         self._reader = MessageReader()
         self._messages: deque[bytes] = deque()
-        self._waiting = 0  # bytes of them
         self._unacknowledged = 0
         self._received = 0  # since something was acknowledged
+        self._is_awaited = False
+        self._in_hand = False  # a message that was received
+        self._long = Holding(connection.account)  # the message that comes or came beyond the window
+        self._request = Holding(connection.account)
+        self._refusal: CallError | None = None  # of what the peer sends; what is sent to it is not concerned
         self._arrived = asyncio.Event()
         self._over = False  # the peer sends no more
         self._told = bool(opening)  # how the call ended, which only a server tells
@@ -57,33 +66,77 @@ class Stream:
         self._sending = asyncio.Lock()
 
     @property
-    def held(self) -> int:
-        """Bytes of messages that were not received: whole ones, and one that is not."""
-        return self._reader.held + self._waiting
+    def caller(self) -> str:
+        """Whose connection it is on."""
+        return self._connection.account.caller
 
     async def receive(self) -> bytes | None:
         """Return the next message; None when the peer has sent its last and, as a server, ended the call with OK.
 
         Raises:
-            CallError: the call ended otherwise.
+            CallError: the call ended otherwise, or the message is more than may be held.
         """
         await self._connection.give_way()
-        while not self._messages:
-            if self._error is not None:
-                raise self._error
-            if self._over:
-                self._check_end()
-                return None
-            self._arrived.clear()
-            await self._arrived.wait()
+        self._settle()
+        self._is_awaited = True
+        self._take_in_more()
+        try:
+            while not self._messages:
+                if self._error is not None:
+                    raise self._error
+                if self._refusal is not None:
+                    raise self._refusal
+                if self._over:
+                    self._check_end()
+                    return None
+                self._arrived.clear()
+                await self._arrived.wait()
+        finally:
+            self._is_awaited = False
         message = self._messages.popleft()
-        self._waiting -= len(message)
         self._received += len(message)
-        if not self._messages:
+        self._in_hand = True
+        return message
+
+    def exchange(self, size: int) -> None:
+        """Have what was made of the message that came last counted instead of it, until the call ends.
+
+        Args:
+            size: bytes of what was made.
+
+        Raises:
+            CallError: that is more than may be held.
+        """
+        self._settle()
+        self._request.add(size)
+
+    def hand_over(self) -> Holding:
+        """Return what :meth:`exchange` counts, to be let go by who holds it on when the call has ended."""
+        request, self._request = self._request, Holding(self._connection.account)
+        return request
+
+    def _settle(self) -> None:
+        """Be done with the message that was received last."""
+        if self._in_hand:
+            self._in_hand = False
+            self._long.let_go()
+        if not self._messages and not self._reader.held:
             self._acknowledge(self._unacknowledged)
         elif self._received >= _ENOUGH:
             self._acknowledge(min(self._received, self._unacknowledged))
-        return message
+
+    def _take_in_more(self) -> None:
+        """Open the window for the rest of the message that is waited for, if it may be held."""
+        if self._messages or not self._reader.held:
+            return
+        missing = self._reader.expected - self._long.size
+        try:
+            if missing > 0:
+                self._long.add(missing)
+        except CallError as error:
+            self._refusal = error
+            self._reader = MessageReader()
+        self._acknowledge(self._unacknowledged)
 
     def _check_end(self) -> None:
         """Raise an error if the peer's end is none: what came before it would look like everything."""
@@ -135,12 +188,14 @@ class Stream:
     def take(self, data: bytes, length: int) -> None:
         """Take bytes of the peer's, which count ``length`` of its window. Raises InvalidParameterError."""
         self._unacknowledged += length
-        for message in self._reader.feed(data):
-            self._messages.append(message)
-            self._waiting += len(message)
-        if not self._messages:
-            self._acknowledge(self._unacknowledged)  # what came is a part of the message that is wanted next
-        self._arrived.set()
+        if self._refusal is not None:
+            self._acknowledge(self._unacknowledged)
+            return
+        self._messages += self._reader.feed(data)
+        if self._is_awaited:
+            self._take_in_more()
+        if self._messages or self._refusal is not None:
+            self._arrived.set()
 
     def take_trailers(self, headers: Mapping[str, str]) -> None:
         """Take how a server ended the call."""
@@ -175,10 +230,13 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        """Reset the call if it is not over, and forget what was not received."""
+        """Reset the call if it is not over, and forget what was not received; a second time it does nothing."""
         if not (self._over and self._sent_end):
+            self._sent_end = True
             self.reset()
         self._messages.clear()
-        self._waiting = 0
+        self._reader = MessageReader()
         self._acknowledge(self._unacknowledged)
+        for holding in (self.holding, self._long, self._request):
+            holding.let_go()
         self._connection.forget(self)

@@ -8,12 +8,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from orlop.api.buildkit.services import methods
 from orlop.api.buildkit.sessions import OpenSessions
 from orlop.api.call import Call, Route
+from orlop.api.grpc.holdings import Ledger
 from orlop.api.grpc.server import Server
+from orlop.api.grpc.status import CallError
 from orlop.api.hijack import hijack
 from orlop.errors import InvalidParameterError
 
@@ -28,13 +31,15 @@ _PROTOCOL = "h2c"
 
 def routes(builds: BuildService, exporting: Exporting, engine_id: str, version: str) -> list[Route]:
     """Return the routes."""
-    sessions = OpenSessions()
+    ledger = Ledger()
+    sessions = OpenSessions(ledger)
     table = methods(builds, exporting, sessions, engine_id=engine_id, version=version)
 
     async def serve(call: Call) -> web.StreamResponse:
         _require_upgrade(call)
         hijacked = await hijack(call, protocol=_PROTOCOL)
-        await Server(table).serve(hijacked.fd, hijacked.preface)
+        with contextlib.suppress(CallError):  # who is not served was told
+            await Server(table, ledger).serve(hijacked.fd, hijacked.preface)
         return hijacked.response
 
     async def open_session(call: Call) -> web.StreamResponse:
@@ -44,7 +49,8 @@ def routes(builds: BuildService, exporting: Exporting, engine_id: str, version: 
             headers.setdefault(name.lower(), []).append(value)
         sessions.name_in(headers)
         hijacked = await hijack(call, protocol=_PROTOCOL)
-        await sessions.serve(headers, hijacked.fd, hijacked.preface)
+        with contextlib.suppress(CallError):
+            await sessions.serve(headers, hijacked.fd, hijacked.preface)
         return hijacked.response
 
     return [Route("POST", "/grpc", serve), Route("POST", "/session", open_session)]

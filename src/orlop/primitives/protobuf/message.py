@@ -39,6 +39,7 @@ else:
 
 
 MOST_FIELDS = 20_000  # which take a hundredth of a second
+_FIELD_BYTES, _MESSAGE_BYTES = 72, 320  # of objects that hold a field's value, or a message's fields
 _INTEGER, _BOOLEAN, _DOUBLE, _TEXT, _DATA, _MESSAGE = range(6)
 _DOUBLE_BYTES = struct.Struct("<d")
 
@@ -108,7 +109,7 @@ class _Field:
             return _DOUBLE_BYTES.unpack(value)[0]
         elif kind == BYTES:
             if self.kind == _TEXT:
-                return _text(value)
+                return _text(value, budget)
             if self.kind == _DATA:
                 return value
             if self.kind == _MESSAGE and self.model is not None:
@@ -123,7 +124,7 @@ class _Field:
         for number, kind, part in read(value):
             _spend(budget)
             if number == 1 and isinstance(part, bytes):
-                name = _text(part)
+                name = _text(part, budget)
             elif number == 2:
                 entry = self.read(kind, part, budget)
         if entry is None:
@@ -138,7 +139,9 @@ def _spend(budget: list[int]) -> None:
         raise InvalidParameterError(f"malformed message: more than {MOST_FIELDS} fields")
 
 
-def _text(data: bytes) -> str:
+def _text(data: bytes, budget: list[int]) -> str:
+    if not data.isascii():
+        budget[1] += len(data) * 3  # each character has as many bytes as the widest one
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -179,12 +182,20 @@ class Message:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Read a message. Raises InvalidParameterError: it is none, or holds too much."""
-        return cls._read(data, [MOST_FIELDS])
+        return cls._read(data, [MOST_FIELDS, 0])
+
+    @classmethod
+    def measured(cls, data: bytes) -> tuple[Self, int]:
+        """Read a message as :meth:`decode` does; returns also how many bytes it takes here, or somewhat fewer."""
+        budget = [MOST_FIELDS, 0]
+        message = cls._read(data, budget)
+        return message, len(data) + budget[1] + (MOST_FIELDS - budget[0]) * _FIELD_BYTES
 
     @classmethod
     def _read(cls, data: bytes, budget: list[int]) -> Self:
-        """Read a message; ``budget`` is how many fields may come yet."""
+        """Read a message; ``budget`` is how many fields may come yet, and what is made beyond them and the data."""
         message, fields = cls(), cls._by_number
+        budget[1] += _MESSAGE_BYTES
         for number, kind, value in read(data):
             _spend(budget)
             if number not in fields:

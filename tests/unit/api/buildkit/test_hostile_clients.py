@@ -24,6 +24,7 @@ from orlop.api.buildkit.messages import BytesMessage, SecretResponse
 from orlop.api.buildkit.outgoing import walk
 from orlop.api.buildkit.sessions import OpenSessions
 from orlop.api.buildkit.status_log import StatusLog
+from orlop.api.grpc.holdings import Account, Holding, Ledger
 from orlop.engine.builds import contents, context_files
 from orlop.engine.builds.agents import listen
 from orlop.engine.builds.context_files import ContextFiles
@@ -253,24 +254,35 @@ def request_(ref):
     return SolveRequest(ref=ref, session="none")
 
 
-async def test_what_clients_ask_for_is_bounded(monkeypatch):
-    monkeypatch.setattr(jobs_module, "_REQUESTS_BYTES", 1000)
+async def test_what_builds_ask_for_is_counted_until_they_are_forgotten(monkeypatch):
+    monkeypatch.setattr(jobs_module, "_MOST_ENDED", 1)
+    account = Account(Ledger(1000), "me")
+
+    def asked(size):
+        holding = Holding(account)
+        holding.add(size)
+        return holding
+
     builds = jobs()
-    async with builds.begin(request_("a"), 600) as job:
-        with pytest.raises(UnavailableError, match="builds ask for too much"):
-            async with builds.begin(request_("b"), 600):
+    async with builds.begin(request_("a"), asked(100)) as job:
+        job.hold(asked(50))
+        with pytest.raises(ConflictError):
+            async with builds.begin(request_("a"), asked(10)):
                 pass
-        with pytest.raises(UnavailableError, match="builds ask for too much"):
-            job.count(500)
-        job.count(300)
-    assert builds.check_room(100) is None
+        assert account.held == 150
+    assert account.held == 150  # somebody may ask for its result
+    async with builds.begin(request_("b"), asked(200)):
+        pass
+    assert account.held == 200
+    builds._forget(builds.find("b"))
+    assert account.held == account.ledger.held == 0
 
 
 async def test_what_is_told_of_builds_that_are_over_is_bounded(monkeypatch):
     monkeypatch.setattr(jobs_module, "_ENDED_BYTES", 3 << 20)
     builds = jobs()
     for number in range(20):
-        async with builds.begin(request_(str(number)), 0) as job:
+        async with builds.begin(request_(str(number)), Holding(Account(Ledger(), "me"))) as job:
             job.log.step("x").write(1, bytes(1 << 20))
     assert sum(job.log.size for job in builds._ended.values()) < 4 << 20
     assert "19" in builds._ended

@@ -77,8 +77,8 @@ def connections(monkeypatch):
     found = []
     begin = Connection.begin.__func__
 
-    async def noted(cls, *arguments):
-        found.append(await begin(cls, *arguments))
+    async def noted(cls, *arguments, **named):
+        found.append(await begin(cls, *arguments, **named))
         return found[-1]
 
     monkeypatch.setattr(Connection, "begin", classmethod(noted))
@@ -130,22 +130,6 @@ async def worst_stall():
     finally:
         beating.cancel()
         gc.enable()
-
-
-async def test_whole_messages_that_nobody_receives_are_bounded():
-    """A handler that has what it wants looks at nothing more: the second message of each call waits."""
-
-    async def wait(stream):
-        await stream.receive()
-        await asyncio.Event().wait()
-
-    async with joined({"/a.B/C": wait}) as channel:
-        with contextlib.suppress(CallError):
-            for _ in range(12):
-                stream = await channel.stream("/a.B/C")
-                await stream.send(b"x")
-                await stream.send(bytes(8 << 20))
-        await asyncio.wait_for(channel.wait_closed(), 10)
 
 
 async def test_answers_are_not_all_remembered_for_a_peer_that_asks_for_it(connections):
