@@ -11,6 +11,7 @@ from orlop.api.buildkit import result_files
 from orlop.api.buildkit.control_messages import SolveRequest
 from orlop.api.buildkit.jobs import Job
 from orlop.api.buildkit.result_files import ResultFiles
+from orlop.api.grpc.holdings import Account, Holding, Ledger
 from orlop.errors import InvalidParameterError, NotFoundError, UnsupportedError
 
 
@@ -83,7 +84,7 @@ async def test_a_build_ends_although_somebody_waits_for_its_files() -> None:
     async def cancel() -> None:
         ended.set()
 
-    job = Job(None, types.SimpleNamespace(unpacked=None), SolveRequest(ref="a"))
+    job = Job(None, types.SimpleNamespace(unpacked=None), SolveRequest(ref="a"), Holding(Account(Ledger(), "")))
     job.results["one"] = types.SimpleNamespace(image=image, cancel=cancel)
     waiting = asyncio.create_task(job.files_of("one").directory())
     await asyncio.sleep(0)
