@@ -93,8 +93,6 @@ def test_the_id_is_written_to_a_file(engine, tmp_path):
     [
         ("--gpus all", 'could not select device driver "" with capabilities: [[gpu]]'),
         ("--pid container:nobody", "No such container: nobody"),
-        ("--network host --link nobody", "host type networking can't be used with links. This would result in"),
-        ("--network container:nobody --link nobody", "conflicting options: container type network can't be used with"),
         ("--network container:nobody --expose 80", "port exposing and the container type network mode"),
         ("--ipc container:nobody", "No such container: nobody"),
         ("--mount type=volume,dst=/x,readonly", "must not set ReadOnly mode when using anonymous volumes"),
@@ -103,6 +101,20 @@ def test_the_id_is_written_to_a_file(engine, tmp_path):
 def test_a_flag_is_refused_in_dockers_words(engine, flags, words):
     done = engine.docker("create", *flags.split(), "busybox", check=False)
     assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("host", "host type networking can't be used with links. This would result in"),
+        ("container:nobody", "conflicting options: container type network can't be used with"),
+    ],
+)
+def test_links_need_a_network_of_the_containers_own(engine, mode, words):
+    """By the API: docker's client of 20.10 refuses it itself, in other words."""
+    host = {"NetworkMode": mode, "Links": ["nobody"]}
+    status, body = engine.http("POST", "/v1.45/containers/create", {"Image": "busybox", "HostConfig": host})
+    assert (status, words in json.loads(body)["message"]) == (400, True), body
 
 
 @pytest.mark.parametrize("host", ["db", "db:x", ":192.0.2.1"])
