@@ -145,7 +145,8 @@ def shared_engine():
 
 @pytest.fixture
 def engine(shared_engine: Engine):
-    """The shared engine, found without containers and left without."""
+    """The shared engine, found without containers and left without: some files keep theirs from test to test."""
+    shared_engine.remove_containers()
     yield shared_engine
     shared_engine.remove_containers()
 

@@ -40,6 +40,7 @@ def box(shared_engine):
     wait_for(lambda: engine.docker("exec", "box", "test", "-e", "/ready", check=False).returncode == 0)
     yield "box"
     engine.docker("rm", "-fv", "box")
+    engine.remove_containers()
     engine.docker("volume", "rm", "-f", "copyvol")
 
 
