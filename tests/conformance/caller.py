@@ -1,7 +1,8 @@
 """A machine of its own for a program that calls the runtime: containerd, Podman, Slurm.
 
 A script calls :func:`run_script` with its checks. They run in network, mount, pid, IPC and UTS namespaces of their own,
-with an empty /run, so that daemons, sockets and mounts end with them; afterwards the host is searched for what is left.
+with an empty /run and /dev/shm, so that daemons, sockets and mounts end with them; afterwards the host is searched for
+what is left.
 
     python tests/conformance/with_podman.py [RUNTIME]
 
@@ -199,6 +200,7 @@ def _inside(checks: Callable[[Machine], None], home: Path, runtime: str) -> int:
     machine = Machine(home, name, runtime)
     machine.run("mount", "--make-rprivate", "/")
     machine.run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
+    machine.run("mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/dev/shm")  # Podman's locks are there
     machine.run("ip", "link", "set", "lo", "up")
     if runtime.endswith("/runc") and (_TOP / "unified").is_dir():
         machine.run("umount", _TOP / "unified", status=None)  # Debian 12's runc takes no hybrid machine
