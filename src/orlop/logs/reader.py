@@ -87,7 +87,11 @@ async def _positioned(files: list[LogFile], tail: int | None, directory: str) ->
             readers.insert(0, LineReader(file.fd, os.fstat(file.fd).st_size))
             continue
         if file.compressed:
-            await asyncio.to_thread(file.expand, directory)
+            expanding = asyncio.ensure_future(asyncio.to_thread(file.expand, directory))
+            try:
+                await asyncio.shield(expanding)
+            finally:
+                await asyncio.wait([expanding])  # of a client that has left, too: it uses the descriptor to its end
         offset = 0
         if left is not None:
             offset, found = tail_offset(file.fd, left)

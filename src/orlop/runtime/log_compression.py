@@ -42,9 +42,7 @@ def _compress(path: str) -> None:
     os.nice(_NICENESS)
     try:
         source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        target = os.open(
-            path + _UNFINISHED, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE
-        )
+        target = os.open(path + _UNFINISHED, _NEW, _MODE)
         compressor = zlib.compressobj(wbits=_GZIP)
         while block := os.read(source, _BLOCK):
             _write(target, compressor.compress(block))

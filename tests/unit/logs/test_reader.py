@@ -2,6 +2,8 @@ import asyncio
 import gzip
 import json
 import os
+import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -68,6 +70,25 @@ async def test_what_is_not_wanted_is_not_expanded(tmp_path, monkeypatch):
     assert await texts(tmp_path / "x.log", LogQuery(tail=1)) == ["b\n"]
     with pytest.raises(AttributeError):
         await texts(tmp_path / "x.log")
+
+
+async def test_a_client_that_leaves_does_not_close_what_is_being_expanded(tmp_path, monkeypatch):
+    (tmp_path / "x.log.1.gz").write_bytes(gzip.compress(line("a\n").encode()))
+    began, ended = threading.Event(), []
+
+    def expand(file, directory):
+        began.set()
+        time.sleep(0.2)
+        os.fstat(file.fd)
+        ended.append(True)
+
+    monkeypatch.setattr(LogFile, "expand", expand)
+    reading = asyncio.create_task(texts(tmp_path / "x.log"))
+    await asyncio.to_thread(began.wait, 10)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert ended == [True]
 
 
 async def test_tail_goes_over_files(tmp_path):
