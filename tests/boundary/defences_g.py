@@ -39,7 +39,7 @@ DEFENCES: tuple[Defence, ...] = (
         ),
         (
             "network/attachments.py",
-            "    if ready.pair is None or ready.pair.ipv6_off or not endpoints or endpoints[0].address6:\n",
+            "    if ready.pair is None or ready.pair.ipv6_off or usual is None or usual.address6:\n",
             "    if True:\n",
         ),
         f"{_ROUTER}[IPv4 only]",

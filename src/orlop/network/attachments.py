@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from orlop.errors import ForbiddenError, OrlopError, SystemFailureError, UnavailableError
 from orlop.kernel.netlink import NetlinkError
 from orlop.kernel.rtnetlink import Rtnetlink, delete_link, get_link
+from orlop.network import interfaces
 from orlop.network.bridge import BridgeDriver
 from orlop.network.driver import Spot
 from orlop.network.host import HostDriver
@@ -79,14 +80,17 @@ class Attachments:
         self, container_id: str, request: AttachRequest, wishes: Sequence[tuple[Network, EndpointWish]]
     ) -> Sandbox:
         pool = self._around.pool
-        bridged = bool(wishes) and isinstance(self._driver(wishes[0][0].id), BridgeDriver)
+        names = interfaces.name_all(network.interface_prefix for network, _ in wishes)
+        usual = next((network for (network, _), name in zip(wishes, names, strict=True) if name == INTERFACE), None)
+        bridged = usual is not None and isinstance(self._driver(usual.id), BridgeDriver)
         ready = await (pool.take() if bridged else pool.take_plain())
         async with contextlib.AsyncExitStack() as undo:
             undo.callback(ready.close)
             endpoints: list[Endpoint] = []
-            for network, wish in wishes:
+            for (network, wish), name in zip(wishes, names, strict=True):
                 driver = self._joinable(network.id)
-                spot = self._spot(ready, len(endpoints), request.container_name)
+                pair = ready.pair if name == INTERFACE else None
+                spot = Spot(ready.netns, ready.inside, name, request.container_name, pair)
                 endpoints.append(await driver.join(container_id, wish, spot))
                 undo.push_async_callback(driver.leave, endpoints[-1])
             set_default_routes(ready.inside, endpoints, fresh=True)
@@ -108,10 +112,6 @@ class Attachments:
             undo.pop_all()
         ready.close_sockets()
         return sandbox
-
-    def _spot(self, ready: ReadyNamespace, number: int, container_name: str) -> Spot:
-        name = INTERFACE if number == 0 else f"eth{number}"
-        return Spot(ready.netns, ready.inside, name, container_name, ready.pair if number == 0 else None)
 
     async def adopt(self, container_id: str, endpoints: Sequence[Endpoint], pidfd: int) -> Sandbox:
         """Take up a container that kept running while the engine was away. Raises OrlopError."""
@@ -166,7 +166,9 @@ class Attachments:
         try:
             async with contextlib.AsyncExitStack() as undo:
                 inside = await undo.enter_async_context(self._inside(sandbox))
-                spot = Spot(sandbox.netns, inside, _free_interface(sandbox), request.container_name)
+                taken = {endpoint.interface for endpoint in sandbox.endpoints}
+                name = interfaces.next_name(network.interface_prefix, taken)
+                spot = Spot(sandbox.netns, inside, name, request.container_name)
                 endpoint = await driver.join(container_id, wish, spot)
                 failed = contextlib.AsyncExitStack()
                 async with failed:
@@ -365,14 +367,6 @@ def _is_there(inside: Rtnetlink, interface: str) -> bool:
     return True
 
 
-def _free_interface(sandbox: Sandbox) -> str:
-    taken = {endpoint.interface for endpoint in sandbox.endpoints}
-    number = 0
-    while f"eth{number}" in taken:
-        number += 1
-    return f"eth{number}"
-
-
 def _same_ports(endpoint: Endpoint, ports: Sequence[PortRequest]) -> list[PortRequest]:
     """Return the requests with the host ports that they were given before, so that moving changes none."""
     given = {(binding.container_port, binding.protocol): binding.host_port for binding in endpoint.ports}
@@ -386,7 +380,8 @@ def _same_ports(endpoint: Endpoint, ports: Sequence[PortRequest]) -> list[PortRe
 
 def _sysctls(ready: ReadyNamespace, endpoints: Sequence[Endpoint]) -> dict[str, str]:
     """Return what the runtime has to set where the spawner did not see to it."""
-    if ready.pair is None or ready.pair.ipv6_off or not endpoints or endpoints[0].address6:
+    usual = next((endpoint for endpoint in endpoints if endpoint.interface == INTERFACE), None)
+    if ready.pair is None or ready.pair.ipv6_off or usual is None or usual.address6:
         return {}
     conf = f"net.ipv6.conf.{INTERFACE}"
     return {f"{conf}.disable_ipv6": "1", f"{conf}.accept_ra": "0"}

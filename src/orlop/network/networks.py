@@ -22,6 +22,7 @@ OPTION_MACVLAN_MODE = "macvlan_mode"
 OPTION_IPVLAN_MODE, OPTION_IPVLAN_FLAG = "ipvlan_mode", "ipvlan_flag"
 OPTION_ANTISPOOF = "orlop.antispoof"
 OPTION_MTU = "com.docker.network.driver.mtu"
+OPTION_INTERFACE_PREFIX = "com.docker.network.container_iface_prefix"
 # auxiliary addresses, as Docker calls them, that take the bridge's place as gateway
 AUX_GATEWAY, AUX_GATEWAY6 = "DefaultGatewayIPv4", "DefaultGatewayIPv6"
 
@@ -126,6 +127,11 @@ class Network:
     def bridge_name(self) -> str:
         """The bridge's interface name; Docker's for user-defined ones: br- and 12 digits of the id."""
         return self.options.get(OPTION_BRIDGE_NAME) or f"br-{self.id[:12]}"
+
+    @property
+    def interface_prefix(self) -> str:
+        """What containers' interfaces on it are called, before a number."""
+        return self.options.get(OPTION_INTERFACE_PREFIX) or "eth"
 
     @property
     def default_bridge(self) -> bool:

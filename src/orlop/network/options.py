@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
+from orlop.spec.charset import ALPHANUMERIC, consists_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,10 +117,14 @@ class NetworkOptions:
 
 def check_interface_name(name: str) -> str:
     """Return the name if the kernel and our rules take it (dev_valid_name; threats.md G10)."""
-    bad = not 1 <= len(name) <= 15 or name in (".", "..") or not name.isascii() or not name[0].isalnum()
-    if bad or not all(char.isalnum() or char in "._-" for char in name):
+    if not is_interface_name(name):
         raise InvalidParameterError(f"invalid bridge name: {name!r}")
     return name
+
+
+def is_interface_name(name: str) -> bool:
+    """Tell whether the kernel and our rules take it as the name of an interface."""
+    return consists_of(name, ALPHANUMERIC | frozenset("._-"), 1, 15) and name[0] in ALPHANUMERIC
 
 
 def check_bip(text: str) -> ipaddress.IPv4Interface:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from orlop.errors import ForbiddenError, InvalidParameterError, NotFoundError, UnavailableError, UnsupportedError
+from orlop.network.interfaces import check_prefix
 from orlop.network.networks import (
     BUILTIN,
     OPTION_ANTISPOOF,
@@ -14,6 +15,7 @@ from orlop.network.networks import (
     OPTION_CONF,
     OPTION_HOST_BINDING,
     OPTION_ICC,
+    OPTION_INTERFACE_PREFIX,
     OPTION_IPVLAN_FLAG,
     OPTION_IPVLAN_MODE,
     OPTION_MACVLAN_MODE,
@@ -36,7 +38,15 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _CIDR = re.compile(r"[0-9A-Fa-f:.]+/[0-9]{1,3}", re.ASCII)
 _LONGEST_NAME = 255
 _OPTIONS = {
-    "bridge": (OPTION_BRIDGE_NAME, OPTION_ICC, OPTION_MASQUERADE, OPTION_HOST_BINDING, OPTION_MTU, OPTION_ANTISPOOF),
+    "bridge": (
+        OPTION_BRIDGE_NAME,
+        OPTION_ICC,
+        OPTION_MASQUERADE,
+        OPTION_HOST_BINDING,
+        OPTION_MTU,
+        OPTION_INTERFACE_PREFIX,
+        OPTION_ANTISPOOF,
+    ),
     "macvlan": (OPTION_PARENT, OPTION_MACVLAN_MODE),
     "cni": (OPTION_CONF,),
     "ipvlan": (OPTION_PARENT, OPTION_IPVLAN_MODE, OPTION_IPVLAN_FLAG),
@@ -120,6 +130,7 @@ def _check_cni(request: NetworkRequest) -> None:
 def _check_bridge(request: NetworkRequest) -> None:
     if OPTION_BRIDGE_NAME in request.options:
         check_interface_name(request.options[OPTION_BRIDGE_NAME])
+    check_prefix(request.options.get(OPTION_INTERFACE_PREFIX, ""), OPTION_INTERFACE_PREFIX)
     for option in (OPTION_ICC, OPTION_MASQUERADE, OPTION_ANTISPOOF):
         value = request.options.get(option, "true")
         if find_bool(value) is None:
