@@ -11,6 +11,7 @@ pytestmark = [
     pytest.mark.privileged,
     pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
 ]
+BRIDGE = "com.docker.network.bridge"
 PREFIX = "com.docker.network.container_iface_prefix"
 
 
@@ -22,6 +23,11 @@ def interfaces(engine, name):
 
 def options_of(engine, network):
     return json.loads(engine.docker("network", "inspect", "-f", "{{json .Options}}", network).stdout)
+
+
+def addresses_on_the_host(engine, interface, version=4):
+    lines = engine.in_network("ip", "-o", f"-{version}", "addr", "show", "dev", interface).stdout.splitlines()
+    return [line.split()[3] for line in lines if " scope link" not in line]
 
 
 def test_a_network_names_the_interfaces_of_its_containers(networks):
@@ -57,11 +63,61 @@ def test_prefixes_that_make_no_names_are_refused(networks):
 def test_an_engine_that_was_killed_knows_the_names(own_engine):
     own_engine.docker("network", "create", "-o", f"{PREFIX}=web", "--subnet", "10.81.1.0/24", "named")
     own_engine.docker("network", "create", "--subnet", "10.81.3.0/24", "plain")
+    inhibited = ("-o", f"{BRIDGE}.inhibit_ipv4=true", "-o", f"{BRIDGE}.name=lan0", "--subnet", "10.81.4.0/24")
+    own_engine.docker("network", "create", *inhibited, "bare")
     sleeper(own_engine, "box", "--network", "named")
     own_engine.kill()
     own_engine.start()
+    assert addresses_on_the_host(own_engine, "lan0") == []
     assert options_of(own_engine, "named") == {PREFIX: "web"}
     assert interfaces(own_engine, "box") == {"web0": "10.81.1.2/24"}
     own_engine.docker("network", "connect", "plain", "box")
     own_engine.docker("network", "disconnect", "named", "box")
     assert interfaces(own_engine, "box") == {"eth0": "10.81.3.2/24"}
+
+
+def test_a_bridge_without_an_address(networks):
+    """As dockerd 26: the bridge has none, containers have theirs and a way to whoever has the gateway's."""
+    options = ("-o", f"{BRIDGE}.inhibit_ipv4=true", "-o", f"{BRIDGE}.name=bare0", "--ipv6", "--subnet", "fd81::/64")
+    networks.docker("network", "create", *options, "--subnet", "10.81.1.0/24", "--gateway", "10.81.1.9", "bare")
+    assert options_of(networks, "bare") == {f"{BRIDGE}.inhibit_ipv4": "true", f"{BRIDGE}.name": "bare0"}
+    assert addresses_on_the_host(networks, "bare0") == []
+    assert addresses_on_the_host(networks, "bare0", 6) == ["fd81::1/64"]
+    sleeper(networks, "one", "--network", "bare", "-p", "80")
+    sleeper(networks, "two", "--network", "bare", "--cap-add", "NET_ADMIN")
+    assert interfaces(networks, "one") == {"eth0": "10.81.1.1/24"}
+    assert networks.inspect("one")["NetworkSettings"]["Networks"]["bare"]["Gateway"] == "10.81.1.9"
+    assert within(networks, "one", "ip", "route").startswith("default via 10.81.1.9 dev eth0")
+    within(networks, "two", "ip", "addr", "add", "10.81.1.9/24", "dev", "eth0")  # a router
+    within(networks, "one", "ping", "-c", "1", "-W", "10", "10.81.1.9")
+    networks.remove_containers()
+    networks.docker("network", "rm", "bare")
+    assert "bare0" not in networks.in_network("ip", "link").stdout
+
+
+def test_a_bridge_of_the_administrators_stays_as_it_is(networks):
+    try:
+        for command in ("link add lan0 type bridge", "addr add 10.81.1.3/24 dev lan0",
+                        "addr add 10.90.1.3/24 dev lan0", "link set lan0 mtu 1400 up"):  # fmt: skip
+            networks.in_network("ip", *command.split())
+        setting = "/proc/sys/net/ipv6/conf/lan0/accept_ra"
+        networks.in_network("sh", "-c", f"echo 2 >{setting}")
+        options = ("-o", f"{BRIDGE}.inhibit_ipv4=true", "-o", f"{BRIDGE}.name=lan0", "--subnet", "10.81.1.0/24")
+        networks.docker("network", "create", *options, "--gateway", "10.81.1.3", "lan")
+        sleeper(networks, "one", "--network", "lan", "--ip", "10.81.1.77")
+        within(networks, "one", "ping", "-c", "1", "-W", "10", "10.81.1.3")
+        within(networks, "one", "ping", "-c", "1", "-W", "10", "10.90.1.3")
+        networks.remove_containers()
+        networks.docker("network", "rm", "lan")
+        assert addresses_on_the_host(networks, "lan0") == ["10.81.1.3/24", "10.90.1.3/24"]
+        assert networks.in_network("cat", setting).stdout == "2\n"
+        assert " mtu 1400 " in networks.in_network("ip", "link", "show", "dev", "lan0").stdout
+    finally:
+        networks.in_network("ip", "link", "del", "lan0")
+
+
+def test_an_option_of_truth_is_one(networks):
+    for value in ("maybe", ""):
+        refused = networks.docker("network", "create", "-o", f"{BRIDGE}.inhibit_ipv4={value}", "bad", check=False)
+        words = f'failed to parse {BRIDGE}.inhibit_ipv4 value: {value} (strconv.ParseBool: parsing "{value}": invalid'
+        assert (refused.returncode, words in refused.stderr) == (1, True), refused.stderr

@@ -33,6 +33,7 @@ MACS = ["x", "02:42", "02:42:ac:11:00:0g", "01:00:5e:00:00:01", "ff:ff:ff:ff:ff:
 OPTIONS = {
     "com.docker.network.bridge.name": ["a b", "a/b", "../x", "sixteencharacters", "-x", "$(id)", "a\nb", "", ".", "é"],
     "com.docker.network.bridge.enable_icc": ["maybe", "2", "", "true\n", "$(id)"],
+    "com.docker.network.bridge.inhibit_ipv4": ["maybe", "", "1 ", "$(id)"],
     "com.docker.network.bridge.enable_ip_masquerade": ["x", "yes please"],
     "com.docker.network.bridge.host_binding_ipv4": [*ADDRESSES, "::1"],
     "com.docker.network.driver.mtu": ["x", "-1", "0", "67", "65536", "1e3", "99999999999", "1500\n", "\u0661500"],

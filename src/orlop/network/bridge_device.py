@@ -13,13 +13,14 @@ from orlop.errors import SystemFailureError
 from orlop.kernel import rtnetlink
 from orlop.kernel.netlink import NetlinkError
 from orlop.network.bandwidth import ifb_name
+from orlop.network.networks import OPTION_INHIBIT_IPV4
 from orlop.network.sysctl import protect_bridge, route_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from orlop.kernel.netlink import Request
-    from orlop.kernel.rtnetlink import IpInterface, Rtnetlink
+    from orlop.kernel.rtnetlink import IpInterface, Link, Rtnetlink
     from orlop.network.firewall.antispoof import SpoofGuard
     from orlop.network.firewall.contract import Firewall
     from orlop.network.networks import Network
@@ -77,10 +78,13 @@ class BridgeDevice:
         self._network = network
         self._around = around
         self._mtu = mtu
+        self._addressed = not network.flag(OPTION_INHIBIT_IPV4, default="false")
         self.index = 0
 
     def create(self) -> None:
         """Make the bridge, or take the one of that name; put it in order and switch it on.
+
+        The administrator's own, whose addresses are to stay (``inhibit_ipv4``), is in order as it is.
 
         Raises:
             SystemFailureError: the kernel refused, or the name belongs to something that is no bridge.
@@ -102,6 +106,10 @@ class BridgeDevice:
             if link.kind != "bridge":
                 raise SystemFailureError(f"interface {name} exists and is not a bridge: {link.kind or 'hardware'}")
             self.index = link.index
+            if not self._addressed and not self._is_own(link):
+                self._set_addresses(clear=False)
+                host.execute(rtnetlink.set_link(link.index, up=True))
+                return
             if link.stp:
                 host.execute(rtnetlink.set_bridge_stp(link.index, enabled=False))
             protect_bridge(name, ipv6=bool(self._network.subnet6))
@@ -110,10 +118,10 @@ class BridgeDevice:
         except OSError as error:
             raise SystemFailureError(f"failed to set up bridge {name}: {error}") from error
 
-    def _set_addresses(self) -> None:
+    def _set_addresses(self, *, clear: bool = True) -> None:
         network, host = self._network, self._around.host
         wanted: list[IpInterface] = []
-        if network.gateway:
+        if network.gateway and self._addressed:
             length = ipaddress.IPv4Network(network.subnet).prefixlen
             wanted.append(ipaddress.IPv4Interface(f"{network.gateway}/{length}"))
         if network.gateway6:
@@ -121,7 +129,7 @@ class BridgeDevice:
             wanted += [ipaddress.IPv6Interface(f"{network.gateway6}/{length}"), _LINK_LOCAL]
         for address in host.addresses(self.index):
             stale = address.interface not in wanted and not address.interface.ip.is_link_local
-            if stale:
+            if stale and clear and (self._addressed or address.interface.version == 6):
                 host.execute(rtnetlink.delete_address(self.index, address.interface))
         if wanted:
             host.execute(*(rtnetlink.add_address(self.index, interface, replace=True) for interface in wanted))
@@ -132,8 +140,19 @@ class BridgeDevice:
             route_loopback(self._network.bridge_name)
 
     def remove(self) -> None:
-        """Remove the bridge; one that is gone is no error."""
-        self._around.execute_unless_gone(rtnetlink.delete_link(name=self._network.bridge_name))
+        """Remove the bridge; one that is gone is no error, and one that was there before the network stays."""
+        try:
+            link = self._around.host.link(self._network.bridge_name)
+        except NetlinkError as error:
+            if error.errno == errno.ENODEV:
+                return
+            raise SystemFailureError(f"failed to remove bridge {self._network.bridge_name}: {error}") from error
+        if self._is_own(link):
+            self._around.execute_unless_gone(rtnetlink.delete_link(link.index))
+
+    def _is_own(self, link: Link) -> bool:
+        """Tell whether an engine made the bridge: its alias says so, or a name that nobody else would choose."""
+        return link.alias == ALIAS or link.name == f"br-{self._network.id[:12]}"
 
     def remove_strays(self, known: Iterable[str]) -> None:
         """Remove ports of ours that are not known."""

@@ -15,6 +15,7 @@ from orlop.network.networks import (
     OPTION_CONF,
     OPTION_HOST_BINDING,
     OPTION_ICC,
+    OPTION_INHIBIT_IPV4,
     OPTION_INTERFACE_PREFIX,
     OPTION_IPVLAN_FLAG,
     OPTION_IPVLAN_MODE,
@@ -43,6 +44,7 @@ _OPTIONS = {
         OPTION_ICC,
         OPTION_MASQUERADE,
         OPTION_HOST_BINDING,
+        OPTION_INHIBIT_IPV4,
         OPTION_MTU,
         OPTION_INTERFACE_PREFIX,
         OPTION_ANTISPOOF,
@@ -131,7 +133,7 @@ def _check_bridge(request: NetworkRequest) -> None:
     if OPTION_BRIDGE_NAME in request.options:
         check_interface_name(request.options[OPTION_BRIDGE_NAME])
     check_prefix(request.options.get(OPTION_INTERFACE_PREFIX, ""), OPTION_INTERFACE_PREFIX)
-    for option in (OPTION_ICC, OPTION_MASQUERADE, OPTION_ANTISPOOF):
+    for option in (OPTION_ICC, OPTION_MASQUERADE, OPTION_INHIBIT_IPV4, OPTION_ANTISPOOF):
         value = request.options.get(option, "true")
         if find_bool(value) is None:
             syntax = f"strconv.ParseBool: parsing {_quoted(value)}: invalid syntax"

@@ -8,7 +8,14 @@ from dataclasses import replace
 import pytest
 
 from orlop.errors import ForbiddenError, InvalidParameterError, NotFoundError, OrlopError
-from orlop.network.networks import OPTION_BRIDGE_NAME, OPTION_HOST_BINDING, OPTION_ICC, OPTION_MTU, Network
+from orlop.network.networks import (
+    OPTION_BRIDGE_NAME,
+    OPTION_HOST_BINDING,
+    OPTION_ICC,
+    OPTION_INHIBIT_IPV4,
+    OPTION_MTU,
+    Network,
+)
 from orlop.network.options import AddressPool, NetworkOptions, check_bip, check_interface_name
 from orlop.network.records import Records
 from orlop.network.requests import NetworkRequest, PoolRequest, check_pools, check_request
@@ -44,6 +51,8 @@ def test_predefined_names(name: str):
     [
         {"unknown": "1"},
         {OPTION_ICC: "maybe"},
+        {OPTION_INHIBIT_IPV4: "maybe"},
+        {OPTION_INHIBIT_IPV4: ""},
         {OPTION_MTU: "-1"},
         {OPTION_MTU: "1e3"},
         {OPTION_MTU: "99999"},
