@@ -351,6 +351,27 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     defence(
         "G10",
+        "parameters are those of the endpoint's own interface",
+        (
+            "network/interface_sysctls.py",
+            'part in _PARTS.get(kind, ()) and interface in ("IFNAME", "ifname")',
+            "True",
+        ),
+        (
+            "network/interface_sysctls.py",
+            "    if len(words) != 5 or not consists_of(words[4], _PARAMETER, 1, _LONGEST):\n",
+            "    if len(words) < 5:\n",
+        ),
+        (
+            "runtime/network_namespace.py",
+            '    if any(part in ("", ".", "..") for part in name.split("/")):\n',
+            "    if False:\n",
+        ),
+        "tests/unit/network/test_interface_sysctls.py::test_other_parameters_are_refused_in_dockers_words",
+        "tests/integration/test_hostile_networks.py::test_two_hundred_hostile_requests",
+    ),
+    defence(
+        "G10",
         "words of rules are words",
         (
             "network/firewall/backend.py",

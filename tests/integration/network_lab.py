@@ -23,7 +23,7 @@ from orlop.network.options import NetworkOptions
 from orlop.network.sandbox import Sandbox
 from orlop.network.service import NetworkService
 from orlop.primitives.owned_fd import OwnedFd
-from orlop.runtime.network_namespace import open_sockets, raise_loopback, write_settings
+from orlop.runtime.network_namespace import open_sockets, raise_loopback, write_settings, write_wished
 from orlop.spec.ports import PortRequest, parse_publish
 
 CLONE_NEWNET = 0x40000000
@@ -90,11 +90,14 @@ class ThreadFactory:
         self.made += 1
         return in_thread(lambda: self._make(sockets))
 
-    async def open_inside(self, namespace: int, *, sockets: Any = (), settings: Any = None) -> list[socket.socket]:
+    async def open_inside(
+        self, namespace: int, *, sockets: Any = (), settings: Any = None, wished: Any = None
+    ) -> list[socket.socket]:
         def join() -> list[socket.socket]:
             if libc.setns(namespace, CLONE_NEWNET) != 0:
                 raise OSError("setns")
             write_settings(settings or {})
+            write_wished(wished or {})
             return [socket.socket(fileno=made.detach()) for made in open_sockets(sockets)]
 
         return in_thread(join, fresh=False)

@@ -12,6 +12,7 @@ pytestmark = [
     pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
 ]
 BRIDGE = "com.docker.network.bridge"
+SYSCTLS = "com.docker.network.endpoint.sysctls"
 PREFIX = "com.docker.network.container_iface_prefix"
 
 
@@ -23,6 +24,10 @@ def interfaces(engine, name):
 
 def options_of(engine, network):
     return json.loads(engine.docker("network", "inspect", "-f", "{{json .Options}}", network).stdout)
+
+
+def parameter(engine, name, path):
+    return within(engine, name, "cat", f"/proc/sys/net/{path}").strip()
 
 
 def addresses_on_the_host(engine, interface, version=4):
@@ -65,15 +70,24 @@ def test_an_engine_that_was_killed_knows_the_names(own_engine):
     own_engine.docker("network", "create", "--subnet", "10.81.3.0/24", "plain")
     inhibited = ("-o", f"{BRIDGE}.inhibit_ipv4=true", "-o", f"{BRIDGE}.name=lan0", "--subnet", "10.81.4.0/24")
     own_engine.docker("network", "create", *inhibited, "bare")
-    sleeper(own_engine, "box", "--network", "named")
+    wanted = f"name=named,driver-opt={SYSCTLS}=net.ipv4.conf.IFNAME.log_martians=1"
+    sleeper(own_engine, "box", "--network", wanted)
     own_engine.kill()
     own_engine.start()
+    assert parameter(own_engine, "box", "ipv4/conf/web0/log_martians") == "1"
     assert addresses_on_the_host(own_engine, "lan0") == []
     assert options_of(own_engine, "named") == {PREFIX: "web"}
     assert interfaces(own_engine, "box") == {"web0": "10.81.1.2/24"}
     own_engine.docker("network", "connect", "plain", "box")
     own_engine.docker("network", "disconnect", "named", "box")
     assert interfaces(own_engine, "box") == {"eth0": "10.81.3.2/24"}
+    own_engine.docker(
+        "network", "connect", "--driver-opt", f"{SYSCTLS}=net.ipv4.conf.IFNAME.forwarding=0", "named", "box"
+    )
+    own_engine.docker("restart", "-t", "0", "box")
+    assert sorted(interfaces(own_engine, "box")) == ["eth0", "web0"]
+    assert parameter(own_engine, "box", "ipv4/conf/web0/forwarding") == "0"
+    assert parameter(own_engine, "box", "ipv4/conf/web0/log_martians") == "0"  # it went with the other endpoint
 
 
 def test_a_bridge_without_an_address(networks):
@@ -121,3 +135,68 @@ def test_an_option_of_truth_is_one(networks):
         refused = networks.docker("network", "create", "-o", f"{BRIDGE}.inhibit_ipv4={value}", "bad", check=False)
         words = f'failed to parse {BRIDGE}.inhibit_ipv4 value: {value} (strconv.ParseBool: parsing "{value}": invalid'
         assert (refused.returncode, words in refused.stderr) == (1, True), refused.stderr
+
+
+def test_parameters_of_one_interface(networks):
+    """As Docker 27; both words of the option, quoted as docker's own reference has it."""
+    networks.docker("network", "create", "--ipv6", "first")
+    networks.docker("network", "create", "second")
+    both = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=2"
+    sleeper(networks, "box", "--network", f'name=first,"driver-opt={SYSCTLS}={both}"')
+    assert parameter(networks, "box", "ipv4/conf/eth0/log_martians") == "1"
+    assert parameter(networks, "box", "ipv6/conf/eth0/accept_ra") == "2"
+    options = networks.inspect("box")["NetworkSettings"]["Networks"]["first"]["DriverOpts"]
+    assert {name: value.lower() for name, value in options.items()} == {SYSCTLS: both.lower()}
+    connected = f"{SYSCTLS}=net.ipv4.neigh.IFNAME.gc_stale_time=77"
+    networks.docker("network", "connect", "--driver-opt", connected, "second", "box")
+    for _ in range(2):  # at once, and when it starts again
+        assert parameter(networks, "box", "ipv4/neigh/eth1/gc_stale_time") == "77"
+        assert parameter(networks, "box", "ipv4/neigh/eth0/gc_stale_time") != "77"
+        assert parameter(networks, "box", "ipv4/conf/eth1/log_martians") == "0"
+        networks.docker("restart", "-t", "0", "box")
+    assert parameter(networks, "box", "ipv4/conf/eth0/log_martians") == "1"
+
+
+def test_a_container_has_no_part_in_how_they_are_written(networks):
+    """A privileged one that covers its own /proc/sys: what is written is the namespace's, by the host's /proc (B6)."""
+    networks.docker("network", "create", "second")
+    sleeper(networks, "box", "--privileged")
+    script = "mount -t tmpfs x /proc/sys && mkdir -p /proc/sys/net/ipv4/conf/eth1 && ln -s /etc/passwd /proc/sys/net/ipv4/conf/eth1/tag"
+    within(networks, "box", "sh", "-c", script)
+    networks.docker("network", "connect", "--driver-opt", f"{SYSCTLS}=net.ipv4.conf.IFNAME.tag=4711", "second", "box")
+    assert "4711" not in within(networks, "box", "cat", "/etc/passwd")
+    within(networks, "box", "umount", "/proc/sys")
+    assert parameter(networks, "box", "ipv4/conf/eth1/tag") == "4711"
+    assert networks.in_network("cat", "/proc/sys/net/ipv4/conf/default/tag").stdout == "0\n"
+
+
+def test_parameters_that_cannot_be_are_refused_and_nothing_is_left(networks):
+    networks.docker("network", "create", "net")
+    for text, words in (
+        (
+            "net.ipv4.ip_forward=1",
+            "unrecognised network interface sysctl 'net.ipv4.ip_forward=1'; represent 'net.X.Y.e",
+        ),
+        ("net.ipv4.conf.all.forwarding=1", "unrecognised network interface sysctl"),
+        ("kernel.ipv4.conf.IFNAME.x=1", "unrecognised network interface sysctl"),
+        ("net.ipv4.conf.IFNAME.x", "to have format name=value"),
+        ("net.ipv4.conf.IFNAME.../../x=1", "to have format net.X.Y.IFNAME.Z"),
+        ("net.ipv4.conf.IFNAME.nosuch=1", "/proc/sys/net/ipv4/conf/eth0/nosuch is not a sysctl file"),
+        ("net.ipv4.conf.IFNAME.forwarding=x", "unable to write to '/proc/sys/net/ipv4/conf/eth0/forwarding': invalid"),
+    ):
+        options = ("--name", "box", "--network", f"name=net,driver-opt={SYSCTLS}={text}")
+        refused = networks.docker("run", "-d", *options, "busybox", "sleep", "1000", check=False)
+        assert (refused.returncode, words.lower() in refused.stderr.lower()) == (125, True), refused.stderr
+        networks.docker("rm", "box", check=False)
+    sleeper(networks, "box")
+    for text, words in (
+        ("net.ipv4.conf.eth0.forwarding=1", "unrecognised network interface sysctl"),
+        ("net.ipv4.conf.IFNAME.nosuch=1", "/proc/sys/net/ipv4/conf/eth1/nosuch is not a sysctl file"),
+    ):
+        options = ("--driver-opt", f"{SYSCTLS}={text}")
+        refused = networks.docker("network", "connect", *options, "net", "box", check=False)
+        assert (refused.returncode, words in refused.stderr) == (1, True), refused.stderr
+    assert sorted(interfaces(networks, "box")) == ["eth0"]
+    options = ("--network", f"name=host,driver-opt={SYSCTLS}=net.ipv4.conf.IFNAME.forwarding=1")
+    refused = networks.docker("run", "--rm", *options, "busybox", "true", check=False)
+    assert (refused.returncode, "is not supported on a network of driver host" in refused.stderr) == (125, True)

@@ -30,6 +30,8 @@ SUBNETS = [
     "0.0.0.0/24", "10.0.0.0/\u0662\u0664", "fd00::/129", "10.0/16", "10.0.0.0/24/24", "10.0.0.0/2e1",
 ]  # fmt: skip
 MACS = ["x", "02:42", "02:42:ac:11:00:0g", "01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff", "02:42:ac:11:00:02\n", "02-42"]
+SYSCTLS = "com.docker.network.endpoint.sysctls"
+NAMES = ("_x", "a=b")  # they look like a parameter's, which the kernel does not have
 OPTIONS = {
     "com.docker.network.bridge.name": ["a b", "a/b", "../x", "sixteencharacters", "-x", "$(id)", "a\nb", "", ".", "é"],
     "com.docker.network.bridge.enable_icc": ["maybe", "2", "", "true\n", "$(id)"],
@@ -83,6 +85,9 @@ def requests(network: str) -> list[tuple[str, dict]]:
     found += [join(MacAddress=text) for text in MACS]
     found += [join(Links=[f"{word}:x"]) for word in WORDS if word != "_x"]
     found += [join(DriverOpts={"orlop.egress": word}) for word in WORDS]
+    found += [join(DriverOpts={SYSCTLS: f"net.ipv4.conf.IFNAME.{word}=1"}) for word in WORDS if word not in NAMES]
+    found += [join(DriverOpts={SYSCTLS: f"net.ipv4.conf.{word}.forwarding=1"}) for word in WORDS]
+    found += [join(DriverOpts={SYSCTLS: f"{word}.ipv4.conf.IFNAME.forwarding=1"}) for word in WORDS]
     found += [create(Name=["x"]), create(Options="x"), create(IPAM=[]), create(Labels={"a": 1}), create(EnableIPv6="x")]
     return found
 

@@ -81,11 +81,17 @@ class Spawner:
         return _namespace_and_socket(await self.request({"op": "netns-of", "sockets": ["route"]}, [pidfd]))
 
     async def open_inside(
-        self, namespace: int, *, sockets: Sequence[str] = (), settings: Mapping[str, str] | None = None
+        self,
+        namespace: int,
+        *,
+        sockets: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+        wished: Mapping[str, str] | None = None,
     ) -> list[socket.socket]:
-        """Write settings of a network namespace, then open sockets in it (``runtime.network_namespace`` names both)."""
+        """Write settings of a network namespace, then open sockets in it (``runtime.network_namespace`` names them)."""
         message: JsonObject = {"op": "netns-of", "sockets": list[JsonValue](sockets)}
         message["settings"] = dict[str, JsonValue](settings or {})
+        message["wished"] = dict[str, JsonValue](wished or {})
         _, fds = await self.request(message, [namespace])
         fds.pop(0).close()
         return [socket.socket(fileno=fd.release()) for fd in fds]

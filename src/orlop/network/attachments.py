@@ -17,6 +17,7 @@ from orlop.network import interfaces
 from orlop.network.bridge import BridgeDriver
 from orlop.network.driver import Spot
 from orlop.network.host import HostDriver
+from orlop.network.interface_sysctls import OPTION_SYSCTLS, settings_of
 from orlop.network.none import NoneDriver
 from orlop.network.pool import INTERFACE
 from orlop.network.records import SandboxRow
@@ -93,6 +94,7 @@ class Attachments:
                 spot = Spot(ready.netns, ready.inside, name, request.container_name, pair)
                 endpoints.append(await driver.join(container_id, wish, spot))
                 undo.push_async_callback(driver.leave, endpoints[-1])
+                await self._set_sysctls(endpoints[-1], spot)
             set_default_routes(ready.inside, endpoints, fresh=True)
             endpoints = await self._publish_by_way_out(endpoints, request.ports, request.container_name)
             named = any(endpoint.names for endpoint in endpoints)
@@ -173,6 +175,7 @@ class Attachments:
                 failed = contextlib.AsyncExitStack()
                 async with failed:
                     failed.push_async_callback(self._leave, driver, endpoint, inside)
+                    await self._set_sysctls(endpoint, spot)
                     changed = replace(sandbox, endpoints=(*sandbox.endpoints, endpoint))
                     changed = await self._rearrange(container_id, changed, inside, request)
                     failed.pop_all()
@@ -265,6 +268,16 @@ class Attachments:
         return replace(sandbox, endpoints=tuple(changed.values()))
 
     # --- parts ---
+
+    async def _set_sysctls(self, endpoint: Endpoint, spot: Spot) -> None:
+        """Set the kernel's parameters of an interface that its options name. Raises SystemFailureError."""
+        text = endpoint.options.get(OPTION_SYSCTLS)
+        if text:
+            wished = settings_of(text, endpoint.interface)
+            try:
+                await self._around.namespaces.open_inside(spot.namespace.fileno(), wished=wished)
+            except SystemFailureError as error:
+                raise SystemFailureError(f"failed to add interface {endpoint.interface} to sandbox: {error}") from error
 
     async def _rearrange(
         self, container_id: str, sandbox: Sandbox, inside: Rtnetlink, request: AttachRequest

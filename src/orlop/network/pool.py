@@ -44,9 +44,18 @@ class NamespaceFactory(Protocol):
         ...
 
     async def open_inside(
-        self, namespace: int, *, sockets: Sequence[str] = (), settings: Mapping[str, str] | None = None
+        self,
+        namespace: int,
+        *,
+        sockets: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+        wished: Mapping[str, str] | None = None,
     ) -> list[socket.socket]:
-        """Write settings of a namespace (paths below /proc/sys/net), then open sockets in it, which the caller owns."""
+        """Write settings of a namespace (paths below /proc/sys/net), then open sockets in it, which the caller owns.
+
+        Raises:
+            SystemFailureError: a setting that is ``wished`` is not there or not taken; others may be missing.
+        """
         ...
 
 

@@ -1,18 +1,21 @@
 """Network namespaces for the engine, which never enters one: made, or opened by a descriptor, in a child and sent back.
 
-A child also opens sockets inside and writes the namespace's settings, as the message asks:
+A child also opens sockets inside and writes the namespace's settings, as the message asks ("wished" are a user's: they
+have to be there and to be taken):
 
     {"op": "netns", "sockets": [...]}                                   -> descriptors: namespace, sockets
-    {"op": "netns-of", "sockets": [...], "settings": {path: value}} fd  -> likewise; fd is a pidfd or a namespace
+    {"op": "netns-of", "sockets": [...], "settings": {path: value}, "wished": {path: value}} fd
+                                                                        -> likewise; fd is a pidfd or a namespace
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
 
-from orlop.errors import InvalidParameterError
+from orlop.errors import InvalidParameterError, SystemFailureError
 from orlop.kernel.plain import socket
 from orlop.kernel.process import CLONE_NEWNET, setns, unshare
 from orlop.primitives.owned_fd import OwnedFd
@@ -61,6 +64,9 @@ def answer_namespace_of(reply: Channel, message: JsonObject, fds: list[OwnedFd],
     settings = message.get("settings")
     if isinstance(settings, dict):
         write_settings({name: str(value) for name, value in settings.items()})
+    wished = message.get("wished")
+    if isinstance(wished, dict):
+        write_wished({name: str(value) for name, value in wished.items()})
     _answer(reply, message)
 
 
@@ -75,14 +81,35 @@ def raise_loopback() -> None:
 def write_settings(settings: Mapping[str, str]) -> None:
     """Write files below /proc/sys/net of the calling thread's namespace; what the kernel lacks is left out."""
     for name, value in settings.items():
-        if ".." in name or name.startswith("/"):
-            raise InvalidParameterError(f"not a network setting: {name}")
+        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+            _write(_path_of(name), value)
+
+
+def write_wished(settings: Mapping[str, str]) -> None:
+    """Write files below /proc/sys/net of the calling thread's namespace that a user named.
+
+    Raises:
+        SystemFailureError: one is not there, or the kernel does not take its value; in Docker's words.
+    """
+    for name, value in settings.items():
+        path = _path_of(name)
         try:
-            fd = os.open(f"/proc/sys/net/{name}", os.O_WRONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue  # a kernel without IPv6
-        with OwnedFd(fd):
-            os.write(fd, value.encode())
+            _write(path, value)
+        except (FileNotFoundError, IsADirectoryError):
+            raise SystemFailureError(f"{path} is not a sysctl file") from None
+        except OSError as error:
+            raise SystemFailureError(f"unable to write to '{path}': {os.strerror(error.errno or 0).lower()}") from error
+
+
+def _path_of(name: str) -> str:
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise InvalidParameterError(f"not a network setting: {name}")
+    return f"/proc/sys/net/{name}"
+
+
+def _write(path: str, value: str) -> None:
+    with OwnedFd(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)) as fd:
+        os.write(fd.fileno(), value.encode())
 
 
 def open_sockets(kinds: Iterable[JsonValue]) -> list[socket.socket]:

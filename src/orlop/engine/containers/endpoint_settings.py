@@ -19,6 +19,7 @@ from orlop.network.bandwidth import (
     from_annotations,
     parse_options,
 )
+from orlop.network.interface_sysctls import OPTION_SYSCTLS, parse_sysctls
 from orlop.network.sandbox import EndpointWish, NameServerWish
 from orlop.spec.docker.containers import EndpointConfig
 
@@ -62,8 +63,13 @@ def check_endpoint(name: str, wanted: EndpointConfig | None) -> None:
     wrong += [f"invalid alias: {alias!r}" for alias in names if _NAME.fullmatch(alias) is None]
     if len(names) > _MOST_NAMES or len(wanted.links or []) > _MOST_NAMES:
         wrong.append("too many aliases or links")
-    wrong += [f"unknown driver option: {name!r}" for name in wanted.driver_opts or {} if name not in OPTIONS]
-    for check in (lambda: parse_options(wanted.driver_opts or {}), lambda: [*map(parse_link, wanted.links or [])]):
+    options = wanted.driver_opts or {}
+    wrong += [f"unknown driver option: {name!r}" for name in options if name not in (*OPTIONS, OPTION_SYSCTLS)]
+    for check in (
+        lambda: parse_options(options),
+        lambda: parse_sysctls(options[OPTION_SYSCTLS]) if OPTION_SYSCTLS in options else None,
+        lambda: [*map(parse_link, wanted.links or [])],
+    ):
         try:
             check()
         except InvalidParameterError as error:
