@@ -1,5 +1,6 @@
 """What the container service does beyond the main job, through the real docker client and bare HTTP."""
 
+import contextlib
 import json
 import os
 import signal
@@ -27,6 +28,42 @@ def test_a_client_attached_before_the_start_gets_everything(leak_free):
     assert leak_free.docker("start", "-ai", "waiting", input="piped\n").stdout == "piped\n"
 
 
+SAID = b"\x01\0\0\0\0\0\0\x05said\n"
+
+
+@contextlib.contextmanager
+def attached(engine, name, streams="stdout=1"):
+    """A client that the container has; its connection is cut at the end."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(engine.socket))
+        client.sendall(f"POST /v1.45/containers/{name}/attach?stream=1&{streams} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head = client.recv(65536)
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n"), head
+        yield client
+
+
+@pytest.mark.parametrize("streams", ["stdout=1", "stdin=1&stdout=1"])
+def test_clients_that_vanish_before_the_start_keep_nobody_out(leak_free, streams):
+    leak_free.docker("create", "-i", "--name", "box", "--network", "none", "busybox", "echo", "said")
+    for _ in range(40):
+        with attached(leak_free, "box", streams):
+            pass
+    with attached(leak_free, "box") as client:
+        leak_free.docker("start", "box")
+        assert client.recv(100) == SAID
+        assert client.recv(100) == b""
+
+
+def test_what_a_client_said_before_it_vanished_is_the_programs(leak_free):
+    leak_free.docker("create", "-i", "--name", "box", "--network", "none", "busybox", "head", "-n1")
+    with attached(leak_free, "box", "stdin=1") as client:
+        client.sendall(b"said\n")
+    with attached(leak_free, "box") as client:
+        leak_free.docker("start", "box")
+        assert client.recv(100) == SAID
+
+
 def _family(pid: int) -> list[int]:
     found = [pid]
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
@@ -41,20 +78,17 @@ def test_a_client_attached_during_the_start_gets_everything(own_engine):
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     starting = threading.Thread(target=lambda: answers.append(engine.http("POST", "/containers/box/start")))
-    with socket.socket(socket.AF_UNIX) as client:
+    with contextlib.ExitStack() as hung_up:
         try:
             starting.start()
             time.sleep(0.3)
             assert answers == []
-            client.settimeout(20)
-            client.connect(str(engine.socket))
-            client.sendall(b"POST /v1.45/containers/box/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert client.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+            client = hung_up.enter_context(attached(engine, "box"))
         finally:
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)
         starting.join()
-        assert client.recv(100) == b"\x01\0\0\0\0\0\0\x05said\n"
+        assert client.recv(100) == SAID
         assert client.recv(100) == b""
     assert answers[0][0] == 204
 

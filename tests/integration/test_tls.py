@@ -350,6 +350,24 @@ time.sleep(60)
         attacker.stdout.close()
 
 
+def test_clients_that_vanish_before_the_start_keep_nobody_out(lab) -> None:
+    attach = """
+import socket, sys
+from orlop.tls.material import client_context
+authority, certificate, key = (f"{sys.argv[1]}/{name}.pem" for name in ("ca", "cert", "key"))
+context = client_context(authority=authority, certificate=certificate, key=key)
+for _ in range(40):
+    with socket.create_connection(("127.0.0.1", int(sys.argv[2]))) as sock:
+        with context.wrap_socket(sock, server_hostname="127.0.0.1") as client:
+            client.sendall(b"POST /v1.45/containers/box/attach?stream=1&stdout=1 HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+            head = client.recv(65536)
+            assert head.startswith(b"HTTP/1.1 200 OK\\r\\n"), head
+"""
+    lab.run(DOCKER, "create", "--name", "box", "--network", "none", "busybox", "echo", "said")
+    lab.run(sys.executable, "-c", attach, lab.material.client, PORT)
+    assert lab.run(DOCKER, "start", "-a", "box").stdout == "said\n"
+
+
 def test_engine_that_is_killed_loses_only_the_connections(lab) -> None:
     lab.run(DOCKER, "run", "-d", "--name", "box", "busybox", "sh", "-c", "while :; do echo line; sleep 0.1; done")
     client = lab.start(DOCKER, "logs", "-f", "box", stdout=subprocess.PIPE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from orlop.engine.containers.container import PendingClient
+from orlop.engine.containers.pending_clients import PendingClient
 from orlop.errors import ConflictError, InvalidParameterError
 
 if TYPE_CHECKING:
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.spec.launch import AttachTarget
 
-_MOST_PENDING = 16
 DEFAULT_DETACH = "ctrl-p,ctrl-q"
 
 
@@ -23,14 +22,14 @@ def require_attachable(container: Container) -> None:
         raise ConflictError(f"container {container.id} is paused, unpause the container before attach")
     if container.state.status.value == "restarting":
         raise ConflictError(f"container {container.id} is restarting, wait until the container is running")
-    if len(container.pending) >= _MOST_PENDING:
+    if not container.pending.make_room():
         raise ConflictError(f"container {container.id} has too many attached clients that wait for its start")
 
 
 async def attach(container: Container, target: AttachTarget, client: OwnedFd) -> None:
     """Give the client's socket to the container; it is taken over in every case."""
     if container.shim is None:
-        container.pending.append(PendingClient(target, client))
+        container.pending.add(PendingClient(target, client))
         return
     with client:
         await container.shim.attach(target, client.fileno())

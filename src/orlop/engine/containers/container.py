@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orlop.engine.containers.pending_clients import PendingClients
 from orlop.engine.containers.state import Status
 
 if TYPE_CHECKING:
@@ -15,15 +16,6 @@ if TYPE_CHECKING:
     from orlop.engine.shims import ShimConnection
     from orlop.primitives.owned_fd import OwnedFd
     from orlop.spec.json import JsonObject
-    from orlop.spec.launch import AttachTarget
-
-
-@dataclass(frozen=True, slots=True)
-class PendingClient:
-    """An attached client of a container that does not run yet; owns the socket."""
-
-    target: AttachTarget
-    socket: OwnedFd
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +47,7 @@ class Container:
     shim: ShimConnection | None = None
     pidfd: OwnedFd | None = None
     config: JsonObject = field(default_factory=dict)
-    pending: list[PendingClient] = field(default_factory=list)
+    pending: PendingClients = field(default_factory=PendingClients)
     health: HealthMonitor | None = None
     restart: asyncio.Task[None] | None = None
     ending: asyncio.Task[None] | None = None
@@ -119,16 +111,6 @@ class Container:
         for future in tuple(self._removals):
             if not future.done():
                 future.set_result(self.state)
-
-    def take_pending(self) -> list[PendingClient]:
-        """Return the clients that wait for a start; their sockets are the caller's."""
-        found, self.pending = self.pending, []
-        return found
-
-    def close_pending(self) -> None:
-        """Hang up on clients that wait for a start."""
-        for client in self.take_pending():
-            client.socket.close()
 
     @property
     def restarting(self) -> bool:

@@ -152,7 +152,7 @@ class Launcher:
         announce_use(self._events, container, self._network.sandbox(container.id))
         self._events.publish("container", "start", container.id, attributes)
         self._endings.watch(container)
-        for client in container.take_pending():  # they came while it was made
+        for client in container.pending.take():  # they came while it was made
             with client.socket, contextlib.suppress(OrlopError):  # it has ended already: they see that
                 await shim.attach(client.target, client.socket.fileno())
 
@@ -192,10 +192,10 @@ class Launcher:
             console_size=_console_size(container),
             attach=tuple(client.target for client in container.pending),
         )
-        waiting = container.take_pending()
+        waiting = container.pending.take()
         clients = [client.socket.fileno() for client in waiting]
         netns = None if sandbox.netns is None else sandbox.netns.fileno()
-        failed.callback(container.close_pending)
+        failed.callback(container.pending.close)
         with contextlib.ExitStack() as given:
             for client in waiting:
                 given.callback(client.socket.close)

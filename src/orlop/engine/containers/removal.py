@@ -126,7 +126,7 @@ class Remover:
             return
         if container.state.status is not Status.REMOVING:
             self._directory.set_state(container, status=Status.REMOVING)
-        container.close_pending()
+        container.pending.close()
         left = self._layers.remove_container(container.id)
         left += entomb(self._settings.container_dir(container.id))
         remove_flat(self._settings.state_dir(container.id))

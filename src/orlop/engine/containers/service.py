@@ -150,7 +150,7 @@ class ContainerService:
         for container in self.directory:
             if container.health is not None:
                 container.health.stop()
-            container.close_pending()
+            container.pending.close()
         self.endings.close()
         for container in self.directory:
             if container.shim is not None:
