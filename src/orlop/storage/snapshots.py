@@ -7,7 +7,7 @@
         <marker>/                       0700   only while active
         parent                                 the parent's key; absent without parent
         ...                                    what the driver keeps
-      .removed-<number>-<key>/                 what remove() left to be deleted
+      .removed-<random>/                       what remove() left to be deleted
       .new-<key>/                              a snapshot that prepare() had not finished
 
 A snapshot appears by one rename and disappears by one rename; one that takes another's place is exchanged for it.
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, SystemFailureError
 from orlop.kernel.renameat2 import RENAME_EXCHANGE, renameat2
+from orlop.primitives.tombstones import entomb, tombstones
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 LAYER_LIMIT = 128
 _KEY = re.compile("[a-z0-9][a-z0-9_.-]{0,127}")
 _PRIVATE = 0o710
-_REMOVED = ".removed-"
-_GRAVE = re.compile(r"\.removed-([0-9]+)-.*")
 _NEW = ".new-"
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -71,7 +70,6 @@ class Snapshots:
         self._children: dict[str, int] = {}
         self._preparing: dict[str, str | None] = {}  # with their parents
         self._changing = threading.RLock()
-        self._removals = 0
         self._load()
 
     def close(self) -> None:
@@ -81,11 +79,9 @@ class Snapshots:
     def _load(self) -> None:
         with os.scandir(self.root_fd) as entries:
             names = [entry.name for entry in entries]
-        graves = [match for name in names if (match := _GRAVE.fullmatch(name))]
-        self._removals = max((int(match[1]) for match in graves), default=0)
         for name in names:
             if name.startswith(_NEW):
-                self._bury(name)
+                entomb(f"{self.root}/{name}")
             elif _KEY.fullmatch(name) and os.path.isdir(f"{self.root}/{name}"):
                 self._parents[name] = self._read_parent(name)
         for parent in self._parents.values():
@@ -187,7 +183,7 @@ class Snapshots:
     def _give_up(self, key: str, parent: str | None) -> None:
         with self._changing:
             with contextlib.suppress(OSError):
-                self._bury(_NEW + key)
+                entomb(f"{self.root}/{_NEW}{key}")
             self._preparing.pop(key, None)
             if parent is not None:
                 self._children[parent] -= 1
@@ -236,12 +232,10 @@ class Snapshots:
     def _settle(self, key: str, rename: Callable[[], None]) -> None:
         """Take away the mark that a snapshot is active, and rename it."""
         try:
-            self._removals += 1
-            grave = f"{_REMOVED}{self._removals}-{key}"
-            os.rename(f"{key}/{self._marker}", grave, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd)
+            tombstone = entomb(f"{self.root}/{key}/{self._marker}", into=self.root)
             rename()
             with contextlib.suppress(OSError):  # what the kernel made in it is left to tombstones()
-                os.rmdir(grave, dir_fd=self.root_fd)
+                os.rmdir(tombstone)
         except OSError as error:
             raise SystemFailureError(f"{self._driver}: commit {key}: {(error.strerror or '').lower()}") from error
 
@@ -256,7 +250,7 @@ class Snapshots:
         if self._children.get(key):
             raise ConflictError(f"snapshot has children: {key}")
         try:
-            path = self._bury(key)
+            path = entomb(f"{self.root}/{key}")
         except OSError as error:
             raise SystemFailureError(f"{self._driver}: remove {key}: {(error.strerror or '').lower()}") from error
         parent = self._parents.pop(key)
@@ -264,16 +258,10 @@ class Snapshots:
             self._children[parent] -= 1
         return path
 
-    def _bury(self, name: str) -> str:
-        self._removals += 1
-        grave = f"{_REMOVED}{self._removals}-{name.lstrip('.')}"
-        os.rename(name, grave, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd)
-        return f"{self.root}/{grave}"
-
     def tombstones(self) -> list[str]:
         """Return what is left to be deleted."""
-        names = os.listdir(self.root)  # a descriptor of btrfs lists what was there when it was opened
-        return [f"{self.root}/{name}" for name in names if _GRAVE.fullmatch(name) or name.startswith(".probe-")]
+        probes = [f"{self.root}/{name}" for name in os.listdir(self.root) if name.startswith(".probe-")]
+        return [*tombstones(self.root), *probes]
 
 
 def _check_key(key: str) -> None:

@@ -31,6 +31,7 @@ from orlop.errors import (
 )
 from orlop.primitives.removal import remove_tree
 from orlop.primitives.sql import transaction
+from orlop.primitives.tombstones import entomb, tombstones
 from orlop.volumes.local_options import parse_local_options
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 _NAME = re.compile("[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _NAME_LIMIT = 255
 _NEW = ".new-"
-_REMOVED = ".removed-"
 _PRIVATE = 0o701
 
 
@@ -94,8 +94,7 @@ class VolumeStore:
         """Read the rows, call once; returns tombstones that a crash left."""
         os.makedirs(self._root, exist_ok=True)
         os.chmod(self._root, _PRIVATE)
-        names = os.listdir(self._root)
-        for name in names:
+        for name in os.listdir(self._root):
             if name.startswith(_NEW):
                 remove_tree(os.path.join(self._root, name))
         rows = self._database.execute("SELECT name, driver, labels, options, created, filled FROM volumes").fetchall()
@@ -105,7 +104,7 @@ class VolumeStore:
                 self._volumes[name] = Volume(name, driver, *parsed, created, self._path(name), filled=bool(filled))
             else:
                 self._database.execute("DELETE FROM volumes WHERE name = ?", (name,))
-        return [os.path.join(self._root, name) for name in names if name.startswith(_REMOVED)]
+        return self.tombstones()
 
     def _path(self, name: str) -> str:
         return os.path.join(self._root, name, "_data")
@@ -216,21 +215,20 @@ class VolumeStore:
             raise NotFoundError(f"get {name}: no such volume")
         if users:
             raise ConflictError(f"remove {name}: volume is in use - [{', '.join(users)}]")
-        grave = os.path.join(self._root, _REMOVED + secrets.token_hex(8))
         try:
-            os.rename(os.path.join(self._root, name), grave)
+            left = [entomb(os.path.join(self._root, name))]
         except FileNotFoundError:
-            grave = ""
+            left = []
         except OSError as error:
             raise SystemFailureError(f"remove {name}: {(error.strerror or '').lower()}") from error
         del self._volumes[name]
         with transaction(self._database, f"remove {name}"):
             self._database.execute("DELETE FROM volumes WHERE name = ?", (name,))
-        return [grave] if grave else []
+        return left
 
     def tombstones(self) -> list[str]:
         """Return what is left of removed volumes."""
-        return [os.path.join(self._root, name) for name in os.listdir(self._root) if name.startswith(_REMOVED)]
+        return tombstones(self._root)
 
     def unknown(self) -> list[str]:
         """Return the directories without a record: nobody's that is known, but data all the same."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from typing import TYPE_CHECKING, Protocol
 
 from orlop.engine.containers.state import Status
-from orlop.engine.containers.trees import entomb, remove_flat, tombstones
+from orlop.engine.containers.trees import remove_flat
 from orlop.errors import ConflictError, OrlopError
+from orlop.primitives.tombstones import entomb, tombstones
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -128,7 +130,8 @@ class Remover:
             self._directory.set_state(container, status=Status.REMOVING)
         container.pending.close()
         left = self._layers.remove_container(container.id)
-        left += entomb(self._settings.container_dir(container.id))
+        with contextlib.suppress(FileNotFoundError):
+            left.append(entomb(self._settings.container_dir(container.id)))
         remove_flat(self._settings.state_dir(container.id))
         self._directory.remove(container)
         if with_volumes:

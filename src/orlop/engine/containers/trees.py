@@ -5,34 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 
-_TOMBSTONE = ".removed-"
-
-
-def entomb(path: str) -> list[str]:
-    """Rename a directory so that it is nobody's any more; a missing one is fine.
-
-    Renaming is one step for the file system, whatever is in it: removing a container's logs can take seconds.
-
-    Returns:
-        what is to be removed when nobody waits.
-    """
-    parent, name = os.path.split(path)
-    tombstone = f"{parent}/{_TOMBSTONE}{name}"
-    try:
-        os.rename(path, tombstone)
-    except FileNotFoundError:
-        return []
-    return [tombstone]
-
-
-def tombstones(parent: str) -> list[str]:
-    """Return what an engine before this one renamed and did not remove."""
-    try:
-        names = os.listdir(parent)
-    except FileNotFoundError:
-        return []
-    return [f"{parent}/{name}" for name in names if name.startswith(_TOMBSTONE)]
-
 
 def remove_flat(path: str) -> None:
     """Remove a directory and the files in it; a missing one is fine.
