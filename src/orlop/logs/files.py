@@ -9,14 +9,13 @@ import zlib
 from typing import TYPE_CHECKING
 
 from orlop.logs.entry import LINE_LIMIT, parse_entry
-from orlop.spec.launch import COMPRESSED
+from orlop.spec.launch import COMPRESSED, GZIP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orlop.logs.entry import LogEntry
 
-_GZIP = 31  # window bits of zlib's that mean the format of RFC 1952
 _BLOCK = 64 * 1024
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -45,7 +44,7 @@ class LogFile:
 
     def expand(self, directory: str) -> None:
         """Put the text into a nameless file of ``directory``; of a damaged one what can be had of it. Blocks."""
-        expander = zlib.decompressobj(wbits=_GZIP)
+        expander = zlib.decompressobj(wbits=GZIP)
         offset = 0
         with tempfile.TemporaryFile(dir=directory, buffering=0) as text:
             with contextlib.suppress(zlib.error):

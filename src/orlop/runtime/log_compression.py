@@ -12,10 +12,9 @@ import zlib
 from orlop.kernel.process import close_all_but
 from orlop.primitives.scope import suppress
 from orlop.runtime.forking import fork_worker
-from orlop.spec.launch import COMPRESSED
+from orlop.spec.launch import COMPRESSED, GZIP
 
 _UNFINISHED = ".gz-unfinished"
-_GZIP = 31  # window bits of zlib's that mean the format of RFC 1952
 _BLOCK = 1 << 16
 _MODE = 0o640
 _NICENESS = 10
@@ -43,7 +42,7 @@ def _compress(path: str) -> None:
     try:
         source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         target = os.open(path + _UNFINISHED, _NEW, _MODE)
-        compressor = zlib.compressobj(wbits=_GZIP)
+        compressor = zlib.compressobj(wbits=GZIP)
         while block := os.read(source, _BLOCK):
             _write(target, compressor.compress(block))
         _write(target, compressor.flush())

@@ -62,6 +62,7 @@ class OverlayRoot:
 
 
 COMPRESSED = ".gz"  # ends the name of a log file that was compressed after its rotation
+GZIP = 31  # what such a file is, as zlib's window bits: RFC 1952
 
 
 @dataclass(frozen=True, slots=True)
