@@ -218,18 +218,19 @@ def touched(node, **changes):
 
 
 @contextlib.asynccontextmanager
-async def joined(methods):
-    """Yield a channel to a server with these methods."""
+async def joined(methods, ledger=None):
+    """Yield a channel to a server with these methods, whose failure is raised at the end."""
     ours, theirs = socket.socketpair()
-    server = asyncio.create_task(Server(methods).serve(OwnedFd(theirs.detach()), b""))
+    server = asyncio.create_task(Server(methods, ledger).serve(OwnedFd(theirs.detach()), b""))
     channel = await Channel.begin(OwnedFd(ours.detach()), frozenset(methods))
     running = asyncio.create_task(channel.run(b""))
     try:
         yield channel
     finally:
         channel.close()
-        await asyncio.wait_for(asyncio.gather(server, running), 10)
+        await asyncio.wait_for(running, 10)
         assert channel.closed
+        await asyncio.wait_for(server, 10)
 
 
 def look(root):

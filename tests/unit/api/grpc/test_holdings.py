@@ -2,19 +2,17 @@
 
 import asyncio
 import contextlib
-import socket
 import tracemalloc
 
 import pytest
 
+from fake_buildkit_client import joined
 from orlop.api.buildkit.control_messages import CacheEntry, CacheOptions, SolveRequest
-from orlop.api.grpc.channel import Channel
 from orlop.api.grpc.framing import MESSAGE_LIMIT, frame
 from orlop.api.grpc.holdings import CALL_COST, CONNECTION_COST, CONNECTION_LIMIT, Account, Holding, Ledger
-from orlop.api.grpc.server import Server, unary, unary_of
+from orlop.api.grpc.server import unary, unary_of
 from orlop.api.grpc.status import CallError, Code
 from orlop.api.grpc.windows import MOST_WINDOW, WINDOW
-from orlop.primitives.owned_fd import OwnedFd
 
 IDLE = CONNECTION_COST + WINDOW
 
@@ -30,22 +28,6 @@ async def wait(_stream, _request):
 async def eat(stream):
     while await stream.receive() is not None:
         pass
-
-
-@contextlib.asynccontextmanager
-async def joined_to(ledger, methods):
-    """Yield a channel of a client to a server that counts in a ledger."""
-    ours, theirs = socket.socketpair()
-    server = asyncio.create_task(Server(methods, ledger).serve(OwnedFd(theirs.detach()), b""))
-    channel = await Channel.begin(OwnedFd(ours.detach()), frozenset(methods))
-    running = asyncio.create_task(channel.run(b""))
-    try:
-        yield channel
-    finally:
-        channel.close()
-        with contextlib.suppress(CallError):
-            await asyncio.wait_for(server, 10)
-        await asyncio.wait_for(running, 10)
 
 
 async def turns():
@@ -82,7 +64,7 @@ async def test_what_comes_is_counted_until_it_is_done_with():
         raise ZeroDivisionError
 
     methods = {"/a.B/Double": unary(double), "/a.B/Wait": unary(wait), "/a.B/Eat": eat, "/a.B/Fail": unary(fail)}
-    async with joined_to(ledger, methods) as channel:
+    async with joined(methods, ledger) as channel:
         for size in (0, 10, WINDOW // 2, WINDOW * 3):
             assert len(await channel.unary("/a.B/Double", bytes(size))) == size * 2
             with pytest.raises(CallError):
@@ -109,7 +91,7 @@ async def test_what_comes_is_counted_until_it_is_done_with():
 async def test_messages_that_are_not_whole_are_bounded():
     """Each is counted whole from its first bytes on; who sends one too much is told, and others go on."""
     ledger = Ledger()
-    async with joined_to(ledger, {"/a.B/Eat": eat, "/a.B/Double": unary(double)}) as channel:
+    async with joined({"/a.B/Eat": eat, "/a.B/Double": unary(double)}, ledger) as channel:
         streams = [await channel.stream("/a.B/Eat") for _ in range(6)]
         for stream in streams:
             with contextlib.suppress(CallError):
@@ -136,7 +118,7 @@ async def test_what_nobody_receives_stays_with_its_sender():
         await asyncio.Event().wait()
 
     ledger, sent = Ledger(), 0
-    async with joined_to(ledger, {"/a.B/Wait": wait_after, "/a.B/Double": unary(double)}) as channel:
+    async with joined({"/a.B/Wait": wait_after, "/a.B/Double": unary(double)}, ledger) as channel:
 
         async def send():
             nonlocal sent
@@ -160,7 +142,7 @@ async def test_what_nobody_receives_stays_with_its_sender():
 
 async def test_calls_and_their_headers_are_counted():
     ledger = Ledger(IDLE * 2 + 40 * CALL_COST)
-    async with joined_to(ledger, {"/a.B/Wait": unary(wait)}) as channel:
+    async with joined({"/a.B/Wait": unary(wait)}, ledger) as channel:
         streams = [await channel.stream("/a.B/Wait", {f"x{one}": "y" for one in range(20)}) for _ in range(30)]
         with pytest.raises(CallError, match="larger than max") as caught:
             await asyncio.wait_for(streams[-1].receive(), 10)
@@ -175,18 +157,21 @@ async def test_connections_have_an_end_and_others_come_through():
     """One caller's: it is told, and another one is served."""
     ledger = Ledger(IDLE * 8 + IDLE // 2)
     async with contextlib.AsyncExitStack() as stack:
-        channels = [await stack.enter_async_context(joined_to(ledger, {"/a.B/C": unary(double)})) for _ in range(5)]
-        for channel in channels[:4]:
+        methods = {"/a.B/C": unary(double)}
+        for _ in range(4):
+            channel = await stack.enter_async_context(joined(methods, ledger))
             assert await channel.unary("/a.B/C", b"x") == b"xx"
-        with pytest.raises(CallError):
-            await asyncio.wait_for(channels[4].unary("/a.B/C", b"x"), 10)
-        Account(ledger, "another").add(IDLE)
-        assert ledger.held_by("another") == IDLE
+        with pytest.raises(CallError, match="larger than max"):
+            async with joined(methods, ledger) as channel:
+                with pytest.raises(CallError):
+                    await asyncio.wait_for(channel.unary("/a.B/C", b"x"), 10)
+                Account(ledger, "another").add(IDLE)
+                assert ledger.held_by("another") == IDLE
 
 
 async def test_windows_grow_only_while_there_is_room():
     ledger = Ledger(IDLE * 2 + (20 << 20))
-    async with joined_to(ledger, {"/a.B/Eat": eat}) as channel, await channel.stream("/a.B/Eat") as stream:
+    async with joined({"/a.B/Eat": eat}, ledger) as channel, await channel.stream("/a.B/Eat") as stream:
         for _ in range(2000):
             await stream.send(bytes(32_000))
         await turns()
@@ -225,7 +210,7 @@ async def test_a_request_is_counted_as_what_it_is_made_into():
 
     data = requests()["empty messages"].encode()
     size = SolveRequest.measured(data)[1]
-    async with joined_to(ledger, {"/a.B/C": unary_of(SolveRequest, hold)}) as channel:
+    async with joined({"/a.B/C": unary_of(SolveRequest, hold)}, ledger) as channel:
         calls = [asyncio.create_task(channel.unary("/a.B/C", data)) for _ in range(20)]
         await asyncio.wait_for(asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED), 20)
         await turns()
