@@ -12,6 +12,7 @@ pytestmark = [
     pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
 ]
 BRIDGE = "com.docker.network.bridge"
+NAME = "com.docker.network.endpoint.ifname"
 SYSCTLS = "com.docker.network.endpoint.sysctls"
 PREFIX = "com.docker.network.container_iface_prefix"
 
@@ -81,6 +82,11 @@ def test_an_engine_that_was_killed_knows_the_names(own_engine):
     own_engine.docker("network", "connect", "plain", "box")
     own_engine.docker("network", "disconnect", "named", "box")
     assert interfaces(own_engine, "box") == {"eth0": "10.81.3.2/24"}
+    own_engine.docker("network", "connect", "--driver-opt", f"{NAME}=wan", "bare", "box")
+    own_engine.kill()
+    own_engine.start()
+    assert sorted(interfaces(own_engine, "box")) == ["eth0", "wan"]
+    own_engine.docker("network", "disconnect", "bare", "box")
     own_engine.docker(
         "network", "connect", "--driver-opt", f"{SYSCTLS}=net.ipv4.conf.IFNAME.forwarding=0", "named", "box"
     )
@@ -200,3 +206,57 @@ def test_parameters_that_cannot_be_are_refused_and_nothing_is_left(networks):
     options = ("--network", f"name=host,driver-opt={SYSCTLS}=net.ipv4.conf.IFNAME.forwarding=1")
     refused = networks.docker("run", "--rm", *options, "busybox", "true", check=False)
     assert (refused.returncode, "is not supported on a network of driver host" in refused.stderr) == (125, True)
+
+
+def test_an_endpoint_names_its_interface(networks):
+    """As Docker 28; one that was not named makes room, where dockerd's container would not start."""
+    for number in (1, 2, 3):
+        networks.docker("network", "create", "--subnet", f"10.81.{number}.0/24", f"net{number}")
+    networks.docker("create", "--name", "box", "--network", "net1", "busybox", "sleep", "1000")
+    networks.docker("network", "connect", "--driver-opt", f"{NAME}=eth0", "net2", "box")
+    networks.docker("network", "connect", "--driver-opt", f"{NAME}=wan-1.x", "net3", "box")
+    networks.docker("start", "box")
+    expected = {"eth1": "10.81.1.2/24", "eth0": "10.81.2.2/24", "wan-1.x": "10.81.3.2/24"}
+    assert interfaces(networks, "box") == expected
+    assert within(networks, "box", "ip", "route").startswith("default via 10.81.1.1 dev eth1")
+    assert networks.inspect("box")["NetworkSettings"]["Networks"]["net2"]["DriverOpts"] == {NAME: "eth0"}
+    both = f"{SYSCTLS}=net.ipv4.conf.IFNAME.log_martians=1"
+    networks.docker("network", "disconnect", "net3", "box")
+    networks.docker("network", "connect", "--driver-opt", f"{NAME}=x", "--driver-opt", both, "net3", "box")
+    for _ in range(2):  # at once, and when it starts again
+        assert set(interfaces(networks, "box")) == {"eth0", "eth1", "x"}
+        assert parameter(networks, "box", "ipv4/conf/x/log_martians") == "1"
+        networks.docker("restart", "-t", "0", "box")
+
+
+def test_names_that_cannot_be_are_refused_and_nothing_is_left(networks):
+    networks.docker("network", "create", "net1")
+    networks.docker("network", "create", "net2")
+    for name in ("a/b", "lo", "all", "sixteencharacter", "a b", "a:b", "..", "%d"):
+        options = ("--network", f"name=net1,driver-opt={NAME}={name}")
+        refused = networks.docker("run", "--rm", *options, "busybox", "true", check=False)
+        words = f"invalid interface name: '{name}'"
+        assert (refused.returncode, words in refused.stderr) == (125, True), refused.stderr
+    endpoints = {"net1": {"DriverOpts": {NAME: "x"}}, "net2": {"DriverOpts": {NAME: "x"}}}
+    body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "net1"}}
+    status, answer = networks.http(
+        "POST", "/v1.45/containers/create", {**body, "NetworkingConfig": {"EndpointsConfig": endpoints}}
+    )
+    assert (status, b"interface name x is asked for by more than one endpoint" in answer) == (400, True)
+    sleeper(networks, "box", "--network", f"name=net1,driver-opt={NAME}=wan")
+    for name, words in (
+        ("wan", "interface name wan is asked for by more than one endpoint"),
+        ("default", "invalid interface name: 'default'"),
+    ):
+        refused = networks.docker("network", "connect", "--driver-opt", f"{NAME}={name}", "net2", "box", check=False)
+        assert (refused.returncode, words in refused.stderr) == (1, True), refused.stderr
+    networks.docker("network", "connect", "net2", "box")
+    networks.docker("network", "disconnect", "net1", "box")
+    refused = networks.docker("network", "connect", "--driver-opt", f"{NAME}=eth0", "net1", "box", check=False)
+    assert (refused.returncode, 'error renaming interface to "eth0": file exists' in refused.stderr) == (1, True)
+    assert sorted(interfaces(networks, "box")) == ["eth0"]
+    for driver in ("host", "none"):
+        options = ("--network", f"name={driver},driver-opt={NAME}=x")
+        refused = networks.docker("run", "--rm", *options, "busybox", "true", check=False)
+        words = f"{NAME} is not supported on a network of driver"
+        assert (refused.returncode, words in refused.stderr) == (125, True), refused.stderr

@@ -30,6 +30,7 @@ SUBNETS = [
     "0.0.0.0/24", "10.0.0.0/\u0662\u0664", "fd00::/129", "10.0/16", "10.0.0.0/24/24", "10.0.0.0/2e1",
 ]  # fmt: skip
 MACS = ["x", "02:42", "02:42:ac:11:00:0g", "01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff", "02:42:ac:11:00:02\n", "02-42"]
+NAME = "com.docker.network.endpoint.ifname"
 SYSCTLS = "com.docker.network.endpoint.sysctls"
 NAMES = ("_x", "a=b")  # they look like a parameter's, which the kernel does not have
 OPTIONS = {
@@ -85,6 +86,7 @@ def requests(network: str) -> list[tuple[str, dict]]:
     found += [join(MacAddress=text) for text in MACS]
     found += [join(Links=[f"{word}:x"]) for word in WORDS if word != "_x"]
     found += [join(DriverOpts={"orlop.egress": word}) for word in WORDS]
+    found += [join(DriverOpts={NAME: word}) for word in [*WORDS, "lo", "all", "default", "sixteencharacter", "a:b"]]
     found += [join(DriverOpts={SYSCTLS: f"net.ipv4.conf.IFNAME.{word}=1"}) for word in WORDS if word not in NAMES]
     found += [join(DriverOpts={SYSCTLS: f"net.ipv4.conf.{word}.forwarding=1"}) for word in WORDS]
     found += [join(DriverOpts={SYSCTLS: f"{word}.ipv4.conf.IFNAME.forwarding=1"}) for word in WORDS]

@@ -81,7 +81,7 @@ class Attachments:
         self, container_id: str, request: AttachRequest, wishes: Sequence[tuple[Network, EndpointWish]]
     ) -> Sandbox:
         pool = self._around.pool
-        names = interfaces.name_all(network.interface_prefix for network, _ in wishes)
+        names = interfaces.name_all([(wish.options, network.interface_prefix) for network, wish in wishes])
         usual = next((network for (network, _), name in zip(wishes, names, strict=True) if name == INTERFACE), None)
         bridged = usual is not None and isinstance(self._driver(usual.id), BridgeDriver)
         ready = await (pool.take() if bridged else pool.take_plain())
@@ -169,7 +169,7 @@ class Attachments:
             async with contextlib.AsyncExitStack() as undo:
                 inside = await undo.enter_async_context(self._inside(sandbox))
                 taken = {endpoint.interface for endpoint in sandbox.endpoints}
-                name = interfaces.next_name(network.interface_prefix, taken)
+                name = interfaces.chosen_name(wish.options, network.interface_prefix, taken)
                 spot = Spot(sandbox.netns, inside, name, request.container_name)
                 endpoint = await driver.join(container_id, wish, spot)
                 failed = contextlib.AsyncExitStack()

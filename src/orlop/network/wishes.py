@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError, UnavailableError
 from orlop.network.interface_sysctls import OPTION_SYSCTLS
+from orlop.network.interfaces import OPTION_NAME
 from orlop.network.sandbox import EndpointWish
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ def check_wish(network: Network, wish: EndpointWish) -> None:
             raise _wrong(f"network {network.name} has no IPv6 for link-local IP address {text}")
         if network.driver in ("host", "null", "cni"):
             raise _wrong(f"link-local IP addresses are not supported on a network of driver {network.driver}")
-    if OPTION_SYSCTLS in wish.options and network.driver in ("host", "null", "cni"):
-        raise _wrong(f"{OPTION_SYSCTLS} is not supported on a network of driver {network.driver}")
+    for option in (OPTION_NAME, OPTION_SYSCTLS):
+        if option in wish.options and network.driver in ("host", "null", "cni"):
+            raise _wrong(f"{option} is not supported on a network of driver {network.driver}")
 
 
 def check_addresses(network: Network, *chosen: str) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from orlop.errors import InvalidParameterError, SystemFailureError
-from orlop.network.interfaces import check_prefix, name_all, next_name
+from orlop.network.interfaces import (
+    OPTION_NAME,
+    check_clashes,
+    check_name,
+    check_prefix,
+    chosen_name,
+    name_all,
+    next_name,
+)
 from orlop.network.networks import OPTION_INTERFACE_PREFIX, Network
 from orlop.network.requests import NetworkRequest, check_request
 
@@ -15,10 +23,43 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+def named(*wanted: str) -> list[str]:
+    """Name interfaces, each by a prefix or by "=" and a name."""
+    return name_all([({OPTION_NAME: text[1:]} if text[:1] == "=" else {}, text) for text in wanted])
+
+
 def test_each_prefix_has_its_own_numbers():
-    assert name_all(["eth", "eth", "eth"]) == ["eth0", "eth1", "eth2"]
-    assert name_all(["web", "eth", "web", "eth"]) == ["web0", "eth0", "web1", "eth1"]
-    assert name_all(["eth1", "eth1"]) == ["eth10", "eth11"]
+    assert named("eth", "eth", "eth") == ["eth0", "eth1", "eth2"]
+    assert named("web", "eth", "web", "eth") == ["web0", "eth0", "web1", "eth1"]
+    assert named("eth1", "eth1") == ["eth10", "eth11"]
+
+
+def test_chosen_names_go_before_others():
+    assert named("eth", "=eth0", "=wan", "eth", "=eth2", "eth") == ["eth1", "eth0", "wan", "eth3", "eth2", "eth4"]
+    assert name_all([({OPTION_NAME: ""}, "eth")]) == ["eth0"]
+    assert chosen_name({}, "eth", {"eth0"}) == "eth1"
+    assert chosen_name({OPTION_NAME: "wan"}, "eth", {"eth0"}) == "wan"
+
+
+def test_a_name_is_given_once():
+    with pytest.raises(SystemFailureError, match='error renaming interface to "eth0": file exists'):
+        chosen_name({OPTION_NAME: "eth0"}, "eth", {"eth0"})
+    with pytest.raises(SystemFailureError, match="file exists"):
+        named("=wan", "eth", "=wan")
+    check_clashes([{}, {OPTION_NAME: ""}, {OPTION_NAME: ""}, {OPTION_NAME: "a"}, {OPTION_NAME: "b"}])
+    with pytest.raises(InvalidParameterError, match="interface name a is asked for by more than one endpoint"):
+        check_clashes([{OPTION_NAME: "a"}, {}, {OPTION_NAME: "a"}])
+
+
+@pytest.mark.parametrize("name", ["", "eth0", "a..b", "lo0", "A-1_.", "a" * 15])
+def test_good_names(name: str):
+    check_name(name)
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "lo", "all", "default", "a" * 16, "a" * 200])
+def test_hostile_names(name: str):
+    with pytest.raises(InvalidParameterError, match="invalid interface name: "):
+        check_name(name)
 
 
 def test_the_lowest_free_number_is_taken():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from orlop.engine.containers.creation import port_requests
-from orlop.engine.containers.endpoint_settings import check_endpoint, wish_of
+from orlop.engine.containers.endpoint_settings import check_endpoint, check_together, wish_of
 from orlop.engine.containers.files import name_servers, rewrite_files
 from orlop.engine.containers.state import Status
 from orlop.errors import ConflictError, InvalidParameterError, NotFoundError, OrlopError, SystemFailureError
@@ -56,6 +56,7 @@ class Connector:
             definition = msgspec.structs.replace(
                 container.definition, networks={**container.definition.networks, network.name: wanted}
             )
+            check_together(definition.networks)
             if container.alive:
                 before = self._network.sandbox(container.id)
                 request = attach_request(self._settings, container.definition)

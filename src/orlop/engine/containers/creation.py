@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from orlop.engine.containers.endpoint_settings import check_bandwidth, check_bursts, check_endpoint, with_mac
+from orlop.engine.containers.endpoint_settings import (
+    check_bandwidth,
+    check_bursts,
+    check_endpoint,
+    check_together,
+    with_mac,
+)
 from orlop.engine.containers.limits import check_limits
 from orlop.engine.containers.links import check_links
 from orlop.engine.containers.log_target import check_log_config
@@ -136,6 +142,7 @@ class Creator:
         if config.mac_address and main in networks:  # until API 1.43 it belonged to the container
             networks[main] = with_mac(main, networks[main], config.mac_address)
         check_bursts(host.annotations, networks)
+        check_together(networks)
         definition = Definition(
             id=container_id,
             name=chosen,

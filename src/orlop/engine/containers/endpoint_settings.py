@@ -20,6 +20,7 @@ from orlop.network.bandwidth import (
     parse_options,
 )
 from orlop.network.interface_sysctls import OPTION_SYSCTLS, parse_sysctls
+from orlop.network.interfaces import OPTION_NAME, check_clashes, check_name
 from orlop.network.sandbox import EndpointWish, NameServerWish
 from orlop.spec.docker.containers import EndpointConfig
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _PREDEFINED = frozenset({"bridge", "default", "host", "none"})
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?", re.ASCII)
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}", re.ASCII)
+_OPTIONS = (*OPTIONS, OPTION_NAME, OPTION_SYSCTLS)
 _MOST_NAMES = 256
 _MOST_LINK_LOCAL = 16
 
@@ -64,9 +66,10 @@ def check_endpoint(name: str, wanted: EndpointConfig | None) -> None:
     if len(names) > _MOST_NAMES or len(wanted.links or []) > _MOST_NAMES:
         wrong.append("too many aliases or links")
     options = wanted.driver_opts or {}
-    wrong += [f"unknown driver option: {name!r}" for name in options if name not in (*OPTIONS, OPTION_SYSCTLS)]
+    wrong += [f"unknown driver option: {name!r}" for name in options if name not in _OPTIONS]
     for check in (
         lambda: parse_options(options),
+        lambda: check_name(options.get(OPTION_NAME, "")),
         lambda: parse_sysctls(options[OPTION_SYSCTLS]) if OPTION_SYSCTLS in options else None,
         lambda: [*map(parse_link, wanted.links or [])],
     ):
@@ -78,6 +81,14 @@ def check_endpoint(name: str, wanted: EndpointConfig | None) -> None:
         raise InvalidParameterError(f"invalid endpoint settings:\n{wrong[0]}")
     if wrong:
         raise InvalidParameterError("invalid endpoint settings:\n" + "\n".join(f"* {text}" for text in wrong))
+
+
+def check_together(networks: Mapping[str, EndpointConfig | None]) -> None:
+    """Refuse what no two endpoints of a container can have. Raises InvalidParameterError."""
+    try:
+        check_clashes(wanted.driver_opts or {} for wanted in networks.values() if wanted is not None)
+    except InvalidParameterError as error:
+        raise InvalidParameterError(f"invalid endpoint settings:\n{error}") from error
 
 
 def _wrong_addresses(ipam: IpamConfig | None) -> list[str]:
