@@ -39,18 +39,18 @@ class SignalPipe:
 
     def __enter__(self) -> SignalPipe:
         self.read_end, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)  # before any handler, which drops its signal
         for number in self._signals:
             try:
                 self._before[number] = signal.signal(number, _nothing)
             except OSError:  # the libc keeps some real-time signals for itself
                 continue
-        signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type] # what signal() returned
+        signal.set_wakeup_fd(-1)
         os.close(self.read_end)
         os.close(self._write_end)
 

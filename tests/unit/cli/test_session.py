@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from orlop.cli.streaming import Session
+from orlop.cli.streaming import Session, SignalPipe
 from orlop.client.connection import HijackedStream
 
 BIG = os.urandom(1 << 20)
@@ -113,8 +113,33 @@ def test_signals_are_passed_on(capfdbinary) -> None:
         seen.append(name)
         theirs.close()
 
-    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
     before = signal.getsignal(signal.SIGUSR1)
+
+    def send() -> None:  # at once: what comes as soon as there is a handler is passed on as well
+        while signal.getsignal(signal.SIGUSR1) == before:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    threading.Thread(target=send, daemon=True).start()
     Session(HijackedStream(ours, b"", content_type=""), tty=False, stdin=False, kill=kill).run()
     assert seen == ["SIGUSR1"]
     assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_no_signal_is_lost_between_the_first_handler_and_the_last(monkeypatch) -> None:
+    catch = signal.signal
+
+    def catch_and_send(number, handler):
+        before = catch(number, handler)
+        if number == signal.SIGUSR1:
+            os.kill(os.getpid(), number)
+        return before
+
+    pipe = SignalPipe(proxied=True, resizes=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(signal, "signal", catch_and_send)
+        pipe.__enter__()
+    try:
+        assert pipe.received() == bytes([signal.SIGUSR1])
+    finally:
+        pipe.__exit__()
