@@ -210,7 +210,7 @@ def _await_word(fifo: int, state: State) -> bytes:
     poller = select.poll()
     poller.register(fifo, select.POLLIN)
     while not poller.poll(_POLL_MS):
-        if not is_alive(state):
+        if not is_alive(state) and not poller.poll(0):  # what it wrote before it ended is there by now
             raise ConflictError("cannot start a container that has stopped")
     message = os.read(fifo, _MESSAGE_BYTES)
     # both may come at once

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from orlop.errors import ConflictError, DataLossError, InvalidParameterError, NotFoundError, SystemFailureError
+from orlop.runtime.oci import state as module
 from orlop.runtime.oci.state import State, StateStore, is_alive, process_stat, state_document
 
 
@@ -130,24 +131,30 @@ def test_document():
 
 
 class Writer:
-    """What init does at its end of the fifo, in a thread: words, each after a pause; then it closes."""
+    """What init does at its end of the fifo, in a thread: words, each with a pause behind it; then it closes.
 
-    def __init__(self, store: StateStore, *words: bytes) -> None:
+    With ``end`` it closes when that is set.
+    """
+
+    def __init__(self, store: StateStore, *words: bytes, end: threading.Event | None = None) -> None:
         os.close(store.make_gate("box"))
         self._path = f"{store.root}/box/exec.fifo"
         self._opened = f"{self._path}.starting"
         self._words = words
+        self._end = end
         self.closed = False
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while not os.path.exists(self._opened) and time.monotonic() < deadline:
             time.sleep(0.005)
         fd = os.open(self._opened, os.O_WRONLY)
         for word in self._words:
             os.write(fd, word)
             time.sleep(0.2)
+        if self._end is not None:
+            self._end.wait(60)
         self.closed = True
         os.close(fd)
 
@@ -169,9 +176,11 @@ def running(store):
 
 
 def test_start_waits_for_a_word_and_if_told_so_for_execve(store, running):
-    with Writer(store, b"0") as writer:
+    end = threading.Event()
+    with Writer(store, b"0", end=end) as writer:
         store.open_gate(running)
         assert not writer.closed
+        end.set()
     with Writer(store, b"0") as writer:
         store.open_gate(running, until_executed=True)
         assert writer.closed
@@ -188,3 +197,18 @@ def test_start_is_told_of_failures(store, running, words):
 def test_start_notices_a_death(store, running):
     with Writer(store), pytest.raises(ConflictError, match="died before"):
         store.open_gate(running)
+
+
+def test_a_program_that_ended_at_once_was_started(store, running, monkeypatch):
+    """Between two looks: its word is there, and it is dead."""
+    os.close(store.make_gate("box"))
+
+    def live_and_die(_state):
+        fd = os.open(f"{store.root}/box/exec.fifo.starting", os.O_WRONLY)
+        os.write(fd, b"0")
+        os.close(fd)
+        return False
+
+    monkeypatch.setattr(module, "_POLL_MS", 1)
+    monkeypatch.setattr(module, "is_alive", live_and_die)
+    store.open_gate(running, until_executed=True)
