@@ -9,7 +9,6 @@ import shutil
 import socket
 import ssl
 import threading
-import time
 
 import pytest
 from tls_lab import Material
@@ -79,7 +78,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def client(server):
-    with connect(f"unix://{server.path}", timeout=5) as client:
+    with connect(f"unix://{server.path}", timeout=60) as client:
         yield client
 
 
@@ -96,13 +95,16 @@ def test_negotiates_once_and_keeps_the_connection(server, client) -> None:
 
 
 def test_a_connection_closed_by_the_engine_is_replaced(server, client) -> None:
+    closed = threading.Event()
+
     def answer_and_close(connection, _stream) -> None:
         connection.sendall(reply({"n": 1}))
         connection.shutdown(socket.SHUT_RDWR)
+        closed.set()
 
     server.answers = [answer_and_close, reply({"n": 2})]
     assert client.system.info() == {"n": 1}
-    time.sleep(0.1)  # the end of the stream has to arrive
+    assert closed.wait(60)
     assert client.system.info() == {"n": 2}
 
 
@@ -144,7 +146,7 @@ def test_events_arrive_as_they_are_sent(server, client) -> None:
 
     def stream(connection, _stream) -> None:
         connection.sendall(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n{"a":1}\n\r\n')
-        gate.wait(5)
+        gate.wait(60)
         connection.sendall(b'4\r\n{"a"\r\n4\r\n:2}\n\r\n0\r\n\r\n')
 
     server.answers = [stream]
