@@ -5,7 +5,6 @@ import contextlib
 import os
 import socket
 import ssl
-import time
 
 import pytest
 from tls_lab import Material
@@ -89,7 +88,7 @@ def descriptors() -> int:
 
 async def settle(count: int) -> None:
     """Wait until there are no more descriptors than ``count``."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while descriptors() > count:
             await asyncio.sleep(0.02)
 
@@ -145,7 +144,7 @@ async def _tried(engine, context: ssl.SSLContext) -> bytes | ssl.SSLError:
         reader, writer = await engine.connect(context)
         writer.write(PING % b"")
         try:
-            return await asyncio.wait_for(reader.read(100), 5)
+            return await asyncio.wait_for(reader.read(100), 60)
         finally:
             writer.close()
     except (ssl.SSLError, ConnectionError) as error:
@@ -199,19 +198,23 @@ async def test_garbage_disturbs_nobody(engine) -> None:
 
 
 async def test_slow_handshake_is_cut_off(engine, monkeypatch) -> None:
-    monkeypatch.setattr(tls_module, "HANDSHAKE_SECONDS", 0.5)
-    reader, writer = await asyncio.open_connection(*engine.address)
-    began = time.monotonic()
+    (listener,) = engine.app._private_listeners
+    with monkeypatch.context() as hurried:  # this client only: good ones may be as slow as the machine
+        hurried.setattr(tls_module, "HANDSHAKE_SECONDS", 0.5)
+        reader, writer = await asyncio.open_connection(*engine.address)
+        async with asyncio.timeout(60):
+            while not listener._handshakes and not reader.at_eof():
+                await asyncio.sleep(0.01)
     cut = asyncio.create_task(reader.read())
-    for byte in b"\x16\x03\x01\x00\xf4\x01\x00\x00":
+    for byte in b"\x16\x03\x01\x00\xf4\x01\x00\x00" + bytes(100):  # it never rests
         if cut.done():
             break
         writer.write(bytes([byte]))
         assert (await engine.ask()).startswith(b"HTTP/1.1 200")
         await asyncio.sleep(0.1)
+    assert cut.done()
     with contextlib.suppress(ConnectionError):
-        assert await asyncio.wait_for(cut, 5) == b""
-    assert time.monotonic() - began < 5
+        assert await cut == b""
     writer.close()
 
 
@@ -220,7 +223,7 @@ async def test_of_too_many_handshakes_the_oldest_go(engine, monkeypatch) -> None
     strangers = [await asyncio.open_connection(*engine.address) for _ in range(10)]
     assert (await engine.ask()).startswith(b"HTTP/1.1 200")
     for reader, _ in strangers[:6]:
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
     for _, writer in strangers:
         writer.close()
 
