@@ -94,7 +94,7 @@ def run(text, workshop=None, console=None, context=None, **options):
             platform="linux/amd64",
             version="1",
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await builder.run()
 
     return asyncio.run(build())
@@ -197,14 +197,15 @@ def test_stages_are_found_by_arguments_and_by_triggers():
 )
 def test_the_context_comes_while_other_steps_run_if_it_is_wanted(text, early):
     """``early`` is None where no step wants it."""
-    workshop = Workshop()
+    workshop, made = Workshop(), asyncio.Event()
 
     async def slow():
-        await asyncio.sleep(0.05)
+        await (made.wait() if early else asyncio.sleep(0.05))
         workshop.done.append("slow ended")
 
     async def make():
         workshop.done.append("context")
+        made.set()
         return Tree(directory="/context")
 
     async def download(url):

@@ -41,7 +41,7 @@ async def test_calls_that_last_leave_room_for_short_ones():
 
     async with joined({"/a.B/C": wait, "/a.B/D": unary(double)}) as channel:
         lasting = [await channel.stream("/a.B/C") for _ in range(400)]
-        assert await asyncio.wait_for(channel.unary("/a.B/D", b"x"), 5) == b"xx"
+        assert await asyncio.wait_for(channel.unary("/a.B/D", b"x"), 60) == b"xx"
         for stream in lasting:
             stream.close()
 
@@ -132,11 +132,11 @@ async def test_a_handler_ends_with_its_client(how):
         await began.wait()
         if how == "reset":
             stream.reset()
-            await asyncio.wait_for(cancelled.wait(), 5)
+            await asyncio.wait_for(cancelled.wait(), 60)
             assert await channel.unary("/a.B/D", b"x") == b"xx"
         else:
             channel.close()
-            await asyncio.wait_for(cancelled.wait(), 5)
+            await asyncio.wait_for(cancelled.wait(), 60)
             with pytest.raises(CallError):
                 await stream.receive()
             with pytest.raises(CallError):
@@ -153,10 +153,10 @@ async def test_a_call_that_was_reset_leaves_the_room_that_it_took():
         for _ in range(12):
             stream = await channel.stream("/a.B/C")
             for _ in range(6):  # of a connection's first window, nearly a quarter
-                await asyncio.wait_for(stream.send(bytes(10 << 10)), 10)
+                await asyncio.wait_for(stream.send(bytes(10 << 10)), 60)
             stream.close()
         big = bytes(1 << 20)
-        assert await asyncio.wait_for(channel.unary("/a.B/D", big), 10) == big * 2
+        assert await asyncio.wait_for(channel.unary("/a.B/D", big), 60) == big * 2
 
 
 async def test_a_handler_whose_work_was_cancelled_ends_its_call():
@@ -167,7 +167,7 @@ async def test_a_handler_whose_work_was_cancelled_ends_its_call():
 
     async with joined({"/a.B/C": fail}) as channel:
         with pytest.raises(CallError) as caught:
-            await asyncio.wait_for(channel.unary("/a.B/C", b""), 10)
+            await asyncio.wait_for(channel.unary("/a.B/C", b""), 60)
         assert caught.value.code is Code.CANCELLED
 
 
@@ -194,8 +194,11 @@ async def test_a_sender_waits_for_its_reader():
         assert sent < 3  # a window of 64 KiB
         for _ in range(50):
             assert len(await stream.receive()) == 100_000
+        async with asyncio.timeout(60):
+            while sent <= 55:
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
-        assert 55 < sent < 70  # one of 1 MiB, since that was of use
+        assert sent < 70  # one of 1 MiB, since that was of use
         for _ in range(450):
             assert len(await stream.receive()) == 100_000
         assert await stream.receive() is None
@@ -260,7 +263,7 @@ async def test_hostile_bytes_end_their_connection_at_most(data):
             async with asyncio.timeout(0.3):
                 while await loop.sock_recv(ours, 65536):
                     pass
-    await asyncio.wait_for(serving, 5)
+    await asyncio.wait_for(serving, 60)
 
 
 def test_messages_come_in_pieces():

@@ -183,18 +183,33 @@ FLOODS = {
 }
 
 
-async def stall_of(handler, said):
-    """Return the longest time without a turn for others while a server takes what a client said."""
+async def stall_of(handler, said, *, over=None):
+    """Return the longest time without a turn for others while a server takes what a client said.
+
+    Args:
+        handler: of the calls.
+        said: all of it.
+        over: the event that the client waits for before it leaves; None for two seconds.
+    """
     ours, theirs = socket.socketpair()
     server = Server({"/a.B/C": handler})
     async with worst_stall() as stall:
         serving = asyncio.create_task(server.serve(OwnedFd(theirs.detach()), said))
         with ours:
             ours.setblocking(False)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(2):
-                    while await asyncio.get_running_loop().sock_recv(ours, 1 << 20):
-                        pass
+
+            async def read():
+                while await asyncio.get_running_loop().sock_recv(ours, 1 << 20):
+                    pass
+
+            tasks = [
+                asyncio.create_task(read()),
+                asyncio.create_task(asyncio.sleep(2) if over is None else over.wait()),
+            ]
+            await asyncio.wait(tasks, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.wait_for(serving, 60)
     return stall[0]
 
@@ -215,19 +230,21 @@ async def test_frames_of_one_peer_leave_room_for_others(flood):
 
 async def test_messages_of_one_call_leave_room_for_others():
     """A window full of messages that say nothing."""
-    taken = 0
+    taken, over = 0, asyncio.Event()
 
     async def take(stream):
         nonlocal taken
         while await stream.receive() is not None:
             taken += 1
+            if taken == 4 * 3200:
+                over.set()
             for _ in range(5000):  # what somebody does with each
                 pass
 
     protocol = call()
     said = protocol.data_to_send() + (b"\0\x3e\x80\0\0\0\0\0\1" + frame(b"") * 3200) * 4
-    assert await stall_of(take, said) < 0.2
-    assert taken > 3200
+    assert await stall_of(take, said, over=over) < 0.2
+    assert taken == 4 * 3200
 
 
 async def test_who_never_reads_makes_others_wait_and_holds_one_frame(connections):
