@@ -6,6 +6,12 @@ from orlop.engine import replies
 from orlop.errors import ConflictError, UnavailableError
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Keep a child for as long as a test takes."""
+    monkeypatch.setattr(replies, "IDLE_SECONDS", 600)
+
+
 async def asked(child):
     message, _ = await asyncio.to_thread(child.receive)
     return message["path"]

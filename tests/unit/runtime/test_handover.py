@@ -133,9 +133,11 @@ def test_a_client_whose_first_bytes_came_with_the_request_is_handed_over(case, m
 
 
 @pytest.mark.parametrize(("script", "code"), [("echo text; exit 3", 3), ("kill -TERM $$", 143)])
-def test_the_worker_tells_the_end_and_the_shim_collects_init(case, script, code) -> None:
+def test_the_worker_tells_the_end_and_the_shim_collects_init(case, monkeypatch, script, code) -> None:
     one = case(script, AttachTarget(multiplexed=False))
-    assert one.ends_at_once()[0] or one.child.poll() is None
+    for patience in ("_SHORT_LIFE_MS", "_AFTER_NEWS_MS", "_AFTER_HANG_UP_MS"):
+        monkeypatch.setattr(handover, patience, 20_000)
+    assert one.ends_at_once()[0]
     os.waitid(os.P_PID, one.child.pid, os.WEXITED | os.WNOWAIT)
 
     def work() -> None:

@@ -22,7 +22,7 @@ class Spawner:
 
     def __init__(self, *, fork: Callable[..., int] | None = None) -> None:
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.channel.settimeout(5)
+        self.channel.settimeout(60)
         self.pid = os.fork()
         if self.pid == 0:
             self.channel.close()
@@ -35,7 +35,7 @@ class Spawner:
     def ask(self, packet: bytes = b"work") -> bytes:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
-            ours.settimeout(5)
+            ours.settimeout(60)
             with theirs:
                 socket.send_fds(self.channel, [packet], [theirs.fileno()])
             return ours.recv(100)
@@ -102,7 +102,8 @@ def test_a_worker_rehearses_when_nobody_asks(spawner: Spawner) -> None:
         return spawner.ask(b"rehearsed?") == b"True"
 
     wait_for(rehearsed_in_a_pause)
-    assert b"False" in [spawner.ask(b"rehearsed?") for _ in range(5)]  # a request does not wait for it
+    # a request does not wait for it; on a busy machine there may be a pause before each of them
+    wait_for(lambda: b"False" in [spawner.ask(b"rehearsed?") for _ in range(5)])
 
 
 def test_a_shim_stays_and_is_no_longer_counted(spawner: Spawner) -> None:
@@ -131,24 +132,25 @@ def test_nobody_waits_for_a_spawner_that_ended(spawner: Spawner, how: str) -> No
     workers = {int(wait_for(Path(f"/proc/{pid}/task/{pid}/children").read_text)) for pid in parents}
     if how == "killed":
         os.kill(spawner.pid, signal.SIGKILL)
-        assert select.select([spawner.channel], [], [], 5)[0]  # the engine sees the end: no child holds the socket
+        assert select.select([spawner.channel], [], [], 60)[0]  # the engine sees the end: no child holds the socket
         assert spawner.channel.recv(1) == b""
     spawner.end()
     wait_for(lambda: not any(map(alive, parents | workers)))
 
 
-def test_without_processes_requests_are_refused_and_later_served() -> None:
-    began = time.monotonic()
+def test_without_processes_requests_are_refused_and_later_served(tmp_path: Path) -> None:
+    plenty = tmp_path / "plenty"
     real = ready.fork
 
     def scarce(*arguments: object) -> int:
-        if time.monotonic() < began + 0.5:
+        if not os.path.exists(plenty):
             raise OSError(11, "no process")
         return real(*arguments)
 
     made = Spawner(fork=scarce)
     try:
         assert made.ask() == b"11"
+        plenty.touch()
         wait_for(lambda: made.ask() != b"11", seconds=3)
     finally:
         made.end()
