@@ -3,9 +3,6 @@
 Times are CPU time of this process, compared with each other, never with a clock: the machine may be busy.
 """
 
-import gc
-import time
-
 import pytest
 
 from orlop.build.builder import Plan
@@ -17,6 +14,7 @@ from orlop.build.steps import BuildOptions
 from orlop.build.suggestions import Suggestions, distance
 from orlop.errors import InvalidParameterError, OrlopError
 from orlop.spec.image import ContainerDefaults
+from pace import additions, holds
 
 SIZE = 64 << 10
 BASE = "FROM scratch\n"
@@ -87,33 +85,6 @@ def answer(data):
             read(data)
         except OrlopError:
             continue
-
-
-def spent(work):
-    gc.disable()  # what it takes depends on all that the other tests keep
-    try:
-        began = time.process_time()
-        work()
-        return time.process_time() - began
-    finally:
-        gc.enable()
-
-
-def additions():
-    total = 0
-    for number in range(1_000_000):  # some 20 ms of an idle machine
-        total += number & 3
-    return total
-
-
-def holds(slow, quick, times):
-    """Tell whether one takes at most so many times as long as the other, each at its best: others only ever add."""
-    one, other = spent(slow), spent(quick)
-    for _ in range(8):
-        if one <= times * other:
-            return True
-        one, other = min(one, spent(slow)), min(other, spent(quick))
-    return one <= times * other
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -1,7 +1,6 @@
 """Words: quotes, escapes, variables and modifiers, as dockerd 26 reads them."""
 
 import re
-import time
 
 import pytest
 from hypothesis import given
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from orlop.build.expansion import expand, expand_words, split_words
 from orlop.build.patterns import Pattern
 from orlop.errors import InvalidParameterError
+from pace import additions, holds
 
 VARIABLES = {"A": "one", "B": "two words", "EMPTY": "", "_x1": "under"}
 
@@ -64,10 +64,11 @@ def test_patterns_mean_what_regular_expressions_do(pattern, value):
 
 
 def test_patterns_take_linear_time():
-    began = time.process_time()
-    expand("${A//" + "a*" * 100 + "b/x}", {"A": "a" * 50_000})
-    expand("${A%%" + "*a" * 100 + "b}", {"A": "a" * 50_000})
-    assert time.process_time() - began < 0.5
+    def work():
+        expand("${A//" + "a*" * 100 + "b/x}", {"A": "a" * 50_000})
+        expand("${A%%" + "*a" * 100 + "b}", {"A": "a" * 50_000})
+
+    assert holds(work, additions, 5)
     with pytest.raises(InvalidParameterError, match="pattern is too long for this value"):
         expand("${A#" + "a" * 30_000 + "}", {"A": "a" * 50_000})
 
@@ -113,9 +114,10 @@ def test_quoted_text_is_itself(text):
 
 @pytest.mark.parametrize("word", ["$" * 65536, "${A:-" * 13000, "'" * 65535, "\\" * 65535, "${A}" * 16384, '"' * 65536])
 def test_linear_time(word):
-    began = time.process_time()
-    try:
-        expand(word, {"A": ""})
-    except InvalidParameterError:
-        pass
-    assert time.process_time() - began < 0.15  # 50 ms on an idle machine
+    def work():
+        try:
+            expand(word, {"A": ""})
+        except InvalidParameterError:
+            pass
+
+    assert holds(work, additions, 5)
