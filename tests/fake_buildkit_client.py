@@ -228,9 +228,9 @@ async def joined(methods, ledger=None):
         yield channel
     finally:
         channel.close()
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 60)
         assert channel.closed
-        await asyncio.wait_for(server, 10)
+        await asyncio.wait_for(server, 60)
 
 
 def look(root):

@@ -49,7 +49,7 @@ async def _exchange(body: bytes, early: bytes, cuts: list[int], leading: int) ->
             await asyncio.sleep(0)
         writer.write(rest)
         writer.write_eof()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             data, hijacked = await taken
             got = hijacked.preface
             with socket.socket(fileno=hijacked.fd.release()) as client:

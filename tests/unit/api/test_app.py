@@ -214,7 +214,7 @@ async def test_bodies_have_a_size(client, chunked):
     reader, writer = await asyncio.open_unix_connection(client.path)
     writer.write(b"POST /create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s\r\n\r\n" % length)
     writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data) if chunked else data)
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
     assert head.split(b" ")[1] == b"400", head
     assert b"request body too large" in await reader.readuntil(b"}")
     writer.close()
@@ -237,7 +237,7 @@ async def test_client_that_leaves_a_stream_is_noticed_quietly(client, caplog):
     writer.write(b"GET /stream?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
     await reader.readuntil(b'{"n":1}\r\n')
     writer.close()
-    await asyncio.wait_for(client.state["left"].wait(), 2)
+    await asyncio.wait_for(client.state["left"].wait(), 60)
     await asyncio.sleep(0.05)
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 

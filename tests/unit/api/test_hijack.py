@@ -72,7 +72,7 @@ ATTACH = (
 )
 
 
-async def _until(condition, timeout=2.0):
+async def _until(condition, timeout=60.0):
     async with asyncio.timeout(timeout):
         while not condition():
             await asyncio.sleep(0.005)
@@ -93,7 +93,7 @@ async def test_attach_gives_socket_and_early_bytes(engine, early, extra):
     loop = asyncio.get_running_loop()
     got = taken.preface
     while len(got) < len(early):
-        got += await asyncio.wait_for(loop.sock_recv(client, 65536), 2)
+        got += await asyncio.wait_for(loop.sock_recv(client, 65536), 60)
     assert got == early
     # Long after aiohttp has dropped its transport and protocol both directions still work.
     await asyncio.sleep(0.05)

@@ -14,7 +14,7 @@ def engine(tmp_path):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
-        listener.settimeout(20)
+        listener.settimeout(60)
         yield listener
 
 
@@ -29,7 +29,7 @@ def test_both_ways_at_once(engine) -> None:
     data = bytes(2_000_000)
     with dial(engine) as program:
         peer, _ = engine.accept()
-        peer.settimeout(20)
+        peer.settimeout(60)
 
         def answer() -> None:
             with peer, suppress(OSError):
@@ -39,7 +39,7 @@ def test_both_ways_at_once(engine) -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         try:
-            assert program.communicate(data, timeout=20)[0] == bytes(4 * len(data))
+            assert program.communicate(data, timeout=60)[0] == bytes(4 * len(data))
         finally:
             program.kill()
         thread.join()
@@ -55,7 +55,7 @@ def test_an_answer_before_the_request_has_ended(engine) -> None:
             assert peer.recv(1) == b"P"
             peer.sendall(answer)
         try:
-            assert program.communicate(bytes(3_000_000), timeout=20)[0] == answer
+            assert program.communicate(bytes(3_000_000), timeout=60)[0] == answer
         finally:
             program.kill()
         assert program.returncode == 0

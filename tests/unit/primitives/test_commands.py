@@ -49,7 +49,7 @@ def test_slow_program_and_its_children_are_killed():
     begin = time.monotonic()
     with pytest.raises(SystemFailureError, match="sh: took too long"):
         commands.run(["sh", "-c", "sleep 20 & sleep 20"], timeout=0.2)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 15  # they would take 20
 
 
 def test_talkative_program_is_killed():

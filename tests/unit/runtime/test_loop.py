@@ -37,7 +37,7 @@ def loop_of(command: list[str], shim, state_dir, *, client: Client, stdin: int |
     return loop, child, pidfd
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_a_client_that_left_is_forgotten_while_the_engine_still_holds_its_socket(tmp_path, monkeypatch):
     """As after ``docker exec -it`` and the detach keys, when the engine has not heard of the start yet."""
     engine, shim = Channel.pair()
@@ -69,7 +69,7 @@ def test_a_client_that_left_is_forgotten_while_the_engine_still_holds_its_socket
     os.close(told)
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_a_client_that_never_reads_is_cut_off_and_the_program_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(clients, "STUCK_SECONDS", 0.3)
     size = 3 << 20  # more than its buffer, its socket and a pipe hold

@@ -11,7 +11,7 @@ from orlop.spec.digest import Digest
 from orlop.storage import SCHEMA, LayerStore, trees
 from orlop.storage.choice import DRIVERS
 
-PATIENCE = 10
+PATIENCE = 60
 
 
 class Gate:

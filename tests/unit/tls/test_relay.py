@@ -43,9 +43,9 @@ class Lab:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.tcp = socket.create_connection(listener.getsockname())
             outer, _ = listener.accept()
-        self.tcp.settimeout(10)
+        self.tcp.settimeout(60)
         self.local, inner = socket.socketpair()
-        self.local.settimeout(10)
+        self.local.settimeout(60)
         self.peer = Channel(client, server=False, host="127.0.0.1")
         channel = Channel(server, server=True)
         while not self.peer.handshake() or not channel.handshake():
@@ -109,7 +109,7 @@ class Lab:
         self.peer.close()
         self.tcp.sendall(self.peer.take())
 
-    def wait_finished(self, seconds: float = 10) -> None:
+    def wait_finished(self, seconds: float = 60) -> None:
         self._thread.join(seconds)
         assert self.relay.finished
 

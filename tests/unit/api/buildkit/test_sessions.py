@@ -34,13 +34,13 @@ async def test_a_session_is_there_as_long_as_its_client():
     ours, theirs = pair()
     client = asyncio.create_task(Server({"/a.B/C": unary(double)}).serve(theirs, b""))
     serving = asyncio.create_task(sessions.serve(HEADERS, ours, b""))
-    session = await asyncio.wait_for(waiting, 5)
+    session = await asyncio.wait_for(waiting, 60)
     assert (session.shared_key, session.channel.methods) == ("key", {"/a.B/C", "/a.B/D"})
     assert await session.channel.unary("/a.B/C", b"x") == b"xx"
     with pytest.raises(ConflictError):
         sessions.name_in(HEADERS)
     client.cancel()
-    await asyncio.wait_for(serving, 5)
+    await asyncio.wait_for(serving, 60)
     assert sessions.name_in(HEADERS) == "one"
     with contextlib.suppress(asyncio.CancelledError):
         await client
@@ -69,13 +69,13 @@ async def test_a_session_within_a_call():
 
         copying = [asyncio.create_task(out()), asyncio.create_task(back())]
         session = await sessions.wait("one")
-        assert await asyncio.wait_for(session.channel.unary("/a.B/C", b"x" * 100_000), 5) == b"x" * 200_000
+        assert await asyncio.wait_for(session.channel.unary("/a.B/C", b"x" * 100_000), 60) == b"x" * 200_000
     for task in copying:
         task.cancel()
     await asyncio.gather(*copying, return_exceptions=True)
     channel.close()
     writer.close()
-    await asyncio.wait_for(asyncio.gather(engine, running, client, writer.wait_closed()), 10)
+    await asyncio.wait_for(asyncio.gather(engine, running, client, writer.wait_closed()), 60)
     assert sessions.name_in(HEADERS) == "one"
 
 

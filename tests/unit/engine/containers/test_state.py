@@ -94,7 +94,7 @@ async def test_wait_conditions(directory):
     ended, gone = wait(container, "next-exit"), wait(container, "removed")
     directory.set_state(container, status=Status.EXITED, exit_code=3)
     container.notify_exit()
-    assert (await asyncio.wait_for(ended, 1))[0] == 3
+    assert (await asyncio.wait_for(ended, 60))[0] == 3
     assert not gone.done()
     container.notify_removed()
-    assert (await asyncio.wait_for(gone, 1))[0] == 3
+    assert (await asyncio.wait_for(gone, 60))[0] == 3
