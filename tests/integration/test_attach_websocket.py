@@ -60,7 +60,7 @@ async def test_words_in_and_out(engine):
 
 
 async def test_it_ends_with_the_container_and_the_container_not_with_it(engine):
-    script = "echo first; trap 'echo last; exit 3' TERM; sleep 99 & wait"
+    script = "trap 'echo last; exit 3' TERM; echo first; sleep 99 & wait"
     engine.docker("run", "-d", "--name", "ws", "busybox", "sh", "-c", script)
     wait_for(lambda: engine.docker("logs", "ws").stdout)
     async with attached(engine, "ws", logs="1") as socket:
