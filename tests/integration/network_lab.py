@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness import PATIENCE
 from orlop.kernel import rtnetlink
 from orlop.kernel.rtnetlink import Rtnetlink
 from orlop.kernel.syscall import libc
@@ -111,7 +112,7 @@ class ThreadFactory:
         return in_thread(join, fresh=False)
 
 
-def run_in(netns: OwnedFd | None, *command: str, check: bool = True, timeout: float = 10) -> str:
+def run_in(netns: OwnedFd | None, *command: str, check: bool = True, timeout: float = 20 * PATIENCE) -> str:
     """Run a command in a namespace (None: the caller's) and return what it wrote to both streams."""
     where = [] if netns is None else ["nsenter", f"--net=/proc/{os.getpid()}/fd/{netns.fileno()}", "--"]
     done = subprocess.run(
@@ -171,7 +172,7 @@ class Lab:
         """Start a process in a sandbox, as a container's init."""
         assert sandbox.netns is not None
         process = subprocess.Popen(
-            ["nsenter", f"--net=/proc/{os.getpid()}/fd/{sandbox.netns.fileno()}", "--", "sleep", "60"]
+            ["nsenter", f"--net=/proc/{os.getpid()}/fd/{sandbox.netns.fileno()}", "--", "sleep", "1000"]
         )
         self.processes.append(process)
         inode = os.stat(f"/proc/{os.getpid()}/fd/{sandbox.netns.fileno()}").st_ino
@@ -186,9 +187,9 @@ class Lab:
             "where,udp=(sys.argv[1],int(sys.argv[2])),sys.argv[3]=='udp'\n"
             "family=socket.AF_INET6 if ':' in where[0] else socket.AF_INET\n"
             "s=socket.socket(family,socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)\n"
-            "s.settimeout(1.5)\n"  # a first packet that was lost is sent again after a second
+            "s.settimeout(1.5)\n"  # a first packet that was lost is sent again after a second; the kernel answers it
             "try:\n"
-            "  s.connect(where); udp and s.send(b'?'); print(s.recv(100).decode())\n"
+            "  s.connect(where); udp and s.send(b'?'); s.settimeout(3 if udp else 30); print(s.recv(100).decode())\n"
             "except OSError: pass\n"
         )
         return run_in(netns, PYTHON, "-I", "-S", "-c", code, address, str(port), "udp" if udp else "tcp").strip()
@@ -208,7 +209,7 @@ class Lab:
 
     async def wait_links(self, expected: set[str], *, seconds: float = 5) -> None:
         """Wait until exactly these links are left."""
-        deadline = asyncio.get_running_loop().time() + seconds
+        deadline = asyncio.get_running_loop().time() + seconds * PATIENCE
         while self.links() != expected:
             assert asyncio.get_running_loop().time() < deadline, f"{self.links()} instead of {expected}"
             await asyncio.sleep(0.05)

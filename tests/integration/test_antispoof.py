@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 from network_lab import PYTHON, Lab, in_laboratory, run_in
 
+from harness import PATIENCE
 from orlop.errors import UnavailableError
 from orlop.network.requests import NetworkRequest, PoolRequest
 from orlop.network.sandbox import AttachRequest, Sandbox
@@ -102,7 +103,7 @@ def test_guards_come_and_go_with_their_ports():
         web = await service.attach("a" * 64, AttachRequest(network="n1"))
         rules = run_in(None, "nft", "-s", "list", "table", "bridge", "orlop")
         run_in(None, "nft", "delete", "table", "bridge", "orlop")
-        deadline = time.monotonic() + 5  # put back (G5)
+        deadline = time.monotonic() + 5 * PATIENCE  # put back (G5)
         while run_in(None, "nft", "-s", "list", "table", "bridge", "orlop", check=False) != rules:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.1)
