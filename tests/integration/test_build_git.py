@@ -152,9 +152,10 @@ def test_context_by_ssh(engine, ssh):
     # the user's agent is taken for such a context without being asked for, as by buildx
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", ssh / "agent"], stdout=subprocess.DEVNULL)
     try:
-        wait_for((ssh / "agent").exists)
         environment = {"SSH_AUTH_SOCK": str(ssh / "agent")}
-        subprocess.run(["ssh-add", "-q", ssh / "key"], env={**os.environ, **environment}, check=True)
+        # the agent's socket is there before anybody listens
+        add = lambda: subprocess.run(["ssh-add", "-q", ssh / "key"], env={**os.environ, **environment}, check=False)  # noqa: E731
+        wait_for(lambda: add().returncode == 0, what="the agent")
         assert whole in build(engine, "--no-cache", f"{URL}/a.git", env=environment).stderr
     finally:
         agent.terminate()

@@ -11,7 +11,8 @@ from contextlib import ExitStack
 import pytest
 from build_lab import build, steps, write
 
-from harness import BIN, busybox_tar, wait_for
+from harness import BIN, PATIENCE, busybox_tar, wait_for
+from host_state import entries_below
 from orlop.cli.ssh_agent import text
 
 pytestmark = [
@@ -76,19 +77,20 @@ def test_agent_is_forwarded(engine, images, tmp_path):
     with socket.socket(socket.AF_UNIX) as agent:
         agent.bind(str(place))
         agent.listen()
-        agent.settimeout(20)
+        agent.settimeout(20 * PATIENCE)
         client = subprocess.Popen(command, env=engine.environment, stderr=subprocess.DEVNULL)
         try:
-            sockets = list(wait_for(lambda: find_sockets(engine.exec_root / "builds")))
+            wait_for(lambda: engine.docker("ps", "-q").stdout, what="the step: its socket is listened on by then")
+            sockets = find_sockets(engine.exec_root / "builds")
             with ExitStack() as stack:
                 ends = []
                 for _ in range(2):
                     step = stack.enter_context(socket.socket(socket.AF_UNIX))
-                    step.settimeout(20)
+                    step.settimeout(20 * PATIENCE)
                     step.connect(str(sockets[0]))
                     step.sendall(text(LIST))
                     ends.append((step, stack.enter_context(agent.accept()[0])))
-                    ends[-1][1].settimeout(20)
+                    ends[-1][1].settimeout(20 * PATIENCE)
                 for number, (step, user) in enumerate(ends):
                     assert user.recv(100) == text(LIST)
                     user.sendall(b"answer %d" % number)
@@ -108,7 +110,7 @@ def test_agent_is_forwarded(engine, images, tmp_path):
 
 
 def find_sockets(top):
-    return [path for path in top.rglob("*") if path.is_socket()]
+    return [path for path in entries_below(top, depth=4) if path.is_socket()]
 
 
 def openssh(directory, *programs):

@@ -166,7 +166,8 @@ def test_an_agent(engine, images, build, project, agent, tmp_path):
     command = [DOCKER, "build", "--ssh", "default", project]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as client:
         try:
-            [place] = wait_for(lambda: [path for path in (engine.exec_root / "builds").rglob("*") if path.is_socket()])
+            wait_for(lambda: engine.docker("ps", "-q").stdout, what="the step: its socket is listened on by then")
+            [place] = [path for path in (engine.exec_root / "builds").rglob("*") if path.is_socket()]
             for _ in range(2):
                 with socket.socket(socket.AF_UNIX) as step:
                     step.settimeout(20)
@@ -191,12 +192,9 @@ def agent(tmp_path):
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     with subprocess.Popen(["ssh-agent", "-D", "-a", tmp_path / "agent"], stdout=subprocess.DEVNULL) as process:
         try:
-            for _ in range(100):
-                done = subprocess.run(
-                    ["ssh-add", "-q", key], env={**os.environ, "SSH_AUTH_SOCK": str(tmp_path / "agent")}, check=False
-                )
-                if done.returncode == 0:
-                    break
+            environment = {**os.environ, "SSH_AUTH_SOCK": str(tmp_path / "agent")}
+            add = lambda: subprocess.run(["ssh-add", "-q", key], env=environment, check=False)  # noqa: E731
+            wait_for(lambda: add().returncode == 0, what="the agent")
             yield str(tmp_path / "agent")
         finally:
             process.terminate()
