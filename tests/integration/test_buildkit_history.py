@@ -7,6 +7,7 @@ import pytest
 from buildkit_lab import control_of, solve
 
 from fake_buildkit_client import FakeClient, file
+from harness import PATIENCE
 from orlop.api.buildkit.control_messages import StatusRequest, StatusResponse
 from orlop.api.buildkit.history_messages import (
     COMPLETE,
@@ -85,18 +86,24 @@ async def test_builds_are_listed_told_again_pinned_and_forgotten(engine, images)
 async def test_listeners_hear_of_builds_as_they_come(engine, images) -> None:
     async with control_of(engine) as control:
         await forget_all(control)
+        await solve(engine, client("FROM busybox\n"), [])
         stream = await control.stream(f"{CONTROL}ListenBuildHistory")
         await stream.send(HistoryRequest().encode())
         await stream.end()
-        await asyncio.sleep(0.1)
+
+        async def heard() -> HistoryEvent:
+            return HistoryEvent.decode(await asyncio.wait_for(stream.receive(), 20 * PATIENCE))
+
+        before = await heard()  # so it is listened
         await solve(engine, client("FROM busybox\nRUN true\n"), [])
-        began, ended = [HistoryEvent.decode(await asyncio.wait_for(stream.receive(), 20)) for _ in range(2)]
-        assert (began.type, ended.type) == (STARTED, COMPLETE)
+        began, ended = [await heard() for _ in range(2)]
+        assert (before.type, began.type, ended.type) == (COMPLETE, STARTED, COMPLETE)
         assert began.record.ref == ended.record.ref
         assert began.record.completed is None
         await forget_all(control)
-        gone = HistoryEvent.decode(await asyncio.wait_for(stream.receive(), 20))
-        assert (gone.type, gone.record.ref) == (DELETED, began.record.ref)
+        gone = [await heard() for _ in range(2)]
+        assert [one.type for one in gone] == [DELETED] * 2
+        assert [one.record.ref for one in gone] == [began.record.ref, before.record.ref]
         stream.close()
 
 
@@ -104,14 +111,15 @@ async def test_client_that_leaves_is_remembered_as_canceled(engine, images) -> N
     async with control_of(engine) as control:
         await forget_all(control)
         building = asyncio.create_task(solve(engine, client("FROM busybox\nRUN sleep 100\n"), []))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 * PATIENCE):
             while not await listed(control, active_only=True):
                 await asyncio.sleep(0.05)
-        await asyncio.sleep(0.5)
+            while not (await asyncio.to_thread(engine.docker, "ps", "-q")).stdout:
+                pass
         building.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await building
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 * PATIENCE):
             while await listed(control, active_only=True):
                 await asyncio.sleep(0.05)
         (event,) = await listed(control, filter=["status==canceled"])
