@@ -9,6 +9,7 @@ from buildkit_lab import control_of, upgraded
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
+from harness import PATIENCE
 from orlop.api.buildkit.control_messages import CacheEntry, CacheOptions, Definition, Exporter, SolveRequest
 from orlop.api.buildkit.gateway_messages import GatewaySolveRequest, GatewaySolveResponse, Ref, Result, ReturnRequest
 from orlop.api.grpc.status import CallError, Code, Status
@@ -42,7 +43,7 @@ async def test_noise(engine, path, headers, what):
     fd, _ = await upgraded(engine, path, headers)
     with fd, os.fdopen(os.dup(fd.fileno()), "wb", buffering=0) as connection:
         try:
-            await asyncio.wait_for(asyncio.to_thread(connection.write, NOISE[what]), 20)
+            await asyncio.wait_for(asyncio.to_thread(connection.write, NOISE[what]), 20 * PATIENCE)
         except (BrokenPipeError, ConnectionResetError):
             pass
     async with control_of(engine) as control:
