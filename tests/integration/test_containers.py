@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import wait_for
+from harness import PATIENCE, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
@@ -35,7 +35,7 @@ SAID = b"\x01\0\0\0\0\0\0\x05said\n"
 def attached(engine, name, streams="stdout=1"):
     """A client that the container has; its connection is cut at the end."""
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(20)
+        client.settimeout(20 * PATIENCE)
         client.connect(str(engine.socket))
         client.sendall(f"POST /v1.45/containers/{name}/attach?stream=1&{streams} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         head = client.recv(65536)
@@ -64,19 +64,20 @@ def test_what_a_client_said_before_it_vanished_is_the_programs(leak_free):
         assert client.recv(100) == SAID
 
 
-def _family(pid: int) -> list[int]:
+def _stop_family(pid: int) -> list[int]:
+    """Stop a process and all below it; a parent first, so that no child is reaped or made meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ", what="stop")
     found = [pid]
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        found += _family(int(child))
+        found += _stop_family(int(child))
     return found
 
 
 def test_a_client_attached_during_the_start_gets_everything(own_engine):
     engine = own_engine
     engine.docker("create", "--name", "box", "--network", "none", "busybox", "sh", "-c", "sleep 0.5; echo said")
-    stopped, answers = _family(engine.spawner()), []
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
+    stopped, answers = _stop_family(engine.spawner()), []
     starting = threading.Thread(target=lambda: answers.append(engine.http("POST", "/containers/box/start")))
     with contextlib.ExitStack() as hung_up:
         try:
