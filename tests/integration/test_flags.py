@@ -219,6 +219,7 @@ def test_the_events_of_a_life(engine):
 
 def test_events_follow_until_the_client_leaves(engine):
     command = [DOCKER, "events", "-f", "event=die", "--format", "{{.Actor.Attributes.exitCode}}"]
+    wait_for(lambda: not json.loads(engine.http("GET", "/info")[1])["NEventsListener"], what="end of those before")
     with subprocess.Popen(command, env=engine.environment, stdout=subprocess.PIPE, text=True) as listener:
         wait_for(lambda: json.loads(engine.http("GET", "/info")[1])["NEventsListener"], what="listener")
         engine.docker("run", "--rm", "busybox", "sh", "-c", "exit 7", check=False)
