@@ -105,4 +105,5 @@ def test_disk_usage(engine):
     engine.docker("volume", "create", "named")
     # letter by letter, once the two calls fall into the same second: ages are part of the text and set columns' widths
     if client_version() >= (28, 0):  # others have other columns
-        wait_for(lambda: engine.docker("system", "df", "-v").stdout == engine.orlop("system", "df", "-v").stdout)
+        same = lambda: engine.docker("system", "df", "-v").stdout == engine.orlop("system", "df", "-v").stdout  # noqa: E731
+        wait_for(same, seconds=30, what="the same")  # after a minute ages are in minutes

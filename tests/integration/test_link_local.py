@@ -16,7 +16,7 @@ def addresses(engine, name, interface="eth0"):
 
 
 def reaches(engine, name, address, *options):
-    done = engine.docker("exec", name, "ping", "-c", "1", "-W", "2", *options, address, check=False)
+    done = engine.docker("exec", name, "ping", "-c", "3", "-W", "3", *options, address, check=False)
     return done.returncode == 0
 
 
