@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import client_version, wait_for
+from harness import PATIENCE, client_version, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
@@ -297,7 +297,7 @@ def test_a_container_that_swaps_links_reaches_nothing(engine, tmp_path):
 
 def test_devices_are_copied_as_nodes_and_never_opened(engine, box):
     sh(engine, "mkdir -p /dv; mknod /dv/loop b 7 0; mkfifo /dv/fifo")
-    data = engine.docker("cp", "box:/dv", "-", text=False, timeout=20).stdout
+    data = engine.docker("cp", "box:/dv", "-", text=False, timeout=20 * PATIENCE).stdout
     kinds = {member.name: member.type for member in tarfile.open(fileobj=io.BytesIO(data))}
     assert kinds == {"dv": tarfile.DIRTYPE, "dv/loop": tarfile.BLKTYPE, "dv/fifo": tarfile.FIFOTYPE}
 
@@ -324,9 +324,9 @@ def test_a_stalled_copy_does_not_keep_a_container_from_starting(engine):
         client.sendall(f"GET {archive_path('slow', '/big')} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert client.recv(100)
         engine.docker("kill", "slow")
-        engine.docker("start", "slow", timeout=10)
+        engine.docker("start", "slow", timeout=10 * PATIENCE)
         # the rest of what was on its way, and then the end
-        client.settimeout(10)
+        client.settimeout(10 * PATIENCE)
         received = 0
         while data := client.recv(1 << 20):
             received += len(data)
