@@ -92,6 +92,13 @@ def test_golden(name: str, text: str):
     assert text == golden.read_text()
 
 
+def test_what_leaves_an_internal_network_reaches_no_crossing_bridge():  # G8: it is the answer that raw drops
+    bridges = [BridgeRules("br-a", "10.1.0.0/24", crossing=True), BridgeRules("br-in", "10.2.0.0/24", internal=True)]
+    text = ruleset.render(bridges, [], name="orlop")
+    chain = text.partition("chain to-br-a {")[2].partition("}")[0].split("\n")
+    assert chain[2].strip() == 'iifname "br-in" drop'
+
+
 def test_a_listing_is_compared_by_its_parts():
     one = "table ip orlop {\n\tset reachable {\n\t\telements = { 1,\n\t\t\t 2 }\n\t}\n}\n"
     other = "table ip orlop {\n\tset reachable {\n\t\telements = { 2, 1 }\n\t}\n}\n"

@@ -175,12 +175,15 @@ def _ports(family: Family) -> Iterable[str]:
 
 
 def _forward(bridges: Sequence[BridgeRules], family: Family, *, router: bool) -> Iterable[str]:
+    inner = [bridge.name for bridge in bridges if bridge.internal]
     for bridge in bridges:
         among = ["accept"] if bridge.icc else ["ct status dnat accept", "drop"]
         rules = [f'iifname "{bridge.name}" {rule}' for rule in among]
         if bridge.internal:
             rules.append("drop")
         else:
+            if bridge.crossing:
+                rules += [f'iifname "{name}" drop' for name in inner]  # who has no way out has none to here
             rules += [
                 "iifname @bridges ct status ! dnat drop" if bridge.crossing else "iifname @bridges drop",
                 f"meta l4proto . {_ip(family)} daddr . th dport @reachable accept",
