@@ -9,6 +9,7 @@ _TABLE = "tests/integration/test_reachability.py::test_reachability"
 _USERS = "tests/integration/test_user_chain.py"
 _NAMES = "tests/integration/test_name_server.py"
 _ROUTER = "tests/integration/test_router_advertisements.py::test_a_container_that_advertises_itself_as_router"
+_MODES = "tests/integration/test_gateway_modes.py::test_who_reaches_whom"
 _RULES = "tests/unit/network/test_firewall_rules.py"
 _TAKEN_UP = (
     "tests/integration/test_network_restoring.py::test_running_containers_are_taken_up_and_the_others_cleaned_up"
@@ -93,7 +94,7 @@ DEFENCES: tuple[Defence, ...] = (
     defence(
         "G3",
         "a port of an address is led from this address only (nftables)",
-        ("network/firewall/ruleset.py", '        if port.host_ip in ("", family.every):\n', "        if True:\n"),
+        ("network/firewall/ruleset.py", '        elif port.host_ip in ("", family.every):\n', "        if True:\n"),
         f"{_TABLE}[4-nftables]",
     ),
     defence(
@@ -111,8 +112,8 @@ DEFENCES: tuple[Defence, ...] = (
         "nobody routes to containers (iptables)",
         (
             "network/firewall/rules.py",
-            "        if not bridge.direct_routing and (bridge.masquerade or bridge.internal)\n",
-            "        if False\n",
+            "for bridge in bridges if family.is_hidden(bridge)",
+            "for bridge in bridges if False",
         ),
         f"{_TABLE}[4-iptables]",
         f"{_BRIDGE}::test_reachability",
@@ -122,7 +123,7 @@ DEFENCES: tuple[Defence, ...] = (
         "nobody routes to containers (nftables)",
         (
             "network/firewall/ruleset.py",
-            "        if not bridge.direct_routing and (bridge.masquerade or bridge.internal)\n",
+            "        if family.is_hidden(bridge)\n",
             "        if False\n",
         ),
         f"{_TABLE}[4-nftables]",
@@ -131,13 +132,43 @@ DEFENCES: tuple[Defence, ...] = (
     defence(
         "G4",
         "what is not published is dropped (iptables)",
-        ("network/firewall/rules.py", '        own[prefix].append(f"! -i {name} -o {name} -j DROP")\n', ""),
         (
             "network/firewall/rules.py",
-            "        if not bridge.direct_routing and (bridge.masquerade or bridge.internal)\n",
-            "        if False\n",
+            "-j {'ACCEPT' if mode == UNPROTECTED else 'DROP'}",
+            "-j ACCEPT",
+        ),
+        (
+            "network/firewall/rules.py",
+            "for bridge in bridges if family.is_hidden(bridge)",
+            "for bridge in bridges if False",
         ),
         f"{_TABLE}[4-iptables]",
+    ),
+    defence(
+        "G4",
+        "what is not published is dropped where it is routed (nftables)",
+        ("network/firewall/ruleset.py", '"accept" if mode == UNPROTECTED else "drop"', '"accept"'),
+        f"{_MODES}[nftables]",
+    ),
+    defence(
+        "G8",
+        "internal networks do not reach routed ones (iptables)",
+        (
+            "network/firewall/rules.py",
+            '            own[one].append(f"! -d {family.subnet(bridge)} -i {name} -j DROP")\n',
+            '            own[one].append(f"-i {name} ! -o {name} -j {two}")\n',
+        ),
+        f"{_MODES}[iptables]",
+    ),
+    defence(
+        "G8",
+        "internal networks do not reach others' ports (nftables)",
+        (
+            "network/firewall/ruleset.py",
+            """                rules += [f'iifname "{name}" drop' for name in inner]""",
+            "                rules += [''][:0]",
+        ),
+        f"{_RULES}::test_what_leaves_an_internal_network_reaches_no_crossing_bridge",
     ),
     defence(
         "G4",
@@ -278,8 +309,8 @@ DEFENCES: tuple[Defence, ...] = (
         ),
         (
             "network/firewall/rules.py",
-            "        if not bridge.direct_routing and (bridge.masquerade or bridge.internal)\n",
-            "        if False\n",
+            "for bridge in bridges if family.is_hidden(bridge)",
+            "for bridge in bridges if False",
         ),
         f"{_BRIDGE}::test_an_internal_network_leads_nowhere[iptables]",
     ),
@@ -290,7 +321,7 @@ DEFENCES: tuple[Defence, ...] = (
         ("network/firewall/ruleset.py", '            rules.append("drop")\n', '            rules.append("accept")\n'),
         (
             "network/firewall/ruleset.py",
-            "        if not bridge.direct_routing and (bridge.masquerade or bridge.internal)\n",
+            "        if family.is_hidden(bridge)\n",
             "        if False\n",
         ),
         f"{_BRIDGE}::test_an_internal_network_leads_nowhere[nftables]",

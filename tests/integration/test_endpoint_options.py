@@ -67,21 +67,26 @@ def test_prefixes_that_make_no_names_are_refused(networks):
 
 
 def test_an_engine_that_was_killed_knows_the_names(own_engine):
-    own_engine.docker("network", "create", "-o", f"{PREFIX}=web", "--subnet", "10.81.1.0/24", "named")
+    routed = ("-o", f"{BRIDGE}.gateway_mode_ipv4=routed")
+    own_engine.docker("network", "create", "-o", f"{PREFIX}=web", *routed, "--subnet", "10.81.1.0/24", "named")
     own_engine.docker("network", "create", "--subnet", "10.81.3.0/24", "plain")
     inhibited = ("-o", f"{BRIDGE}.inhibit_ipv4=true", "-o", f"{BRIDGE}.name=lan0", "--subnet", "10.81.4.0/24")
     own_engine.docker("network", "create", *inhibited, "bare")
     wanted = f"name=named,driver-opt={SYSCTLS}=net.ipv4.conf.IFNAME.log_martians=1"
-    sleeper(own_engine, "box", "--network", wanted)
+    sleeper(own_engine, "box", "--network", wanted, "-p", "8080:80")
     own_engine.kill()
     own_engine.start()
     assert parameter(own_engine, "box", "ipv4/conf/web0/log_martians") == "1"
     assert addresses_on_the_host(own_engine, "lan0") == []
-    assert options_of(own_engine, "named") == {PREFIX: "web"}
+    assert options_of(own_engine, "named") == {PREFIX: "web", f"{BRIDGE}.gateway_mode_ipv4": "routed"}
+    at_its_own_address = {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": ""}]}
+    assert own_engine.inspect("box")["NetworkSettings"]["Ports"] == at_its_own_address
     assert interfaces(own_engine, "box") == {"web0": "10.81.1.2/24"}
     own_engine.docker("network", "connect", "plain", "box")
     own_engine.docker("network", "disconnect", "named", "box")
     assert interfaces(own_engine, "box") == {"eth0": "10.81.3.2/24"}
+    ports = own_engine.inspect("box")["NetworkSettings"]["Ports"]["80/tcp"]
+    assert {port["HostPort"] for port in ports} == {"8080"}  # where nothing is routed
     own_engine.docker("network", "connect", "--driver-opt", f"{NAME}=wan", "bare", "box")
     own_engine.kill()
     own_engine.start()
@@ -260,3 +265,34 @@ def test_names_that_cannot_be_are_refused_and_nothing_is_left(networks):
         refused = networks.docker("run", "--rm", *options, "busybox", "true", check=False)
         words = f"{NAME} is not supported on a network of driver"
         assert (refused.returncode, words in refused.stderr) == (125, True), refused.stderr
+
+
+def test_gateway_modes_as_clients_see_them(networks):
+    """As Docker 27 and 28; who reaches whom is in test_gateway_modes."""
+    mode = f"{BRIDGE}.gateway_mode_ipv4"
+    networks.docker("network", "create", "-o", f"{mode}=routed", "--subnet", "10.81.1.0/24", "routed")
+    assert options_of(networks, "routed") == {mode: "routed"}
+    sleeper(networks, "box", "--network", "routed", "-p", "8080:80", "-p", "127.0.0.1:8081:81")
+    ports = networks.inspect("box")["NetworkSettings"]["Ports"]
+    assert ports == {f"{port}/tcp": [{"HostIp": "0.0.0.0", "HostPort": ""}] for port in (80, 81)}
+    status, answer = networks.http("GET", "/v1.45/containers/json")
+    shown = [{"IP": "0.0.0.0", "PrivatePort": port, "Type": "tcp"} for port in (80, 81)]
+    assert (status, json.loads(answer)[0]["Ports"]) == (200, shown)
+    assert sorted(networks.docker("port", "box").stdout.splitlines()) == ["80/tcp -> 0.0.0.0:", "81/tcp -> 0.0.0.0:"]
+    assert "80/tcp, 81/tcp" in networks.orlop("ps", "--format", "{{.Ports}}").stdout.replace(
+        "80-81/tcp", "80/tcp, 81/tcp"
+    )
+    networks.docker("network", "create", "--internal", "-o", f"{mode}=isolated", "--subnet", "10.81.2.0/24", "alone")
+    configuration = networks.docker("network", "inspect", "-f", "{{json .IPAM.Config}}", "alone").stdout
+    assert json.loads(configuration) == [{"Subnet": "10.81.2.0/24"}]
+    sleeper(networks, "lone", "--network", "alone")
+    assert interfaces(networks, "lone") == {"eth0": "10.81.2.1/24"}
+    bridge = f"br-{networks.docker('network', 'inspect', '-f', '{{.Id}}', 'alone').stdout[:12]}"
+    assert addresses_on_the_host(networks, bridge) == []
+    for options, words in (
+        (("-o", f"{mode}=isolated"), "gateway mode 'isolated' can only be used for an internal network"),
+        (("-o", f"{mode}=bridge"), f"failed to parse {mode} value: bridge (unknown gateway mode bridge)"),
+        (("-d", "macvlan", "-o", f"{mode}=nat"), "unknown option of the macvlan driver"),
+    ):
+        refused = networks.docker("network", "create", *options, "bad", check=False)
+        assert (refused.returncode, words in refused.stderr) == (1, True), refused.stderr

@@ -36,6 +36,8 @@ NAMES = ("_x", "a=b")  # they look like a parameter's, which the kernel does not
 OPTIONS = {
     "com.docker.network.bridge.name": ["a b", "a/b", "../x", "sixteencharacters", "-x", "$(id)", "a\nb", "", ".", "é"],
     "com.docker.network.bridge.enable_icc": ["maybe", "2", "", "true\n", "$(id)"],
+    "com.docker.network.bridge.gateway_mode_ipv4": ["x", "", "NAT", "isolated", "routed -j ACCEPT", "$(id)", "a\nb"],
+    "com.docker.network.bridge.gateway_mode_ipv6": ["x", "isolated", "\u202e"],
     "com.docker.network.bridge.inhibit_ipv4": ["maybe", "", "1 ", "$(id)"],
     "com.docker.network.bridge.enable_ip_masquerade": ["x", "yes please"],
     "com.docker.network.bridge.host_binding_ipv4": [*ADDRESSES, "::1"],

@@ -146,7 +146,7 @@ def ports(listed: object) -> str:
             groups.append(_published_range(key, last))
         runs[key] = [private, private]
     groups += [_published_range(key, runs[key]) for key in sorted(runs)]
-    return ", ".join([*groups, *_plain_ranges(plain), *(text for _, text in singles)])
+    return ", ".join([*groups, *_plain_ranges(list(dict.fromkeys(plain))), *(text for _, text in singles)])
 
 
 def _host(address: str) -> str:

@@ -15,6 +15,7 @@ from orlop.kernel.netlink import NetlinkError
 from orlop.network import bandwidth, connections, ipam
 from orlop.network.bridge_device import BridgeDevice
 from orlop.network.firewall.contract import BridgeRules, PortRule
+from orlop.network.gateway_modes import ROUTED, mode_of, split_ports
 from orlop.network.networks import OPTION_HOST_BINDING, OPTION_ICC, OPTION_MASQUERADE, OPTION_MTU
 from orlop.network.ports import LOOPBACK6
 from orlop.spec.ids import generate_id
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from orlop.network.networks import Network
     from orlop.network.pool import LinkPair
     from orlop.network.sandbox import Endpoint, EndpointWish
+    from orlop.spec.ports import PortBinding
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ class BridgeDriver:
             internal=self._network.internal,
             direct_routing=self._around.direct_routing,
             crossing=self._around.crossing,
+            mode=mode_of(self._network.options, 4),
+            mode6=mode_of(self._network.options, 6),
         )
 
     def remove_strays(self) -> None:
@@ -122,13 +126,19 @@ class BridgeDriver:
             return endpoint
         where = self._network.options.get(OPTION_HOST_BINDING) or "0.0.0.0"
         around = self._around
+        routed = [version for version in (4, 6) if mode_of(self._network.options, version) == ROUTED]
+        direct: list[PortBinding] = []
+        if routed:
+            ports, direct = split_ports(ports, endpoint, routed=routed, default_ip=where)
+            if direct:
+                _log.info("%s: ports are published at its own address, by no port of the host", container_name)
         with ExitStack() as undo:
             undo.callback(around.ports.release, endpoint.id)
             try:
                 bindings = await around.ports.take(
                     endpoint.id, ports, address=endpoint.address, address6=endpoint.address6, default_ip=where
                 )
-                published = replace(endpoint, ports=bindings)
+                published = replace(endpoint, ports=(*bindings, *direct))
                 around.records.update_endpoint(published)
                 undo.callback(around.records.update_endpoint, endpoint)
                 await self._set_rules(published)
@@ -198,6 +208,7 @@ class BridgeDriver:
         requests = [
             PortRequest(port.container_port, port.protocol, port.host_ip, port.host_port, port.host_port)
             for port in endpoint.ports
+            if port.host_port
         ]
         try:
             self._around.ports.allocate(endpoint.id, requests, address=endpoint.address, address6=endpoint.address6)

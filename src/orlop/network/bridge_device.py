@@ -13,6 +13,7 @@ from orlop.errors import SystemFailureError
 from orlop.kernel import rtnetlink
 from orlop.kernel.netlink import NetlinkError
 from orlop.network.bandwidth import ifb_name
+from orlop.network.gateway_modes import ISOLATED, mode_of
 from orlop.network.networks import OPTION_INHIBIT_IPV4
 from orlop.network.sysctl import protect_bridge, route_loopback
 
@@ -78,7 +79,9 @@ class BridgeDevice:
         self._network = network
         self._around = around
         self._mtu = mtu
-        self._addressed = not network.flag(OPTION_INHIBIT_IPV4, default="false")
+        isolated = {version for version in (4, 6) if mode_of(network.options, version) == ISOLATED}
+        self._addressed = 4 not in isolated and not network.flag(OPTION_INHIBIT_IPV4, default="false")
+        self._subnet6 = network.subnet6 if 6 not in isolated else ""  # that the bridge itself has a part in
         self.index = 0
 
     def create(self) -> None:
@@ -112,7 +115,7 @@ class BridgeDevice:
                 return
             if link.stp:
                 host.execute(rtnetlink.set_bridge_stp(link.index, enabled=False))
-            protect_bridge(name, ipv6=bool(self._network.subnet6))
+            protect_bridge(name, ipv6=bool(self._subnet6))
             self._set_addresses()
             host.execute(rtnetlink.set_link(link.index, up=True, mtu=self._mtu))
         except OSError as error:
@@ -124,8 +127,8 @@ class BridgeDevice:
         if network.gateway and self._addressed:
             length = ipaddress.IPv4Network(network.subnet).prefixlen
             wanted.append(ipaddress.IPv4Interface(f"{network.gateway}/{length}"))
-        if network.gateway6:
-            length = ipaddress.IPv6Network(network.subnet6).prefixlen
+        if network.gateway6 and self._subnet6:
+            length = ipaddress.IPv6Network(self._subnet6).prefixlen
             wanted += [ipaddress.IPv6Interface(f"{network.gateway6}/{length}"), _LINK_LOCAL]
         for address in host.addresses(self.index):
             stale = address.interface not in wanted and not address.interface.ip.is_link_local

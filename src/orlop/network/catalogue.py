@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, ForbiddenError, InvalidParameterError, NotFoundError
 from orlop.network import cni, ipam, networks, placement
+from orlop.network.gateway_modes import ISOLATED, mode_of
 from orlop.network.networks import Network
 from orlop.network.options import AddressPool, check_bip6, check_interface_name
 from orlop.network.requests import OVERLAP, ChosenPool, check_pools, check_request
@@ -163,14 +164,14 @@ class Catalogue:
             driver=request.driver,
             created_at=time.time_ns(),
             subnet=str(four.subnet) if four else "",
-            gateway=str(four.gateway) if four else "",
+            gateway=str(four.gateway) if four and not _isolated(request, 4) else "",
             ip_range=str(four.ip_range or "") if four else "",
             internal=request.internal,
             attachable=request.attachable,
             options=dict(request.options),
             labels=dict(request.labels),
             subnet6=str(six.subnet) if six else "",
-            gateway6=str(six.gateway) if six else "",
+            gateway6=str(six.gateway) if six and not _isolated(request, 6) else "",
             ip_range6=str(six.ip_range or "") if six else "",
             auxiliary={**(four.auxiliary if four else {}), **(six.auxiliary if six else {})},
             chosen=bool(chosen),
@@ -216,6 +217,12 @@ class Catalogue:
     def hide(self, network: Network) -> None:
         """Show a network that is going no more; its row is deleted last."""
         self._networks.pop(network.id, None)
+
+
+def _isolated(request: NetworkRequest, version: int) -> bool:
+    """Tell whether a network has no gateway of an IP version, and none was named."""
+    named = any(pool.gateway and (":" in pool.gateway) == (version == 6) for pool in request.pools)
+    return request.driver == "bridge" and mode_of(request.options, version) == ISOLATED and not named
 
 
 def _way_out(name: str, text: str, bridge: ipaddress.IPv4Interface | ipaddress.IPv6Interface) -> dict[str, str]:

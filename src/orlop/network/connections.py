@@ -40,7 +40,7 @@ def begin_anew(ports: Iterable[PortBinding]) -> None:
     """Forget the flows of UDP to ports that are published from now on."""
     by_version: dict[int, set[int]] = {}
     for port in ports:
-        if port.protocol == "udp":
+        if port.protocol == "udp" and port.host_port:
             by_version.setdefault(6 if ":" in port.host_ip else 4, set()).add(port.host_port)
     if not by_version:
         return

@@ -72,6 +72,22 @@ PORTS6 = [
 ]
 
 
+MODES = [
+    BridgeRules("br-nat", "172.18.0.0/16", subnet6="fd00:18::/64", crossing=True),
+    BridgeRules("br-open", "172.19.0.0/16", subnet6="fd00:19::/64", mode="nat-unprotected", mode6="nat-unprotected"),
+    BridgeRules("br-way", "172.20.0.0/16", subnet6="fd00:20::/64", mode="routed", mode6="routed", crossing=True),
+    BridgeRules("br-six", "172.21.0.0/16", subnet6="fd00:21::/64", mode6="routed"),
+    BridgeRules("br-alone", "172.22.0.0/16", subnet6="fd00:22::/64", mode="isolated", mode6="isolated", internal=True),
+]
+MODES_PORTS = [
+    PortRule("br-way", "tcp", "0.0.0.0", 0, "172.20.0.2", 80),
+    PortRule("br-way", "tcp", "::", 0, "fd00:20::2", 80),
+    PortRule("br-six", "tcp", "0.0.0.0", 8080, "172.21.0.2", 80),
+    PortRule("br-six", "tcp", "::", 0, "fd00:21::2", 80),
+    PortRule("br-open", "tcp", "0.0.0.0", 8081, "172.19.0.2", 80),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -82,6 +98,10 @@ PORTS6 = [
         ),
         ("nftables.txt", ruleset.render(BRIDGES, PORTS, name="orlop", router=True)),
         ("nftables-ipv6.txt", ruleset.render(BRIDGES6, PORTS6, name="orlop", family=rules.IPV6)),
+        ("iptables-modes.txt", rules.render_changes("", rules.compute(MODES, MODES_PORTS))),
+        ("ip6tables-modes.txt", rules.render_changes("", rules.compute(MODES, MODES_PORTS, family=rules.IPV6))),
+        ("nftables-modes.txt", ruleset.render(MODES, MODES_PORTS, name="orlop")),
+        ("nftables-modes-ipv6.txt", ruleset.render(MODES, MODES_PORTS, name="orlop", family=rules.IPV6)),
         ("nftables-publish.txt", ruleset.render_publish(PORTS6, name="orlop")),
     ],
 )
@@ -246,7 +266,8 @@ async def test_injection_through_bridges(bad: BridgeRules):
     [
         PortRule("docker0", "tcp --x", "0.0.0.0", 1, "172.17.0.2", 1),
         PortRule("docker0", "tcp", "0.0.0.0 -j X", 1, "172.17.0.2", 1),
-        PortRule("docker0", "tcp", "0.0.0.0", 0, "172.17.0.2", 1),
+        PortRule("docker0", "tcp", "0.0.0.0", -1, "172.17.0.2", 1),
+        PortRule("docker0", "tcp", "0.0.0.0", 1, "172.17.0.2", 0),
         PortRule("docker0", "tcp", "0.0.0.0", 1, "172.17.0.2\nCOMMIT", 1),
         PortRule("docker0", "tcp", "0.0.0.0", 1, "172.17.0.2", 65536),
     ],

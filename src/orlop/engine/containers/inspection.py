@@ -120,7 +120,7 @@ def port_map(endpoints: Sequence[Endpoint], definition: Definition) -> JsonObjec
         for binding in endpoint.ports:
             name = f"{binding.container_port}/{binding.protocol}"
             own = ports.get(name)
-            item: JsonObject = {"HostIp": binding.host_ip, "HostPort": str(binding.host_port)}
+            item: JsonObject = {"HostIp": binding.host_ip, "HostPort": str(binding.host_port or "")}
             ports[name] = [*own, item] if isinstance(own, list) else [item]
     return ports
 

@@ -72,13 +72,9 @@ def port_documents(container: Container, sandbox: Sandbox | None) -> list[JsonVa
     for endpoint in sandbox.endpoints:
         for binding in endpoint.ports:
             bound.add(f"{binding.container_port}/{binding.protocol}")
+            public: JsonObject = {"PublicPort": binding.host_port} if binding.host_port else {}
             result.append(
-                {
-                    "IP": binding.host_ip,
-                    "PrivatePort": binding.container_port,
-                    "PublicPort": binding.host_port,
-                    "Type": binding.protocol,
-                },
+                {"IP": binding.host_ip, "PrivatePort": binding.container_port, **public, "Type": binding.protocol}
             )
     for port in open_ports(sandbox.endpoints, container.definition):
         if port not in bound:

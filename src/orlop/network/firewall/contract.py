@@ -22,6 +22,8 @@ class BridgeRules:
         direct_routing: packets from other interfaces may be addressed to containers themselves.
         subnet6: "fd00:1::/64", or "" for a network without IPv6.
         crossing: containers of other bridges reach published ports, by an address of the host.
+        mode: "nat", "nat-unprotected", "routed" or "isolated", for IPv4 (``network.gateway_modes``).
+        mode6: the same for IPv6.
     """
 
     name: str
@@ -32,11 +34,16 @@ class BridgeRules:
     direct_routing: bool = False
     subnet6: str = ""
     crossing: bool = False
+    mode: str = "nat"
+    mode6: str = "nat"
 
 
 @dataclass(frozen=True, slots=True)
 class PortRule:
-    """A published port as the firewall sees it; ``host_ip`` and ``address`` are of the same IP version."""
+    """A published port as the firewall sees it; ``host_ip`` and ``address`` are of the same IP version.
+
+    With ``host_port`` 0 it is published at the container's own address only.
+    """
 
     bridge: str
     protocol: str
@@ -57,8 +64,9 @@ class Firewall(Protocol):
     Guarantees while the rules are in force (threats.md G3, G4, G8):
 
     - a published port of address 127.0.0.1 can't be reached from another machine, nor from a container;
-    - packets from outside reach a container on its published ports only;
-    - containers of different bridges don't reach each other, unless it is a published port of a ``crossing`` bridge.
+    - packets from outside reach a container on its published ports only, unless its bridge is "nat-unprotected";
+    - containers of different bridges don't reach each other, unless it is a published port of a ``crossing`` bridge, or
+      of one that is "routed".
     """
 
     @property

@@ -20,6 +20,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orlop.network.gateway_modes import NAT, ROUTED, UNPROTECTED
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -45,20 +47,33 @@ class Family:
         every: the address that means all of the host's.
         single: the prefix length of one address.
         loopback: the host's own.
+        icmp: the protocol that ping is of, as iptables-save names it.
     """
 
     version: int
     every: str
     single: str
     loopback: str
+    icmp: str
 
     def subnet(self, bridge: BridgeRules) -> str:
         """Return a bridge's subnet, "" when it has none of this version."""
         return bridge.subnet if self.version == 4 else bridge.subnet6
 
+    def mode(self, bridge: BridgeRules) -> str:
+        """Return how a bridge and what is elsewhere reach each other; an internal one does not."""
+        if bridge.internal:
+            return NAT
+        return bridge.mode if self.version == 4 else bridge.mode6
 
-IPV4 = Family(4, "0.0.0.0", "/32", "127.0.0.0/8")
-IPV6 = Family(6, "::", "/128", "::1/128")
+    def is_hidden(self, bridge: BridgeRules) -> bool:
+        """Tell whether nobody elsewhere may send to containers' own addresses."""
+        hidden = bridge.internal or (bridge.masquerade and self.mode(bridge) == NAT)
+        return hidden and not bridge.direct_routing
+
+
+IPV4 = Family(4, "0.0.0.0", "/32", "127.0.0.0/8", "icmp")
+IPV6 = Family(6, "::", "/128", "::1/128", "ipv6-icmp")
 
 
 def family_of(address: str) -> Family:
@@ -124,9 +139,7 @@ def _raw(bridges: Sequence[BridgeRules], prefix: str, family: Family) -> Table:
     if family.version == 4:
         rules += ["-d 127.0.0.0/8 -j DROP", "-s 127.0.0.0/8 -j DROP"]
     rules += [
-        f"-d {family.subnet(bridge)} ! -i {bridge.name} -j DROP"
-        for bridge in bridges
-        if not bridge.direct_routing and (bridge.masquerade or bridge.internal)
+        f"-d {family.subnet(bridge)} ! -i {bridge.name} -j DROP" for bridge in bridges if family.is_hidden(bridge)
     ]
     return Table(own={prefix: rules}, builtin={"PREROUTING": [f"-j {prefix}"]})
 
@@ -149,7 +162,10 @@ def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix
     own[one], own[two] = [], []
     for bridge in bridges:
         name = bridge.name
-        own[prefix].append(f"! -i {name} -o {name} -j DROP")
+        mode = family.mode(bridge)
+        if mode == ROUTED:
+            own[prefix].append(f"! -i {name} -o {name} -p {family.icmp} -j ACCEPT")
+        own[prefix].append(f"! -i {name} -o {name} -j {'ACCEPT' if mode == UNPROTECTED else 'DROP'}")
         if bridge.internal:
             if (
                 family.version == 6
@@ -160,9 +176,10 @@ def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix
             own[one].append(f"! -d {family.subnet(bridge)} -i {name} -j DROP")
         else:
             own[one].append(f"-i {name} ! -o {name} -j {two}")
-            if bridge.crossing:
+            if mode != ROUTED and bridge.crossing:
                 own[two].append(f"-o {name} -m conntrack --ctstate DNAT -j RETURN")
-            own[two].append(f"-o {name} -j DROP")
+            if mode != ROUTED:
+                own[two].append(f"-o {name} -j DROP")
             own[forward].append(f"-o {name} -j {prefix}")
             own[forward].append(f"-i {name} ! -o {name} -j ACCEPT")
         if not bridge.icc:
@@ -184,7 +201,7 @@ def _nat(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix: s
     own = local if family.version == 4 else f"! -d {family.loopback} {local}"
     masquerade: list[str] = []
     for bridge in bridges:
-        if bridge.internal:
+        if bridge.internal or family.mode(bridge) == ROUTED:
             continue
         subnet = family.subnet(bridge)
         if bridge.masquerade:
@@ -196,7 +213,7 @@ def _nat(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix: s
         back = f"-s {subnet} -d {subnet} -o {bridge.name}"
         masquerade.append(f"{back} -m conntrack --ctstate DNAT -j MASQUERADE")
     return Table(
-        own={prefix: [dnat_rule(port) for port in reversed(ports)]},
+        own={prefix: [dnat_rule(port) for port in reversed(ports) if port.host_port]},
         builtin={"PREROUTING": [local], "OUTPUT": [own], "POSTROUTING": masquerade},
     )
 
@@ -285,14 +302,14 @@ def _is_stale(rule: str, bridges: set[str]) -> bool:
 
 def render_publish(ports: Sequence[PortRule], *, prefix: str = "DOCKER") -> str:
     """Return the input of iptables-restore that adds published ports."""
-    nat = "".join(f"-I {prefix} 1 {dnat_rule(port)}\n" for port in ports)
+    nat = "".join(f"-I {prefix} 1 {dnat_rule(port)}\n" for port in ports if port.host_port)
     accept = "".join(f"-I {prefix} 1 {accept_rule(port)}\n" for port in ports)
     return f"*nat\n{nat}COMMIT\n*filter\n{accept}COMMIT\n"
 
 
 def render_withdraw(ports: Sequence[PortRule], *, prefix: str = "DOCKER") -> str:
     """Return the input of iptables-restore that removes published ports; it fails if one of them is not there."""
-    nat = "".join(f"-D {prefix} {dnat_rule(port)}\n" for port in ports)
+    nat = "".join(f"-D {prefix} {dnat_rule(port)}\n" for port in ports if port.host_port)
     accept = "".join(f"-D {prefix} {accept_rule(port)}\n" for port in ports)
     return f"*nat\n{nat}COMMIT\n*filter\n{accept}COMMIT\n"
 
@@ -328,6 +345,7 @@ def check_rule_values(bridge: BridgeRules | None, ports: Iterable[PortRule]) -> 
             raise ValueError(f"not a protocol: {port.protocol!r}")
         if ipaddress.ip_address(port.host_ip).version != ipaddress.ip_address(port.address).version:
             raise ValueError(f"not of one IP version: {port.host_ip} and {port.address}")
-        for number in (port.host_port, port.container_port):
-            if not 0 < number < 65536:
-                raise ValueError(f"not a port: {number}")
+        if not 0 <= port.host_port < 65536:
+            raise ValueError(f"not a port: {port.host_port}")
+        if not 0 < port.container_port < 65536:
+            raise ValueError(f"not a port: {port.container_port}")

@@ -22,6 +22,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from orlop.network.firewall.rules import IPV4, USER_CHAIN, Family, family_of
+from orlop.network.gateway_modes import ROUTED, UNPROTECTED
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
@@ -108,7 +109,9 @@ def elements(ports: Sequence[PortRule], family: Family) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"published": [], "published-at": [], "reachable": []}
     for port in ports:
         target = f"{port.address} . {port.container_port}"
-        if port.host_ip in ("", family.every):
+        if not port.host_port:
+            pass  # at its own address only
+        elif port.host_ip in ("", family.every):
             found["published"].append(f"{port.protocol} . {port.host_port} : {target}")
         else:
             found["published-at"].append(f"{port.protocol} . {port.host_ip} . {port.host_port} : {target}")
@@ -155,7 +158,7 @@ def _raw(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
     rules += [
         f'{_ip(family)} daddr {family.subnet(bridge)} iifname != "{bridge.name}" iifname != "lo" drop'
         for bridge in bridges
-        if not bridge.direct_routing and (bridge.masquerade or bridge.internal)
+        if family.is_hidden(bridge)
     ]
     return _chain("raw", rules, hook="filter hook prerouting priority -300")
 
@@ -182,13 +185,15 @@ def _forward(bridges: Sequence[BridgeRules], family: Family, *, router: bool) ->
         if bridge.internal:
             rules.append("drop")
         else:
-            if bridge.crossing:
+            mode = family.mode(bridge)
+            if mode == ROUTED or bridge.crossing:
                 rules += [f'iifname "{name}" drop' for name in inner]  # who has no way out has none to here
-            rules += [
-                "iifname @bridges ct status ! dnat drop" if bridge.crossing else "iifname @bridges drop",
-                f"meta l4proto . {_ip(family)} daddr . th dport @reachable accept",
-                "drop",
-            ]
+            if mode == ROUTED:
+                rules.append(f"meta l4proto {family.icmp} accept")
+            else:
+                rules.append("iifname @bridges ct status ! dnat drop" if bridge.crossing else "iifname @bridges drop")
+            rules.append(f"meta l4proto . {_ip(family)} daddr . th dport @reachable accept")
+            rules.append("accept" if mode == UNPROTECTED else "drop")
         yield from _chain(f"to-{bridge.name}", rules)
         yield from _chain(f"from-{bridge.name}", ["drop" if bridge.internal else "accept"])
     yield from _chain(USER_CHAIN, ())
@@ -200,7 +205,7 @@ def _forward(bridges: Sequence[BridgeRules], family: Family, *, router: bool) ->
 def _nat(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
     ip, rules = _ip(family), []
     for bridge in bridges:
-        if bridge.internal:
+        if bridge.internal or family.mode(bridge) == ROUTED:
             continue
         subnet, name = family.subnet(bridge), f'"{bridge.name}"'
         if bridge.masquerade:
