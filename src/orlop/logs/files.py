@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orlop.logs.entry import LogEntry
 
 _BLOCK = 64 * 1024
+_HEAD = 4096
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -54,6 +55,16 @@ class LogFile:
             os.dup2(text.fileno(), self.fd, inheritable=False)
         self.compressed = False
 
+    def is_copy_of(self, other: LogFile) -> bool:
+        """Tell whether it is the other file, which is plain, or what that was compressed into."""
+        if not self.compressed:
+            return os.path.samestat(os.fstat(self.fd), os.fstat(other.fd))
+        try:
+            head = zlib.decompressobj(wbits=GZIP).decompress(os.pread(self.fd, _BLOCK, 0), _HEAD)
+        except zlib.error:
+            return False
+        return bool(head) and os.pread(other.fd, len(head), 0) == head  # lines have their time
+
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self.fd)
@@ -72,16 +83,27 @@ def open_all(path: str) -> list[LogFile]:
             files.append(LogFile(current))
         number = 1
         while (older := _open_rotated(f"{path}.{number}")) is not None:
-            files.insert(0, older)
             number += 1
-        if current is not None and len(files) > 1 and os.path.samestat(os.fstat(files[-2].fd), os.fstat(current)):
-            # Rotated between the two opens: ours is the one that is ``.1`` now.
-            files.pop(-2).close()
+            if files and not files[0].compressed and older.is_copy_of(files[0]):
+                older.close()  # rotated between the two opens: each has the next one's name now
+            else:
+                files.insert(0, older)
     except BaseException:
         for file in files:
             file.close()
         raise
     return files
+
+
+def open_since(path: str, last: LogFile) -> list[LogFile]:
+    """Open the files that were begun after ``last``, oldest first: there can be several. Raises OSError."""
+    files = open_all(path)
+    for place in reversed(range(len(files))):
+        if files[place].is_copy_of(last):
+            for file in files[: place + 1]:
+                file.close()
+            return files[place + 1 :]
+    return files  # it was the oldest, and has been removed
 
 
 def _open_rotated(path: str) -> LogFile | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orlop.kernel.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, inotify_add_watch, inotify_init1
-from orlop.logs.files import LineReader, LogFile, open_all, open_log, tail_offset
+from orlop.logs.files import LineReader, LogFile, open_all, open_log, open_since, tail_offset
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -87,17 +87,21 @@ async def _positioned(files: list[LogFile], tail: int | None, directory: str) ->
             readers.insert(0, LineReader(file.fd, os.fstat(file.fd).st_size))
             continue
         if file.compressed:
-            expanding = asyncio.ensure_future(asyncio.to_thread(file.expand, directory))
-            try:
-                await asyncio.shield(expanding)
-            finally:
-                await asyncio.wait([expanding])  # of a client that has left, too: it uses the descriptor to its end
+            await _expand(file, directory)
         offset = 0
         if left is not None:
             offset, found = tail_offset(file.fd, left)
             left -= found
         readers.insert(0, LineReader(file.fd, offset))
     return readers
+
+
+async def _expand(file: LogFile, directory: str) -> None:
+    expanding = asyncio.ensure_future(asyncio.to_thread(file.expand, directory))
+    try:
+        await asyncio.shield(expanding)
+    finally:
+        await asyncio.wait([expanding])  # of a client that has left, too: it uses the descriptor to its end
 
 
 class _Watch:
@@ -139,13 +143,20 @@ async def _follow(
             if reader is not None:
                 for entry in reader.entries():
                     yield entry
-            fresh = _rotated(path, files)
-            if fresh is not None:
+            if fresh := _rotated(path, files):
                 if reader is not None:
                     # What was written between our last read and the rotation.
                     for entry in reader.entries():
                         yield entry
-                reader = LineReader(fresh)
+                for file in fresh:
+                    if file.compressed:
+                        await _expand(file, os.path.dirname(path))
+                    reader = LineReader(file.fd)
+                    if file is not fresh[-1]:
+                        for entry in reader.entries():
+                            yield entry
+                while len(files) > 1:
+                    files.pop(0).close()
                 continue
             if last:
                 return
@@ -154,15 +165,18 @@ async def _follow(
         watch.close()
 
 
-def _rotated(path: str, files: list[LogFile]) -> int | None:
-    """Open the file that is written now if it is not the last one that we have."""
-    fresh = open_log(path)
-    if fresh is None:
-        return None
-    if files and os.path.samestat(os.fstat(fresh), os.fstat(files[-1].fd)):
-        os.close(fresh)
-        return None
-    files.append(LogFile(fresh))
+def _rotated(path: str, files: list[LogFile]) -> list[LogFile]:
+    """Open what was begun after the last file that we have, which may be more than the one that is written now."""
+    current = open_log(path)
+    if current is None:
+        return []
+    try:
+        if files and os.path.samestat(os.fstat(current), os.fstat(files[-1].fd)):
+            return []
+    finally:
+        os.close(current)
+    fresh = open_since(path, files[-1]) if files else open_all(path)
+    files += fresh
     return fresh
 
 

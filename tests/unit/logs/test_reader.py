@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orlop.logs import files
 from orlop.logs.entry import frame, parse_entry, render
 from orlop.logs.files import LogFile, tail_offset
 from orlop.logs.reader import LogQuery, read_log
@@ -153,6 +154,64 @@ async def test_follow_sees_later_lines_and_rotation_and_ends(tmp_path):
     ended.set()
     await asyncio.wait_for(task, 60)
     assert seen == [b"a\n", b"b\n", b"c\n", b"d\n"]
+
+
+def rotate(path, *, compressed=False):
+    """Do what the shim does: each file gets the next one's name."""
+    for number in range(5, 0, -1):
+        for ending in ("", ".gz"):
+            if os.path.exists(f"{path}.{number}{ending}"):
+                os.rename(f"{path}.{number}{ending}", f"{path}.{number + 1}{ending}")
+    os.rename(path, f"{path}.1")
+    if compressed:
+        with open(f"{path}.1", "rb") as plain, gzip.open(f"{path}.1.gz", "wb") as file:
+            file.write(plain.read())
+        os.unlink(f"{path}.1")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_follow_sees_files_that_came_and_went_while_it_did_not_look(tmp_path, compressed):
+    path = tmp_path / "x.log"
+    path.write_text(line("older\n"))
+    rotate(path, compressed=compressed)
+    path.write_text(line("0\n"))
+    ended, seen = asyncio.Event(), []
+
+    async def reader():
+        async for entry in read_log(str(path), LogQuery(), follow=ended):
+            seen.append(entry.text)
+
+    task = asyncio.create_task(reader())
+    await until(lambda: len(seen) == 2)
+    for number in range(1, 4):  # the loop has no turn meanwhile
+        with path.open("a") as file:
+            file.write(line("more\n"))
+        rotate(path, compressed=compressed)
+        path.write_text(line(f"{number}\n"))
+    await until(lambda: len(seen) == 8)
+    assert len(opened_in(tmp_path)) == 1  # nobody's disk is filled by who follows
+    ended.set()
+    await asyncio.wait_for(task, 60)
+    assert seen == [b"older\n", b"0\n", b"more\n", b"1\n", b"more\n", b"2\n", b"more\n", b"3\n"]
+    assert opened_in(tmp_path) == []
+
+
+async def test_files_that_are_rotated_while_they_are_opened_are_read_once(tmp_path, monkeypatch):
+    path = tmp_path / "x.log"
+    for name, text in (("x.log.2", "a\n"), ("x.log.1", "b\n"), ("x.log", "c\n")):
+        (tmp_path / name).write_text(line(text))
+    opened, real = [], files.open_log
+
+    def open_and_rotate(name):
+        opened.append(name)
+        found = real(name)
+        if len(opened) == 2:  # the one that is written, and the one before
+            rotate(path)
+            path.write_text(line("d\n"))
+        return found
+
+    monkeypatch.setattr(files, "open_log", open_and_rotate)
+    assert await texts(path) == ["a\n", "b\n", "c\n"]
 
 
 async def test_follow_waits_for_the_end_of_a_line(tmp_path):
