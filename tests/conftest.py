@@ -178,7 +178,7 @@ def settled_state(engine: Engine) -> HostState:
     try:
         return wait_for(lambda: (state := HostState.of(engine)).is_settled and state)
     except TimeoutError:
-        pytest.fail(f"still being removed: {HostState.of(engine)}")
+        pytest.fail(f"still being removed or made: {HostState.of(engine)}")
 
 
 def assert_nothing_left(engine: Engine, before: HostState, *, seconds: float, descriptors: int = 4) -> None:

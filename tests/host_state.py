@@ -9,10 +9,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness import Engine
+
+# of NetworkOptions: network namespaces that an engine keeps ready, each with several of its descriptors
+READY = 4
 
 
 def entries_below(top: Path, depth: int) -> Iterator[Path]:
@@ -40,6 +45,12 @@ class HostState:
     containers: frozenset[str]
     processes: int
     descriptors: int
+    ready: int
+
+    @classmethod
+    def before(cls, engine: Engine) -> HostState:
+        """Return the state to compare with: as it is when the engine has made what it makes in advance."""
+        return wait_for(lambda: (state := cls.of(engine)).ready >= READY and state, what="all ready namespaces")
 
     @classmethod
     def of(cls, engine: Engine) -> HostState:
@@ -77,13 +88,16 @@ class HostState:
             containers=listing(engine.data_root / "containers"),
             processes=len(engine.processes()),
             descriptors=len(os.listdir(f"/proc/{pid}/fd")),
+            # the outer end of one that a container has is on a bridge
+            ready=sum(link["ifname"].startswith("veth") and "master" not in link for link in links),
         )
 
     @property
     def is_settled(self) -> bool:
-        """Whether no container of the past is being removed."""
+        """Whether no container of the past is being removed, and all is ready for the next."""
         return (
-            not self.cgroups
+            self.ready >= READY
+            and not self.cgroups
             and not self.shims
             and not any(".removed" in name for name in (*self.layers, *self.containers))
         )
@@ -93,6 +107,8 @@ class HostState:
         changed: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             old, new = getattr(self, field.name), getattr(after, field.name)
+            if field.name == "ready":
+                continue
             if field.name == "descriptors":
                 if new > old + descriptors:
                     changed[field.name] = (old, new)

@@ -61,7 +61,7 @@ def cycles(backend: str, count: int) -> None:
         ).stdout.strip()
         for number in range(-3, count):
             if number == 0:
-                before, shape = HostState.of(engine), wait_for(settled)
+                before, shape = HostState.before(engine), wait_for(settled)
             ask("/networks/six/connect", Container=box)
             ask(f"/containers/{box}/stop?t=0")
             ask(f"/containers/{box}/start")

@@ -130,7 +130,7 @@ def test_a_storm_of_requests_leaves_nothing(leak_free):
     engine = leak_free
     engine.docker("network", "create", "warm")
     engine.docker("network", "rm", "warm")
-    before = HostState.of(engine)
+    before = HostState.before(engine)
     end, answers = time.monotonic() + 6, Counter[tuple[int, str]]()
 
     def requests(seed: int) -> None:

@@ -228,7 +228,7 @@ def test_joining_again_and_again_leaves_nothing(networks):
     for _ in range(3):
         assert networks.http("POST", "/networks/bbb/connect", body.encode())[0] == 200
         assert networks.http("POST", "/networks/bbb/disconnect", body.encode())[0] == 200
-    before = HostState.of(networks)
+    before = HostState.before(networks)
     outer = networks.in_network("ip", "-o", "link").stdout.count("veth")
     for _ in range(40):
         assert networks.http("POST", "/networks/bbb/connect", body.encode())[0] == 200

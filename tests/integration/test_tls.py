@@ -70,7 +70,7 @@ def nothing_is_left(lab):
     """After each test neither a connection nor a descriptor is left that was not there before."""
     lab.run(DOCKER, "version")
     wait_for(lambda: lab.joined() == 0, what="no connection")
-    before = HostState.of(lab.engine)
+    before = HostState.before(lab.engine)
     yield
     lab.engine.remove_containers()
     wait_for(lambda: lab.joined() == 0, seconds=15, what="end of all connections")
