@@ -12,6 +12,7 @@ RUNTIME is orlop-runtime unless named; /usr/bin/runc tests the tests.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import io
 import json
@@ -183,7 +184,7 @@ def _left_behind(name: str, home: Path) -> list[str]:
     remove_cgroups(name)
     deadline = time.monotonic() + 5
     while True:
-        left = [str(path) for path in _TOP.rglob(f"*{name}*")]
+        left = glob.glob(f"{_TOP}/**/*{name}*", recursive=True)  # Path's fails where others remove cgroups meanwhile
         left += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(home) in line]
         for process in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ to be refused must end with status 1: ``make conformance``.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import random
@@ -135,7 +136,8 @@ class Bundles:
     def left(self) -> list[str]:
         """What is left of all of them."""
         found = [f"state: {name}" for name in os.listdir(self.home / "state")]
-        found += [f"cgroup: {path}" for path in Path("/sys/fs/cgroup").glob(f"**/{self.name}/*") if path.is_dir()]
+        # glob's, as it passes over directories that others remove meanwhile; Path.glob does not
+        found += [f"cgroup: {path}" for path in glob.glob(f"/sys/fs/cgroup/**/{self.name}/*/", recursive=True)]
         for process in filter(str.isdigit, os.listdir("/proc")):
             try:
                 if str(self.home) in Path(f"/proc/{process}/mountinfo").read_text():
