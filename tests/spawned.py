@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import remove_cgroups
+from harness import PATIENCE, remove_cgroups
 from orlop.primitives.channel import Channel
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.runtime.sealed import start_spawner
@@ -40,7 +40,7 @@ def unframed(data: bytes, number: int) -> bytes:
 
 
 def read_all(sock: socket.socket, *, seconds: float = 10) -> bytes:
-    sock.settimeout(seconds)
+    sock.settimeout(seconds * PATIENCE)
     data = b""
     while chunk := sock.recv(65536):
         data += chunk
@@ -48,7 +48,7 @@ def read_all(sock: socket.socket, *, seconds: float = 10) -> bytes:
 
 
 def read_until(sock: socket.socket, wanted: bytes, *, seconds: float = 10) -> bytes:
-    sock.settimeout(seconds)
+    sock.settimeout(seconds * PATIENCE)
     data = b""
     while wanted not in data:
         chunk = sock.recv(65536)
@@ -72,7 +72,7 @@ class Process:
 
     def event(self, name: str, *, seconds: float = 10) -> dict:
         """Wait for an event; answers are passed over."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while select.select([self.control], [], [], max(0, deadline - time.monotonic()))[0]:
             got = self.control.receive()
             assert got is not None, f"no {name}: shim is gone"
@@ -206,7 +206,7 @@ class Runtime:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
                 os.close(process.pidfd)
-            while select.select([process.control], [], [], 5)[0]:  # until the shim has removed what it made
+            while select.select([process.control], [], [], 5 * PATIENCE)[0]:  # until the shim has removed what it made
                 got = process.control.receive()
                 if got is None:
                     break

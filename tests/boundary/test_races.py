@@ -11,7 +11,7 @@ import pytest
 from hostile import Swapper
 from test_root_file_system import bind, in_shell
 
-from harness import busybox_tree
+from harness import PATIENCE, busybox_tree
 from spawned import Runtime
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "overlay", "busybox")]
@@ -31,7 +31,8 @@ def outcome(runtime, config, **launch) -> str:
     """Launch, wait for the end; returns "ran" or the message."""
     process, _ = runtime.launch(config, **launch)
     message = ""
-    while select.select([process.control], [], [], 10)[0]:
+    while True:
+        assert select.select([process.control], [], [], 10 * PATIENCE)[0], "neither an end nor a failure"
         got = process.control.receive()
         if got is None:
             break

@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from runtime import CONFIG, Runtime
 
-from harness import busybox_tree
+from harness import busybox_tree, catches, wait_for
 
 
 def lifecycle(runtime: Runtime) -> None:
-    identity, bundle = runtime.bundle("sleep", "60")
+    identity, bundle = runtime.bundle("sleep", "600")
     runtime.expect("create", "--bundle", bundle, identity)
     state = runtime.state(identity)
     assert state["status"] == "created"
@@ -30,7 +30,8 @@ def lifecycle(runtime: Runtime) -> None:
     runtime.refuses("create", "--bundle", bundle, identity, words="exist")
     runtime.expect("start", identity)
     runtime.wait(identity, "running")
-    assert Path(f"/proc/{runtime.state(identity)['pid']}/comm").read_text() == "sleep\n"
+    name = Path(f"/proc/{runtime.state(identity)['pid']}/comm")
+    wait_for(lambda: name.read_text() == "sleep\n", what="the program")  # start does not wait for its execve
     runtime.refuses("start", identity)
     runtime.refuses("delete", identity)
     runtime.expect("kill", identity, "KILL")
@@ -47,7 +48,7 @@ def exit_status(runtime: Runtime) -> None:
     assert runtime.run("exit 7").returncode == 7
     # pid 1 ignores what it has no handler for, so the signal comes to a shell that has been given none by its parent
     with runtime.running("sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.05; done") as identity:
-        time.sleep(0.2)
+        wait_for(lambda: catches(runtime.state(identity)["pid"], signal.SIGTERM), what="the shell's trap")
         runtime.expect("kill", identity, "TERM")
         runtime.wait(identity, "stopped")
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from runtime import Runtime
 
+from harness import PATIENCE
+
 
 def seccomp_actions(runtime: Runtime) -> None:
     """Each action's effect on sethostname, which the shell's ``hostname`` makes."""
@@ -77,13 +79,13 @@ def seccomp_notify(runtime: Runtime) -> None:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
             listener.listen()
-            listener.settimeout(10)
+            listener.settimeout(10 * PATIENCE)
             runtime.expect("create", "--bundle", bundle, identity)
             # crun hands it over no earlier than this
             runtime.expect("start", identity)
             connection, _ = listener.accept()
             with connection:
-                connection.settimeout(10)
+                connection.settimeout(10 * PATIENCE)
                 data, ancillary, *_ = connection.recvmsg(65536, socket.CMSG_SPACE(4))
         path.unlink()
         (fd,) = array("i", ancillary[0][2])
@@ -109,7 +111,7 @@ def answer(fd: int, *, errno_name: int, seconds: float = 10) -> bool:
     import fcntl
     import select
 
-    if not select.select([fd], [], [], seconds)[0]:
+    if not select.select([fd], [], [], seconds * PATIENCE)[0]:
         return False
     buffer = bytearray(80)
     fcntl.ioctl(fd, _RECEIVE, buffer)

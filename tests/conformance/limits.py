@@ -14,7 +14,7 @@ from typing import Any
 from hooks import log_directory, shell
 from runtime import Runtime
 
-from harness import wait_for
+from harness import PATIENCE, wait_for
 
 
 def update(runtime: Runtime) -> None:
@@ -96,7 +96,7 @@ def events(runtime: Runtime) -> None:
             )
         wait_for(lambda: (runtime.home / "events").read_text().count("\n") >= 3, what="three events")
         runtime.expect("delete", "--force", identity)
-        follow.wait(10)
+        follow.wait(10 * PATIENCE)
         lines = (runtime.home / "events").read_text().splitlines()
         assert {json.loads(line)["type"] for line in lines[:3]} == {"stats"}
     runtime.refuses("events", "--stats", identity)
@@ -117,7 +117,7 @@ def out_of_memory_event(runtime: Runtime) -> None:
         wait_for(lambda: '"oom"' in (runtime.home / "events").read_text(), what="the event")
     finally:
         runtime("delete", "--force", identity)
-        follow.wait(10)
+        follow.wait(10 * PATIENCE)
 
 
 def checkpoint_restore(runtime: Runtime) -> None:
@@ -232,7 +232,7 @@ def lazy_restore(runtime: Runtime) -> None:
         restore = runtime.line("restore", "--detach", "--lazy-pages", *images, "--bundle", other_bundle, other)
         assert subprocess.run(restore, check=False, **streams).returncode == 0
         for process in started:
-            assert process.wait(20) == 0
+            assert process.wait(20 * PATIENCE) == 0
         wait_for(lambda: count(runtime, other) >= before, what="the program that goes on")
     finally:
         for process in started:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from runtime import Runtime
 
+from harness import PATIENCE
+
 
 def run_detached(runtime: Runtime) -> None:
     identity, bundle = runtime.bundle()
@@ -96,7 +98,7 @@ class ConsoleSocket:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(runtime.home / name))
         self._listener.listen(1)
-        self._listener.settimeout(10)
+        self._listener.settimeout(10 * PATIENCE)
         self.master = -1
         self._thread = threading.Thread(target=self._receive)
         self._thread.start()
@@ -111,10 +113,10 @@ class ConsoleSocket:
 
     def read(self, words: bytes, *, seconds: float = 5) -> bytes:
         """Return what the terminal shows up to and with ``words``."""
-        self._thread.join(10)
+        self._thread.join(10 * PATIENCE)
         assert self.master >= 0, "no terminal came"
         seen = b""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         os.set_blocking(self.master, False)
         while words not in seen:
             assert time.monotonic() < deadline, f"{words!r} did not come: {seen!r}"
@@ -125,14 +127,14 @@ class ConsoleSocket:
 
     def close(self) -> None:
         self._listener.close()
-        self._thread.join(11)
+        self._thread.join()  # it ends by its own time-out
         if self.master >= 0:
             os.close(self.master)
 
 
 def console_socket(runtime: Runtime) -> None:
     identity, bundle = runtime.bundle(
-        *("sh", "-c", "tty; test -c /dev/console && echo console; read line; echo got $line; sleep 60"),
+        *("sh", "-c", "tty; test -c /dev/console && echo console; read line; echo got $line; sleep 600"),
         process__terminal=True,
         process__consoleSize={"height": 33, "width": 77},
     )
@@ -297,7 +299,7 @@ def exec_in_paused(runtime: Runtime) -> None:
         time.sleep(0.3)
         assert pending.poll() is None, "it ran in a paused container"
         runtime.expect("resume", identity)
-        assert pending.wait(10) == 0
+        assert pending.wait(10 * PATIENCE) == 0
 
 
 PROCESSES = (

@@ -23,7 +23,7 @@ CONFIG: dict[str, Any] = {
     "process": {
         "terminal": False,
         "user": {"uid": 0, "gid": 0},
-        "args": ["sleep", "60"],
+        "args": ["sleep", "600"],
         "env": ["PATH=/bin", "HOME=/root", "WORD=a b"],
         "cwd": "/",
         "capabilities": {name: ["CAP_KILL", "CAP_CHOWN"] for name in ("bounding", "effective", "permitted")},
