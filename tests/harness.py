@@ -236,6 +236,19 @@ class Engine:
         self.process.kill()
         self.process.wait()
 
+    def kill_while(self, condition: Any) -> bool:
+        """``kill -9`` of the engine if the condition still holds when all its threads stand still; else it goes on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        states = lambda: {path.read_text().rpartition(")")[2].split()[0] for path in tasks.glob("*/stat")}  # noqa: E731
+        wait_for(lambda: states() == {"T"}, what="an engine that stands still")
+        if condition():
+            self.kill()
+            return True
+        self.process.send_signal(signal.SIGCONT)
+        return False
+
     def stop(self) -> int:
         """SIGTERM and its exit status."""
         assert self.process is not None

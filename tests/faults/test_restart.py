@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import assert_nothing_left, settled_state
-from harness import BIN, DOCKER, wait_for
+from harness import BIN, DOCKER, PATIENCE, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
@@ -48,23 +48,19 @@ def test_kill_dash_nine_loses_nothing(own_engine) -> None:
     assert (short["Status"], short["ExitCode"]) == ("exited", 42)
     assert engine.docker("logs", "short").stdout == "last\n"
     assert engine.inspect("never")["State"]["Status"] == "created"
-    ticks = [int(line.split()[1]) for line in engine.docker("logs", "ticker").stdout.splitlines()]
-    assert ticks == list(range(len(ticks)))
-    assert len(ticks) > 20
+    ticks = lambda: [int(line.split()[1]) for line in engine.docker("logs", "ticker").stdout.splitlines()]  # noqa: E731
+    told = wait_for(lambda: len(found := ticks()) > 20 and found, what="ticks")
+    assert told == list(range(len(told)))
     assert engine.docker("exec", "ticker", "echo", "still").stdout == "still\n"
-    assert engine.in_network("curl", "-s", "-m", "5", "http://127.0.0.1:8090/index.html").stdout == "hi\n"
-    started = time.monotonic()
-    engine.docker("stop", "-t", "1", "ticker")
-    assert time.monotonic() - started < 6
+    assert engine.in_network("curl", "-s", "-m", str(5 * PATIENCE), "http://127.0.0.1:8090/index.html").stdout == "hi\n"
+    engine.docker("stop", "-t", "1", "ticker", timeout=6 * PATIENCE)
     assert engine.inspect("ticker")["State"]["ExitCode"] == 137
 
 
 def test_a_stopped_engine_leaves_containers_running(own_engine) -> None:
     own_engine.docker("run", "-d", "--name", "con", "busybox", "sleep", "1000")
     pid = own_engine.inspect("con")["State"]["Pid"]
-    started = time.monotonic()
-    assert own_engine.stop() == 0
-    assert time.monotonic() - started < 15
+    assert own_engine.stop() == 0  # within the time that it has
     assert Path(f"/proc/{pid}").exists()
     own_engine.start()
     assert own_engine.inspect("con")["State"]["Pid"] == pid

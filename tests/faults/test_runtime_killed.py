@@ -76,4 +76,4 @@ def test_creating_is_a_state_of_its_own(runtime):
         runtime.refuses("create", "--bundle", bundle, identity)
     runtime.expect("delete", "--force", identity)
     runtime.refuses("state", identity)
-    assert not of_container(identity)
+    wait_for(lambda: not of_container(identity), seconds=5, what=f"the end of {identity}")
