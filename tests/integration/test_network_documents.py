@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,29 @@ def test_documents_have_dockerds_members(networks):
         assert pool.pop("Gateway")  # dockerd 26 leaves out what the user did not choose, later ones do not
     assert shape(container) == SHAPES["container NetworkSettings"]
     assert shape(network) == SHAPES["network"]
+
+
+def test_what_events_say_of_a_network(networks):
+    """A container that does not run is joined when it starts, and taken off at once: so dockerd tells."""
+    network = networks.docker("network", "create", "net").stdout.strip()
+    networks.docker("create", "--name", "box", "busybox", "sleep", "100")
+    for verb in ("connect", "disconnect", "connect"):
+        networks.docker("network", verb, "net", "box")
+    networks.docker("start", "box")
+    for verb in ("disconnect", "connect"):
+        networks.docker("network", verb, "net", "box")
+    networks.docker("kill", "box")
+    networks.docker("wait", "box")
+    for verb in ("disconnect", "connect"):
+        networks.docker("network", verb, "net", "box")
+    networks.docker("rm", "box")
+    networks.docker("network", "rm", "net")
+    told = networks.docker(
+        *("events", "--since", "0", "--until", f"{time.time():.9f}", "--filter", f"network={network}"),
+        *("--format", "{{.Action}}"),
+    ).stdout.split()
+    assert told == [
+        *("create", "disconnect", "connect"),  # of all before the start: the disconnect, and the start's own
+        *("disconnect", "connect", "disconnect"),  # while it runs, and at its end
+        *("disconnect", "destroy"),
+    ]

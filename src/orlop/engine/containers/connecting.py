@@ -63,7 +63,8 @@ class Connector:
                 after = await self._network.connect(container.id, wish, request=request)
                 rewrite_files(self._settings, definition, before, after, gateway=self._network.gateway)
             self._directory.redefine(container, definition)
-        self._tell("connect", container, network)
+            if container.alive:  # else its start tells
+                self._tell("connect", container, network)
 
     async def disconnect(self, network_name: str, container_name: str, *, force: bool) -> None:
         """Take a container off a network.
