@@ -53,7 +53,8 @@ echo @@paths; for f in """
     + r"""; do
   if [ ! -e $f ]; then echo "$f=missing"; continue; fi
   if [ -d $f ]; then
-    ls -A $f >/dev/null 2>&1 && k="directory$([ -z "$(ls -A $f)" ] && echo ' empty')" || k="directory unreadable"
+    k=directory
+    if n=$(ls -A $f 2>/dev/null); then [ -n "$n" ] || k="$k empty"; else k="$k unreadable"; fi
     w=$( (mkdir $f/.probe && rmdir $f/.probe) 2>&1 )
   else
     k="$(stat -c %F $f)$( [ -c $f ] && stat -c ' %t,%T' $f )"
