@@ -21,14 +21,14 @@ _KINDS = ("vlan", "dummy")
 
 def is_missing(host: Rtnetlink, network: Network) -> bool:
     """Tell whether a network's parent has to be made. Raises SystemFailureError."""
-    return _find(host, network.parent) is None
+    return find_link(host, network.parent) is None
 
 
 def check(host: Rtnetlink, network: Network) -> None:
     """Raise InvalidParameterError, in Docker's words, for a missing parent that cannot be made."""
     if OPTION_PARENT in network.options:
         base, _ = _split(network.parent)
-        if _find(host, base) is None:
+        if find_link(host, base) is None:
             raise InvalidParameterError(f"-o parent interface was not found on the host: {base}")
 
 
@@ -54,7 +54,7 @@ def make(host: Rtnetlink, network: Network) -> None:
 
 def remove(host: Rtnetlink, network: Network) -> None:
     """Remove a parent that was made for a network; one that is gone, or somebody else's by now, is no error."""
-    link = _find(host, network.parent)
+    link = find_link(host, network.parent)
     if link is None or link.alias != ALIAS or link.kind not in _KINDS:
         return
     try:
@@ -83,7 +83,8 @@ def _split(name: str) -> tuple[str, int]:
     return base, int(text)
 
 
-def _find(host: Rtnetlink, name: str) -> Link | None:
+def find_link(host: Rtnetlink, name: str) -> Link | None:
+    """Return one of the host's links; None if it is not there. Raises SystemFailureError."""
     try:
         return host.link(name)
     except NetlinkError as error:

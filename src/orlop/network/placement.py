@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import os
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orlop.errors import SystemFailureError
-from orlop.kernel.netlink import NetlinkError
 from orlop.network import ipam
 from orlop.network.bridge_device import ALIAS
 from orlop.network.hosts import host_nameservers
 from orlop.network.options import check_bip
+from orlop.network.parents import find_link
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from orlop.kernel.rtnetlink import IpNetwork, Link, Rtnetlink
+    from orlop.kernel.rtnetlink import IpNetwork, Rtnetlink
     from orlop.network.networks import Network
     from orlop.network.options import NetworkOptions
 
@@ -76,7 +74,7 @@ def _choose_gateway(
     if options.fixed_cidr:  # as Docker: the range is the subnet, then
         fixed = ipaddress.IPv4Network(options.fixed_cidr)
         return ipaddress.IPv4Interface(f"{fixed[1]}/{fixed.prefixlen}")
-    link = _link(host, name)
+    link = find_link(host, name)
     if link is not None:
         for address in host.addresses(link.index):
             interface = address.interface
@@ -126,7 +124,7 @@ def occupied_ranges(
 
 def docker_alive(host: Rtnetlink) -> bool:
     """Whether docker0 is here, is not ours, and a dockerd lives in this network namespace."""
-    link = _link(host, DOCKER_BRIDGE)
+    link = find_link(host, DOCKER_BRIDGE)
     if link is None or link.alias == ALIAS:
         return False
     own = os.stat("/proc/thread-self/ns/net").st_ino
@@ -156,12 +154,3 @@ def _netns_of(pid: str) -> int:
         return os.stat(f"/proc/{pid}/ns/net").st_ino
     except OSError:
         return -1
-
-
-def _link(host: Rtnetlink, name: str) -> Link | None:
-    try:
-        return host.link(name)
-    except NetlinkError as error:
-        if error.errno != errno.ENODEV:
-            raise SystemFailureError(f"cannot look at the network: {error}") from error
-        return None
