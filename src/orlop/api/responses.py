@@ -27,11 +27,6 @@ def empty(status: int = 204) -> web.Response:
     return web.Response(status=status)
 
 
-def text_response(text: str) -> web.Response:
-    """Answer with plain text."""
-    return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; charset=utf-8"})
-
-
 class ByteStream:
     """A chunked answer of unknown length.
 

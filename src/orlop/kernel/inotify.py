@@ -1,8 +1,6 @@
-"""inotify(7): being told that a file changed. Used for cgroup v2's event files."""
+"""inotify(7): being told that a file changed. Used for cgroup v2's event files and for logs that are followed."""
 
 from __future__ import annotations
-
-import struct
 
 from orlop.kernel import foreign as ctypes
 from orlop.kernel.syscall import check, prototype
@@ -10,17 +8,11 @@ from orlop.kernel.syscall import check, prototype
 IN_NONBLOCK = 0o4000
 IN_CLOEXEC = 0o2000000
 IN_MODIFY = 0x00000002
-IN_CLOSE_WRITE = 0x00000008
 IN_MOVED_TO = 0x00000080
 IN_CREATE = 0x00000100
-IN_DELETE = 0x00000200
-IN_DELETE_SELF = 0x00000400
-IN_Q_OVERFLOW = 0x00004000
-IN_IGNORED = 0x00008000
 
 _init1 = prototype("inotify_init1", ctypes.c_int)
 _add_watch = prototype("inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
-_EVENT = struct.Struct("iIII")
 
 
 def inotify_init1(flags: int = IN_CLOEXEC | IN_NONBLOCK) -> int:
@@ -31,15 +23,3 @@ def inotify_init1(flags: int = IN_CLOEXEC | IN_NONBLOCK) -> int:
 def inotify_add_watch(fd: int, path: str, mask: int) -> int:
     """Watch ``path`` for the events of ``mask``; return the watch's number. Raises SyscallError."""
     return check(_add_watch(fd, path.encode(), mask), "inotify_add_watch", fd, path, hex(mask))
-
-
-def parse_events(data: bytes) -> list[tuple[int, int, bytes]]:
-    """Split what was read from an inotify descriptor into (watch, mask, name)."""
-    events = []
-    offset = 0
-    while offset + _EVENT.size <= len(data):
-        watch, mask, _, length = _EVENT.unpack_from(data, offset)
-        offset += _EVENT.size
-        events.append((watch, mask, data[offset : offset + length].rstrip(b"\0")))
-        offset += length
-    return events

@@ -7,7 +7,6 @@ from orlop.kernel.syscall import NUMBERS, SyscallError, libc
 
 # include/uapi/linux/seccomp.h
 SECCOMP_SET_MODE_FILTER = 1
-SECCOMP_GET_ACTION_AVAIL = 2
 
 FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 1 << 0,
@@ -92,15 +91,3 @@ class FilterProgram:
             # with TSYNC a positive result is the thread that could not follow
             raise SyscallError("seccomp", ctypes.get_errno(), ("SECCOMP_SET_MODE_FILTER", self._flags.value, len(self)))
         return result
-
-
-def set_mode_filter(program: FilterProgram) -> None:
-    """Install ``program``; see :meth:`FilterProgram.install`."""
-    program.install()
-
-
-def action_available(action: int) -> bool:
-    """Whether the running kernel knows a filter's return action."""
-    value = ctypes.c_uint32(action)
-    operation = ctypes.c_ulong(SECCOMP_GET_ACTION_AVAIL)
-    return int(_syscall(_NUMBER, operation, ctypes.c_ulong(0), ctypes.byref(value))) == 0

@@ -12,7 +12,7 @@ import stat
 
 from orlop.errors import InvalidParameterError
 from orlop.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
-from orlop.kernel.statfs import PROC_SUPER_MAGIC, SYSFS_MAGIC, file_system_type
+from orlop.kernel.statfs import PROC_SUPER_MAGIC, file_system_type
 from orlop.kernel.syscall import SyscallError
 from orlop.primitives.owned_fd import OwnedFd
 
@@ -209,8 +209,3 @@ def is_on(fd: int, magic: int) -> bool:
 def is_proc(fd: int) -> bool:
     """Whether the descriptor is on a real procfs (CVE-2019-16884, CVE-2025-52881)."""
     return is_on(fd, PROC_SUPER_MAGIC)
-
-
-def is_sys(fd: int) -> bool:
-    """Whether the descriptor is on a real sysfs."""
-    return is_on(fd, SYSFS_MAGIC)

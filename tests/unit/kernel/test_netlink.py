@@ -175,7 +175,6 @@ except NetlinkError as error:
     assert "mtu greater than device maximum" in str(error), error
 else:
     raise AssertionError
-assert isinstance(rtnl.neighbours(br.index, family=socket.AF_BRIDGE), list)
 rtnl.execute(r.delete_link(name="va"), r.delete_link(br.index))
 assert [l.name for l in rtnl.links()] == ["lo"]
 for i in range(300):

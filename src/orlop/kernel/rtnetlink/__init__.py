@@ -1,4 +1,4 @@
-"""rtnetlink(7): links, addresses, routes and neighbours.
+"""rtnetlink(7): links, addresses, routes and bridges' forwarding tables.
 
 The functions make requests and touch nothing; :class:`Rtnetlink` sends them, several at a time where the caller wants.
 """
@@ -8,7 +8,6 @@ from orlop.kernel.rtnetlink.addresses import (
     IpAddress,
     IpInterface,
     IpNetwork,
-    Neighbour,
     Route,
     add_address,
     add_forwarding,
@@ -16,7 +15,6 @@ from orlop.kernel.rtnetlink.addresses import (
     delete_address,
     delete_route,
     parse_address,
-    parse_neighbour,
     parse_route,
 )
 from orlop.kernel.rtnetlink.links import (
@@ -47,7 +45,6 @@ __all__ = [
     "IpNetwork",
     "Link",
     "LinkStatistics",
-    "Neighbour",
     "Route",
     "Rtnetlink",
     "add_address",
@@ -65,7 +62,6 @@ __all__ = [
     "get_link",
     "parse_address",
     "parse_link",
-    "parse_neighbour",
     "parse_route",
     "refuse_link_local",
     "set_bridge_stp",

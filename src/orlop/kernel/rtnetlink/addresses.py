@@ -1,4 +1,4 @@
-"""Addresses, routes and neighbours (include/uapi/linux/{rtnetlink,if_addr,neighbour}.h)."""
+"""Addresses, routes and entries of forwarding tables (include/uapi/linux/{rtnetlink,if_addr,neighbour}.h)."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
-RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
+RTM_NEWNEIGH = 28
 
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 IFA_F_NODAD, IFA_F_PERMANENT = 0x02, 0x80
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 7, 15
 RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST = 254, 3, 1
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
-NDA_DST, NDA_LLADDR = 1, 2
+NDA_LLADDR = 2
 NTF_MASTER = 0x4
 NUD_REACHABLE = 0x2
 
@@ -63,16 +63,6 @@ class Route:
     index: int
     gateway: IpAddress | None
     source: IpAddress | None
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """An entry of the neighbour table, or (family AF_BRIDGE) of a bridge's forwarding table."""
-
-    index: int
-    state: int
-    destination: IpAddress | None
-    address: bytes
 
 
 def add_address(index: int, interface: IpInterface, *, replace: bool = False) -> Request:
@@ -133,13 +123,6 @@ def parse_route(message: Message) -> Route | None:
         gateway=_ip(found.get(RTA_GATEWAY)),
         source=_ip(found.get(RTA_PREFSRC)),
     )
-
-
-def parse_neighbour(message: Message) -> Neighbour:
-    """Return the entry that a RTM_NEWNEIGH message describes."""
-    _, index, state, _, _ = NDMSG.unpack_from(message.body)
-    found = parse_attributes(message.body[NDMSG.size :])
-    return Neighbour(index, state, _ip(found.get(NDA_DST)), found.get(NDA_LLADDR, b""))
 
 
 def _ip(packed: bytes | None) -> IpAddress | None:

@@ -7,16 +7,12 @@ import socket
 from orlop.kernel.netlink import NLM_F_DUMP, Message, NetlinkSocket, Request, attribute_u32
 from orlop.kernel.rtnetlink.addresses import (
     IFADDR,
-    NDMSG,
     RTM_GETADDR,
-    RTM_GETNEIGH,
     RTM_GETROUTE,
     RTMSG,
     Address,
-    Neighbour,
     Route,
     parse_address,
-    parse_neighbour,
     parse_route,
 )
 from orlop.kernel.rtnetlink.links import (
@@ -85,9 +81,3 @@ class Rtnetlink:
         body = RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
         messages = self._netlink.dump(Request(RTM_GETROUTE, NLM_F_DUMP, body, "list routes"))
         return [route for route in map(parse_route, messages) if route is not None]
-
-    def neighbours(self, index: int = 0, *, family: int = 0) -> list[Neighbour]:
-        """Return the neighbour table, or with AF_BRIDGE the forwarding tables, of one link or of all."""
-        request = Request(RTM_GETNEIGH, NLM_F_DUMP, NDMSG.pack(family, 0, 0, 0, 0), "list neighbours")
-        found = map(parse_neighbour, self._netlink.dump(request))
-        return [neighbour for neighbour in found if index in (0, neighbour.index)]

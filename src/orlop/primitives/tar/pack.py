@@ -242,11 +242,6 @@ class Packer:
         self.entries += 1
         self._put(render_entry(entry))
 
-    def put_file(self, path: bytes, data: bytes) -> None:
-        """Write a file that is in no tree."""
-        self.put_entry(Entry(path, Kind.FILE, 0o600, size=len(data), real_size=len(data)))
-        self._put(data + bytes(-len(data) % BLOCK))
-
     def _put_content(self, source: int, size: int) -> None:
         left = size
         if size >= _SENT_BY_KERNEL:

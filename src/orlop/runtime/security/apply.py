@@ -148,11 +148,6 @@ def apply_privileges(prepared: PreparedPrivileges, identity: Identity, cwd: byte
         prepared.program.install()
 
 
-def load_seccomp(program: FilterProgram) -> None:
-    """Install a filter now, for a caller that orders its own steps."""
-    program.install()
-
-
 def _set_capabilities(prepared: PreparedPrivileges, identity: Identity) -> None:
     sets = prepared.sets
     if identity.uid != 0:
