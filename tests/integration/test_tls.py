@@ -12,7 +12,7 @@ import time
 
 import pytest
 from terminal_lab import Session
-from tls_lab import ADDRESS, PORT, Material, tls_environment, tls_flags
+from tls_lab import ADDRESS, PORT, Lab, Material, tls_environment, tls_flags
 
 from conftest import make_engine
 from harness import BIN, COMPOSE, DOCKER, wait_for
@@ -22,47 +22,15 @@ pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "ove
 CLIENTS = pytest.mark.parametrize("program", [DOCKER, str(BIN / "orlop")], ids=["docker", "orlop"])
 
 
-class Lab:
-    """The engine, and clients in its network namespace."""
-
-    def __init__(self, directory) -> None:
-        self.material = Material(directory / "material")
-        self.engine = make_engine("--host", ADDRESS, *tls_flags(self.material.server))
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return tls_environment(self.engine, self.material.client)
-
-    def command(self, *words) -> list[str]:
-        return ["nsenter", f"--net=/proc/{self.engine.netns_holder.pid}/ns/net", "--", *map(str, words)]
-
-    def run(self, *words, check=True, text=True, env=None, **options):
-        if "input" not in options:
-            options.setdefault("stdin", subprocess.DEVNULL)
-        environment = {name: text for name, text in {**self.environment, **(env or {})}.items() if text is not None}
-        done = subprocess.run(
-            self.command(*words), capture_output=True, check=False, env=environment, text=text, timeout=120, **options
-        )
-        assert not check or done.returncode == 0, (words, done.stdout, done.stderr, self.engine.log_text()[-3000:])
-        return done
-
-    def start(self, *words, **options) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self.command(*words), env=self.environment, **options)
-
-    def joined(self) -> int:
-        """How many sockets of TCP the engine has."""
-        text = self.engine.in_network("ss", "-Htn", "state", "connected", f"( sport = :{PORT} )").stdout
-        return len([line for line in text.splitlines() if not line.startswith(("TIME-WAIT", "FIN-WAIT"))])
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    lab = Lab(tmp_path_factory.mktemp("tls"))
+    material = Material(tmp_path_factory.mktemp("tls") / "material")
+    engine = make_engine("--host", ADDRESS, *tls_flags(material.server))
     try:
-        lab.engine.import_busybox()
-        yield lab
+        engine.import_busybox()
+        yield Lab(engine, material)
     finally:
-        lab.engine.destroy()
+        engine.destroy()
 
 
 @pytest.fixture(autouse=True)

@@ -74,3 +74,36 @@ def tls_environment(engine: Engine, directory: Path) -> dict[str, str]:
         "DOCKER_TLS_VERIFY": "1",
         "DOCKER_CERT_PATH": str(directory),
     }
+
+
+class Lab:
+    """An engine that listens by TLS, and clients in its network namespace."""
+
+    def __init__(self, engine: Engine, material: Material) -> None:
+        self.engine = engine
+        self.material = material
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return tls_environment(self.engine, self.material.client)
+
+    def command(self, *words) -> list[str]:
+        return ["nsenter", f"--net=/proc/{self.engine.netns_holder.pid}/ns/net", "--", *map(str, words)]
+
+    def run(self, *words, check=True, text=True, env=None, **options):
+        if "input" not in options:
+            options.setdefault("stdin", subprocess.DEVNULL)
+        environment = {name: text for name, text in {**self.environment, **(env or {})}.items() if text is not None}
+        done = subprocess.run(
+            self.command(*words), capture_output=True, check=False, env=environment, text=text, timeout=120, **options
+        )
+        assert not check or done.returncode == 0, (words, done.stdout, done.stderr, self.engine.log_text()[-3000:])
+        return done
+
+    def start(self, *words, **options) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.command(*words), env=self.environment, **options)
+
+    def joined(self) -> int:
+        """How many sockets of TCP the engine has."""
+        text = self.engine.in_network("ss", "-Htn", "state", "connected", f"( sport = :{PORT} )").stdout
+        return len([line for line in text.splitlines() if not line.startswith(("TIME-WAIT", "FIN-WAIT"))])
