@@ -40,13 +40,13 @@ class Server:
     def __init__(self, material) -> None:
         self.material = material
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.listener.settimeout(30)
+        self.listener.settimeout(60)
         self.host, self.port = self.listener.getsockname()
         self._context = server_context(*(str(material.server / name) for name in ("cert.pem", "key.pem", "ca.pem")))
 
     def accept(self) -> ssl.SSLSocket:
         sock, _ = self.listener.accept()
-        sock.settimeout(30)
+        sock.settimeout(60)
         return self._context.wrap_socket(sock, server_side=True)
 
     def channel(self) -> Channel:
@@ -86,7 +86,7 @@ def test_program_that_ends_before_the_server_is_ready_has_its_bytes_sent(server)
     channel = server.channel()
     words = [sys.executable, "-c", _WRITER, server.host, str(server.port), *server.files, "close"]
     with subprocess.Popen(words) as program, server.listener.accept()[0] as peer:
-        peer.settimeout(30)
+        peer.settimeout(60)
         channel.feed(peer.recv(1 << 16))
         assert not channel.handshake()
         peer.sendall(channel.take())
@@ -106,7 +106,7 @@ def test_socket_that_is_forgotten_is_closed(server) -> None:
     before = len(os.listdir("/proc/self/fd"))
     address = server.address()
     opened = []
-    thread = threading.Thread(target=lambda: opened.append(open_tls(address, address.tls, 10)))
+    thread = threading.Thread(target=lambda: opened.append(open_tls(address, address.tls, 60)))
     thread.start()
     with server.accept() as peer:
         thread.join()
@@ -130,5 +130,5 @@ def test_server_that_leaves_during_the_handshake_is_told_of_in_its_own_words(ser
     address = server.address()
     thread.start()
     with pytest.raises(ConnectionFailedError, match="server gave HTTP response to HTTPS client"):
-        open_tls(address, address.tls, 10)
+        open_tls(address, address.tls, 60)
     thread.join()

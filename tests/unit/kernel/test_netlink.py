@@ -188,7 +188,7 @@ print("done")
 @pytest.mark.requires("root", "netns")
 def test_changes_in_a_namespace_agree_with_pyroute2():
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", IN_NAMESPACE], capture_output=True, text=True, timeout=60, check=False
+        ["unshare", "-n", sys.executable, "-c", IN_NAMESPACE], capture_output=True, text=True, timeout=250, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "done\n"
