@@ -24,6 +24,7 @@ _DIRECTORY = "/run/notify"
 _NAME = "notify.sock"
 _OPTIONS = ("bind", "nosuid", "noexec", "nodev", "ro")
 _LARGEST = 4096
+_MOST = 1024  # messages at once: more than the kernel keeps, so that all of a program that ended are read
 _BARRIER_MS = 30_000  # as long as systemd's own clients wait
 
 
@@ -68,16 +69,12 @@ class Notifications:
         self._socket.close()
 
     def relay(self, pid: int) -> bool:
-        """Read a message; hand on that the program is ready, and that ``pid`` is the service. Returns whether it was.
+        """Read what there is; hand on that the program is ready, and that ``pid`` is its process. Returns whether so.
 
         Raises:
             SystemFailureError: the manager cannot be told.
         """
-        try:
-            message = self._socket.recv(_LARGEST)
-        except BlockingIOError:
-            return False
-        ready = [line for line in message.split(b"\n") if line.startswith(b"READY=")]
+        ready = self._said()
         if not ready:
             return False
         address = f"\0{self._manager[1:]}" if self._manager.startswith("@") else self._manager
@@ -90,6 +87,17 @@ class Notifications:
         except OSError as error:
             raise SystemFailureError(f"unable to notify {self._manager}: {error}") from error
         return True
+
+    def _said(self) -> list[bytes]:
+        """Return the lines of readiness in the first message that has one; the program may have ended behind it."""
+        for _ in range(_MOST):
+            try:
+                message = self._socket.recv(_LARGEST)
+            except BlockingIOError:
+                break
+            if ready := [line for line in message.split(b"\n") if line.startswith(b"READY=")]:
+                return ready
+        return []
 
     def wait(self, pid: int, pidfd: int) -> None:
         """Hand on that the program is ready; returns then, or when it has ended."""
