@@ -296,3 +296,26 @@ def test_gateway_modes_as_clients_see_them(networks):
     ):
         refused = networks.docker("network", "create", *options, "bad", check=False)
         assert (refused.returncode, words in refused.stderr) == (1, True), refused.stderr
+
+
+def test_a_hardware_address_of_the_container_is_warned_of(engine):
+    """As dockerd 26: it is the endpoint's since API 1.44; the warning comes after all others."""
+    mac = "02:42:ac:11:00:99"
+    body = {"Image": "busybox", "Cmd": ["true"], "MacAddress": mac}
+    deprecated = (
+        "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
+    )
+    endpoint = {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"MacAddress": mac}}}}
+    oom = {"HostConfig": {"OomKillDisable": True}}
+    for version, more, expected in (
+        ("v1.43", {}, []),
+        ("v1.44", {}, [deprecated]),
+        ("v1.45", endpoint, [deprecated]),
+        ("v1.45", {**endpoint, "MacAddress": ""}, []),
+        ("v1.50", oom, ["OOM killer", deprecated]),
+    ):
+        status, answer = engine.http("POST", f"/{version}/containers/create", {**body, **more})
+        created = json.loads(answer)
+        shown = [warning if warning == deprecated else warning[:10] for warning in created["Warnings"]]
+        assert (status, shown) == (201, expected), answer
+        assert engine.inspect(created["Id"])["Config"].get("MacAddress", mac) == mac

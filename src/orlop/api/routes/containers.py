@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from orlop.logs.entry import LogEntry
 
 _PLACE = "/containers/{name}"
+_MAC_OF_ENDPOINT_SINCE = (1, 44)
+_MAC_DEPRECATED = (
+    "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
+)
 
 
 def routes(containers: ContainerService) -> list[Route]:
@@ -80,9 +84,12 @@ class _Handlers:
 
     async def create(self, call: Call) -> web.Response:
         body = await call.body_object()
+        wanted = decode_create(body)
         container_id, warnings = await self._containers.create(
-            decode_create(body), call.text("name"), platform=call.text("platform")
+            wanted, call.text("name"), platform=call.text("platform")
         )
+        if wanted.config.mac_address and call.version >= _MAC_OF_ENDPOINT_SINCE:
+            warnings = [*warnings, _MAC_DEPRECATED]
         return json_response({"Id": container_id, "Warnings": warnings}, status=201)
 
     async def inspect(self, call: Call) -> web.Response:

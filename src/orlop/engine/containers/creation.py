@@ -308,14 +308,15 @@ class Creator:
         return network, network.name
 
     def _warnings(self, host: HostConfig) -> list[str]:
+        """Return what dockerd warns of, in its order."""
         warnings = []
-        if host.network_mode == "host" and (host.port_bindings or host.publish_all_ports):
-            warnings.append("Published ports are discarded when using host network mode")
         if host.oom_kill_disable and not host.memory:
             warnings.append(
                 "OOM killer is disabled for the container, but no memory limit is set, this can result in the system"
                 " running out of resources."
             )
+        if host.network_mode == "host" and (host.port_bindings or host.publish_all_ports):
+            warnings.append("Published ports are discarded when using host network mode")
         return warnings
 
 
