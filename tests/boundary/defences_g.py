@@ -158,6 +158,11 @@ DEFENCES: tuple[Defence, ...] = (
             '            own[one].append(f"! -d {family.subnet(bridge)} -i {name} -j DROP")\n',
             '            own[one].append(f"-i {name} ! -o {name} -j {two}")\n',
         ),
+        (  # which drops the answers
+            "network/firewall/rules.py",
+            "for bridge in bridges if family.is_hidden(bridge)",
+            "for bridge in bridges if False",
+        ),
         f"{_MODES}[iptables]",
     ),
     defence(

@@ -113,6 +113,9 @@ def test_a_bridge_without_an_address(networks):
     assert interfaces(networks, "one") == {"eth0": "10.81.1.1/24"}
     assert networks.inspect("one")["NetworkSettings"]["Networks"]["bare"]["Gateway"] == "10.81.1.9"
     assert within(networks, "one", "ip", "route").startswith("default via 10.81.1.9 dev eth0")
+    hosts = within(networks, "one", "cat", "/etc/hosts")
+    assert "\thost.docker.internal" in hosts
+    assert "10.81.1.9\t" not in hosts  # whoever that is, it is not the host
     within(networks, "two", "ip", "addr", "add", "10.81.1.9/24", "dev", "eth0")  # a router
     within(networks, "one", "ping", "-c", "1", "-W", "10", "10.81.1.9")
     networks.remove_containers()

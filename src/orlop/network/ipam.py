@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import ForbiddenError, InvalidParameterError, SystemFailureError
-from orlop.network.networks import AUX_GATEWAY, AUX_GATEWAY6
+from orlop.network.networks import AUX_GATEWAY, AUX_GATEWAY6, OPTION_INHIBIT_IPV4
 from orlop.network.sandbox import Endpoint
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ class NetworkAddresses:
             options=dict(wish.options),
             link_local=wish.link_local,
             driver=network.driver,
+            router=network.flag(OPTION_INHIBIT_IPV4, default="false") or bool(self._way_out(AUX_GATEWAY)),
         )
         if 4 in taken:
             space, address = taken[4]

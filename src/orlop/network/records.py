@@ -231,7 +231,7 @@ _ENDPOINT_MORE: dict[str, type] = {
     **dict.fromkeys(("prefix_length6", "priority"), int),
     **dict.fromkeys(("names", "links", "link_local"), tuple),
     "options": dict,
-    "on_link": bool,
+    **dict.fromkeys(("on_link", "router"), bool),
 }
 
 
@@ -243,7 +243,7 @@ def _port_column(endpoint: Endpoint) -> str:
 def _more(endpoint: Endpoint) -> str:
     """Return the column of what only some endpoints have; most have none of it."""
     plain = not (endpoint.names or endpoint.address6 or endpoint.options or endpoint.priority or endpoint.link_local)
-    if plain and endpoint.driver == "bridge":
+    if plain and endpoint.driver == "bridge" and not endpoint.router:
         return "{}"
     return json.dumps({name: getattr(endpoint, name) for name in _ENDPOINT_MORE})
 

@@ -91,6 +91,7 @@ class Endpoint:
         options: of the driver for this endpoint.
         on_link: packets to elsewhere leave straight by the interface, without a gateway (ipvlan in layer 3).
         link_local: link-local addresses that were wished for.
+        router: the gateway is somebody else than this host.
     """
 
     id: str
@@ -113,6 +114,7 @@ class Endpoint:
     driver: str = "bridge"
     on_link: bool = False
     link_local: tuple[str, ...] = ()
+    router: bool = False
 
     def leads_out(self, version: int = 0) -> bool:
         """Whether packets to elsewhere may leave by this network, of one IP version or (0) of any."""

@@ -86,7 +86,9 @@ def host_gateway(settings: Settings, sandbox: Sandbox, default: str) -> str:
     """
     if not sandbox.endpoints or sandbox.mode != "bridge":
         return ""
-    return settings.host_gateway or next((endpoint.gateway for endpoint in outward(sandbox.endpoints)), "") or default
+    ways = outward(sandbox.endpoints)
+    own = next((endpoint.gateway for endpoint in ways if not endpoint.router), "")
+    return settings.host_gateway or own or default
 
 
 def rewrite_files(
