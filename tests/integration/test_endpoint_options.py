@@ -117,7 +117,7 @@ def test_a_bridge_without_an_address(networks):
     assert "\thost.docker.internal" in hosts
     assert "10.81.1.9\t" not in hosts  # whoever that is, it is not the host
     within(networks, "two", "ip", "addr", "add", "10.81.1.9/24", "dev", "eth0")  # a router
-    within(networks, "one", "ping", "-c", "1", "-W", "10", "10.81.1.9")
+    within(networks, "one", "ping", "-c", "3", "-W", "10", "10.81.1.9")
     networks.remove_containers()
     networks.docker("network", "rm", "bare")
     assert "bare0" not in networks.in_network("ip", "link").stdout
@@ -133,8 +133,8 @@ def test_a_bridge_of_the_administrators_stays_as_it_is(networks):
         options = ("-o", f"{BRIDGE}.inhibit_ipv4=true", "-o", f"{BRIDGE}.name=lan0", "--subnet", "10.81.1.0/24")
         networks.docker("network", "create", *options, "--gateway", "10.81.1.3", "lan")
         sleeper(networks, "one", "--network", "lan", "--ip", "10.81.1.77")
-        within(networks, "one", "ping", "-c", "1", "-W", "10", "10.81.1.3")
-        within(networks, "one", "ping", "-c", "1", "-W", "10", "10.90.1.3")
+        within(networks, "one", "ping", "-c", "3", "-W", "10", "10.81.1.3")
+        within(networks, "one", "ping", "-c", "3", "-W", "10", "10.90.1.3")
         networks.remove_containers()
         networks.docker("network", "rm", "lan")
         assert addresses_on_the_host(networks, "lan0") == ["10.81.1.3/24", "10.90.1.3/24"]
