@@ -211,3 +211,31 @@ def test_ipvlan_in_layer_three(mode: str):
         assert lab.ask(lab.outside, web.endpoints[0].address, 80) == f"hit {OUTSIDE}"
 
     in_laboratory(body)
+
+
+@pytest.mark.requires("macvlan")
+def test_options_of_an_endpoint():
+    """The interface's name, which may be the parent's own, and its parameters; a failure leaves nothing."""
+    name, sysctls = "com.docker.network.endpoint.ifname", "com.docker.network.endpoint.sysctls"
+    first, second = "a" * 64, "b" * 64
+
+    async def body(lab: Lab) -> None:
+        service = lab.service(pool_size=0)
+        await service.start({})
+        lan = await service.create_network(NetworkRequest("lan", driver="macvlan", options={"parent": "uplink"}))
+        wish = EndpointWish("lan", options={name: "uplink", sysctls: "net.ipv4.conf.IFNAME.log_martians=1"})
+        one = await service.attach(first, AttachRequest(network="lan", endpoints=(wish,)))
+        assert one.endpoints[0].interface == "uplink"
+        assert run_in(one.netns, "cat", "/proc/sys/net/ipv4/conf/uplink/log_martians") == "1\n"
+        request = AttachRequest(network="bridge")
+        two = await service.attach(second, request)
+        bad = EndpointWish("lan", options={sysctls: "net.ipv4.conf.IFNAME.nosuch=1"})
+        with pytest.raises(SystemFailureError, match="/proc/sys/net/ipv4/conf/eth1/nosuch is not a sysctl file"):
+            await service.connect(second, bad, request=request)
+        assert "eth1" not in run_in(two.netns, "ip", "-br", "link")
+        assert list(service.endpoints_of(lan.id)) == [first]
+        two = await service.connect(second, wish, request=request)
+        assert run_in(two.netns, "cat", "/proc/sys/net/ipv4/conf/uplink/log_martians") == "1\n"
+        assert [endpoint.interface for endpoint in two.endpoints] == ["eth0", "uplink"]
+
+    in_laboratory(body)
