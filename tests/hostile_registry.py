@@ -1,7 +1,8 @@
 """A registry that behaves badly, in the way that a repository's first component says; also a program of its own.
 
 ``python hostile_registry.py PORT DIRECTORY`` serves the blobs and manifests of DIRECTORY (:func:`put_image`). What was
-asked for is told by ``GET /log``, how many layers were sent at the same time by ``GET /most``.
+asked for is told by ``GET /log``; by ``GET /most`` how many layers were sent at the same time since it was asked last, and by
+``GET /now`` how many are.
 """
 
 from __future__ import annotations
@@ -47,8 +48,11 @@ class HostileRegistry:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/log":
             return web.json_response(self.log)
+        if request.path == "/now":
+            return web.json_response(self.under_way)
         if request.path == "/most":
-            return web.json_response(self.most_under_way)
+            most, self.most_under_way = self.most_under_way, self.under_way
+            return web.json_response(most)
         headers = request.headers
         self.log.append((request.method, request.path, headers.get("Authorization", ""), headers.get("Range", "")))
         if request.path == "/v2/":

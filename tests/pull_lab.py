@@ -1,5 +1,6 @@
 """An engine beside a registry that behaves as badly as the repository's name says."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -28,6 +29,10 @@ class Lab:
         done = self.engine.in_network("curl", "-s", f"http://{HOST}/log", check=False)
         return json.loads(done.stdout) if done.returncode == 0 else None
 
+    def wait_for_quiet(self):
+        """Wait until the registry sends nothing to anybody: who left a pull has, and the engine knows it."""
+        wait_for(lambda: self.engine.in_network("curl", "-s", f"http://{HOST}/now").stdout == "0", what="quiet")
+
     def pull(self, behaviour, *, tag="1", **options):
         return self.engine.docker("pull", f"{HOST}/{behaviour}/x:{tag}", check=False, **options)
 
@@ -44,7 +49,11 @@ class Lab:
         return list((self.engine.data_root / "blobs/partial").iterdir())
 
     def received(self, least=1):
-        return sum(path.stat().st_size for path in self.partial()) >= least
+        size = 0
+        for path in self.partial():
+            with contextlib.suppress(FileNotFoundError):  # it is whole by now
+                size += path.stat().st_size
+        return size >= least
 
     def close(self):
         self.process.kill()

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from conftest import assert_nothing_left, settled_state
-from harness import DOCKER
+from harness import DOCKER, PATIENCE
 
 pytestmark = [
     pytest.mark.privileged,
@@ -22,6 +22,7 @@ pytestmark = [
 ]
 SECONDS = float(os.environ.get("ORLOP_CHAOS_SECONDS", "6"))
 CLIENTS = 4
+LONGEST = 30 * PATIENCE  # for an answer
 # what only a mistake of the engine says
 MISTAKES = ("panic", "Internal", "Traceback", "EOF", "errno", "Errno", "ESRCH", "EBADF")
 
@@ -56,7 +57,7 @@ def do_anything(engine, seed: int, until: float, mistakes: list[str]) -> None:
     chance = random.Random(seed)
     while time.monotonic() < until:
         command = commands(chance)
-        patience = 0.3 if command[0] in {"wait", "attach"} else chance.choice([0.05, 0.3, 30, 30, 30])
+        patience = 0.3 if command[0] in {"wait", "attach"} else chance.choice([0.05, 0.3, *[LONGEST] * 3])
         client = subprocess.Popen(
             [DOCKER, *command],
             env=engine.environment,
@@ -70,12 +71,13 @@ def do_anything(engine, seed: int, until: float, mistakes: list[str]) -> None:
             if any(word in said for word in MISTAKES):
                 mistakes.append(f"{command}: {said}")
         except subprocess.TimeoutExpired:
-            if patience == 30:
+            if patience == LONGEST:
                 mistakes.append(f"{command}: no answer")
             client.kill()
             client.communicate()
 
 
+@pytest.mark.timeout(SECONDS + 2 * LONGEST)
 def test_clients_that_do_anything(own_engine) -> None:
     for kind in (
         ["network", "create", "anything"],

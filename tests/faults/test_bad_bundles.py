@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import BIN, busybox_tree, remove_cgroups
+from harness import BIN, PATIENCE, busybox_tree, remove_cgroups
 from oci_bundles import FULL, contradictions, mutated, spoiled
 from orlop.errors import OrlopError
 from orlop.runtime.cgroups import normalise_path
@@ -100,7 +100,7 @@ class Bundles:
             stdin=subprocess.DEVNULL,
             text=True,
             errors="replace",
-            timeout=30,
+            timeout=30 * PATIENCE,
             check=False,
         )
         lines = done.stderr.splitlines()
@@ -151,7 +151,7 @@ class Bundles:
 
 @pytest.mark.privileged
 @pytest.mark.requires("root", "mountns", "busybox", "cgroup1")
-@pytest.mark.timeout(900 if EVERY else 120)
+@pytest.mark.timeout(900 if EVERY else 300)
 def test_nothing_is_left_behind():
     everything = documents()
     refused = [name for name, data in everything.items() if outcome(data)]

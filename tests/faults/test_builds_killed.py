@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from conftest import settled_state
-from harness import BIN, DOCKER, wait_for
+from harness import BIN, DOCKER, PATIENCE, wait_for
 from host_state import HostState
 
 pytestmark = [
@@ -53,7 +53,7 @@ def test_killed_while_stages_run(own_engine, tmp_path):
     assert engine.docker("ps", "-aq").stdout == ""
     wait_for(lambda: directories(engine) == [])
     wait_for(lambda: left(before, engine) == [])
-    again = subprocess.run(command, env=engine.environment, capture_output=True, text=True, check=True, timeout=60)
+    again = subprocess.run(command, env=engine.environment, capture_output=True, text=True, check=True, timeout=60 * PATIENCE)
     first = again.stderr[again.stderr.index("RUN echo 1") :]
     assert "CACHED" in first.partition("[two")[0]  # the step that had ended
     caches = list((engine.data_root / "build-cache").iterdir())

@@ -115,6 +115,7 @@ def test_a_pull_that_everybody_left_ends_and_is_continued(lab):
     wait_for(lambda: lab.received(50_000), what="first bytes")
     first.kill()
     first.communicate()
+    lab.wait_for_quiet()
     wait_for(lambda: not layers(lab.engine), what="end of the pull")
     kept = sum(path.stat().st_size for path in lab.partial())
     assert kept >= 50_000
@@ -134,6 +135,8 @@ def reclaimed(engine):
 def test_three_layers_of_all_pulls_are_fetched_at_once(lab):
     images = [build_image(5, size=20_000, seed=seed) for seed in (30, 31)]
     put_image(lab.directory, images[0])
+    lab.wait_for_quiet()
+    lab.engine.in_network("curl", "-s", f"http://{HOST}/most")  # of what was before
     before = len(blobs_asked(lab.log()))
     first = lab.start_pull("patient")
     wait_for(lambda: len(blobs_asked(lab.log())) >= before + 2, what="the first pull")
@@ -211,4 +214,4 @@ def test_no_descriptors_are_left(lab):
     before = len(list(fds.iterdir()))
     for behaviour in ("liar", "cut", "long", "good", "down", "denied"):
         lab.pull(behaviour)
-    assert len(list(fds.iterdir())) <= before + 4
+    wait_for(lambda: len(list(fds.iterdir())) <= before + 4, what="end of all connections")
