@@ -3,11 +3,12 @@
 import contextlib
 import os
 import subprocess
+import sys
 
 import pytest
 
 from conftest import make_engine
-from harness import Engine, busybox_tar
+from harness import Engine, busybox_tar, wait_for
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "overlay", "docker-client", "busybox")]
 
@@ -159,3 +160,22 @@ def test_a_full_disk_ends_a_build_and_keeps_its_steps(small_engine, tmp_path) ->
     assert small_engine.docker("ps", "-aq").stdout == ""
     good = build("ENV A=1")
     assert (good.returncode, "Step 2/3 : RUN echo kept > /kept\n ---> Using cache\n" in good.stdout) == (0, True)
+
+
+def test_an_end_that_cannot_be_recorded(small_engine) -> None:  # R16
+    """What the records kept for a full disk is gone by then: the end is known all the same, and recorded later."""
+    small_engine.import_busybox()
+    fill = "until [ -e /go ]; do sleep 0.1; done; cat /dev/zero >/big; exit 3"
+    for name in ("one", "two", "three"):
+        small_engine.docker("run", "-d", "--name", name, "busybox", "sh", "-c", fill)
+    for name in ("one", "two", "three"):
+        small_engine.docker("exec", name, "touch", "/go", check=False)
+        assert small_engine.docker("wait", name).stdout == "3\n"
+        assert small_engine.inspect(name)["State"]["Status"] == "exited"
+    assert "cannot record the end" in small_engine.log_text()
+    within = ["nsenter", f"--mount=/proc/{small_engine.process.pid}/ns/mnt"]
+    subprocess.run([*within, "sh", "-c", f"rm {small_engine.data_root}/layers/overlay2/*/diff/big"], check=True)
+    code = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT status FROM container').fetchall())"
+    command = [*within, sys.executable, "-c", code, small_engine.data_root / "state.db"]
+    recorded = lambda: subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: E731
+    wait_for(lambda: recorded().count("exited") == 3, what="their records")

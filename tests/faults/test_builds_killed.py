@@ -53,7 +53,9 @@ def test_killed_while_stages_run(own_engine, tmp_path):
     assert engine.docker("ps", "-aq").stdout == ""
     wait_for(lambda: directories(engine) == [])
     wait_for(lambda: left(before, engine) == [])
-    again = subprocess.run(command, env=engine.environment, capture_output=True, text=True, check=True, timeout=60 * PATIENCE)
+    again = subprocess.run(
+        command, env=engine.environment, capture_output=True, text=True, check=True, timeout=60 * PATIENCE
+    )
     first = again.stderr[again.stderr.index("RUN echo 1") :]
     assert "CACHED" in first.partition("[two")[0]  # the step that had ended
     caches = list((engine.data_root / "build-cache").iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sqlite3
 from typing import TYPE_CHECKING
@@ -103,11 +104,21 @@ class Directory:
 
     def set_state(self, container: Container, **changes: object) -> None:
         """Change the state, first in the record. Raises ConflictError for an impossible transition."""
-        state = dataclasses.replace(container.state, **changes)  # type: ignore[arg-type]  # fields by name
-        if state.status is not container.state.status:
-            require_transition(container.state.status, state.status)
+        state = _changed(container, changes)
         self._records.set_state(container.id, state)
         container.state = state
+
+    def take_note(self, container: Container, **changes: object) -> bool:
+        """Change the state to what has happened already, whether or not it can be recorded; returns whether it was."""
+        container.state = _changed(container, changes)
+        return self.record_state(container)
+
+    def record_state(self, container: Container) -> bool:
+        """Record the state as it is; returns whether there was room for it."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._records.set_state(container.id, container.state)
+            return True
+        return False
 
     def redefine(self, container: Container, definition: Definition) -> None:
         """Replace the definition (rename, update)."""
@@ -128,3 +139,10 @@ class Directory:
         self._by_id.pop(container.id, None)
         if self._by_name.get(container.name) == container.id:
             del self._by_name[container.name]
+
+
+def _changed(container: Container, changes: dict[str, object]) -> State:
+    state = dataclasses.replace(container.state, **changes)  # type: ignore[arg-type]  # fields by name
+    if state.status is not container.state.status:
+        require_transition(container.state.status, state.status)
+    return state

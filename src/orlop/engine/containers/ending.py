@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from orlop.engine.events import Events
     from orlop.network.sandbox import Sandbox
 
+_log = logging.getLogger(__name__)
+
 BACKOFF_FIRST, BACKOFF_MOST, BACKOFF_RESET = 0.1, 60.0, 10.0
 _KILLED, _UNKNOWN = 137, 255
 # How long the kernel may take to reap an init whose shim is gone (PR_SET_PDEATHSIG kills it).
 _ORPHAN_SECONDS = 5.0
 _NANO = 1_000_000_000
+_RECORD_AGAIN = 2.0  # seconds between two tries on a full disk
 
 
 class Release(Protocol):
@@ -124,7 +128,7 @@ class Endings:
         self._network.release(container.id)
         by_user = container.stop_requested or container.state.stopped
         again = not by_user and self._wants_restart(container, record.exit_code)
-        self._directory.set_state(
+        recorded = self._directory.take_note(
             container,
             status=Status.RESTARTING if again else Status.EXITED,
             pid=0,
@@ -135,6 +139,9 @@ class Endings:
             stopped=by_user,
         )
         remove_flat(self._settings.state_dir(container.id))
+        if not recorded:
+            _log.warning("cannot record the end of container %.12s: no space left on device", container.id)
+            self.spawn(self._record_later(container))
         seconds = max(0, (container.state.finished_at - container.state.started_at) // _NANO)
         attributes = container.attributes(exitCode=str(record.exit_code), execDuration=str(seconds))
         self._events.publish("container", "die", container.id, attributes)
@@ -148,6 +155,13 @@ class Endings:
             self.spawn(self.remove(container))
         else:
             container.notify_exit()
+
+    async def _record_later(self, container: Container) -> None:
+        """Record the state when there is room again: whoever waits for the end has been told of it."""
+        recorded = False
+        while not recorded and not container.removed:
+            await asyncio.sleep(_RECORD_AGAIN)
+            recorded = container.removed or self._directory.record_state(container)
 
     @staticmethod
     def _wants_restart(container: Container, exit_code: int) -> bool:
