@@ -346,7 +346,10 @@ class Engine:
         assert self.process is not None
         found = []
         for task in os.listdir(f"/proc/{self.process.pid}/task"):
-            for child in Path(f"/proc/{self.process.pid}/task/{task}/children").read_text().split():
+            children = ""
+            with contextlib.suppress(OSError):  # the thread ended
+                children = Path(f"/proc/{self.process.pid}/task/{task}/children").read_text()
+            for child in children.split():
                 with contextlib.suppress(OSError):
                     if os.path.exists(f"/proc/{child}/exe") and not Path(f"/proc/{child}/environ").read_bytes():
                         found.append(int(child))
