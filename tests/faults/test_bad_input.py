@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -117,6 +118,12 @@ def small_engine(tmp_path):
         engine.destroy()
 
 
+def wait_for_room(engine: Engine) -> None:
+    """Wait until what containers left is removed, which goes on when their removal is answered."""
+    layers = Path(f"/proc/{engine.process.pid}/root{engine.data_root}/layers/overlay2")  # its mounts are its own
+    wait_for(lambda: not [name for name in os.listdir(layers) if ".removed" in name], what="room")
+
+
 def test_a_full_disk(small_engine, tmp_path) -> None:  # R16
     small_engine.import_busybox()
     big = tmp_path / "big"
@@ -134,6 +141,7 @@ def test_a_full_disk(small_engine, tmp_path) -> None:  # R16
     assert filled.returncode != 0
     assert "No space left" in filled.stderr
     small_engine.docker("rm", "filler")
+    wait_for_room(small_engine)
     assert small_engine.docker("run", "--rm", "busybox", "echo", "alive").stdout == "alive\n"
 
 
@@ -144,6 +152,7 @@ def test_a_full_disk_ends_a_build_and_keeps_its_steps(small_engine, tmp_path) ->
     def build(last: str):
         (tmp_path / "Dockerfile").write_text(f"FROM busybox\nRUN echo kept > /kept\n{last}\n")
         command = ("build", "--force-rm", str(tmp_path))
+        wait_for_room(small_engine)
         return small_engine.docker(*command, env={"DOCKER_BUILDKIT": "0"}, check=False)
 
     # in the container, and when its changes become a layer: they are there twice then
