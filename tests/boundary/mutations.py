@@ -4,9 +4,10 @@
     python tests/boundary/mutations.py            everything in ``defences.py``, some minutes
     python tests/boundary/mutations.py B4 C2      these rows
 
-The source tree is not touched: each changed copy lies in an overlay over ``src/orlop`` that only the tests' own mount
-namespace has. What is expected is a failure of the named tests; a setup that fails, or a test that passes, is a fault
-of the list or of the test, and ends this program with 1.
+The tests of each run in a mount namespace of their own. There the changed copy lies in an overlay over ``src/orlop``,
+and but for /dev, /tmp and /var/tmp the machine's files are read-only: an engine without a defence changes none of them.
+What is expected is a failure of the named tests; a setup that fails, or a test that passes, is a fault of the list or of
+the test, and ends this program with 1.
 """
 
 from __future__ import annotations
@@ -35,8 +36,13 @@ _RACES = 3
 # what says that the changed source is no longer a program, so that nothing at all was tried
 BROKEN = re.compile(r"(Name|Syntax|Indentation|Attribute|UnboundLocal)Error: |engine ended with \d+: Traceback")
 
+# /run has iptables' lock; from a read-only /dev a container with user namespaces would have other mounts than it has
 WITH_CHANGES = """
 set -e
+mount -t tmpfs -o mode=755 tmpfs /run
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+for place in /tmp /var/tmp "$1"; do mount --bind "$place" "$place"; done
+mount -o remount,bind,ro /
 mount -t tmpfs none "$1/over"
 mkdir "$1/over/up" "$1/over/work"
 cp -r "$1/changed/." "$1/over/up"
