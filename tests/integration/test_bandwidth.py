@@ -154,7 +154,7 @@ def test_rates_of_each_way_to_say_them(networks):
     kept = networks.inspect("flag")["HostConfig"]["Annotations"]
     assert kept == {"kubernetes.io/egress-bandwidth": "5mbit", "orlop.io/egress-burst": "32k"}
     networks.orlop("update", "--net-egress-rate", "", "flag")
-    assert measure(networks, Flow("flag", "egress", 0), 5300) > 100 * MBIT
+    assert any(measure_all(networks, [Flow("flag", "egress", 0)])[0] > 100 * MBIT for _ in range(5))
     networks.docker("rm", "-f", "option", "annotated", "flag", "late")
     wait_for(
         lambda: "ifb" not in networks.in_network("ip", "-br", "link").stdout.replace("ifb0", "").replace("ifb1 ", "")
