@@ -121,6 +121,20 @@ def test_session_serves_one_build_and_forgets(engine, images, client, tmp_path):
         client.builds.begin({"Secrets": {"a": "?"}})
 
 
+def test_session_ends_with_a_build_that_is_refused(engine, client):
+    """Threat F9, and what it brought would stay in the cache."""
+    session = client.builds.begin({"Secrets": {"a": "c2VjcmV0"}})
+    client.builds.announce(session, "context", json.dumps([row("Dockerfile", b"FROM busybox\n")]).encode())
+    client.builds.send(session, [frame(b"FROM busybox\n")])
+    with pytest.raises(OrlopError, match="building for another platform is not supported"):
+        list(client.builds.build(None, {"session": session, "platform": "linux/s390x"}))
+    with pytest.raises(NotFoundError, match="No such build session"):
+        client.builds.end(session)
+    assert engine.http("POST", "/build/prune?all=1")[0] == 200
+    left = json.loads(engine.http("GET", "/system/df?type=build-cache")[1])["BuildCache"]
+    assert "source.local" not in {entry["Type"] for entry in left}
+
+
 def test_named_contexts(engine, images, tmp_path):
     context = write(tmp_path / "c", "FROM base AS b\nCOPY --from=other x /x\nRUN cat /x\n")
     other = write(tmp_path / "o", "", x="other's")

@@ -14,7 +14,7 @@ from orlop.api.responses import ByteStream, json_response
 from orlop.build.arguments import EPOCH
 from orlop.build.steps import ENTITLEMENTS, BuildOptions
 from orlop.engine.builds import BuildRequest, BuildService, Logins, PruneRequest, RunLimits
-from orlop.errors import InvalidParameterError, UnsupportedError
+from orlop.errors import InvalidParameterError, OrlopError, UnsupportedError
 from orlop.registry.credentials import Credentials, parse_credentials
 from orlop.registry.endpoints import login_domain
 from orlop.spec.docker.containers import Ulimit
@@ -40,7 +40,11 @@ def routes(builds: BuildService) -> list[Route]:
     """Return the routes."""
 
     async def build(call: Call) -> web.StreamResponse:
-        request = _request(call)
+        try:
+            request = _request(call)
+        except OrlopError:
+            builds.sessions.refuse(call.text("session"))
+            raise
 
         async def work(output: Output) -> None:
             await builds.build(request, call.chunks(), output)

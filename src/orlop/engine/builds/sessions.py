@@ -192,6 +192,12 @@ class Sessions:
         session.state = "building"
         return session
 
+    def refuse(self, session_id: str) -> None:
+        """Forget a session whose build was refused; nothing if there is none, or another build has it."""
+        session = self._sessions.get(session_id)
+        if session is not None and session.state == "idle":
+            self.end(session)
+
     def end(self, session: Session) -> None:
         """Forget a session, and contents that were of no use for long when there are too many."""
         self._sessions.pop(session.id, None)

@@ -22,6 +22,20 @@ def test_a_session_serves_one_build():
         sessions.take(made.id)
 
 
+def test_a_session_ends_with_a_build_that_is_refused():
+    sessions = Sessions(files=None)
+    made = sessions.create(SessionRequest(secrets={"a": "c2VjcmV0"}))
+    sessions.refuse("another")
+    sessions.take(made.id)
+    sessions.refuse(made.id)  # it is another build's
+    assert sessions.get(made.id) is made
+    sessions.end(made)
+    made = sessions.create(SessionRequest(secrets={"a": "c2VjcmV0"}))
+    sessions.refuse(made.id)
+    with pytest.raises(NotFoundError, match="No such build session"):
+        sessions.get(made.id)
+
+
 @pytest.mark.parametrize(
     ("change", "told", "author", "wanted"),
     [
