@@ -51,6 +51,20 @@ def test_poststart_comes_after_execve(runtime):
     assert (log / "comm").read_text() == "sleep\n" * 5
 
 
+def test_a_signal_that_comes_before_the_runtime_waits_goes_to_the_program(runtime):
+    """Who sees that a container runs may send one at once; its hooks, or its state, are not written yet."""
+    log = log_directory(runtime)
+    program = "trap 'exit 9' TERM; touch /log/ready; while :; do sleep 0.05; done"
+    script = f"until [ -e {log}/ready ]; do sleep 0.05; done; kill -TERM $PPID"
+    identity, bundle = runtime.bundle(
+        *("sh", "-c", program),
+        mounts=[*CONFIG["mounts"], log_mount(runtime)],
+        hooks={"poststart": [shell(script)]},
+    )
+    assert runtime("run", "--bundle", bundle, identity).returncode == 9
+    runtime.refuses("state", identity)
+
+
 def test_start_hears_that_the_program_cannot_be_executed(runtime):
     """Where somebody waits for it: a file without an interpreter passes every check before."""
     program = runtime.home / "rootfs/bin/broken"

@@ -17,7 +17,7 @@ from orlop.runtime.importing import Blocker
 from orlop.runtime.loading import load_for
 from orlop.runtime.oci import control
 from orlop.runtime.oci.bundle import Bundle, check_console, enter_bundle, listening_fds, preserved_fds
-from orlop.runtime.oci.foreground import wait_in_foreground
+from orlop.runtime.oci.foreground import Signals, wait_in_foreground
 from orlop.runtime.oci.main import complete_code
 from orlop.runtime.oci.state import NOTIFY_VARIABLE, ROOT_TARGET, State
 from orlop.spec.oci import SPEC_VERSION, Root
@@ -42,24 +42,29 @@ def create(invocation: Invocation) -> int:
 def run(invocation: Invocation) -> int:
     """Create and start; unless detached wait for the end, return the program's status and delete the container."""
     options = invocation.options
-    detached = options.switch("detach")
-    if not detached and not options.switch("no-subreaper"):
+    if options.switch("detach"):
+        creation, running = _start(invocation, detached=True)
+        if creation.notifications is not None:
+            creation.notifications.wait(running.pid, running.pidfd.fileno())
+        return 0
+    if not options.switch("no-subreaper"):
         set_child_subreaper(True)
+    with Signals() as signals:
+        creation, running = _start(invocation, detached=False)
+        master = None if running.master is None else running.master.fileno()
+        code = wait_in_foreground(running.pid, running.pidfd.fileno(), master, signals, creation.notifications)
+        reap_orphans()
+        if not options.switch("keep"):
+            control.destroy(invocation, creation.state)
+    return code
+
+
+def _start(invocation: Invocation, *, detached: bool) -> tuple[_Creation, RunningProcess]:
     with _Creation(invocation, waits=False, detached=detached) as creation:
         running = creation.make()
         creation.record()
     control.after_start(invocation, creation.state)
-    notifications = creation.notifications
-    if detached:
-        if notifications is not None:
-            notifications.wait(running.pid, running.pidfd.fileno())
-        return 0
-    master = None if running.master is None else running.master.fileno()
-    code = wait_in_foreground(running.pid, running.pidfd.fileno(), master, notifications)
-    reap_orphans()
-    if not options.switch("keep"):
-        control.destroy(invocation, creation.state)
-    return code
+    return creation, running
 
 
 def reap_orphans() -> None:

@@ -17,7 +17,7 @@ from orlop.runtime.importing import Blocker
 from orlop.runtime.loading import load_for
 from orlop.runtime.oci.bundle import as_others_mean_it, by_number, check_console, preserved_fds
 from orlop.runtime.oci.document import read_document
-from orlop.runtime.oci.foreground import wait_in_foreground
+from orlop.runtime.oci.foreground import Signals, wait_in_foreground
 from orlop.runtime.oci.main import complete_code
 from orlop.runtime.oci.state import is_alive
 from orlop.spec.oci import Capabilities, User, parse_config, parse_process, require_runnable
@@ -26,6 +26,7 @@ from orlop.spec.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from orlop.runtime.container import RunningProcess
     from orlop.runtime.exec import Execution
     from orlop.runtime.oci.command import Invocation
     from orlop.runtime.oci.options import Parsed
@@ -67,12 +68,17 @@ def execute(invocation: Invocation) -> int:
             without_cgroup=not state.cgroup,
             sub_cgroups=sub_cgroups,
         )
-        if not detached:
-            set_child_subreaper(True)
-        return _run(invocation, plan, console, detached=detached)
+        if detached:
+            _run(invocation, plan, console, detached=True)
+            return 0
+        set_child_subreaper(True)
+        with Signals() as signals:
+            running = _run(invocation, plan, console, detached=False)
+            master = None if running.master is None else running.master.fileno()
+            return wait_in_foreground(running.pid, running.pidfd.fileno(), master, signals)
 
 
-def _run(invocation: Invocation, plan: Execution, console: str, *, detached: bool) -> int:
+def _run(invocation: Invocation, plan: Execution, console: str, *, detached: bool) -> RunningProcess:
     try:
         hierarchies = invocation.hierarchies
         load_for(
@@ -99,10 +105,7 @@ def _run(invocation: Invocation, plan: Execution, console: str, *, detached: boo
         if pid_file:
             write_atomic(os.path.abspath(pid_file), str(running.pid).encode(), 0o644)
         failed.dismiss()
-    if detached:
-        return 0
-    master = None if running.master is None else running.master.fileno()
-    return wait_in_foreground(running.pid, running.pidfd.fileno(), master)
+    return running
 
 
 def _open_init(state: State) -> OwnedFd:

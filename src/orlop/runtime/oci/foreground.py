@@ -20,26 +20,28 @@ if TYPE_CHECKING:
 _KEPT = {signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH}
 
 
-def wait_in_foreground(pid: int, pidfd: int, master: int | None, notifications: Notifications | None = None) -> int:
+def wait_in_foreground(
+    pid: int, pidfd: int, master: int | None, signals: Signals, notifications: Notifications | None = None
+) -> int:
     """Wait for the process and return its exit status, 128+n after signal n.
 
     Args:
         pid: a child, or what the kernel gave us as subreaper.
         pidfd: of the same.
         master: the master end of its terminal, or None; ``orlop.runtime.oci.console`` must have been imported then.
+        signals: entered before the process was made; those that have come since are forwarded at once.
         notifications: of the program's readiness, handed on meanwhile; this process is the service then.
     """
-    with _Signals() as signals:
-        if master is None:
-            _wait(pidfd, signals, notifications)
-        else:
-            _relay(pidfd, signals, master, notifications)
+    if master is None:
+        _wait(pidfd, signals, notifications)
+    else:
+        _relay(pidfd, signals, master, notifications)
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-def _wait(pidfd: int, signals: _Signals, notifications: Notifications | None) -> None:
+def _wait(pidfd: int, signals: Signals, notifications: Notifications | None) -> None:
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     poller.register(signals.fileno(), select.POLLIN)
@@ -54,7 +56,7 @@ def _wait(pidfd: int, signals: _Signals, notifications: Notifications | None) ->
         signals.forward(pidfd, None)
 
 
-def _relay(pidfd: int, signals: _Signals, master: int, notifications: Notifications | None) -> None:
+def _relay(pidfd: int, signals: Signals, master: int, notifications: Notifications | None) -> None:
     import selectors
 
     from orlop.runtime.oci.console import Relay, copy_size, raw_terminal
@@ -79,8 +81,12 @@ def _relay(pidfd: int, signals: _Signals, master: int, notifications: Notificati
         relay.drain()
 
 
-class _Signals:
-    """While the block runs every signal that can be forwarded becomes a byte of a pipe."""
+class Signals:
+    """While the block runs every signal that can be forwarded becomes a byte of a pipe.
+
+    Enter it before there is a process: who sees that it runs, by its state or by what it writes, may send one at once,
+    and the default action would end this process, and the other with it.
+    """
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

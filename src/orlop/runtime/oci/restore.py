@@ -21,7 +21,7 @@ from orlop.runtime.oci import control, criu
 from orlop.runtime.oci.bundle import check_console, enter_bundle
 from orlop.runtime.oci.create import cgroup_reference, intend, keep_configuration, reap_orphans, record
 from orlop.runtime.oci.document import read_document
-from orlop.runtime.oci.foreground import wait_in_foreground
+from orlop.runtime.oci.foreground import Signals, wait_in_foreground
 from orlop.runtime.oci.images import (
     DESCRIPTORS,
     EXTERNAL_MOUNTS,
@@ -69,23 +69,27 @@ def restore(invocation: Invocation) -> int:
     if not os.path.isdir(images):
         raise InvalidParameterError(f"image directory does not exist: {images}")
     check_console(console, terminal=bundle.process.terminal, detached=detached)
-    if not detached and not options.switch("no-subreaper"):
-        set_child_subreaper(True)
     restoring = _Restoring(invocation, bundle, console if detached else "")
-    with restoring:
-        pid, pidfd = restoring.make(images, work)
-        keep_configuration(invocation, bundle)
-        state = record(invocation, bundle, restoring.reference, pid, pid_file)
-    control.after_start(invocation, state)
+
+    def made() -> tuple[State, OwnedFd]:
+        with restoring:
+            pid, pidfd = restoring.make(images, work)
+            keep_configuration(invocation, bundle)
+            state = record(invocation, bundle, restoring.reference, pid, pid_file)
+        control.after_start(invocation, state)
+        return state, pidfd
+
     if detached:
+        made()
         return 0
-    return _wait(invocation, state, pidfd, restoring.master)
-
-
-def _wait(invocation: Invocation, state: State, pidfd: OwnedFd, master: OwnedFd | None) -> int:
-    code = wait_in_foreground(state.pid, pidfd.fileno(), None if master is None else master.fileno())
-    reap_orphans()
-    control.destroy(invocation, state)
+    if not options.switch("no-subreaper"):
+        set_child_subreaper(True)
+    with Signals() as signals:
+        state, pidfd = made()
+        master = None if restoring.master is None else restoring.master.fileno()
+        code = wait_in_foreground(state.pid, pidfd.fileno(), master, signals)
+        reap_orphans()
+        control.destroy(invocation, state)
     return code
 
 
