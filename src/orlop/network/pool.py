@@ -176,10 +176,13 @@ class NamespacePool:
     async def _fill(self) -> None:
         await asyncio.sleep(_REFILL_DELAY)
         try:
-            while len(self._ready) < self._size:
-                self._ready.append(await self._make())
-            while len(self._plain) < _PLAIN_SIZE:
-                self._plain.append(await self._make_plain())
+            while True:  # what is taken meanwhile, of either kind, is made again, too
+                if len(self._ready) < self._size:
+                    self._ready.append(await self._make())
+                elif len(self._plain) < _PLAIN_SIZE:
+                    self._plain.append(await self._make_plain())
+                else:
+                    return
         except Exception as error:  # noqa: BLE001 - a container's start will meet the same and report it
             _log.warning("cannot keep network namespaces ready: %s", error)
 
