@@ -31,6 +31,8 @@ CLONE_NEWNET = 0x40000000
 PYTHON = os.path.realpath(sys.executable)
 OUTSIDE, HOST = "10.99.0.2", "10.99.0.1"
 OUTSIDE6, HOST6 = "fd99::2", "fd99::1"
+# seconds: what must come is waited for; what must not, no longer than a first packet that was lost is sent again
+ANSWER, SILENCE = 5.0 * PATIENCE, 1.5
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64  # ids of containers
 
@@ -180,24 +182,34 @@ class Lab:
             os.sched_yield()
         return process
 
-    def ask(self, netns: OwnedFd | None, address: str, port: int, *, udp: bool = False) -> str:
+    def ask(self, netns: OwnedFd | None, address: str, port: int, *, udp: bool = False, seconds: float = ANSWER) -> str:
         """Return what a server answers to a client in a namespace; "" when it can't be reached."""
         code = (
             "import socket,sys\n"
-            "where,udp=(sys.argv[1],int(sys.argv[2])),sys.argv[3]=='udp'\n"
+            "where,udp,left=(sys.argv[1],int(sys.argv[2])),sys.argv[3]=='udp',float(sys.argv[4])\n"
             "family=socket.AF_INET6 if ':' in where[0] else socket.AF_INET\n"
             "s=socket.socket(family,socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)\n"
-            "s.settimeout(1.5)\n"  # a first packet that was lost is sent again after a second; the kernel answers it
+            "s.settimeout(left)\n"
             "try:\n"
-            "  s.connect(where); udp and s.send(b'?'); s.settimeout(3 if udp else 30); print(s.recv(100).decode())\n"
+            "  s.connect(where)\n"
+            "  while udp and left>0:\n"  # as TCP sends what was lost again
+            "    s.settimeout(min(left,1)); left-=1; s.send(b'?')\n"
+            "    try: print(s.recv(100).decode()); break\n"
+            "    except TimeoutError: pass\n"
+            "  udp or (s.settimeout(30),print(s.recv(100).decode()))\n"  # the kernel has answered: the program will
             "except OSError: pass\n"
         )
-        return run_in(netns, PYTHON, "-I", "-S", "-c", code, address, str(port), "udp" if udp else "tcp").strip()
+        kind = "udp" if udp else "tcp"
+        return run_in(netns, PYTHON, "-I", "-S", "-c", code, address, str(port), kind, str(seconds)).strip()
+
+    def is_silent(self, netns: OwnedFd | None, address: str, port: int, *, udp: bool = False) -> bool:
+        """Whether no answer comes."""
+        return not self.ask(netns, address, port, udp=udp, seconds=SILENCE)
 
     def reached(self, *asked: tuple[OwnedFd | None, str, int]) -> list[tuple[OwnedFd | None, str, int]]:
-        """Return those of the arguments of ``ask`` that give an answer; at the same time, since silence takes its time."""
+        """Return those that are not silent; at the same time, since silence takes its time."""
         with ThreadPoolExecutor(len(asked)) as pool:  # of this thread's namespace
-            answers = list(pool.map(lambda one: self.ask(*one), asked))
+            answers = list(pool.map(lambda one: not self.is_silent(*one), asked))
         return [one for one, answer in zip(asked, answers, strict=True) if answer]
 
     def links(self) -> set[str]:

@@ -85,11 +85,11 @@ def test_passing_for_another(guarded: bool):
         run_in(victim.netns, "ip", "neigh", "flush", "all")
         run_in(evil.netns, "ip", "addr", "add", "10.7.0.99/24", "dev", "eth0")
         run_in(evil.netns, "ip", "route", "add", w.address, "dev", "eth0", "src", "10.7.0.99")
-        assert bool(lab.ask(evil.netns, w.address, 80)) is not guarded
+        assert lab.is_silent(evil.netns, w.address, 80) is guarded
         run_in(evil.netns, "ip", "route", "del", w.address)
         assert lab.ask(evil.netns, w.address, 80).startswith("hit")
         run_in(evil.netns, "ip", "link", "set", "eth0", "address", "02:42:0a:07:00:77")
-        assert bool(lab.ask(evil.netns, w.address, 80)) is not guarded
+        assert lab.is_silent(evil.netns, w.address, 80) is guarded
 
     in_laboratory(body)
 

@@ -53,13 +53,13 @@ def test_options_of_a_bridge(backend: str):
         # what leaves under which address
         lab.serve(lab.outside, 90, "from")
         assert lab.ask(other.netns, OUTSIDE, 90) == f"from {HOST}"
-        assert lab.ask(plain.netns, OUTSIDE, 90) == ""  # the outside does not know the way back
+        assert lab.is_silent(plain.netns, OUTSIDE, 90)  # the outside does not know the way back
         run_in(lab.outside, "ip", "route", "add", service.network("routed").subnet, "via", HOST)
         assert lab.ask(plain.netns, OUTSIDE, 90) == f"from {plain.endpoints[0].address}"
         # without masquerade the network is routed: its published ports are reached directly, others not
         assert lab.ask(lab.outside, plain.endpoints[0].address, 80) == f"hit {OUTSIDE}"
         lab.serve(plain.netns, 81, "hit")
-        assert lab.ask(lab.outside, plain.endpoints[0].address, 81) == ""
+        assert lab.is_silent(lab.outside, plain.endpoints[0].address, 81)
 
     in_laboratory(body)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from network_lab import HOST, OUTSIDE, A, B, C, Lab, in_laboratory, publish, run_in
 
+from harness import PATIENCE
 from orlop.errors import SystemFailureError, UnavailableError
 from orlop.kernel import rtnetlink
 from orlop.network.requests import NetworkRequest
@@ -126,7 +127,7 @@ def test_flushed_rules_come_back_by_themselves():
         for _ in range(2):
             for table in ("filter", "nat", "raw"):
                 run_in(None, "iptables", "-t", table, "-F")
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 5 * PATIENCE
             while lab.rules() != before:
                 assert time.monotonic() < deadline, set(lab.rules().splitlines()) ^ set(before.splitlines())
                 await asyncio.sleep(0.1)
