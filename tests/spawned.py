@@ -133,8 +133,11 @@ class Runtime:
             "linux": {"namespaces": [{"type": kind} for kind in NAMESPACES]},
         }
 
-    def request(self, message: dict, fds: tuple[int, ...] = ()) -> Channel:
+    def request(self, message: dict, fds: tuple[int, ...] = (), *, deaf: bool = False) -> Channel:
+        """Ask for something; ``deaf``: and be gone before the answer can come."""
         ours, theirs = Channel.pair()
+        if deaf:
+            ours.close()
         self.channel.send(message, [theirs.fileno(), *fds])
         theirs.close()
         return ours
@@ -148,7 +151,15 @@ class Runtime:
         finally:
             channel.close()
 
-    def launch(self, config: dict, clients: tuple[AttachTarget, ...] = (), *, narrow: bool = False, **launch):
+    def launch(
+        self,
+        config: dict,
+        clients: tuple[AttachTarget, ...] = (),
+        *,
+        narrow: bool = False,
+        deaf: bool = False,
+        **launch,
+    ):
         """Launch a container; returns the process and the clients' sockets, which with ``narrow`` take little."""
         name = secrets.token_hex(32)
         config["linux"]["cgroupsPath"] = f"{self.parent}/{name}"
@@ -158,7 +169,7 @@ class Runtime:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         value = ContainerLaunch(id=name, state_dir=str(state), config=config, attach=clients, **launch)
         control = self.request(
-            {"op": "container", "launch": to_message(value)}, tuple(theirs.fileno() for _, theirs in pairs)
+            {"op": "container", "launch": to_message(value)}, tuple(theirs.fileno() for _, theirs in pairs), deaf=deaf
         )
         for _, theirs in pairs:
             theirs.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import busybox_tree, catches, wait_for
+from harness import PATIENCE, busybox_tree, catches, wait_for
 from orlop.primitives.channel import Channel
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.runtime.cgroups import detect
@@ -133,7 +133,7 @@ def test_shim_outlives_its_spawner_and_is_found_again(spawned, tmp_path):
 def test_init_dies_with_its_shim(spawned):
     process = spawned.run("sleep", "100")
     os.kill(process.shim, signal.SIGKILL)
-    assert select.select([process.pidfd], [], [], 5)[0]
+    assert select.select([process.pidfd], [], [], 5 * PATIENCE)[0]
 
 
 def test_a_launch_that_does_not_fit_into_a_packet(spawned):
@@ -143,8 +143,7 @@ def test_a_launch_that_does_not_fit_into_a_packet(spawned):
 
 
 def test_a_start_that_nobody_hears_of_did_not_happen(spawned):  # R3
-    process, _ = spawned.launch(spawned.config("sleep", "1000"))
-    process.control.close()
+    process, _ = spawned.launch(spawned.config("sleep", "1000"), deaf=True)
     record = process.state / "exit"
     wait_for(record.exists, seconds=5)
     assert json.loads(record.read_text())["error"] == "engine is gone"
@@ -202,7 +201,7 @@ def test_namespace_operations_answer_with_descriptors(spawned):
     message, fds = spawned.answer({"op": "netns", "sockets": ["route"]})
     assert message == {"ok": True}
     assert len(fds) == 2
-    process = spawned.run("sleep", "9")
+    process = spawned.run("sleep", "100")
     _, others = spawned.answer({"op": "netns-of", "sockets": ["route"]}, (process.pidfd,))
     mine = os.stat(f"/proc/{process.pid}/ns/net").st_ino
     assert os.fstat(others[0].fileno()).st_ino == mine != os.fstat(fds[0].fileno()).st_ino

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from harness import busybox_tree, wait_for
+from harness import PATIENCE, busybox_tree, wait_for
 from orlop.kernel import rtnetlink
 from orlop.kernel.netlink import NetlinkError
 from orlop.kernel.rtnetlink import Rtnetlink
@@ -24,7 +24,7 @@ def runtime(tmp_path):
 
 
 def ended(channel):
-    return select.select([channel], [], [], 10)[0] and channel.receive() is None
+    return select.select([channel], [], [], 10 * PATIENCE)[0] and channel.receive() is None
 
 
 def test_each_namespace_is_another_and_the_child_stays_in_none(runtime):
