@@ -83,6 +83,14 @@ def wait_for(condition: Any, *, seconds: float = 10, what: str = "condition") ->
         time.sleep(0.02)
 
 
+def has_ended(pid: int | str) -> bool:
+    """Whether a process is gone, or dead until its parent looks."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"Z", "X"}
+    except OSError:
+        return True
+
+
 def catches(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal: a shell's ``trap`` has been read."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -364,10 +372,9 @@ class Engine:
         ]
 
     def _is_mine(self, pid: int) -> bool:
+        if has_ended(pid):
+            return False
         try:
-            status = Path(f"/proc/{pid}/stat").read_text()
-            if status.rpartition(")")[2].split()[0] == "Z":
-                return False
             if self.name in Path(f"/proc/{pid}/cgroup").read_text():
                 return True
             command = Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from runtime import CONFIG, Runtime
 
-from harness import busybox_tree, catches, wait_for
+from harness import busybox_tree, catches, has_ended, wait_for
 
 
 def lifecycle(runtime: Runtime) -> None:
@@ -180,7 +180,7 @@ def force_delete(runtime: Runtime) -> None:
     with runtime.running() as identity:
         pid = runtime.state(identity)["pid"]
         runtime.expect("delete", "--force", identity)
-        assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
+        assert has_ended(pid)
         runtime.refuses("state", identity)
 
 

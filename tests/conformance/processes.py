@@ -15,7 +15,7 @@ from pathlib import Path
 
 from runtime import Runtime
 
-from harness import PATIENCE
+from harness import PATIENCE, has_ended
 
 
 def run_detached(runtime: Runtime) -> None:
@@ -247,7 +247,7 @@ def exec_detached(runtime: Runtime) -> None:
         assert sorted(pids) == sorted([pid, runtime.state(identity)["pid"]])
         runtime.expect("kill", "--all", identity, "KILL")
         runtime.wait(identity, "stopped")
-        assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
+        assert has_ended(pid)
 
 
 def failed_exec_is_over(runtime: Runtime) -> None:

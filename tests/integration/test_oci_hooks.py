@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 from hooks import log_directory, log_mount, recording_hooks, shell
 from runtime import CONFIG
 
-from harness import wait_for
+from harness import has_ended, wait_for
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox", "cgroup1")]
 
@@ -36,7 +36,7 @@ def test_a_failing_hook_at_the_start_destroys_the_container(runtime):
         assert f"error running {name} hook #0: exit status 4: words" in done.stderr
         assert done.stderr.count("\n") == 1
         runtime.refuses("state", identity)
-        assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
+        assert has_ended(pid)
         order = (log / "order").read_text().split()
         assert order[-2:] == ["poststop-1", "poststop-2"]
         assert name == "poststart" or "program" not in order
@@ -161,10 +161,12 @@ def test_all_of_a_slow_hook_is_killed(runtime):
     """Not only the shell: what it started as well, which would hold its output open."""
     log = log_directory(runtime)
     script = f"sleep 47 & echo $! > {log}/pid; wait"
-    identity, bundle = runtime.bundle("true", hooks={"createRuntime": [shell(script, timeout=1)]})
-    runtime.refuses("create", "--bundle", bundle, identity, words="took longer than 1 s")
-    pid = (log / "pid").read_text().strip()
-    wait_for(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
+    for seconds in (1, 3, 9):  # a busy machine may need the first ones to come so far
+        identity, bundle = runtime.bundle("true", hooks={"createRuntime": [shell(script, timeout=seconds)]})
+        runtime.refuses("create", "--bundle", bundle, identity, words=f"took longer than {seconds} s")
+        if (log / "pid").exists() and (pid := (log / "pid").read_text().strip()):
+            break
+    wait_for(lambda: has_ended(pid))
 
 
 def test_hooks_of_the_host_are_in_its_namespaces(runtime):
