@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import settled_state
+from conftest import assert_nothing_left, settled_state
 from harness import BIN, Engine, wait_for
-from host_state import HostState
 
 pytestmark = [
     pytest.mark.privileged,
@@ -111,7 +110,7 @@ def remapped(remapping_engine):
     before = settled_state(remapping_engine)
     yield remapping_engine
     remapping_engine.remove_containers()
-    wait_for(lambda: not before.differences(HostState.of(remapping_engine)), what="nothing left")
+    assert_nothing_left(remapping_engine, before, seconds=10)
 
 
 def ids_outside(pid):

@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from conftest import make_engine
+from conftest import assert_nothing_left, make_engine
 from harness import wait_for
 from host_state import HostState
 
@@ -67,7 +67,7 @@ def cycles(backend: str, count: int) -> None:
             ask(f"/containers/{box}/start")
             ask("/networks/six/disconnect", Container=box)
         wait_for(lambda: settled(shape), what=f"the state {shape} instead of {seen()}")
-        assert before.differences(HostState.of(engine), descriptors=2) == {}
+        assert_nothing_left(engine, before, seconds=8, descriptors=2)
         networks = json.loads(engine.docker("network", "inspect", "four", "six").stdout)
         assert [len(network["Containers"]) for network in networks] == [1, 0]
         assert engine.inspect("box")["NetworkSettings"]["Networks"]["four"]["IPAddress"] == "10.81.0.2"

@@ -11,7 +11,7 @@ import time
 import pytest
 from docker_networks import lookup, nobody_at, routes, sleeper, within
 
-from conftest import make_engine
+from conftest import assert_nothing_left, make_engine
 from harness import SLOWNESS, client_version, wait_for
 from host_state import HostState
 
@@ -129,7 +129,7 @@ def test_published_ports_follow_the_way_out(networks):
                     "mkdir /www; echo hi >/www/index.html; exec httpd -f -h /www")  # fmt: skip
 
     def answer():
-        return networks.in_network("curl", "-s", "-m", "2", "http://127.0.0.1:8088/", check=False).stdout
+        return networks.in_network("curl", "-s", "-m", "20", "http://127.0.0.1:8088/", check=False).stdout
 
     wait_for(lambda: answer() == "hi\n", what="answer")
     networks.docker("network", "connect", "aaa", "web")
@@ -233,7 +233,7 @@ def test_joining_again_and_again_leaves_nothing(networks):
     for _ in range(40):
         assert networks.http("POST", "/networks/bbb/connect", body.encode())[0] == 200
         assert networks.http("POST", "/networks/bbb/disconnect", body.encode())[0] == 200
-    assert before.differences(HostState.of(networks), descriptors=2) == {}
+    assert_nothing_left(networks, before, seconds=8, descriptors=2)
     assert networks.in_network("ip", "-o", "link").stdout.count("veth") <= outer + 1
     assert within(networks, "box", "ip", "-o", "link").count(": eth") == 1
 
@@ -327,7 +327,7 @@ def test_ipv6_and_the_firewall_backend(backend):
         ports = engine.docker("port", "web").stdout.splitlines()
         assert sorted(ports) == ["80/tcp -> 0.0.0.0:8086", "80/tcp -> [::]:8086"]
         for where in ("[fd55::1]", "127.0.0.1"):
-            assert engine.in_network("curl", "-s", "-m", "2", f"http://{where}:8086/", check=False).stdout == "hi\n", (
+            assert engine.in_network("curl", "-s", "-m", "20", f"http://{where}:8086/", check=False).stdout == "hi\n", (
                 where
             )
         flush = ("nft", "flush", "ruleset")
@@ -338,7 +338,7 @@ def test_ipv6_and_the_firewall_backend(backend):
         )
         engine.kill()
         engine.start()
-        assert engine.in_network("curl", "-s", "-m", "2", "http://[fd55::1]:8086/", check=False).stdout == "hi\n"
+        assert engine.in_network("curl", "-s", "-m", "20", "http://[fd55::1]:8086/", check=False).stdout == "hi\n"
         assert "disable_ipv6" not in engine.log_text()
         # without IPv6 there is none
         sleeper(engine, "plain")
