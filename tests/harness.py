@@ -340,7 +340,7 @@ class Engine:
         if self.netns_holder is not None:
             self.netns_holder.kill()
             self.netns_holder.wait()
-        wait_for(lambda: not self.processes(), seconds=5, what="end of the engine's processes")
+        wait_for(lambda: not self.processes(), seconds=20, what="end of the engine's processes")
         remove_cgroups(self.name)
         shutil.rmtree(self.home, ignore_errors=True)
 
