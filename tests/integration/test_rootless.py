@@ -4,13 +4,14 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from harness import BIN, busybox_tree, wait_for
+from harness import BIN, PATIENCE, busybox_tree, catches, wait_for
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox")]
 
@@ -43,7 +44,7 @@ class Account:
     def run(self, *arguments: str | Path, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*self._prefix, *self.within, *map(str, (RUNTIME, *arguments))],
-            cwd=self.bundle, capture_output=True, text=True, check=False, timeout=30, stdin=subprocess.DEVNULL, **options,
+            cwd=self.bundle, capture_output=True, text=True, check=False, timeout=30 * PATIENCE, stdin=subprocess.DEVNULL, **options,
         )  # fmt: skip
         assert not check or done.returncode == 0, done
         return done
@@ -52,7 +53,9 @@ class Account:
         """Run a command whose process keeps its standard streams, and would keep ours."""
         null = subprocess.DEVNULL
         command = [*self._prefix, str(RUNTIME), *arguments]
-        subprocess.run(command, cwd=self.bundle, check=True, timeout=30, stdin=null, stdout=null, stderr=null)
+        subprocess.run(
+            command, cwd=self.bundle, check=True, timeout=30 * PATIENCE, stdin=null, stdout=null, stderr=null
+        )
 
     def configure(self, *command: str, **changes: object) -> dict:
         config = json.loads((self.bundle / "config.json").read_text())
@@ -118,6 +121,7 @@ def test_every_verb(account: Account) -> None:
         assert refused.returncode == 1
         assert "container without a cgroup cannot" in refused.stderr
     assert "Traceback" not in refused.stderr
+    wait_for(lambda: catches(state["pid"], signal.SIGTERM), what="trap")
     account.run("kill", "two", "TERM")
     wait_for(lambda: json.loads(account.run("state", "two").stdout)["status"] == "stopped")
     account.run("delete", "two")
