@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import assert_nothing_left, settled_state
-from harness import BIN, Engine, wait_for
+from harness import BIN, PATIENCE, Engine, wait_for
 
 pytestmark = [
     pytest.mark.privileged,
@@ -269,6 +269,6 @@ def test_remapping_is_switched_on_for_what_was_there(remapped):
 def test_remapping_needs_ids(tmp_path):
     for user in ("54321", "default", "nobody-has-this-name"):
         command = [BIN / "orlopd", "--data-root", tmp_path / "d", "--exec-root", tmp_path / "r", "--userns-remap", user]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20 * PATIENCE)
         assert done.returncode != 0
         assert "subuid ranges found" in done.stderr or "user lookup" in done.stderr

@@ -19,14 +19,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
 
-from harness import catches, wait_for
+from harness import PATIENCE, catches, wait_for
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox")]
 
 
 def read_until(fd: int, words: bytes, *, seconds: float = 10) -> bytes:
     data = b""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while words not in data:
         if not select.select([fd], [], [], max(0, deadline - time.monotonic()))[0]:
             raise AssertionError(f"{words!r} did not come: {data!r}")
@@ -108,7 +108,7 @@ def test_signals_go_to_the_program(runtime):
         wait_for(lambda: runtime("state", identity).returncode == 0 and runtime.state(identity)["status"] == "running")
         wait_for(lambda: catches(runtime.state(identity)["pid"], signal.SIGTERM))
         process.terminate()
-        assert process.wait(10) == 9
+        assert process.wait(10 * PATIENCE) == 9
     finally:
         process.kill()
         process.wait()
@@ -121,7 +121,7 @@ def test_killed_by_a_signal(runtime):
     try:
         wait_for(lambda: runtime("state", identity).returncode == 0 and runtime.state(identity)["status"] == "running")
         runtime.expect("kill", identity, "KILL")
-        assert process.wait(10) == 128 + signal.SIGKILL
+        assert process.wait(10 * PATIENCE) == 128 + signal.SIGKILL
     finally:
         process.kill()
         process.wait()
@@ -164,7 +164,7 @@ def test_preserved_descriptors(runtime):
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=20 * PATIENCE,
     )
     os.close(reading)
     assert done.stdout.splitlines()[0] == "through", done.stderr

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from array import array
 from pathlib import Path
 
@@ -20,18 +19,17 @@ from filters import answer
 from hooks import shell
 from mounts import mounted_with, tree_of_mounts
 
+from harness import PATIENCE, wait_for
+
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "mountns", "busybox", "cgroup1")]
 
 
 @pytest.fixture
 def network():
     """A network namespace in which the runtime is called: its pid, held by a sleeping process."""
-    holder = subprocess.Popen(["unshare", "--net", "sleep", "120"])
+    holder = subprocess.Popen(["unshare", "--net", "sleep", "1000"])
     try:
-        deadline = time.monotonic() + 5
-        while os.readlink(f"/proc/{holder.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(lambda: os.readlink(f"/proc/{holder.pid}/ns/net") != os.readlink("/proc/self/ns/net"))
         yield ["nsenter", f"--net=/proc/{holder.pid}/ns/net"]
     finally:
         holder.kill()
@@ -118,7 +116,7 @@ def test_an_exec_hands_its_listener_over(runtime):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        listener.settimeout(10)
+        listener.settimeout(10 * PATIENCE)
         with runtime.running("sleep", "60", linux__seccomp=profile) as identity:
             listener.accept()[0].close()
             init = runtime.state(identity)["pid"]
@@ -136,7 +134,7 @@ def test_an_exec_hands_its_listener_over(runtime):
                 assert "metadata" not in document
                 assert answer(fd, errno_name=28)
                 os.close(fd)
-                assert "No space left" in process.communicate(timeout=10)[1]
+                assert "No space left" in process.communicate(timeout=10 * PATIENCE)[1]
             finally:
                 process.kill()
                 process.wait()

@@ -15,7 +15,7 @@ from terminal_lab import Session
 from tls_lab import ADDRESS, PORT, Lab, Material, tls_environment, tls_flags
 
 from conftest import make_engine
-from harness import BIN, COMPOSE, DOCKER, wait_for
+from harness import BIN, COMPOSE, DOCKER, PATIENCE, wait_for
 from host_state import HostState
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "overlay", "docker-client", "busybox")]
@@ -341,7 +341,7 @@ def test_engine_that_is_killed_loses_only_the_connections(lab) -> None:
     client = lab.start(DOCKER, "logs", "-f", "box", stdout=subprocess.PIPE)
     assert client.stdout.readline() == b"line\n"
     lab.engine.kill()
-    client.communicate(timeout=20)
+    client.communicate(timeout=20 * PATIENCE)
     lab.engine.start()
     assert lab.engine.inspect("box")["State"]["Running"]
     assert "line" in lab.run(DOCKER, "logs", "--tail", "1", "box").stdout

@@ -5,6 +5,8 @@ import socket
 
 import pytest
 
+from harness import PATIENCE
+
 pytestmark = [
     pytest.mark.privileged,
     pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
@@ -53,7 +55,7 @@ def test_hijacked_streams_say_what_the_version_knows(engine, version, kind, upgr
     body = {"Image": "busybox", "Cmd": ["echo", "hi"], "AttachStdout": True}
     container = json.loads(engine.http("POST", f"/v{version}/containers/create", body)[1])["Id"]
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(10 * PATIENCE)
         client.connect(str(engine.socket))
         wish = "Connection: Upgrade\r\nUpgrade: tcp\r\n" if upgrade else ""
         path = f"/v{version}/containers/{container}/attach?stream=1&stdout=1"
@@ -73,7 +75,7 @@ def test_hijacked_streams_say_what_the_version_knows(engine, version, kind, upgr
 def test_docker_py_negotiates_and_is_held(engine):
     docker = pytest.importorskip("docker")
     for version in ("auto", "1.24", "1.43"):
-        client = docker.DockerClient(base_url=engine.host, version=version, timeout=20)
+        client = docker.DockerClient(base_url=engine.host, version=version, timeout=20 * PATIENCE)
         try:
             assert client.ping()
             assert client.containers.run("busybox", ["echo", "hi"], remove=True) == b"hi\n"
