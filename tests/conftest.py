@@ -239,8 +239,10 @@ def spawned(busybox_root: Path, tmp_path: Path):
 
 
 @pytest.fixture
-def networks(leak_free):
-    """An engine that has no user-defined network, and shall have none afterwards."""
+def networks(engine: Engine, request: pytest.FixtureRequest):
+    """An engine that has no user-defined network, whatever another file left, and shall have none afterwards."""
+    engine.docker("network", "prune", "-f")
+    leak_free = request.getfixturevalue("leak_free")
     yield leak_free
     leak_free.remove_containers()
     leak_free.docker("network", "prune", "-f")
