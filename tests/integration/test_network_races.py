@@ -101,6 +101,30 @@ def test_a_network_that_is_being_joined_is_not_removed(backend: str):
 
 
 @BACKENDS
+def test_names_are_gone_before_the_first_network_is_left(backend: str):
+    """The end of a container is told at once, and what takes its networks down runs programs."""
+
+    async def body(lab: Lab) -> None:
+        service = lab.service(firewall_backend=backend, pool_size=0)
+        await service.start({})
+        networks = [await service.create_network(NetworkRequest(name)) for name in ("one", "two")]
+        wishes = tuple(EndpointWish(network.name, names=("web",)) for network in networks)
+        ports = tuple(parse_publish("8080:80"))
+        await service.attach(A, AttachRequest(network="one", endpoints=wishes, ports=ports))
+        known = [service._resolvers.names.endpoints(network.id, "web") for network in networks]
+        assert [len(found) for found in known] == [1, 1]
+        assert service._around is not None
+        gate = Gate(service._around.firewall, "withdraw")
+        service.release(A)
+        await gate.reached.wait()
+        assert [service._resolvers.names.endpoints(network.id, "web") for network in networks] == [[], []]
+        gate.open()
+        await service.settle()
+
+    in_laboratory(body)
+
+
+@BACKENDS
 def test_a_network_that_could_not_be_removed_is_there(backend: str):
     async def body(lab: Lab) -> None:
         service = lab.service(firewall_backend=backend, pool_size=0)

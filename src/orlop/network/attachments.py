@@ -212,10 +212,11 @@ class Attachments:
     async def release(self, container_id: str, sandbox: Sandbox) -> list[tuple[Driver, Endpoint]]:
         """Take a container's network down; returns links that may have to be removed a little later."""
         self._resolvers.stop(container_id)
+        for endpoint in sandbox.endpoints:  # who hears that it ended finds it on none of them
+            self._resolvers.names.remove(endpoint)
         links: list[tuple[Driver, Endpoint]] = []
         try:
             for endpoint in sandbox.endpoints:
-                self._resolvers.names.remove(endpoint)
                 driver = self._drivers.get(endpoint.network_id)
                 if driver is None:
                     continue
