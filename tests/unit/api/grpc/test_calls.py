@@ -194,11 +194,12 @@ async def test_a_sender_waits_for_its_reader():
         assert sent < 3  # a window of 64 KiB
         for _ in range(50):
             assert len(await stream.receive()) == 100_000
+        # one of 1 MiB, since that was of use: h2 opens it again when half was taken in, and one message still is not
         async with asyncio.timeout(60):
-            while sent <= 55:
+            while sent < 54:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
-        assert sent < 70  # one of 1 MiB, since that was of use
+        assert sent < 70
         for _ in range(450):
             assert len(await stream.receive()) == 100_000
         assert await stream.receive() is None
