@@ -149,7 +149,7 @@ class FakeClient:
             while (message := await stream.receive()) is not None:
                 self.taken += BytesMessage.decode(message).data
             return
-        stats, contents, wanted = [], {}, set()
+        stats, contents, wanted, is_listed = [], {}, set(), False
         while True:
             packet = Packet.decode(await stream.receive())
             if packet.kind == Kind.STAT and packet.stat is not None:
@@ -159,13 +159,14 @@ class FakeClient:
                     await stream.send(Packet(kind=Kind.REQ, number=len(stats)).encode())
                 stats.append(packet.stat)
             elif packet.kind == Kind.STAT:
+                is_listed = True
                 if not wanted:
                     await stream.send(Packet(kind=Kind.FIN).encode())
             elif packet.kind == Kind.DATA:
                 contents[packet.number] += packet.data
                 if not packet.data:
                     wanted.remove(packet.number)
-                    if not wanted:
+                    if is_listed and not wanted:  # else more may come
                         await stream.send(Packet(kind=Kind.FIN).encode())
             else:
                 assert packet.kind == Kind.FIN
