@@ -346,7 +346,7 @@ class Engine:
 
     def spawner(self) -> int:
         """Return the spawner's pid."""
-        (pid,) = self.spawners()
+        (pid,) = wait_for(lambda: (found := self.spawners()) and len(found) == 1 and found, what="one spawner")
         return pid
 
     def spawners(self) -> list[int]:
