@@ -12,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
+from hooks import shell
 from hostile import python, python_mounts
 from runtime import CONFIG
 
@@ -64,9 +65,9 @@ def manager(request, tmp_path):
         made.close()
 
 
-def bundle(runtime, seconds: str) -> tuple[str, str]:
+def bundle(runtime, seconds: str, **changes) -> tuple[str, str]:
     tmp = {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}
-    return runtime.bundle(*python(PROGRAM), seconds, mounts=[*CONFIG["mounts"], tmp, *python_mounts()])
+    return runtime.bundle(*python(PROGRAM), seconds, mounts=[*CONFIG["mounts"], tmp, *python_mounts()], **changes)
 
 
 def test_run_returns_when_the_program_is_ready(runtime, manager) -> None:
@@ -86,6 +87,17 @@ def test_start_waits_after_create(runtime, manager) -> None:
     assert manager.messages == []
     runtime.expect("start", identity, setting=setting)
     pid = runtime.state(identity)["pid"]
+    assert manager.close()[:2] == [b"READY=1\n", f"MAINPID={pid}\n".encode()]
+    runtime.expect("delete", "--force", identity)
+
+
+def test_start_hands_on_what_an_ended_program_said(runtime, manager) -> None:
+    script = "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); while grep -q '^State:.[^ZX]' /proc/$pid/status; do sleep 0.05; done"
+    identity, directory = bundle(runtime, "0", hooks={"poststart": [shell(script)]})
+    setting = f"NOTIFY_SOCKET={manager.path}"
+    runtime.expect("create", "--bundle", directory, identity, setting=setting)
+    pid = runtime.state(identity)["pid"]
+    runtime.expect("start", identity, setting=setting)
     assert manager.close()[:2] == [b"READY=1\n", f"MAINPID={pid}\n".encode()]
     runtime.expect("delete", "--force", identity)
 

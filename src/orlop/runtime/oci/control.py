@@ -156,10 +156,13 @@ def _await_ready(notifications: Notifications, state: State) -> None:
     try:
         pidfd = pidfd_open(state.pid)
     except ProcessLookupError:
+        notifications.relay(state.pid)  # it may have said so before its end
         return
     try:
         if is_alive(state):
             notifications.wait(state.pid, pidfd)
+        else:
+            notifications.relay(state.pid)
     finally:
         os.close(pidfd)
 
