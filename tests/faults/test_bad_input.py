@@ -175,9 +175,11 @@ def test_an_end_that_cannot_be_recorded(small_engine) -> None:  # R16
     """What the records kept for a full disk is gone by then: the end is known all the same, and recorded later."""
     small_engine.import_busybox()
     fill = "until [ -e /go ]; do sleep 0.1; done; cat /dev/zero >/big; exit 3"
-    for name in ("one", "two", "three"):
-        small_engine.docker("run", "-d", "--name", name, "busybox", "sh", "-c", fill)
-    for name in ("one", "two", "three"):
+    names = ("one", "two", "three", "four")
+    for name in names:  # the last one's removal cannot be recorded either
+        options = ["--rm"] if name == "four" else []
+        small_engine.docker("run", "-d", "--name", name, *options, "busybox", "sh", "-c", fill)
+    for name in names:
         small_engine.docker("exec", name, "touch", "/go", check=False)
         assert small_engine.docker("wait", name).stdout == "3\n"
         assert small_engine.inspect(name)["State"]["Status"] == "exited"
@@ -187,4 +189,5 @@ def test_an_end_that_cannot_be_recorded(small_engine) -> None:  # R16
     code = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT status FROM container').fetchall())"
     command = [*within, sys.executable, "-c", code, small_engine.data_root / "state.db"]
     recorded = lambda: subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: E731
-    wait_for(lambda: recorded().count("exited") == 3, what="their records")
+    wait_for(lambda: recorded().count("exited") == recorded().count("(") == 3, what="their records")
+    assert "four" not in small_engine.docker("ps", "-a", "--format", "{{.Names}}").stdout

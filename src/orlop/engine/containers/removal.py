@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
+import sqlite3
 from typing import TYPE_CHECKING, Protocol
 
 from orlop.engine.containers.state import Status
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from orlop.engine.events import Events
 
 _LOG = logging.getLogger(__name__)
+_AGAIN = 2.0  # seconds between two tries on a full disk
 
 
 class Layers(Protocol):
@@ -109,10 +112,13 @@ class Remover:
         )
 
     async def remove_automatically(self, container: Container) -> None:
-        """Remove an ``--rm`` container after its end; ``removing`` is set already."""
-        async with container.lock:
-            if not container.removed:
-                self._take_away(container, with_volumes=True)
+        """Remove an ``--rm`` container after its end, when there is room for that; ``removing`` is set already."""
+        while not container.removed:
+            async with container.lock:
+                with contextlib.suppress(sqlite3.OperationalError):
+                    self._take_away(container, with_volumes=True)
+                    return
+            await asyncio.sleep(_AGAIN)
 
     def bury_remains(self) -> None:
         """Remove the directories that an earlier engine took away and left; to be called once, before any removal."""
