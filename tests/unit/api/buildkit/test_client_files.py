@@ -18,6 +18,7 @@ from orlop.api.buildkit.client_session import ClientSession
 from orlop.api.buildkit.fsutil import Kind, Packet
 from orlop.api.grpc.status import CallError, Code
 from orlop.engine.builds.client import Choice
+from orlop.engine.builds.context_files import ContextFiles
 from orlop.errors import InvalidParameterError, SystemFailureError, UnavailableError
 
 
@@ -266,7 +267,9 @@ def trees(draw):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees(), st.randoms())
-def test_any_tree_arrives(files, target, tree, chance):
+def test_any_tree_arrives(tmp_path, target, tree, chance):
+    # of this example: by size and times a file may be one that another example had, with other data
+    files = ContextFiles(str(tmp_path / secrets.token_hex(8)))
     client = FakeClient({"context": tree})
     asyncio.run(lay_out(client, files, target()))
     for path in list(tree):  # some of it changes
