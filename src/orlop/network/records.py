@@ -2,11 +2,15 @@
 
 A row of ``endpoint`` is an intent: it is written before the address, the link or a rule exists, and removed after they
 are gone. At start, rows of containers that are not running tell what to clean up. Each change is one statement.
+
+What is gone is gone on a full disk as well: its row is removed when there is room, and before the next one is written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +19,6 @@ from orlop.network.sandbox import Endpoint, NameServerWish
 from orlop.spec.ports import PortBinding, PortRequest
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Mapping
 
 SCHEMA = """
@@ -56,6 +59,9 @@ CREATE TABLE IF NOT EXISTS sandbox (
 _NETWORK = "id, name, driver, created_at, subnet, gateway, ip_range, internal, attachable, options, labels, more"
 _ENDPOINT = "id, network_id, container_id, address, prefix_length, gateway, mac, interface, host_interface, ports, more"
 
+_DELETE_ENDPOINT = "DELETE FROM endpoint WHERE id = ?"
+_DELETE_SANDBOX = "DELETE FROM sandbox WHERE container_id = ?"
+
 
 @dataclass(frozen=True, slots=True)
 class SandboxRow:
@@ -77,6 +83,7 @@ class Records:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
+        self._gone: dict[tuple[str, str], None] = {}  # statements, with whose rows there was no room to remove
         with database:
             for statement in SCHEMA.split(";"):
                 if statement.strip():
@@ -172,6 +179,7 @@ class Records:
             _port_column(endpoint),
             _more(endpoint),
         )
+        self._remove_gone()
         with self._database:
             self._database.execute(
                 f"INSERT INTO endpoint ({_ENDPOINT}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608 - constant
@@ -180,7 +188,7 @@ class Records:
 
     def replace_endpoint(self, container_id: str, endpoint: Endpoint) -> None:
         """Write an endpoint in place of the row of the same id."""
-        self.delete_endpoint(endpoint.id)
+        self._database.execute(_DELETE_ENDPOINT, (endpoint.id,))
         self.put_endpoint(container_id, endpoint)
 
     def update_endpoint(self, endpoint: Endpoint) -> None:
@@ -191,8 +199,7 @@ class Records:
 
     def delete_endpoint(self, endpoint_id: str) -> None:
         """Remove the row of what is gone."""
-        with self._database:
-            self._database.execute("DELETE FROM endpoint WHERE id = ?", (endpoint_id,))
+        self._remove(_DELETE_ENDPOINT, endpoint_id)
 
     def sandboxes(self) -> dict[str, SandboxRow]:
         """Return the kept sandboxes by container id."""
@@ -207,6 +214,7 @@ class Records:
             "servers": row.name_servers.servers,
             "on_host": row.name_servers.on_host,
         }
+        self._remove_gone()
         with self._database:
             self._database.execute(
                 "INSERT OR REPLACE INTO sandbox (container_id, document) VALUES (?, ?)",
@@ -215,8 +223,17 @@ class Records:
 
     def delete_sandbox(self, container_id: str) -> None:
         """Forget a sandbox; one that is not kept is no error."""
-        with self._database:
-            self._database.execute("DELETE FROM sandbox WHERE container_id = ?", (container_id,))
+        self._remove(_DELETE_SANDBOX, container_id)
+
+    def _remove(self, statement: str, key: str) -> None:
+        self._gone[statement, key] = None
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._remove_gone()
+
+    def _remove_gone(self) -> None:
+        for statement, key in list(self._gone):
+            self._database.execute(statement, (key,))
+            del self._gone[statement, key]
 
 
 _NETWORK_MORE: dict[str, type] = {

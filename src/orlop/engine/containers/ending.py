@@ -140,8 +140,7 @@ class Endings:
         )
         remove_flat(self._settings.state_dir(container.id))
         if not recorded:
-            _log.warning("cannot record the end of container %.12s: no space left on device", container.id)
-            self.spawn(self._record_later(container))
+            self.record_later(container)
         seconds = max(0, (container.state.finished_at - container.state.started_at) // _NANO)
         attributes = container.attributes(exitCode=str(record.exit_code), execDuration=str(seconds))
         self._events.publish("container", "die", container.id, attributes)
@@ -156,8 +155,13 @@ class Endings:
         else:
             container.notify_exit()
 
+    def record_later(self, container: Container) -> None:
+        """Record the state when there is room again: what has happened is told at once, on a full disk too."""
+        status = container.state.status.value
+        _log.warning("cannot record that container %.12s is %s: no space left on device", container.id, status)
+        self.spawn(self._record_later(container))
+
     async def _record_later(self, container: Container) -> None:
-        """Record the state when there is room again: whoever waits for the end has been told of it."""
         recorded = False
         while not recorded and not container.removed:
             await asyncio.sleep(_RECORD_AGAIN)
@@ -180,14 +184,14 @@ class Endings:
             async with container.lock:
                 if container.state.status is not Status.RESTARTING:
                     return
-                self._directory.set_state(container, restarts=container.state.restarts + 1)
+                self._directory.take_note(container, restarts=container.state.restarts + 1)
                 try:
                     await self.start(container)
                 except OrlopError:
                     # The failed start left the state at exited with its error; Docker tries again.
                     if not self._wants_restart(container, container.state.exit_code):
                         return
-                    self._directory.set_state(container, status=Status.RESTARTING)
+                    self._directory.take_note(container, status=Status.RESTARTING)
                 else:
                     return
 

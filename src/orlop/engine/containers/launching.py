@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -128,12 +129,12 @@ class Launcher:
             with contextlib.ExitStack() as failed:
                 started, shim = await self._launch(container, failed)
                 failed.pop_all()
-        except (OrlopError, OSError) as error:
+        except (OrlopError, OSError, sqlite3.OperationalError) as error:  # the latter: no space for a record
             problem = error if isinstance(error, OrlopError) else SystemFailureError(f"cannot start container: {error}")
             self._note_failure(container, problem)
             raise problem from error
         container.shim, container.pidfd = shim, started.pidfd
-        self._directory.set_state(
+        recorded = self._directory.take_note(
             container,
             status=Status.RUNNING,
             pid=started.pid,
@@ -147,6 +148,8 @@ class Launcher:
             restarts=container.state.restarts if by_policy else 0,
             boot=self._boot,
         )
+        if not recorded:
+            self._endings.record_later(container)
         container.stop_requested = False
         refresh_links(self._settings, container, self._directory, self._network.sandbox)
         announce_use(self._events, container, self._network.sandbox(container.id))
@@ -342,7 +345,7 @@ class Launcher:
     def _note_failure(self, container: Container, error: OrlopError) -> None:
         code = {"command_not_found": 127, "command_not_executable": 126}.get(error.kind, 128)
         status = container.state.status
-        self._directory.set_state(
+        self._directory.take_note(
             container,
             status=Status.EXITED if status is Status.RESTARTING else status,
             exit_code=code,
