@@ -1,7 +1,9 @@
 """R1, R10, R11, R12, R51 of faults.md: the engine, the spawner and the shims may die at any moment."""
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import threading
 import time
@@ -120,6 +122,19 @@ def test_engine_and_shim_and_container_killed_together(own_engine) -> None:
     assert (state["Status"], state["ExitCode"]) in {("exited", 137), ("exited", 255)}
     own_engine.docker("start", "con")
     assert own_engine.inspect("con")["State"]["Running"]
+
+
+def test_killed_before_a_restart_by_policy_was_recorded(own_engine) -> None:  # R3
+    """The program of that start ends before the next one is made: there are never two."""
+    own_engine.docker("run", "-d", "--name", "again", "--restart", "always", "busybox", "sleep", "1000")
+    first = own_engine.inspect("again")["State"]["Pid"]
+    own_engine.kill()
+    with contextlib.closing(sqlite3.connect(own_engine.data_root / "state.db", isolation_level=None)) as records:
+        assert records.execute("UPDATE container SET status = 'restarting', pid = 0").rowcount == 1
+    own_engine.start()
+    second = wait_for(lambda: own_engine.inspect("again")["State"]["Pid"], what="the next start")
+    assert second != first
+    assert not Path(f"/proc/{first}").exists()
 
 
 @pytest.mark.timeout(180)

@@ -62,6 +62,7 @@ class Restorer:
             if not ready or state.status in {Status.REMOVING, Status.DEAD}:
                 self._unfinished.append(container)
             elif state.status is Status.RESTARTING:
+                await self._end_unacknowledged(container)
                 self._restarting.append(container)
             elif state.alive:
                 if await self._reconnect(container):
