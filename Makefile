@@ -7,6 +7,8 @@ PY := $(VENV)/bin/python
 # CI's order is always the same; ORDER=random, another one each time, finds tests that need those before them.
 ORDER := $(if $(CI),fixed,random)
 PARALLEL := -n $(shell expr $$(nproc) + 1) --dist loadfile --no-loadscope-reorder $(if $(filter fixed,$(ORDER)),-p no:randomly)
+# Collects the processes that tests leave orphaned: the machine's first process may take a minute to do so.
+INIT := $(PY) tools/with-init
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-vm check conformance mutations bench clean
 
@@ -30,17 +32,17 @@ demo: setup
 	@demo/run
 
 test: setup
-	@$(PY) -m pytest -q $(PARALLEL) $(ARGS)
+	@$(INIT) $(PY) -m pytest -q $(PARALLEL) $(ARGS)
 
 test-vm: setup
-	@ORLOP_VM=1 $(PY) -m pytest -q -m "vm or boots" $(ARGS)
+	@ORLOP_VM=1 $(INIT) $(PY) -m pytest -q -m "vm or boots" $(ARGS)
 
 check: setup
 	@$(PY) -m pytest -q tests/lint
 
 conformance: setup
 	@tools/setup-callers
-	@CALLERS=required ORLOP_EVERY_BUNDLE=1 $(PY) -m pytest -q tests/conformance tests/faults/test_bad_bundles.py $(ARGS)
+	@CALLERS=required ORLOP_EVERY_BUNDLE=1 $(INIT) $(PY) -m pytest -q tests/conformance tests/faults/test_bad_bundles.py $(ARGS)
 
 mutations: setup
 	@$(PY) tests/boundary/mutations.py $(ROWS)
