@@ -49,7 +49,9 @@ def cycles(backend: str, count: int) -> None:
 
     def settled(wanted: tuple[int, int, str, list[list[object]]] | None = None) -> object:
         now = seen()
-        return now if wanted is None or now == wanted else None
+        # one more namespace was held before, if the last one of those cycles was being given back just then
+        fits = wanted is None or ((now[0], *now[2:]) == (wanted[0], *wanted[2:]) and now[1] <= wanted[1])
+        return now if fits else None
 
     try:
         engine.import_busybox()
