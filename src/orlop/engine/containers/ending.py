@@ -70,6 +70,7 @@ class Endings:
         self.start: Callable[[Container], Awaitable[None]] = _unset
         self.remove: Callable[[Container], Awaitable[None]] = _unset
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unrecorded: set[str] = set()  # ids of containers whose states wait for room
         self._closing = False
 
     def close(self) -> None:
@@ -128,7 +129,7 @@ class Endings:
         self._network.release(container.id)
         by_user = container.stop_requested or container.state.stopped
         again = not by_user and self._wants_restart(container, record.exit_code)
-        recorded = self._directory.take_note(
+        self.note(
             container,
             status=Status.RESTARTING if again else Status.EXITED,
             pid=0,
@@ -139,8 +140,6 @@ class Endings:
             stopped=by_user,
         )
         remove_flat(self._settings.state_dir(container.id))
-        if not recorded:
-            self.record_later(container)
         seconds = max(0, (container.state.finished_at - container.state.started_at) // _NANO)
         attributes = container.attributes(exitCode=str(record.exit_code), execDuration=str(seconds))
         self._events.publish("container", "die", container.id, attributes)
@@ -155,17 +154,21 @@ class Endings:
         else:
             container.notify_exit()
 
-    def record_later(self, container: Container) -> None:
-        """Record the state when there is room again: what has happened is told at once, on a full disk too."""
+    def note(self, container: Container, **changes: object) -> None:
+        """Change the state to what has happened already: at once, and in the record when there is room for it."""
+        if self._directory.take_note(container, **changes) or container.id in self._unrecorded:
+            return
         status = container.state.status.value
         _log.warning("cannot record that container %.12s is %s: no space left on device", container.id, status)
-        self.spawn(self._record_later(container))
+        self._unrecorded.add(container.id)
+        self.spawn(self._record(container))
 
-    async def _record_later(self, container: Container) -> None:
-        recorded = False
-        while not recorded and not container.removed:
+    async def _record(self, container: Container) -> None:
+        while True:
             await asyncio.sleep(_RECORD_AGAIN)
-            recorded = container.removed or self._directory.record_state(container)
+            if container.removed or self._directory.record_state(container):
+                break
+        self._unrecorded.discard(container.id)
 
     @staticmethod
     def _wants_restart(container: Container, exit_code: int) -> bool:
@@ -184,14 +187,14 @@ class Endings:
             async with container.lock:
                 if container.state.status is not Status.RESTARTING:
                     return
-                self._directory.take_note(container, restarts=container.state.restarts + 1)
+                self.note(container, restarts=container.state.restarts + 1)
                 try:
                     await self.start(container)
                 except OrlopError:
                     # The failed start left the state at exited with its error; Docker tries again.
                     if not self._wants_restart(container, container.state.exit_code):
                         return
-                    self._directory.take_note(container, status=Status.RESTARTING)
+                    self.note(container, status=Status.RESTARTING)
                 else:
                     return
 

@@ -134,7 +134,7 @@ class Launcher:
             self._note_failure(container, problem)
             raise problem from error
         container.shim, container.pidfd = shim, started.pidfd
-        recorded = self._directory.take_note(
+        self._endings.note(
             container,
             status=Status.RUNNING,
             pid=started.pid,
@@ -148,8 +148,6 @@ class Launcher:
             restarts=container.state.restarts if by_policy else 0,
             boot=self._boot,
         )
-        if not recorded:
-            self._endings.record_later(container)
         container.stop_requested = False
         refresh_links(self._settings, container, self._directory, self._network.sandbox)
         announce_use(self._events, container, self._network.sandbox(container.id))
@@ -345,7 +343,7 @@ class Launcher:
     def _note_failure(self, container: Container, error: OrlopError) -> None:
         code = {"command_not_found": 127, "command_not_executable": 126}.get(error.kind, 128)
         status = container.state.status
-        self._directory.take_note(
+        self._endings.note(
             container,
             status=Status.EXITED if status is Status.RESTARTING else status,
             exit_code=code,
