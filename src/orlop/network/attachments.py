@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import ForbiddenError, OrlopError, SystemFailureError, UnavailableError
 from orlop.kernel.netlink import NetlinkError
-from orlop.kernel.rtnetlink import Rtnetlink, delete_link, get_link
+from orlop.kernel.rtnetlink import Rtnetlink, delete_link
 from orlop.network import interfaces
 from orlop.network.bridge import BridgeDriver
 from orlop.network.driver import Spot
@@ -336,7 +336,7 @@ class Attachments:
             removal = asyncio.get_running_loop().create_task(asyncio.to_thread(driver.delete_link, endpoint))
             self._removals.add(removal)
             removal.add_done_callback(self._removals.discard)
-            while not removal.done() and _is_there(inside, endpoint.interface):
+            while not removal.done() and inside.find_link(endpoint.interface):
                 await asyncio.wait([removal], timeout=_LOOK)
             if removal.done():
                 removal.result()
@@ -369,16 +369,6 @@ class Attachments:
     def _forget(self, container_id: str) -> None:
         if self._kept.pop(container_id, None) is not None:
             self._around.records.delete_sandbox(container_id)
-
-
-def _is_there(inside: Rtnetlink, interface: str) -> bool:
-    try:
-        inside.execute(get_link(name=interface))
-    except NetlinkError as error:
-        if error.errno != errno.ENODEV:
-            raise
-        return False
-    return True
 
 
 def _same_ports(endpoint: Endpoint, ports: Sequence[PortRequest]) -> list[PortRequest]:

@@ -94,11 +94,8 @@ class BridgeDevice:
         """
         host, name = self._around.host, self._network.bridge_name
         try:
-            try:
-                link = host.link(name)
-            except NetlinkError as error:
-                if error.errno != errno.ENODEV:
-                    raise
+            link = host.find_link(name)
+            if link is None:
                 # a fixed address of its own: else the bridge's changes whenever a port comes or goes
                 mac = b"\x02\x42" + os.urandom(4)
                 host.execute(
@@ -145,12 +142,10 @@ class BridgeDevice:
     def remove(self) -> None:
         """Remove the bridge; one that is gone is no error, and one that was there before the network stays."""
         try:
-            link = self._around.host.link(self._network.bridge_name)
+            link = self._around.host.find_link(self._network.bridge_name)
         except NetlinkError as error:
-            if error.errno == errno.ENODEV:
-                return
             raise SystemFailureError(f"failed to remove bridge {self._network.bridge_name}: {error}") from error
-        if self._is_own(link):
+        if link is not None and self._is_own(link):
             self._around.execute_unless_gone(rtnetlink.delete_link(link.index))
 
     def _is_own(self, link: Link) -> bool:

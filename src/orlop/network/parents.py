@@ -86,8 +86,6 @@ def _split(name: str) -> tuple[str, int]:
 def find_link(host: Rtnetlink, name: str) -> Link | None:
     """Return one of the host's links; None if it is not there. Raises SystemFailureError."""
     try:
-        return host.link(name)
+        return host.find_link(name)
     except NetlinkError as error:
-        if error.errno != errno.ENODEV:
-            raise SystemFailureError(f"cannot look at the network: {error}") from error
-        return None
+        raise SystemFailureError(f"cannot look at the network: {error}") from error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
-from orlop.kernel.netlink import NLM_F_DUMP, Message, NetlinkSocket, Request, attribute_u32
+from orlop.kernel.netlink import NLM_F_DUMP, Message, NetlinkError, NetlinkSocket, Request, attribute_u32
 from orlop.kernel.rtnetlink.addresses import (
     IFADDR,
     RTM_GETADDR,
@@ -59,6 +60,15 @@ class Rtnetlink:
     def link(self, name: str) -> Link:
         """Return the link of that name. Raises NetlinkError ENODEV."""
         return parse_link(self.execute(get_link(name=name))[0])
+
+    def find_link(self, name: str) -> Link | None:
+        """Return the link of that name, None if there is none. Raises NetlinkError."""
+        try:
+            return self.link(name)
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return None
 
     def link_at(self, index: int) -> Link:
         """Return the link of that index. Raises NetlinkError ENODEV."""
