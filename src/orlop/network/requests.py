@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from orlop.errors import ForbiddenError, InvalidParameterError, NotFoundError, UnavailableError, UnsupportedError
 from orlop.network import gateway_modes
-from orlop.network.gateway_modes import check_modes
 from orlop.network.interfaces import check_prefix
 from orlop.network.networks import (
     BUILTIN,
@@ -135,7 +134,7 @@ def _check_cni(request: NetworkRequest) -> None:
 def _check_bridge(request: NetworkRequest) -> None:
     if OPTION_BRIDGE_NAME in request.options:
         check_interface_name(request.options[OPTION_BRIDGE_NAME])
-    check_modes(request.options, internal=request.internal)
+    gateway_modes.check_modes(request.options, internal=request.internal)
     check_prefix(request.options.get(OPTION_INTERFACE_PREFIX, ""), OPTION_INTERFACE_PREFIX)
     for option in (OPTION_ICC, OPTION_MASQUERADE, OPTION_INHIBIT_IPV4, OPTION_ANTISPOOF):
         value = request.options.get(option, "true")

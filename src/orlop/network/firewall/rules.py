@@ -167,10 +167,9 @@ def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix
             own[prefix].append(f"! -i {name} -o {name} -p {family.icmp} -j ACCEPT")
         own[prefix].append(f"! -i {name} -o {name} -j {'ACCEPT' if mode == UNPROTECTED else 'DROP'}")
         if bridge.internal:
-            if (
-                family.version == 6
-            ):  # what asks for a neighbour's hardware address, and the answer, is for other addresses
-                found = f"-i {name} -o {name} -p ipv6-icmp -m icmp6 --icmpv6-type"
+            if family.version == 6:
+                # what asks for a neighbour's hardware address, and the answer, is for other addresses
+                found = f"-i {name} -o {name} -p {family.icmp} -m icmp6 --icmpv6-type"
                 own[one] += [f"{found} 135 -j RETURN", f"{found} 136 -j RETURN"]
             own[one].append(f"! -s {family.subnet(bridge)} -o {name} -j DROP")
             own[one].append(f"! -d {family.subnet(bridge)} -i {name} -j DROP")
