@@ -36,7 +36,9 @@ _ICMP_PORT_UNREACHABLE = b"\x03\x03"  # type and code
 _ICMP_PORT_DESTINATION = 8 + 20 + _PORT_DESTINATION  # behind the headers of ICMP and of the packet that it is about
 
 
-def lead_ports(table: str, address: bytes, ports: Iterable[tuple[int, int, int]]) -> list[Request]:
+def lead_ports(
+    table: str, address: bytes, ports: Iterable[tuple[int, int, int]], *, fresh: bool = False
+) -> list[Request]:
     """Ask for a table that leads packets on loopback to other ports, and answers back; one of that name is replaced.
 
     The ports are written into packets as they arrive at ``lo``, each by itself. NAT would have the kernel track all
@@ -46,15 +48,17 @@ def lead_ports(table: str, address: bytes, ports: Iterable[tuple[int, int, int]]
         table: its name.
         address: IPv4 address of loopback that the packets go to, which stays.
         ports: (IP protocol, TCP or UDP; port that they go to; port that they are led to).
+        fresh: there is no table of that name. The kernel would take the one that is made to be replaced apart after a
+            grace period of RCU, and let who closes the socket wait for that, 8 to 14 ms.
     """
     whole = attribute_text(1, table)
     hook = nested(4, _number(1, _NF_NETDEV_INGRESS), _number(2, 0), attribute_text(3, "lo"))
     chain = attribute_text(1, table) + attribute_text(3, "ingress") + hook + _number(5, _NF_ACCEPT)
+    made = _request(_NEWTABLE, whole, flags=NLM_F_CREATE)
     requests = [
         _request(_BATCH_BEGIN, b"", family=0, resource=10),
-        _request(_NEWTABLE, whole, flags=NLM_F_CREATE),  # so that there is one to delete
-        _request(_DELTABLE, whole),
-        _request(_NEWTABLE, whole, flags=NLM_F_CREATE),
+        *(() if fresh else (made, _request(_DELTABLE, whole))),  # made first, so that there is one to delete
+        made,
         _request(_NEWCHAIN, chain + attribute_text(7, "filter"), flags=NLM_F_CREATE),
     ]
     to, back = (_IPV4_DESTINATION, address), (_IPV4_SOURCE, address)

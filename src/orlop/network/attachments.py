@@ -209,11 +209,14 @@ class Attachments:
         except (OSError, sqlite3.Error) as error:
             raise SystemFailureError(f"failed to set up container networking: {error}") from error
 
-    async def release(self, container_id: str, sandbox: Sandbox) -> list[tuple[Driver, Endpoint]]:
-        """Take a container's network down; returns links that may have to be removed a little later."""
+    def hide(self, container_id: str, sandbox: Sandbox) -> None:
+        """Make a container that has ended unknown to the others: who hears of its end finds it no more."""
         self._resolvers.stop(container_id)
-        for endpoint in sandbox.endpoints:  # who hears that it ended finds it on none of them
+        for endpoint in sandbox.endpoints:
             self._resolvers.names.remove(endpoint)
+
+    async def release(self, container_id: str, sandbox: Sandbox) -> list[tuple[Driver, Endpoint]]:
+        """Take a hidden container's network down; returns links that may have to be removed a little later."""
         links: list[tuple[Driver, Endpoint]] = []
         try:
             for endpoint in sandbox.endpoints:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 INTERFACE = "eth0"
 RESOLVER_SOCKETS = ("resolver-udp", "resolver-tcp", "netfilter")  # as runtime.network_namespace names them
-_REFILL_DELAY = 0.004  # seconds: leaves the processors to the container that is just being started
+_REFILL_DELAY = 0.02  # seconds: leaves the processors to the container that is just being started, until it runs
 _PLAIN_SIZE = 1
 _log = logging.getLogger(__name__)
 

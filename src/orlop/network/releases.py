@@ -1,8 +1,12 @@
-"""Containers' networks that are taken down behind their ends: nobody waits, but for who needs what they still hold."""
+"""Containers' networks that are taken down behind their ends: nobody waits, but for who needs what they still hold.
+
+Who waits for a container's end is answered first: marking its link down takes the kernel 0.3 ms.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
     from orlop.network.driver import Driver
     from orlop.network.sandbox import Endpoint, Sandbox
 
+_AFTER_ANSWER = 0.002  # seconds from an end to its release, unless somebody needs what it holds
 _LINGER = 1.0  # seconds that the kernel gets to remove a dead container's links by itself
 _log = logging.getLogger(__name__)
 
@@ -31,16 +36,27 @@ class Releases:
         self._shared = shared
         self._under_way: dict[str, asyncio.Task[None]] = {}  # by container id
         self._chores: set[asyncio.Task[None]] = set()
+        self._needed = asyncio.Event()  # of the releases that have not begun
 
     def begin(self, container_id: str, sandbox: Sandbox, attachments: Attachments) -> None:
-        """Take a network down in the background."""
-        work = self._release(container_id, sandbox, attachments)
+        """Take a network down in the background; its names are gone at once."""
+        if sandbox.mode != "container":
+            attachments.hide(container_id, sandbox)
+        work = self._release(container_id, sandbox, attachments, needed=self._needed)
         task = asyncio.get_running_loop().create_task(work, name=f"release {container_id:.12}")
         self._under_way[container_id] = task
         task.add_done_callback(lambda _: self._under_way.pop(container_id, None))
 
+    async def hasten(self) -> None:
+        """Have those begun that were put off: addresses without ports are free afterwards."""
+        if self._under_way:
+            self._needed.set()
+            self._needed = asyncio.Event()
+            await asyncio.sleep(0)
+
     async def wait_for(self, container_id: str) -> None:
         """Wait until a container's network is down, if it is being taken down."""
+        await self.hasten()
         pending = self._under_way.get(container_id)
         if pending is not None:
             await asyncio.wait([pending])
@@ -48,6 +64,7 @@ class Releases:
     async def settle(self) -> None:
         """Wait until all that are under way are done."""
         while self._under_way:
+            await self.hasten()
             await asyncio.gather(*self._under_way.values(), return_exceptions=True)
             await asyncio.sleep(0)
 
@@ -57,7 +74,12 @@ class Releases:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
 
-    async def _release(self, container_id: str, sandbox: Sandbox, attachments: Attachments) -> None:
+    async def _release(
+        self, container_id: str, sandbox: Sandbox, attachments: Attachments, *, needed: asyncio.Event
+    ) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_AFTER_ANSWER):
+                await needed.wait()
         if sandbox.mode == "container":
             self._shared.release(sandbox)
             return

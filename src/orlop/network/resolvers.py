@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from typing import TYPE_CHECKING
@@ -108,16 +109,12 @@ class Resolvers:
         The sockets have ports of their own, so that a name server in the container can have port 53 of all addresses.
         Without nf_tables they take port 53 themselves.
         """
-        if not sockets:
+        fresh = bool(sockets)
+        if not fresh:
             sockets = await self._namespaces.open_inside(netns.fileno(), sockets=RESOLVER_SOCKETS)
         udp, tcp, netfilter = sockets
         try:
-            with NetlinkSocket(netfilter) as rules:
-                ports = [
-                    (socket.IPPROTO_UDP, _PORT, int(udp.getsockname()[1])),
-                    (socket.IPPROTO_TCP, _PORT, int(tcp.getsockname()[1])),
-                ]
-                rules.execute_batch(*lead_ports(_TABLE, ipaddress.IPv4Address(ADDRESS).packed, ports))
+            await _lead(NetlinkSocket(netfilter), udp, tcp, fresh=fresh)
             return udp, tcp
         except NetlinkError:
             udp.close()
@@ -130,3 +127,18 @@ class Resolvers:
         if len(made) != 2:
             raise SystemFailureError("failed to set up the container's name server")
         return made[0], made[1]
+
+
+async def _lead(rules: NetlinkSocket, udp: socket.socket, tcp: socket.socket, *, fresh: bool) -> None:
+    """Set the rules and close their socket. Raises NetlinkError: the kernel has no nf_tables."""
+    ports = [
+        (socket.IPPROTO_UDP, _PORT, int(udp.getsockname()[1])),
+        (socket.IPPROTO_TCP, _PORT, int(tcp.getsockname()[1])),
+    ]
+    try:
+        rules.execute_batch(*lead_ports(_TABLE, ipaddress.IPv4Address(ADDRESS).packed, ports, fresh=fresh))
+    finally:
+        if fresh:
+            rules.close()
+        else:
+            await asyncio.to_thread(rules.close)  # waits until the kernel has taken the old table apart

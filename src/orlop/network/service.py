@@ -234,6 +234,7 @@ class NetworkService:
             )
         work = self._attachments.connect(container_id, sandbox, network, wish, request=request)
         with self._joins((network,)):
+            await self._releases.hasten()
             return await run_to_end(self._keep_changed(container_id, sandbox, work))
 
     async def disconnect(self, container_id: str, network: Network, *, request: AttachRequest) -> Endpoint:
