@@ -176,7 +176,7 @@ def start_latency(subjects: Sequence[Subject], rounds: int) -> None:
         for network in ("bridge", "nb-own"):
             both = zip(times[f"{subject.name} {network}"], times[f"{subject.name} none"], strict=True)
             added = statistics.median(bridge - none for bridge, none in both)
-            print(f"  {subject.name} {network:<10} {added:8.2f} ms")
+            print(f"  {subject.name + ' ' + network:<20} {added:8.2f} ms")
 
 
 def joining(subjects: Sequence[Subject], rounds: int) -> None:
