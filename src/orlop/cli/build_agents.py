@@ -29,7 +29,7 @@ _HEAD = struct.Struct(">II")
 _PIECE = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AgentSource:
     """Who answers: the agent that listens at ``socket``, or, without one, these keys."""
 
@@ -53,7 +53,7 @@ class Agents:
             forward.stop()
 
 
-@dataclass(slots=True)
+@dataclass
 class _Channel:
     """One connection of a step; ``agent`` is None where keys answer."""
 

@@ -101,7 +101,7 @@ def query(options: Options) -> dict[str, str | list[str] | None]:
     }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SessionWishes:
     """What a session is to hold.
 
@@ -232,7 +232,7 @@ def _agent(text: str) -> tuple[str, AgentSource]:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CacheWishes:
     """Where cached steps come from and go to.
 

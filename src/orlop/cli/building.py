@@ -27,7 +27,7 @@ _HEAD = 512
 _CHUNK = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Source:
     """Where the context is: a directory, a tar on standard input, or a URL."""
 

@@ -25,7 +25,7 @@ _GO_DIRECTORY, _GO_LINK, _GO_TYPES = 1 << 31, 1 << 27, (1 << 26) | (1 << 25) | (
 _PIECE = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Info:
     """One end of a copy.
 

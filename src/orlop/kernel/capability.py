@@ -38,7 +38,7 @@ _capset = prototype("capset", ctypes.c_char_p, ctypes.c_char_p)
 _last_cap: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CapabilitySets:
     """The three sets that capget(2) tells, as bit masks by capability number."""
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CommandLine:
     """The memory that the kernel reads the arguments from: the same in every fork of the process that found it."""
 

@@ -56,7 +56,7 @@ MAX_INSTRUCTIONS = 65536
 MAX_PROGRAMS = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Instruction:
     """One instruction; ``offset`` is a load's displacement, or how many instructions a taken jump leaves out."""
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from orlop.spec.oci import Config, Process
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Creation:
     """How to create a container.
 
@@ -82,7 +82,7 @@ class Creation:
     meanwhile: Callable[[int], None] | None = None
 
 
-@dataclass(slots=True)
+@dataclass
 class RunningProcess:
     """A process that executed its program, or waits on its fifo. Owns ``pidfd`` and ``master``."""
 

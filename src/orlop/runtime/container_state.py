@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from orlop.spec.json import JsonObject, JsonValue
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ContainerState:
     """The state but for what changes, pid and status. ``bundle`` is empty for a container of the engine."""
 

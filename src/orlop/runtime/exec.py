@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from orlop.spec.oci import Config, Process
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Execution:
     """What to run where.
 

@@ -21,7 +21,7 @@ _MAX_LINKS = 40
 _MOST_SOURCES = 100_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """One thing to copy.
 
@@ -41,7 +41,7 @@ class Source:
         return b"/".join(self.path.split(b"/")[self.base :])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Destination:
     """Where to: ``path`` without links, of which the first ``existing`` parts are there."""
 

@@ -54,7 +54,7 @@ _HEAD = 512
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Part:
     """A tree and what is taken of it; ``keep``: with its owners; ``unpacked``: with its permissions, too."""
 

@@ -49,7 +49,7 @@ _AFTER_HANG_UP_MS = 20
 _ENDED = b"ended "
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Handover:
     """A container that runs.
 
@@ -113,7 +113,7 @@ class Announcement:
         return self._listener
 
 
-@dataclass(slots=True)
+@dataclass
 class Started:
     """A container that runs and everything that was opened for it; see :class:`Handover` and ``Loop``."""
 

@@ -121,7 +121,7 @@ def run_poststop(hooks: Sequence[Hook], state: ContainerState) -> list[str]:
     return failures
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StartHooks:
     """What init executes last before the program; the list is empty where only poststart's hooks are waiting."""
 

@@ -31,7 +31,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PLACE = "all"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MountLayers:
     """Mount layers, topmost first, read-only; with ``part`` only what this path leads to in them."""
 

@@ -179,7 +179,7 @@ def become_root_inside() -> None:
     set_dumpable(0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Becoming:
     """What the last steps need; see :class:`InitTask` for the fields."""
 

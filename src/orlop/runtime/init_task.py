@@ -25,7 +25,7 @@ SHM_DONOR = "orlop.shm-of"
 TMPFS_DONOR = "orlop.tmpfs-of:"
 
 
-@dataclass(slots=True)
+@dataclass
 class InitTask:
     """Everything that init needs, made by its parent before clone3.
 

@@ -59,7 +59,7 @@ SUBPATH_OPTION = "x-orlop.subpath="
 KNOWN_OPTIONS = tuple(sorted({*_OWN, *_RECURSIVE, *PROPAGATION, *_IGNORED, *_SUPERBLOCK, *_SPECIAL}))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MountOptions:
     """Options, sorted by what they act on.
 

@@ -30,7 +30,7 @@ CLONE_FLAGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Caller:
     """Who makes a container, as far as the kernel lets him do more or less for it; the machine's root by default.
 

@@ -29,7 +29,7 @@ _LINKS = (
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MakeNode:
     """Make a device node or FIFO, with umask 0; in a user namespace the host's node is bound instead."""
 
@@ -76,7 +76,7 @@ class MakeNode:
             raise InvalidParameterError(f"device node exists and is another one: {self.path}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MakeLink:
     """Make a symbolic link in a directory that is reached without links; one that exists is left."""
 

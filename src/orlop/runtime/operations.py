@@ -31,7 +31,7 @@ else:
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(slots=True)
+@dataclass
 class Root:
     """The root being built.
 
@@ -128,7 +128,7 @@ def make_filesystem(fstype: str, source: str, parameters: tuple[str, ...], attri
         return OwnedFd(k.fsmount(context.fileno(), attributes))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MountFilesystem:
     """Mount a new instance of a file system. ``ordinary``: the target must not be reached through links.
 
@@ -187,7 +187,7 @@ class MountFilesystem:
                 k.mount_setattr(tree.fileno(), "", propagation=propagation)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bind:
     """Show a directory or file of the host, or, with ``inside``, one of the root, at another place."""
 
@@ -284,7 +284,7 @@ class Bind:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MountCgroups:
     """Show the container's own cgroups, one directory per hierarchy (v1) or the unified one (v2)."""
 

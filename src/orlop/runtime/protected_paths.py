@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from orlop.runtime.operations import Root
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mask:
     """Hide a path: a directory behind an empty one, a file behind the host's /dev/null (CVE-2025-31133)."""
 
@@ -57,7 +57,7 @@ class Mask:
         return null
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MakeReadOnly:
     """Bind a path onto itself, read-only."""
 

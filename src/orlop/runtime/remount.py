@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from orlop.runtime.operations import Root
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Remount:
     """Set and clear attributes of what is mounted at a place."""
 

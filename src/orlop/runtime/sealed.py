@@ -15,7 +15,7 @@ CHANNEL_FD = 3
 _START = "import sys; sys.path.insert(0, {source!r}); from orlop.runtime.spawner import main; main({fd})"
 
 
-@dataclass(slots=True)
+@dataclass
 class SpawnerProcess:
     """A started spawner: its pid, a pidfd, and the engine's end of its socket. Owned by the caller."""
 

@@ -47,7 +47,7 @@ def install_and_send(prepared: PreparedPrivileges, sync: Channel) -> PreparedPri
     return replace(prepared, program=None, listens=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Agent:
     """Who answers a container's notifications, and what it is told (runtime-spec, "The Container Process State").
 

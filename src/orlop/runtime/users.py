@@ -41,7 +41,7 @@ GROUP_ADD = "orlop.group-add"
 _DIGITS = frozenset(b"0123456789")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Identity:
     """What the process gets.
 
@@ -58,7 +58,7 @@ class Identity:
     home: str = "/"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Account:
     name: bytes
     uid: int
@@ -66,7 +66,7 @@ class _Account:
     home: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Group:
     name: bytes
     gid: int

@@ -8,7 +8,7 @@ key, or a value of another type, is an :class:`~orlop.errors.InvalidParameterErr
 from __future__ import annotations
 
 from orlop.errors import InvalidParameterError
-from orlop.spec.record import dataclass
+from orlop.spec.record import dataclass, fields, is_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Check = Callable[[JsonValue, str], object]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DeviceRoot:
     """A root file system on a block device of its own.
 
@@ -41,7 +41,7 @@ class DeviceRoot:
     view: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OverlayRoot:
     """A root file system made of layers, mounted by the container's init inside its own mount namespace.
 
@@ -65,7 +65,7 @@ COMPRESSED = ".gz"  # ends the name of a log file that was compressed after its 
 GZIP = 31  # what such a file is, as zlib's window bits: RFC 1952
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LogTarget:
     """Where the shim writes the container's output, in Docker's json-file format.
 
@@ -84,7 +84,7 @@ class LogTarget:
     compress: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AttachTarget:
     """One client stream that the shim serves directly; its socket travels as a descriptor.
 
@@ -105,7 +105,7 @@ class AttachTarget:
     preface: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ContainerLaunch:
     """Ask the spawner for a shim that creates and starts one container.
 
@@ -140,7 +140,7 @@ class ContainerLaunch:
     attach: tuple[AttachTarget, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ExecLaunch:
     """Ask the spawner for an exec shim that runs one more process in a container.
 
@@ -167,7 +167,7 @@ class ExecLaunch:
     attach: tuple[AttachTarget, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ExitRecord:
     """How a container or exec ended; also the content of ``<state_dir>/exit``.
 
@@ -188,12 +188,12 @@ class ExitRecord:
 
 def to_message(value: object) -> JsonObject:
     """Turn one of this module's values, or another record of such fields, into a JSON object."""
-    names = type(value).__record_fields__  # type: ignore[attr-defined]  # of orlop.spec.record
+    names = fields(type(value))
     return {name: _plain(getattr(value, name)) for name in names}
 
 
 def _plain(value: object) -> JsonValue:
-    if hasattr(type(value), "__record_fields__"):
+    if is_record(type(value)):
         return to_message(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
@@ -234,10 +234,7 @@ _RECORDS: dict[str, type] = {}
 def _checks(cls: type) -> dict[str, Check]:
     """Return how each field is checked, made of its annotation's text once."""
     annotations = cls.__annotations__
-    checks = _CHECKS[cls] = {
-        name: _check(annotations[name])
-        for name in cls.__record_fields__  # type: ignore[attr-defined]
-    }
+    checks = _CHECKS[cls] = {name: _check(annotations[name]) for name in fields(cls)}
     return checks
 
 

@@ -1,11 +1,12 @@
 """Value classes with the standard library's ``dataclass`` syntax and a fraction of its import cost.
 
 ``dataclasses`` imports ``inspect`` and compiles six methods for each class when it is defined: 8 ms and then 0.5 ms a
-class, which is most of what a command that runs for every container spends. Here the methods are shared, and the only
-one that is compiled, ``__init__``, is compiled when a few instances were made. Type checkers see a dataclass
-(PEP 681).
+class, which is most of what a command that runs for every container spends. Here the methods are shared, the only
+one that is compiled, ``__init__``, is compiled when a few instances were made, and fields are looked for when there is
+the first one: most classes of a start never have any. The class itself is changed, not made again, as ``slots`` would
+need. Type checkers see a dataclass (PEP 681).
 
-Supported is what orlop's runtime uses: ``frozen``, ``slots``, defaults, ``field(default_factory=...)``, ``replace``,
+Supported is what orlop's runtime uses: ``frozen``, defaults, ``field(default_factory=...)``, ``replace``,
 ``__post_init__``.
 """
 
@@ -51,49 +52,59 @@ def field(*, default: Any = _MISSING, default_factory: Any = None) -> Any:
 
 
 @dataclass_transform(field_specifiers=(field,))
-def dataclass(cls: type | None = None, /, *, frozen: bool = False, slots: bool = False) -> Any:
+def dataclass(cls: type | None = None, /, *, frozen: bool = False) -> Any:
     """Make a value class out of annotated attributes; see :func:`dataclasses.dataclass`."""
 
-    def decorate(plain: type) -> type:
-        return _make(plain, frozen=frozen, slots=slots)
+    def decorate(plain: Any) -> type:
+        return _adapt(plain, frozen=frozen)
 
     return decorate if cls is None else decorate(cls)
 
 
-def _make(cls: type, *, frozen: bool, slots: bool) -> type:
-    fields: dict[str, Field] = {}
+def _adapt(cls: Any, *, frozen: bool) -> type:
+    given = cls.__dict__
+    cls.__record_fields__ = None
+    if "__init__" not in given:
+        cls.__init__ = _first_init
+    if "__repr__" not in given:
+        cls.__repr__ = _repr
+    if "__eq__" not in given:
+        cls.__eq__ = _eq
+        cls.__hash__ = _hash if frozen else None
+    if frozen:
+        cls.__setattr__ = _refuse_set
+        cls.__delattr__ = _refuse_delete
+    _made.append(cls)
+    return cls  # type: ignore[no-any-return]
+
+
+def is_record(cls: type) -> bool:
+    """Whether it is a value class of this module's, or one beneath."""
+    return hasattr(cls, "__record_fields__")
+
+
+def fields(cls: Any) -> Mapping[str, Field]:
+    """Return the fields of a value class by name, those of its bases first."""
+    while "__record_fields__" not in cls.__dict__:  # a class beneath one
+        cls = cls.__mro__[1]
+    found: dict[str, Field] | None = cls.__dict__["__record_fields__"]
+    if found is not None:
+        return found
+    found = {}
     for base in reversed(cls.__mro__[1:]):
-        fields.update(base.__dict__.get("__record_fields__", {}))
-    own = {}
+        if "__record_fields__" in base.__dict__:
+            found.update(fields(base))
     for name, annotation in vars(cls).get("__annotations__", {}).items():
-        if str(annotation).startswith(("ClassVar", "typing.ClassVar")):
+        if annotation.startswith("ClassVar"):
             continue
         default = cls.__dict__.get(name, _MISSING)
-        own[name] = default if isinstance(default, Field) else Field(default, None)
-    fields.update(own)
-    namespace = dict(cls.__dict__)
-    for name, one in own.items():
-        if slots or one.default is _MISSING:
-            namespace.pop(name, None)
+        if isinstance(default, Field):
+            found[name] = default
+            delattr(cls, name)
         else:
-            namespace[name] = one.default
-    for name in ("__dict__", "__weakref__"):
-        namespace.pop(name, None)
-    if slots:
-        namespace["__slots__"] = tuple(own)
-    namespace["__record_fields__"] = fields
-    namespace.setdefault("__init__", _first_init)
-    namespace.setdefault("__repr__", _repr)
-    if "__eq__" not in namespace:
-        namespace["__eq__"] = _eq
-        namespace["__hash__"] = _hash if frozen else None
-    if frozen:
-        namespace["__setattr__"] = _refuse_set
-        namespace["__delattr__"] = _refuse_delete
-    made = type(cls)(cls.__name__, cls.__bases__, namespace)
-    made.__qualname__ = cls.__qualname__
-    _made.append(made)
-    return made
+            found[name] = Field(default, None)
+    cls.__record_fields__ = found
+    return found
 
 
 def _first_init(self: object, *args: object, **kwargs: object) -> None:
@@ -105,13 +116,13 @@ def _first_init(self: object, *args: object, **kwargs: object) -> None:
     if count > _FEW:
         _compile(cls)(self, *args, **kwargs)
         return
-    fields: Mapping[str, Field] = cls.__record_fields__  # type: ignore[attr-defined]
-    given = dict(zip(fields, args, strict=False))
-    if len(args) > len(fields) or not given.keys().isdisjoint(kwargs) or not kwargs.keys() <= fields.keys():
+    own = fields(cls)
+    given = dict(zip(own, args, strict=False))
+    if len(args) > len(own) or not given.keys().isdisjoint(kwargs) or not kwargs.keys() <= own.keys():
         _compile(cls)(self, *args, **kwargs)  # which raises in Python's own words
         return
     given.update(kwargs)
-    for name, one in fields.items():
+    for name, one in own.items():
         if name in given:
             value = given[name]
         elif one.default_factory is not None:
@@ -137,10 +148,9 @@ def compile_all() -> None:
 
 
 def _compile(cls: type) -> Callable[..., None]:
-    fields: Mapping[str, Field] = cls.__record_fields__  # type: ignore[attr-defined]
     scope: dict[str, Any] = {"_set": object.__setattr__, "_MISSING": _MISSING}
     parameters, lines = [], []
-    for name, one in fields.items():
+    for name, one in fields(cls).items():
         if one.default_factory is not None:
             scope[f"_f_{name}"] = one.default_factory
             parameters.append(f"{name}=_MISSING")
@@ -164,11 +174,11 @@ def _compile(cls: type) -> Callable[..., None]:
 
 
 def _values(self: object) -> tuple[object, ...]:
-    return tuple([getattr(self, name) for name in self.__record_fields__])  # type: ignore[attr-defined]
+    return tuple([getattr(self, name) for name in fields(type(self))])
 
 
 def _repr(self: object) -> str:
-    shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__record_fields__)  # type: ignore[attr-defined]
+    shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in fields(type(self)))
     return f"{type(self).__qualname__}({shown})"
 
 
@@ -192,6 +202,6 @@ def _refuse_delete(_self: object, name: str) -> None:
 
 def replace(value: T, /, **changes: object) -> T:
     """Return a copy of a value with some fields changed."""
-    for name in value.__record_fields__:  # type: ignore[attr-defined]
+    for name in fields(type(value)):
         changes.setdefault(name, getattr(value, name))
     return type(value)(**changes)

@@ -11,7 +11,7 @@ from orlop.spec import record
 
 
 def define(module):
-    @module.dataclass(frozen=True, slots=True)
+    @module.dataclass(frozen=True)
     class Value:
         a: int
         b: str = "x"
@@ -42,15 +42,30 @@ def test_construction(module):
         cls(1, a=2)
 
 
-def test_frozen_and_slotted(module):
+def test_frozen(module):
     value = define(module)(1)
     with pytest.raises(AttributeError):
         value.a = 2
     with pytest.raises(AttributeError):
         del value.a
-    with pytest.raises((AttributeError, TypeError)):
+    with pytest.raises(AttributeError):
         value.other = 2
-    assert not hasattr(value, "__dict__")
+
+
+def test_defaults_of_a_class(module):
+    cls = define(module)
+    assert cls.b == "x"
+    cls(1)
+    assert not hasattr(cls, "c")  # what makes a default is none
+
+
+def test_undecorated_subclass(module):
+    class Beneath(define(module)):
+        pass
+
+    assert Beneath(1, "y") == Beneath(1, "y")
+    assert repr(Beneath(1)).endswith("(a=1, b='x', c=[])")
+    assert module.replace(Beneath(1), a=3).a == 3
 
 
 def test_equality_and_hash(module):
@@ -87,7 +102,7 @@ def test_replace(module):
 
 
 def test_inheritance_and_post_init(module):
-    @module.dataclass(slots=True)
+    @module.dataclass
     class Base:
         a: int
         seen: int = 0
@@ -95,7 +110,7 @@ def test_inheritance_and_post_init(module):
         def __post_init__(self):
             self.seen = self.a + 1
 
-    @module.dataclass(slots=True)
+    @module.dataclass
     class Derived(Base):
         b: int = 7
 

@@ -44,7 +44,7 @@ for _kind in KINDS:
     setattr(Kind, repr(_kind).removeprefix("Kind."), _kind)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """One member's header.
 
@@ -77,7 +77,7 @@ class Entry:
     real_size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """What an archive may ask for before it is refused (threats.md D7, E7). 0 means no limit.
 

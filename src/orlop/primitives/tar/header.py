@@ -22,7 +22,7 @@ _STAR_TRAILER = b"tar\0"
 _NUMBER_LIMIT = 1 << 62
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Header:
     """The decoded fields of one block; ``mtime`` in seconds."""
 

@@ -40,7 +40,7 @@ _MAX_DEPTH = 800
 _REPLACED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Packed:
     """What was written: ``size`` bytes of tar, ``entries`` members."""
 

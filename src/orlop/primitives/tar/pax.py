@@ -10,7 +10,7 @@ _NUMBER_DIGITS = 18
 _LENGTH_DIGITS = 19
 
 
-@dataclass(slots=True)
+@dataclass
 class PaxRecords:
     """The records of one extended header that mean something here; None where a record is absent.
 

@@ -11,7 +11,7 @@ from orlop.spec.record import dataclass
 _BAD_INPUT = frozenset((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EMLINK))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rules:
     """What unpacking a stream of files, instead of a layer, does differently.
 

@@ -16,7 +16,7 @@ _REGION = 24
 _REGION_BYTES = 16  # a region is charged against Limits.metadata as two numbers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SparseMap:
     """Where a sparse file has data.
 

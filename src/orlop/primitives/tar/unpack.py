@@ -40,7 +40,7 @@ OPAQUE_XATTR = "trusted.overlay.opaque"
 _SPECIAL = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Unpacked:
     """What came out.
 

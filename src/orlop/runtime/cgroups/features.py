@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from orlop.runtime.cgroups.hierarchy import Hierarchies
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Features:
     """One field per limit, named as in Docker's ``/info``."""
 

@@ -12,7 +12,7 @@ from orlop.errors import UnavailableError, UnsupportedError
 from orlop.spec.record import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hierarchy:
     """One v1 hierarchy: where it is mounted and what it controls (``name=systemd`` for a named one)."""
 
@@ -20,7 +20,7 @@ class Hierarchy:
     controllers: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hierarchies:
     """All hierarchies. Paths only, so it survives forks.
 

@@ -19,7 +19,7 @@ _MAX_PRESERVED = 1024
 _OURS = "orlop."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bundle:
     """What was read: where the bundle is, its configuration as given and as understood, and the root's path."""
 

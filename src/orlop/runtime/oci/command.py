@@ -41,7 +41,7 @@ _GLOBAL = (
 _PREFIXED = {"create", "run"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Invocation:
     """One verb being carried out.
 

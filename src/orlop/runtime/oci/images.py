@@ -34,7 +34,7 @@ _CLONE_NEWNET = 0x40000000
 _LOG_LEVEL = 4  # debug messages, as runc asks for: criu's log is all there is
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MountEntry:
     """One line of /proc/<pid>/mountinfo (proc_pid_mountinfo(5))."""
 

@@ -30,7 +30,7 @@ class ArgumentCountError(UsageError):
     heading = "Incorrect Usage."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Flag:
     """One flag: its names, the placeholder of its value (empty for a switch) and what it means."""
 

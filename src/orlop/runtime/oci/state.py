@@ -24,7 +24,7 @@ from orlop.kernel.process import in_user_namespace
 from orlop.primitives.atomic import write_atomic
 from orlop.primitives.json_text import dumps, loads
 from orlop.spec.charset import WORD, consists_of
-from orlop.spec.record import dataclass
+from orlop.spec.record import dataclass, fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _STARTING = "exec.fifo.starting"
 _POLL_MS = 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State:
     """One container.
 
@@ -109,7 +109,7 @@ class StateStore:
 
     def save(self, state: State) -> None:
         """Write a container's state."""
-        data = dumps({name: getattr(state, name) for name in State.__slots__}).encode()
+        data = dumps({name: getattr(state, name) for name in fields(State)}).encode()
         write_atomic(f"{self.root}/{state.id}/state.json", data, 0o600)
 
     def load(self, identity: str) -> State:

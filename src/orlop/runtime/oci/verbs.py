@@ -9,7 +9,7 @@ from orlop.runtime.oci.options import Flag
 from orlop.spec.record import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Verb:
     """A command.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_UMASK = 0o022
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PreparedPrivileges:
     """What :func:`apply_privileges` leaves to the program.
 

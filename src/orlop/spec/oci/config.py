@@ -18,7 +18,7 @@ SPEC_VERSION = "1.3.0"
 _VERSION_SUFFIX = ALPHANUMERIC | frozenset(".+-")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Root:
     """The root file system: ``path`` relative to the bundle or absolute."""
 
@@ -26,7 +26,7 @@ class Root:
     readonly: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mount:
     """One mount, in order; ``options`` as in mount(8) and the specification's table."""
 
@@ -38,7 +38,7 @@ class Mount:
     gid_mappings: tuple[IdMapping, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Config:
     """One container's configuration."""
 

@@ -20,7 +20,7 @@ MAX_TIMEOUT = 86400
 _HOOK = frozenset({"path", "args", "env", "timeout"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hook:
     """One program.
 
@@ -37,7 +37,7 @@ class Hook:
     timeout: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hooks:
     """All hooks, each list in its order."""
 

@@ -21,7 +21,7 @@ NAMESPACES = frozenset({"mount", "pid", "network", "uts", "ipc", "user", "cgroup
 PROPAGATIONS = frozenset(prefix + name for prefix in ("", "r") for name in ("private", "shared", "slave", "unbindable"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Namespace:
     """A namespace of the container's own: new, or the existing one at ``path``."""
 
@@ -29,7 +29,7 @@ class Namespace:
     path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class IdMapping:
     """``size`` ids from ``container_id`` on are ``host_id`` and following outside (user_namespaces(7))."""
 
@@ -38,7 +38,7 @@ class IdMapping:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Device:
     """A device node or FIFO to make. ``type``: ``c`` or ``u`` character, ``b`` block, ``p`` FIFO."""
 
@@ -51,7 +51,7 @@ class Device:
     gid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Linux:
     """Everything of Linux's own. A namespace that is not listed is shared with the runtime's."""
 

@@ -16,7 +16,7 @@ CLOCKS = ("monotonic", "boottime")
 _NAME_BYTES = 15
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TimeOffset:
     """What is added to one clock inside the time namespace (time_namespaces(7))."""
 
@@ -25,7 +25,7 @@ class TimeOffset:
     nanoseconds: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NetDevice:
     """A network device of the runtime's namespace, and its name in the container's (``%d`` is chosen by the kernel)."""
 

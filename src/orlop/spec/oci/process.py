@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _CAPABILITY = UPPER | {"_"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class User:
     """Numeric identity; ``username`` is only information. ``umask`` None is 0022."""
 
@@ -34,7 +34,7 @@ class User:
     username: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Capabilities:
     """The five capability sets, by their ``CAP_`` names."""
 
@@ -45,7 +45,7 @@ class Capabilities:
     ambient: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rlimit:
     """One resource limit (getrlimit(2)); 2**64 - 1 is unlimited."""
 
@@ -54,7 +54,7 @@ class Rlimit:
     hard: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Process:
     """What is executed.
 

@@ -16,7 +16,7 @@ _CONTROLLER = LOWER | DIGITS | {"_"}
 _RDMA_DEVICE = WORD | frozenset(".-")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DeviceRule:
     """One line of the device cgroup; a later rule overrides an earlier one.
 
@@ -35,7 +35,7 @@ class DeviceRule:
     access: str = "rwm"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Memory:
     """Memory limits in bytes; -1 is unlimited, None leaves the kernel's value.
 
@@ -53,7 +53,7 @@ class Memory:
     check_before_update: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cpu:
     """CPU time: ``shares`` (2..262144), ``quota`` µs per ``period`` µs (-1: none), ``burst`` µs, real-time, cpusets."""
 
@@ -68,7 +68,7 @@ class Cpu:
     mems: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DeviceWeight:
     """Proportional weight of one block device."""
 
@@ -78,7 +78,7 @@ class DeviceWeight:
     leaf_weight: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Throttle:
     """Upper bound of one block device: bytes or operations per second."""
 
@@ -87,7 +87,7 @@ class Throttle:
     rate: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BlockIO:
     """Block device limits; weights are 10..1000, 0 or None leaves the kernel's."""
 
@@ -100,7 +100,7 @@ class BlockIO:
     write_iops: tuple[Throttle, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HugepageLimit:
     """Bytes of huge pages of one size (``2MB``, ``1GB``)."""
 
@@ -108,7 +108,7 @@ class HugepageLimit:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RdmaLimit:
     """RDMA handles and objects of one device."""
 
@@ -117,7 +117,7 @@ class RdmaLimit:
     objects: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Resources:
     """All limits of one container."""
 

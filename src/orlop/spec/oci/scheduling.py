@@ -37,7 +37,7 @@ _EXCLUSIVE = frozenset({"MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"})
 MAX_NODE = 1023
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scheduler:
     """``process.scheduler``: sched(7); times in nanoseconds, for SCHED_DEADLINE only."""
 
@@ -50,7 +50,7 @@ class Scheduler:
     period: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class IoPriority:
     """``process.ioPriority``: ioprio_set(2); ``priority`` 0 (highest) to 7."""
 
@@ -58,7 +58,7 @@ class IoPriority:
     priority: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CpuAffinity:
     """``process.execCPUAffinity``: CPUs of an exec before and after it joined the cgroup; empty leaves them."""
 
@@ -66,7 +66,7 @@ class CpuAffinity:
     final: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MemoryPolicy:
     """``linux.memoryPolicy``: set_mempolicy(2)."""
 

@@ -31,7 +31,7 @@ _NEVER_NOTIFIED = frozenset({"sendmsg", "write"})
 MAX_ERRNO = 4095
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SyscallArg:
     """A condition on one argument: ``index`` 0..5, compared with ``value`` (``value_two`` for MASKED_EQ)."""
 
@@ -41,7 +41,7 @@ class SyscallArg:
     op: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SyscallRule:
     """What happens on these system calls when all of ``args`` hold."""
 
@@ -51,7 +51,7 @@ class SyscallRule:
     args: tuple[SyscallArg, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Seccomp:
     """A seccomp profile."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orlop.spec.record import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Write:
     """Write ``text`` to ``file``.
 

@@ -22,7 +22,7 @@ _LIMIT = 255
 _UID_DIGITS = 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scope:
     """One container's unit.
 

@@ -31,7 +31,7 @@ _CODES = {name: (code, signature) for code, (name, signature) in _FIELDS.items()
 FIXED = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Message:
     """One message; header fields that it does not have are empty.
 
