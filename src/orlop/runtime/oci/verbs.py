@@ -1,6 +1,6 @@
 """The commands that run for every container, with runc's flags; the others are in ``rare_verbs``.
 
-A table costs its module's loading, and a runtime is started for every container.
+A table costs its module's loading, each command in it its making, and a runtime is started for every container.
 """
 
 from __future__ import annotations
@@ -39,73 +39,91 @@ PID_FILE = Flag(("pid-file",), "FILE", "write the process' pid to FILE")
 DETACH = Flag(("detach", "d"), "", "return when the program runs")
 NO_PIVOT = Flag(("no-pivot",), "", "refused: chroot is no boundary")
 NO_SUBREAPER = Flag(("no-subreaper",), "", "do not adopt orphaned processes")
-_CREATE = (
-    BUNDLE,
-    CONSOLE,
-    PID_FILE,
-    NO_PIVOT,
-    Flag(("no-new-keyring",), "", "keep the caller's session keyring"),
-    Flag(("preserve-fds",), "N", "hand N descriptors after stdio (and LISTEN_FDS) to the container"),
-)
-_RUN = (*_CREATE, DETACH, Flag(("keep",), "", "do not delete the container when it ends"), NO_SUBREAPER)
-_EXEC = (
-    CONSOLE,
-    Flag(("cwd",), "DIR", "working directory in the container"),
-    Flag(("env", "e"), "NAME=VALUE", "add to the environment", many=True),
-    Flag(("tty", "t"), "", "allocate a terminal"),
-    Flag(("user", "u"), "UID[:GID]", "run as this user"),
-    Flag(("additional-gids", "g"), "GID", "add a supplementary group", many=True),
-    Flag(("process", "p"), "FILE", "read the process object from FILE"),
-    DETACH,
-    PID_FILE,
-    Flag(("process-label",), "LABEL", "SELinux label"),
-    Flag(("apparmor",), "PROFILE", "AppArmor profile"),
-    Flag(("no-new-privs",), "", "set no_new_privs"),
-    Flag(("cap", "c"), "CAP", "add a capability", many=True),
-    Flag(("preserve-fds",), "N", "hand N descriptors after stdio (and LISTEN_FDS) to the process"),
-    Flag(("cgroup",), "[CONTROLLER,...:]PATH", "run it in this existing cgroup below the container's", many=True),
-    Flag(("ignore-paused",), "", "allow it in a paused container"),
-)
+
+
+def _create_flags() -> tuple[Flag, ...]:
+    return (
+        BUNDLE,
+        CONSOLE,
+        PID_FILE,
+        NO_PIVOT,
+        Flag(("no-new-keyring",), "", "keep the caller's session keyring"),
+        Flag(("preserve-fds",), "N", "hand N descriptors after stdio (and LISTEN_FDS) to the container"),
+    )
+
+
+def _create() -> Verb:
+    return Verb("create a container", ID, _create_flags(), 1, 1, "create:create")
+
+
+def _run() -> Verb:
+    keep = Flag(("keep",), "", "do not delete the container when it ends")
+    return Verb("create, start, wait, delete", ID, (*_create_flags(), DETACH, keep, NO_SUBREAPER), 1, 1, "create:run")
+
+
+def _exec() -> Verb:
+    flags = (
+        CONSOLE,
+        Flag(("cwd",), "DIR", "working directory in the container"),
+        Flag(("env", "e"), "NAME=VALUE", "add to the environment", many=True),
+        Flag(("tty", "t"), "", "allocate a terminal"),
+        Flag(("user", "u"), "UID[:GID]", "run as this user"),
+        Flag(("additional-gids", "g"), "GID", "add a supplementary group", many=True),
+        Flag(("process", "p"), "FILE", "read the process object from FILE"),
+        DETACH,
+        PID_FILE,
+        Flag(("process-label",), "LABEL", "SELinux label"),
+        Flag(("apparmor",), "PROFILE", "AppArmor profile"),
+        Flag(("no-new-privs",), "", "set no_new_privs"),
+        Flag(("cap", "c"), "CAP", "add a capability", many=True),
+        Flag(("preserve-fds",), "N", "hand N descriptors after stdio (and LISTEN_FDS) to the process"),
+        Flag(("cgroup",), "[CONTROLLER,...:]PATH", "run it in this existing cgroup below the container's", many=True),
+        Flag(("ignore-paused",), "", "allow it in a paused container"),
+    )
+    usage = f"{ID} <command> [args...]"
+    return Verb("execute a process in a container", usage, flags, 1, -1, "execute:execute", interspersed=False)
+
+
+def _delete() -> Verb:
+    force = Flag(("force", "f"), "", "kill it first")
+    return Verb("delete what a stopped container left", ID, (force,), 1, 1, "control:delete")
+
+
+def _kill() -> Verb:
+    to_all = Flag(("all", "a"), "", "to all processes")
+    return Verb("send a signal (default: SIGTERM) to init", f"{ID} [signal]", (to_all,), 1, 2, "control:kill")
+
+
+def _start() -> Verb:
+    return Verb("execute the program of a created container", ID, (), 1, 1, "control:start")
+
+
+def _state() -> Verb:
+    return Verb("show the state of a container", ID, (), 1, 1, "listing:show_state")
+
+
 _VERBS = {
-    "create": Verb("create a container", ID, _CREATE, 1, 1, "create:create"),
-    "delete": Verb(
-        "delete what a stopped container left", ID, (Flag(("force", "f"), "", "kill it first"),), 1, 1, "control:delete"
-    ),
-    "exec": Verb(
-        "execute a process in a container",
-        f"{ID} <command> [args...]",
-        _EXEC,
-        1,
-        -1,
-        "execute:execute",
-        interspersed=False,
-    ),
-    "kill": Verb(
-        "send a signal (default: SIGTERM) to init",
-        f"{ID} [signal]",
-        (Flag(("all", "a"), "", "to all processes"),),
-        1,
-        2,
-        "control:kill",
-    ),
-    "run": Verb("create, start, wait, delete", ID, _RUN, 1, 1, "create:run"),
-    "start": Verb("execute the program of a created container", ID, (), 1, 1, "control:start"),
-    "state": Verb("show the state of a container", ID, (), 1, 1, "listing:show_state"),
+    "create": _create,
+    "delete": _delete,
+    "exec": _exec,
+    "kill": _kill,
+    "run": _run,
+    "start": _start,
+    "state": _state,
 }
 
 
 def find_verb(name: str) -> Verb | None:
     """Return a command by its name."""
-    found = _VERBS.get(name)
-    if found is None:
-        from orlop.runtime.oci.rare_verbs import VERBS
+    if name in _VERBS:
+        return _VERBS[name]()
+    from orlop.runtime.oci.rare_verbs import VERBS
 
-        found = VERBS.get(name)
-    return found
+    return VERBS.get(name)
 
 
 def all_verbs() -> dict[str, Verb]:
     """Return every command, sorted by name."""
     from orlop.runtime.oci.rare_verbs import VERBS
 
-    return dict(sorted({**_VERBS, **VERBS}.items()))
+    return dict(sorted({**{name: verb() for name, verb in _VERBS.items()}, **VERBS}.items()))
