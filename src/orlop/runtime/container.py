@@ -27,7 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from orlop.runtime.cgroups import CgroupSet, Hierarchies
+    from orlop.runtime.cgroups import Hierarchies
+    from orlop.runtime.cgroups.contract import CgroupSet
     from orlop.runtime.exec import Execution
     from orlop.runtime.operations import Operation
     from orlop.runtime.parent import Handler, Parent

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
-    from orlop.runtime.cgroups import CgroupSet, Hierarchies
+    from orlop.runtime.cgroups import Hierarchies
+    from orlop.runtime.cgroups.contract import CgroupSet
     from orlop.runtime.parent import Handler
     from orlop.runtime.security.apply import PreparedPrivileges
     from orlop.spec.oci import Config, Process

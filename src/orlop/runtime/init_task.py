@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from orlop.primitives.channel import Channel
     from orlop.primitives.owned_fd import OwnedFd
-    from orlop.runtime.cgroups import CgroupSet
+    from orlop.runtime.cgroups.contract import CgroupSet
     from orlop.runtime.container_state import ContainerState
     from orlop.runtime.operations import Operation
     from orlop.runtime.security.apply import PreparedPrivileges

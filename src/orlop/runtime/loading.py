@@ -21,6 +21,7 @@ def load_all() -> None:
     import orlop.runtime.cgroups.pressure
     import orlop.runtime.cgroups.stats
     import orlop.runtime.cgroups.systemd.driver
+    import orlop.runtime.cgroups.v1
     import orlop.runtime.cgroups.v2
     import orlop.runtime.console
     import orlop.runtime.container_state
@@ -54,7 +55,9 @@ def load_for(config: Config, process: Process, *, cgroup_version: int, without_c
     """
     if without_cgroup:
         import orlop.runtime.cgroups.absent
-    if cgroup_version != 1:
+    if cgroup_version == 1:
+        import orlop.runtime.cgroups.v1
+    else:
         import orlop.runtime.cgroups.v2
     if ":" in config.linux.cgroups_path:
         import orlop.runtime.cgroups.systemd.driver

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from orlop.kernel.plain import socket
     from orlop.primitives.channel import Channel
-    from orlop.runtime.cgroups import OomEvents
+    from orlop.runtime.cgroups.contract import OomEvents
     from orlop.runtime.container import RunningProcess
     from orlop.runtime.json_log import JsonLog
     from orlop.spec.launch import AttachTarget

@@ -13,7 +13,7 @@ from orlop.runtime.cgroups.systemd.scope import DEFAULT_PREFIX
 if TYPE_CHECKING:
     from orlop.engine.containers.container import Container
     from orlop.engine.containers.settings import Settings
-    from orlop.runtime.cgroups import CgroupSet
+    from orlop.runtime.cgroups.contract import CgroupSet
 
 _LOG = logging.getLogger(__name__)
 

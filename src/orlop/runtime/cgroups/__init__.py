@@ -5,22 +5,13 @@
 
 from __future__ import annotations
 
-from orlop.runtime.cgroups.cgroup_set import (
-    CgroupSet,
-    OomEvents,
-    begin_cgroup,
-    begin_cgroup_if_permitted,
-    create_cgroup,
-    open_cgroup,
-)
 from orlop.runtime.cgroups.hierarchy import Hierarchies, Hierarchy, detect, require_systemd
+from orlop.runtime.cgroups.opening import begin_cgroup, begin_cgroup_if_permitted, create_cgroup, open_cgroup
 from orlop.runtime.cgroups.path import normalise_path
 
 __all__ = [
-    "CgroupSet",
     "Hierarchies",
     "Hierarchy",
-    "OomEvents",
     "begin_cgroup",
     "begin_cgroup_if_permitted",
     "create_cgroup",

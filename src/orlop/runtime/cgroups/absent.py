@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-    from orlop.runtime.cgroups.cgroup_set import OomEvents
+    from orlop.runtime.cgroups.contract import OomEvents
     from orlop.spec.json import JsonObject
     from orlop.spec.oci import Resources
 

@@ -29,7 +29,7 @@ _DIRECTORY_MODE = 0o755
 
 
 class CgroupV1:
-    """See :class:`~orlop.runtime.cgroups.cgroup_set.CgroupSet`."""
+    """See :class:`~orlop.runtime.cgroups.contract.CgroupSet`."""
 
     version = 1
 

@@ -32,7 +32,7 @@ _DIRECTORY_MODE = 0o755
 
 
 class CgroupV2:
-    """See :class:`~orlop.runtime.cgroups.cgroup_set.CgroupSet`."""
+    """See :class:`~orlop.runtime.cgroups.contract.CgroupSet`."""
 
     version = 2
     is_whole = True

@@ -13,7 +13,7 @@ from orlop.runtime.oci.state import HOOKS, NOTIFY, NOTIFY_VARIABLE, State, is_al
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from orlop.runtime.cgroups import CgroupSet
+    from orlop.runtime.cgroups.contract import CgroupSet
     from orlop.runtime.oci.command import Invocation
     from orlop.runtime.oci.notify import Notifications
     from orlop.spec.oci.hooks import Hooks

@@ -20,7 +20,8 @@ from orlop.runtime.oci.statistics import oom_kills, v1_statistics, v2_statistics
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from orlop.runtime.cgroups import CgroupSet, Hierarchies, OomEvents
+    from orlop.runtime.cgroups import Hierarchies
+    from orlop.runtime.cgroups.contract import CgroupSet, OomEvents
     from orlop.runtime.oci.command import Invocation
     from orlop.runtime.oci.state import State
     from orlop.spec.json import JsonObject

@@ -38,7 +38,7 @@ from orlop.runtime.security.lsm import apparmor_enabled, selinux_enabled
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.primitives.protobuf.wire import Value
-    from orlop.runtime.cgroups import CgroupSet
+    from orlop.runtime.cgroups.contract import CgroupSet
     from orlop.runtime.hooks import HostHooks
     from orlop.runtime.oci.bundle import Bundle
     from orlop.runtime.oci.command import Invocation

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class ScopeCgroup(CgroupV2):
-    """See :class:`~orlop.runtime.cgroups.cgroup_set.CgroupSet`."""
+    """See :class:`~orlop.runtime.cgroups.contract.CgroupSet`."""
 
     def __init__(self, hierarchies: Hierarchies, reference: str) -> None:
         if hierarchies.version != 2:
