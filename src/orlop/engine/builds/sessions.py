@@ -153,6 +153,7 @@ class Sessions:
         self.files = files
         self._sessions: dict[str, Session] = {}
         self._trimming: asyncio.Future[int] | None = None
+        self._looking: asyncio.TimerHandle | None = None
 
     def create(self, request: SessionRequest) -> Session:
         """Begin a session.
@@ -161,20 +162,26 @@ class Sessions:
             InvalidParameterError: a secret that is none.
             UnavailableError: too many.
         """
-        self._forget_idle()
         if len(self._sessions) >= _MOST_SESSIONS:
             raise UnavailableError(f"too many build sessions: {len(self._sessions)}")
         if len(request.secrets) > _MOST_SECRETS:
             raise InvalidParameterError(f"too many secrets: {len(request.secrets)}")
         session = Session(request, self.files)
         self._sessions[session.id] = session
+        if self._looking is None:
+            self._forget_idle()
         return session
 
     def _forget_idle(self) -> None:
-        oldest = time.monotonic() - _IDLE_SECONDS
-        for session in list(self._sessions.values()):
-            if session.state == "idle" and session.touched < oldest:
+        """End the sessions whose time is up, and look again when the next one's is."""
+        now = time.monotonic()
+        idle = [session for session in self._sessions.values() if session.state == "idle"]
+        for session in idle:
+            if session.touched + _IDLE_SECONDS <= now:
                 self.end(session)
+        waits = [session.touched + _IDLE_SECONDS - now for session in idle if session.state == "idle"]
+        loop = asyncio.get_running_loop()
+        self._looking = loop.call_later(min(waits), self._forget_idle) if waits else None
 
     def get(self, session_id: str) -> Session:
         """Return a session. Raises NotFoundError."""
@@ -208,6 +215,9 @@ class Sessions:
 
     def close(self) -> None:
         """Forget all."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         for session in list(self._sessions.values()):
             self.end(session)
 

@@ -1,5 +1,6 @@
 """Sessions belong to one build (threat F9), and images that a build names must be made for the same machine (F5)."""
 
+import asyncio
 import types
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from orlop.errors import ConflictError, NotFoundError
 from orlop.spec.image import History, ImageConfig
 
 
-def test_a_session_serves_one_build():
+async def test_a_session_serves_one_build():
     sessions = Sessions(files=None)
     made = sessions.create(SessionRequest(secrets={"a": "c2VjcmV0"}))
     assert sessions.take(made.id) is made
@@ -22,7 +23,7 @@ def test_a_session_serves_one_build():
         sessions.take(made.id)
 
 
-def test_a_session_ends_with_a_build_that_is_refused():
+async def test_a_session_ends_with_a_build_that_is_refused():
     sessions = Sessions(files=None)
     made = sessions.create(SessionRequest(secrets={"a": "c2VjcmV0"}))
     sessions.refuse("another")
@@ -34,6 +35,20 @@ def test_a_session_ends_with_a_build_that_is_refused():
     sessions.refuse(made.id)
     with pytest.raises(NotFoundError, match="No such build session"):
         sessions.get(made.id)
+
+
+async def test_a_session_whose_build_never_comes_is_forgotten(monkeypatch):
+    """Its secrets are in memory until then; no other session has to begin for that."""
+    monkeypatch.setattr("orlop.engine.builds.sessions._IDLE_SECONDS", 0.05)
+    sessions = Sessions(files=None)
+    building = sessions.take(sessions.create(SessionRequest()).id)
+    idle = sessions.create(SessionRequest(secrets={"a": "c2VjcmV0"}))
+    async with asyncio.timeout(30):
+        while idle.state != "ended":
+            await asyncio.sleep(0.01)
+    assert await idle.secret("a") is None
+    assert building.state == "building"
+    sessions.close()
 
 
 @pytest.mark.parametrize(
