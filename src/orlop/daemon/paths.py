@@ -88,13 +88,21 @@ def write_pidfile(path: str) -> None:
             pid = int(file.read(32))
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             command = file.read(4096)
-        if pid != os.getpid() and b"orlop" in command and b"daemon" in command + b"orlopd" * (b"orlopd" in command):
+        if pid != os.getpid() and _runs_engine(command):
             raise ConflictError(f"process with PID {pid} is still running (pidfile {path})")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(
         os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644), "w", encoding="ascii"
     ) as file:
         file.write(str(os.getpid()))
+
+
+def _runs_engine(command: bytes) -> bool:
+    """Whether a process' arguments are those of an engine: ``orlopd``, ``orlop daemon``, ``-m orlop.daemon``."""
+    words = command.split(b"\0")
+    names = [word.rpartition(b"/")[2] for word in words[:3]]  # of the interpreter, the script, its first argument
+    told = b"orlop daemon" in command  # as the command line starts one
+    return told or b"orlopd" in names or b"orlop.daemon" in names or (b"orlop" in names and b"daemon" in names)
 
 
 def group_id(name: str) -> int | None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -92,6 +95,24 @@ def test_pidfile(tmp_path):
     path.write_text("1")  # a recycled pid that is no engine
     paths.write_pidfile(str(path))
     assert path.read_text() == str(os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "is_engine"),
+    [("orlopd", ["--data-root", "/x"], True), ("orlop", ["daemon"], True), ("orlop", ["ps"], False), ("x", [], False)],
+)
+def test_pidfile_of_a_process_that_runs(tmp_path, script, arguments, is_engine):
+    path = tmp_path / "pid"
+    (tmp_path / script).write_text("import sys; print(flush=True); sys.stdin.read()")
+    command = [sys.executable, tmp_path / script, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        path.write_text(str(process.pid))
+        refused = pytest.raises(ConflictError, match=f"process with PID {process.pid} is still running")
+        with refused if is_engine else contextlib.nullcontext():
+            paths.write_pidfile(str(path))
+        process.communicate()
+    assert (path.read_text() == str(os.getpid())) is not is_engine
 
 
 def test_notify(tmp_path, monkeypatch):
