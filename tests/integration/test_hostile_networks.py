@@ -75,6 +75,9 @@ def requests(network: str) -> list[tuple[str, dict]]:
 
     found = [create(Name=word) for word in ["", *WORDS]]
     found += [create(Driver=word) for word in WORDS[:20]]
+    found += [create(Name=word, ConfigOnly=True) for word in ["", *WORDS]]
+    found += [create(ConfigOnly=True, IPAM={"Config": [{"Subnet": text}]}) for text in ["", *SUBNETS]]
+    found += [create(ConfigFrom="x"), create(ConfigFrom={"Network": ["x"]}), create(ConfigOnly="x")]
     found += [pool(Subnet=text) for text in SUBNETS]
     found += [pool(Subnet="10.0.0.0/24", Gateway=text) for text in [*ADDRESSES, "10.0.1.1", "10.0.0.0", "10.0.0.255"]]
     found += [pool(Subnet="10.0.0.0/24", IPRange=text) for text in [*SUBNETS, "10.0.1.0/25"] if text != "10.0.0.0/31"

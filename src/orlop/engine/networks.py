@@ -96,7 +96,10 @@ class NetworkCatalogue:
         self._events.publish("network", "destroy", network.id, _attributes(network))
 
     async def prune(self, filters: Mapping[str, Sequence[str]], *, until: int | None = None) -> list[str]:
-        """Remove all user-defined networks, made before ``until``, that no running container is on; return names."""
+        """Remove all user-defined networks, made before ``until``, that no running container is on; return names.
+
+        Configurations stay, whether or not others were made from them (Docker).
+        """
         unknown = filters.keys() - {"label", "label!"}
         if unknown:
             raise InvalidParameterError(f"invalid filter '{min(unknown)}'")
@@ -104,6 +107,7 @@ class NetworkCatalogue:
         for network in self._service.networks():
             if (
                 self._is_dangling(network)
+                and not network.config_only
                 and (until is None or network.created_at < until)
                 and all(_has_label(network.labels, label) for label in filters.get("label", ()))
                 and not any(_has_label(network.labels, label) for label in filters.get("label!", ()))

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from orlop.errors import ConflictError, ForbiddenError, InvalidParameterError, NotFoundError
 from orlop.network import cni, ipam, networks, placement
+from orlop.network.configurations import apply_configuration, check_combination, make_configuration
 from orlop.network.gateway_modes import ISOLATED, mode_of
 from orlop.network.networks import Network
 from orlop.network.options import AddressPool, check_bip6, check_interface_name
-from orlop.network.requests import OVERLAP, ChosenPool, check_pools, check_request
+from orlop.network.requests import OVERLAP, ChosenPool, check_name, check_pools, check_request, check_supported
 from orlop.spec.ids import generate_id, is_id_prefix
 
 if TYPE_CHECKING:
@@ -148,11 +149,19 @@ class Catalogue:
         Raises:
             OrlopError: in Docker's words.
         """
-        defaults = self._options.default_network_opts.get(request.driver, {})
-        request = replace(request, options={**defaults, **request.options})
-        check_request(request)
+        check_name(request)
         if any(network.name == request.name for network in self):
             raise ConflictError(f"network with name {request.name} already exists")
+        check_combination(request)
+        if request.config_from:
+            request = apply_configuration(self, request)
+        else:
+            defaults = self._options.default_network_opts.get(request.driver, {})
+            request = replace(request, options={**defaults, **request.options})
+        if request.config_only:
+            check_supported(request)
+            return make_configuration(request)
+        check_request(request)
         chosen = check_pools(request)
         own = request.driver == "cni"  # its plugins give addresses out
         document = cni.read_configuration(request.options[networks.OPTION_CONF]) if own else ""
@@ -181,6 +190,7 @@ class Catalogue:
                 for more in (*fours, *sixes)
                 if more is not None
             ),
+            config_from=request.config_from,
         )
         using = [other for other in self if network.parent and other.parent == network.parent]
         if using:
@@ -192,7 +202,8 @@ class Catalogue:
 
     def _pools(self, version: int, chosen: list[ChosenPool], host: Rtnetlink) -> list[ChosenPool]:
         """Return the chosen subnets, which overlap no other network's, or a free one of the pools."""
-        every = [ipaddress.ip_network(pool.subnet) for other in self for pool in other.pools]
+        there = [network for network in self if not network.config_only]
+        every = [ipaddress.ip_network(pool.subnet) for other in there for pool in other.pools]
         others = [subnet for subnet in every if subnet.version == version]
         if chosen:
             if any(pool.subnet.overlaps(other) for pool in chosen for other in others):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orlop.network import parents, sysctl
 from orlop.network.bridge import BridgeDriver
+from orlop.network.configurations import check_unused
 from orlop.network.drivers import make_driver
 from orlop.network.sublink import SublinkDriver
 
@@ -33,6 +34,10 @@ async def create(around: Surroundings, catalogue: Catalogue, drivers: Drivers, r
         OrlopError: in Docker's words; nothing is left behind.
     """
     network = catalogue.plan(request, around.host)
+    if network.config_only:
+        around.records.put_network(network)
+        catalogue.add(network)
+        return network
     if network.parent and parents.is_missing(around.host, network):
         parents.check(around.host, network)
         network = replace(network, made_parent=True)
@@ -72,6 +77,7 @@ async def remove(around: Surroundings, catalogue: Catalogue, drivers: Drivers, n
     Raises:
         OrlopError: it is there as before, and can be removed again.
     """
+    check_unused(catalogue, network)
     driver = drivers.pop(network.id, None)
     catalogue.hide(network)
     try:

@@ -66,6 +66,9 @@ class Network:
         chosen: the user chose the subnets, so that containers may choose their addresses.
         more_pools: further subnets (macvlan and ipvlan), as (subnet, gateway, ip_range, auxiliary).
         made_parent: the parent interface was made for this network and goes with it.
+        config_only: nothing of it exists: other networks are made from it (``network.configurations``).
+        config_from: name of the network that it was made from, or "".
+        versions: of a ``config_only`` one: the IP versions that networks made from it have.
     """
 
     id: str
@@ -87,6 +90,9 @@ class Network:
     document: str = ""
     more_pools: tuple[tuple[str, str, str, dict[str, str]], ...] = ()
     made_parent: bool = False
+    config_only: bool = False
+    config_from: str = ""
+    versions: tuple[int, ...] = ()
 
     @property
     def pools(self) -> tuple[Pool, ...]:

@@ -237,11 +237,10 @@ class Records:
 
 
 _NETWORK_MORE: dict[str, type] = {
-    **dict.fromkeys(("subnet6", "gateway6", "ip_range6", "document"), str),
+    **dict.fromkeys(("subnet6", "gateway6", "ip_range6", "document", "config_from"), str),
     "auxiliary": dict,
-    "chosen": bool,
-    "more_pools": tuple,
-    "made_parent": bool,
+    **dict.fromkeys(("more_pools", "versions"), tuple),
+    **dict.fromkeys(("chosen", "made_parent", "config_only"), bool),
 }
 _ENDPOINT_MORE: dict[str, type] = {
     **dict.fromkeys(("address6", "gateway6", "driver"), str),

@@ -77,7 +77,13 @@ class PoolRequest:
 
 @dataclass(frozen=True, slots=True)
 class NetworkRequest:
-    """A network that a user wants."""
+    """A network that a user wants.
+
+    Attributes:
+        config_only: only to make others from (``network.configurations``).
+        config_from: name of such a one, or "".
+        scope, ingress, ipam_driver, ipam_options: of which only the usual is supported.
+    """
 
     name: str
     driver: str = "bridge"
@@ -88,6 +94,12 @@ class NetworkRequest:
     attachable: bool = False
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    config_only: bool = False
+    config_from: str = ""
+    scope: str = ""
+    ingress: bool = False
+    ipam_driver: str = ""
+    ipam_options: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +112,8 @@ class ChosenPool:
     auxiliary: dict[str, str] = field(default_factory=dict)
 
 
-def check_request(request: NetworkRequest) -> None:
-    """Raise an error in Docker's words for a request that cannot be."""
+def check_name(request: NetworkRequest) -> None:
+    """Raise an error in Docker's words for a name that no network of a user's can have."""
     if not _NAME.fullmatch(request.name) or len(request.name) > _LONGEST_NAME:
         raise InvalidParameterError(
             f"{request.name!r} includes invalid characters for a network name, "
@@ -109,6 +121,23 @@ def check_request(request: NetworkRequest) -> None:
         )
     if request.name in BUILTIN or request.name in ("default", "container"):
         raise ForbiddenError(f"operation is not permitted on predefined {request.name} network ")
+
+
+def check_supported(request: NetworkRequest) -> None:
+    """Raise an error for what no network here has. Raises NotFoundError, UnsupportedError."""
+    if request.ipam_driver not in ("", "default"):
+        raise NotFoundError(f'plugin "{request.ipam_driver}" not found')
+    if request.scope not in ("", "local"):
+        raise UnsupportedError(f"not supported: network scope {request.scope}")
+    for refused, what in ((request.ingress, "ingress networks"), (request.ipam_options, "IPAM options")):
+        if refused:
+            raise UnsupportedError(f"{what} are not supported")
+
+
+def check_request(request: NetworkRequest) -> None:
+    """Raise an error in Docker's words for a request that cannot be."""
+    check_name(request)
+    check_supported(request)
     if not request.ipv4 and not request.ipv6:
         raise InvalidParameterError("IPv4 or IPv6 must be enabled")
     if request.driver not in _OPTIONS:
@@ -210,7 +239,7 @@ def check_pools(request: NetworkRequest) -> dict[int, list[ChosenPool]]:
             if pool.gateway or pool.ip_range or pool.auxiliary:
                 raise InvalidParameterError("invalid network config:\ninvalid subnet : invalid CIDR block notation")
             continue
-        chosen = _check_pool(pool, internal=request.internal)
+        chosen = check_pool(pool)
         before = found.get(chosen.subnet.version, [])
         if before and request.driver == "bridge":
             raise ForbiddenError("bridge driver doesn't support multiple subnets")
@@ -224,8 +253,8 @@ def check_pools(request: NetworkRequest) -> dict[int, list[ChosenPool]]:
     return found
 
 
-def _check_pool(pool: PoolRequest, *, internal: bool) -> ChosenPool:
-    del internal
+def check_pool(pool: PoolRequest) -> ChosenPool:
+    """Return a subnet with all that is to be in it. Raises InvalidParameterError in Docker's words."""
     head = "invalid network config:\n"
     loose = _parse_cidr(pool.subnet)
     if loose is None:

@@ -32,7 +32,7 @@ def make_links(
     """
     made: list[BridgeDriver] = []
     for network in catalogue:
-        driver = drivers[network.id]
+        driver = drivers.get(network.id)
         if not isinstance(driver, BridgeDriver | SublinkDriver):
             continue
         try:

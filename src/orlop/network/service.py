@@ -30,7 +30,7 @@ from orlop.network.releases import Releases
 from orlop.network.resolvers import Resolvers
 from orlop.network.statistics import interface_statistics
 from orlop.network.uninterrupted import run_to_end
-from orlop.network.wishes import check_wish, find_wishes
+from orlop.network.wishes import check_joinable, check_wish, find_wishes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -109,7 +109,8 @@ class NetworkService:
             keep=keep,
         )
         for network in self._catalogue:
-            self._drivers[network.id] = make_driver(network, self._around)
+            if not network.config_only:
+                self._drivers[network.id] = make_driver(network, self._around)
         self._attached = Attachments(self._around, self._drivers, self._resolvers)
 
     async def _set_up(self, endpoints: list[tuple[str, Endpoint]], running: Mapping[str, int]) -> None:
@@ -222,6 +223,7 @@ class NetworkService:
         """
         sandbox = self._running(container_id)
         network = self.network(wish.network)
+        check_joinable(network)
         check_wish(network, wish)
         if sandbox.mode == "container":
             raise ForbiddenError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from orlop.errors import InvalidParameterError, UnavailableError
+from orlop.errors import ForbiddenError, InvalidParameterError, UnavailableError
 from orlop.network.interface_sysctls import OPTION_SYSCTLS
 from orlop.network.interfaces import OPTION_NAME
 from orlop.network.sandbox import EndpointWish
@@ -36,11 +36,18 @@ def find_wishes(
     wanted = (EndpointWish(request.network),) if request.endpoints is None else request.endpoints
     for wish in wanted:
         network = catalogue.find(default if wish.network in ("", "default") else wish.network)
+        check_joinable(network)
         if network.id not in available:
             raise UnavailableError(f"network {network.name} could not be set up when the engine started")
         check_wish(network, wish)
         found[network.id] = network, wish
     return list(found.values())
+
+
+def check_joinable(network: Network) -> None:
+    """Raise ForbiddenError in Docker's words for a network of which nothing exists."""
+    if network.config_only:
+        raise ForbiddenError("cannot create endpoint on configuration-only network")
 
 
 def check_wish(network: Network, wish: EndpointWish) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from orlop.api.call import Call, Route
 from orlop.api.moments import parse_moment
 from orlop.api.responses import empty, json_response
-from orlop.errors import InvalidParameterError, NotFoundError, UnsupportedError
+from orlop.errors import InvalidParameterError, UnsupportedError
 from orlop.network.requests import NetworkRequest, PoolRequest
 from orlop.spec.docker.containers import Document, EndpointConfig, decode
 from orlop.spec.timestamps import rfc3339_nano
@@ -58,21 +58,11 @@ class NetworkCreate(msgspec.Struct, rename="pascal"):
         """Return what is asked for.
 
         Raises:
-            InvalidParameterError, UnsupportedError: what cannot be.
+            InvalidParameterError: it has no name.
         """
         if not self.name:
             raise InvalidParameterError("invalid name: ")
         ipam = self.ipam or _Ipam()
-        if ipam.driver not in ("", "default"):
-            raise NotFoundError(f'plugin "{ipam.driver}" not found')
-        for refused, what in (
-            (self.scope not in ("", "local"), f"network scope {self.scope}"),
-            (self.ingress, "ingress networks"),
-            (self.config_only or bool((self.config_from or {}).get("Network")), "configuration-only networks"),
-            (bool(ipam.options), "IPAM options"),
-        ):
-            if refused:
-                raise UnsupportedError(f"{what} are not supported" if what[-1] == "s" else f"not supported: {what}")
         return NetworkRequest(
             name=self.name,
             driver=self.driver or "bridge",
@@ -86,6 +76,12 @@ class NetworkCreate(msgspec.Struct, rename="pascal"):
             attachable=self.attachable,
             options=self.options or {},
             labels=self.labels or {},
+            config_only=self.config_only,
+            config_from=(self.config_from or {}).get("Network", ""),
+            scope=self.scope,
+            ingress=self.ingress,
+            ipam_driver=ipam.driver,
+            ipam_options=ipam.options or {},
         )
 
 
@@ -164,20 +160,21 @@ def document(
     """Return the API's document of a network with the containers on it, each with its name."""
     configuration = _pools(network) or None
     builtin = network.name in ("bridge", "host", "none")
+    ipv4 = 4 in network.versions if network.config_only else bool(network.subnet) or network.driver != "bridge"
     return {
         "Name": network.name,
         "Id": network.id,
         "Created": rfc3339_nano(network.created_at),
         "Scope": "local",
         "Driver": network.driver,
-        **({"EnableIPv4": bool(network.subnet) or network.driver != "bridge"} if version >= (1, 48) else {}),
-        "EnableIPv6": bool(network.subnet6),
+        **({"EnableIPv4": ipv4} if version >= (1, 48) else {}),
+        "EnableIPv6": bool(network.subnet6) or 6 in network.versions,
         "IPAM": {"Driver": "default", "Options": None if builtin else {}, "Config": configuration},
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": network.config_only,
         "Containers": {
             container_id: {
                 "Name": name,

@@ -120,7 +120,8 @@ class Connector:
         if mode.startswith("container:"):
             raise InvalidParameterError(_SHARED)
         on_none = any(name == "none" for name in container.definition.networks)
-        if (network.driver == "null" and container.definition.networks) or on_none:
+        private = network.driver == "null" and not network.config_only
+        if (private and container.definition.networks) or on_none:
             raise InvalidParameterError(_PRIVATE)
 
     def _tell(self, action: str, container: Container, network: Network) -> None:
