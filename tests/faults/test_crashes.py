@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import socket
+import sqlite3
 import tarfile
 import threading
 import time
@@ -162,6 +163,8 @@ def test_after_a_reboot(own_engine) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, 9)
     wait_for(lambda: not engine.processes())
+    with contextlib.closing(sqlite3.connect(engine.data_root / "state.db", isolation_level=None)) as records:
+        assert records.execute("UPDATE container SET boot = 'another'").rowcount == 4
     shutil.rmtree(engine.exec_root)
     engine.in_network("ip", "link", "del", "docker0")
     engine.start()
