@@ -26,7 +26,7 @@ def test_check(name: str) -> None:
 
 
 def test_files_stay_readable() -> None:
-    """style.md 18: files of about 400 lines; nothing above 500, generated data aside."""
+    """Files of about 400 lines; nothing above 500, generated data aside."""
     long = {
         str(path.relative_to(ROOT)): lines
         for path in (ROOT / "src").rglob("*.py")

@@ -1,4 +1,4 @@
-"""From the error vocabulary to HTTP: the one table (style.md 6)."""
+"""From the error vocabulary to HTTP: the one table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the engine listens: ``-H``, DOCKER_HOST, contexts, the default socket (conventions.md, Environment)."""
+"""Where the engine listens: ``-H``, DOCKER_HOST, contexts, the default socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as a client speaks it, without input or output: bytes in, events out (style.md 11).
+"""HTTP/1.1 as a client speaks it, without input or output: bytes in, events out.
 
 ::
 

@@ -1,6 +1,6 @@
 """/etc/hosts, /etc/hostname and /etc/resolv.conf of a container, as Docker writes them. Pure functions.
 
-``host.docker.internal`` always resolves to the bridge's address (demand.md 17). Nothing here lets a control character
+``host.docker.internal`` always resolves to the bridge's address. Nothing here lets a control character
 or a space through from a user's value into a file (threats.md G10, H11).
 """
 

@@ -1,8 +1,8 @@
 """Host ports: who has which, held against other programs.
 
 A published port is a firewall rule, not a process. So that no other program takes the port meanwhile, the engine keeps
-a socket that is bound and never listens: a connection that no rule leads to a container is refused at once (demand.md
-16: nothing accepts before the application does). Where the kernel has no rule that leads to the container, the socket
+a socket that is bound and never listens: a connection that no rule leads to a container is refused at once, so
+that nothing accepts before the application does. Where the kernel has no rule that leads to the container, the socket
 is given to the relay (``relay.py``), as Docker's go to docker-proxy.
 """
 

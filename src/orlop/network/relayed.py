@@ -1,6 +1,6 @@
 """Ports that the relay carries: each listens while the container's program does, and refuses before and after.
 
-So that nothing accepts before the application does (demand.md 16), the kernel is asked which sockets of the container
+So that nothing accepts before the application does, the kernel is asked which sockets of the container
 listen: some milliseconds after the start, then less and less often until it does. When a connection was refused, the
 port stops listening and the asking begins again.
 """

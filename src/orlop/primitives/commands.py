@@ -1,7 +1,7 @@
-"""The one module that runs programs of the host (style.md 3).
+"""The one module that runs programs of the host.
 
 A program is found in a fixed list of directories, never through the caller's PATH or the current directory; it gets
-exactly the environment named here, and no descriptor beyond its standard streams (threats.md, lints and G10). There is
+exactly the environment named here, and no descriptor beyond its standard streams (threats.md G10). There is
 no shell. The call blocks: the engine makes it in a worker thread.
 """
 

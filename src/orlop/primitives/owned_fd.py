@@ -13,7 +13,7 @@ class OwnedFd:
     """Owns one descriptor and closes it exactly once.
 
     There is no finaliser: after a fork the child closes everything with ``close_range`` and must not run
-    ``__del__`` of the parent's objects (threats.md, order of steps, 2). Use ``with`` or :meth:`close`.
+    ``__del__`` of the parent's objects. Use ``with`` or :meth:`close`.
     """
 
     __slots__ = ("_fd",)

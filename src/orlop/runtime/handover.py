@@ -102,7 +102,7 @@ class Announcement:
 
         Raises:
             UnavailableError: the engine died before it knew: the start was never acknowledged, so it must not have
-                happened (faults R3).
+                happened (faults.md R3).
         """
         if self._listener is None:
             raise ValueError("not prepared")

@@ -122,7 +122,7 @@ class Loop:
             write_pid(self._state_dir, self.running.pid)
             self.control.serve(listen(self._state_dir))
             if not self.control.broadcast_started():
-                # The engine died before it knew: the start was never acknowledged, so it did not happen (faults R3).
+                # The engine died before it knew: the start was never acknowledged, so it did not happen (faults.md R3).
                 raise UnavailableError("engine is gone")
         for client in self._clients:
             if client.has_preface:

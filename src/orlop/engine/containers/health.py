@@ -1,4 +1,4 @@
-"""Health checks: a probe at once at the start (demand.md 6), then at the interval; each is an exec session."""
+"""Health checks: a probe at once at the start, then at the interval; each is an exec session."""
 
 from __future__ import annotations
 

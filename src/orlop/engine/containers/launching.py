@@ -1,4 +1,4 @@
-"""Starting a container (architecture.md section 5): network, files, one message to the spawner, its answer."""
+"""Starting a container: network, files, one message to the spawner, its answer."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class Settings:
         data_root: absolute; ``containers/<id>`` below it belongs to this package.
         exec_root: absolute; ``shims/<id>`` below it belongs to this package.
         cgroup_parent: cgroup directory of containers, ``/orlop`` when empty.
-        default_ulimits: name to (soft, hard); ``nofile`` is 1024:524288 unless set (demand.md).
+        default_ulimits: name to (soft, hard); ``nofile`` is 1024:524288 unless set, as in Docker 29.
         log_driver: ``json-file``, ``local`` or ``none``.
         log_options: of the default driver.
         init: run an init in every container.

@@ -1,4 +1,4 @@
-"""Reading JSON files that somebody else wrote: bounded, no duplicate keys, no NaN (threats.md, "Facts measured")."""
+"""Reading JSON files that somebody else wrote: bounded, no duplicate keys, no NaN."""
 
 from __future__ import annotations
 

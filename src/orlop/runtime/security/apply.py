@@ -1,4 +1,4 @@
-"""The last steps before execve: giving up what the program must not have (threats.md, order of steps, 8 to 10).
+"""The last steps before execve: giving up what the program must not have.
 
 :func:`prepare` does all that allocates, reads or may fail for the configuration's sake, outside the container's root.
 :func:`apply_privileges` then makes system calls only.

@@ -1,4 +1,4 @@
-"""Defaults that the engine and ``orlop-runtime spec`` write into a configuration (threats.md, "Defaults")."""
+"""Defaults that the engine and ``orlop-runtime spec`` write into a configuration, as Docker's."""
 
 from __future__ import annotations
 
