@@ -114,7 +114,7 @@ class Resolvers:
             sockets = await self._namespaces.open_inside(netns.fileno(), sockets=RESOLVER_SOCKETS)
         udp, tcp, netfilter = sockets
         try:
-            await _lead(NetlinkSocket(netfilter), udp, tcp, fresh=fresh)
+            _lead(NetlinkSocket(netfilter), udp, tcp, fresh=fresh)
             return udp, tcp
         except NetlinkError:
             udp.close()
@@ -129,7 +129,7 @@ class Resolvers:
         return made[0], made[1]
 
 
-async def _lead(rules: NetlinkSocket, udp: socket.socket, tcp: socket.socket, *, fresh: bool) -> None:
+def _lead(rules: NetlinkSocket, udp: socket.socket, tcp: socket.socket, *, fresh: bool) -> None:
     """Set the rules and close their socket. Raises NetlinkError: the kernel has no nf_tables."""
     ports = [
         (socket.IPPROTO_UDP, _PORT, int(udp.getsockname()[1])),
@@ -141,4 +141,5 @@ async def _lead(rules: NetlinkSocket, udp: socket.socket, tcp: socket.socket, *,
         if fresh:
             rules.close()
         else:
-            await asyncio.to_thread(rules.close)  # waits until the kernel has taken the old table apart
+            # waits until the kernel has taken the old table apart, for which nobody else has to
+            asyncio.get_running_loop().run_in_executor(None, rules.close)
