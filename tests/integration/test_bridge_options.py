@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from network_lab import HOST, HOST6, OUTSIDE, OUTSIDE6, Lab, in_laboratory, publish, run_in
 
-from orlop.errors import InvalidParameterError
-from orlop.network.requests import NetworkRequest
+from orlop.errors import InvalidParameterError, SystemFailureError
+from orlop.network.requests import NetworkRequest, PoolRequest
 from orlop.network.sandbox import AttachRequest
 
 pytestmark = [pytest.mark.privileged, pytest.mark.requires("root", "netns", "iptables", "nftables")]
@@ -60,6 +60,47 @@ def test_options_of_a_bridge(backend: str):
         assert lab.ask(lab.outside, plain.endpoints[0].address, 80) == f"hit {OUTSIDE}"
         lab.serve(plain.netns, 81, "hit")
         assert lab.is_silent(lab.outside, plain.endpoints[0].address, 81)
+
+    in_laboratory(body)
+
+
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_subnets_of_two_addresses_and_of_one(backend: str):
+    """A /31 has neither network nor broadcast address (RFC 3021): its first is the bridge's, its second a container's."""
+
+    async def body(lab: Lab) -> None:
+        service = lab.service(firewall_backend=backend, pool_size=0)
+        await service.start({})
+        await service.create_network(NetworkRequest("line", pools=(PoolRequest("10.55.0.2/31"),)))
+        web = await service.attach(A, AttachRequest(network="line", ports=publish("8080:80")))
+        endpoint = web.endpoints[0]
+        assert (endpoint.address, endpoint.prefix_length, endpoint.gateway) == ("10.55.0.3", 31, "10.55.0.2")
+        assert "brd" not in run_in(web.netns, "ip", "-4", "address", "show", "eth0")
+        lab.serve(web.netns, 80, "hit")
+        assert lab.ask(None, "10.55.0.3", 80) == "hit 10.55.0.2"
+        assert lab.ask(None, "127.0.0.1", 8080).startswith("hit")
+        assert lab.ask(lab.outside, HOST, 8080) == f"hit {OUTSIDE}"
+        lab.serve(lab.outside, 90, "from")
+        assert lab.ask(web.netns, OUTSIDE, 90) == f"from {HOST}"
+        run_in(lab.outside, "ip", "route", "add", "10.55.0.2/31", "via", HOST)
+        assert lab.is_silent(lab.outside, "10.55.0.3", 80)
+        for pool, six, version in (
+            (PoolRequest("10.55.0.8/32"), False, 4),
+            (PoolRequest("fd00:55::8/127"), True, 6),
+            (None, False, 4),
+        ):
+            name = pool.subnet.replace("/", "-").replace(":", ".") if pool else "line"
+            if pool:
+                await service.create_network(NetworkRequest(name, pools=(pool,), ipv6=six, ipv4=not six))
+            with pytest.raises(SystemFailureError, match=f"no available IPv{version} addresses on this network's"):
+                await service.attach(B, AttachRequest(network=name))
+        # the same after a restart, and for the next one
+        service.release(A)
+        await service.close()
+        service = lab.service(firewall_backend=backend, pool_size=0)
+        await service.start({})
+        again = await service.attach(B, AttachRequest(network="line"))
+        assert again.endpoints[0].address == "10.55.0.3"
 
     in_laboratory(body)
 

@@ -26,7 +26,7 @@ ADDRESSES = [
 ]  # fmt: skip
 SUBNETS = [
     "x", "10.0.0.0", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/", "/8", "10.0.0.1/24", "10.0.0.0/24 -j X",
-    "10.0.0.0/24\n10.1.0.0/24", "10.0.0.0/31", "10.0.0.0/32", "127.0.0.0/8", "224.0.0.0/8", "10.0.0.0/255.255.255.0",
+    "10.0.0.0/24\n10.1.0.0/24", "10.0.0.1/31", "fd00::1/127", "127.0.0.0/8", "224.0.0.0/8", "10.0.0.0/255.255.255.0",
     "0.0.0.0/24", "10.0.0.0/\u0662\u0664", "fd00::/129", "10.0/16", "10.0.0.0/24/24", "10.0.0.0/2e1",
 ]  # fmt: skip
 MACS = ["x", "02:42", "02:42:ac:11:00:0g", "01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff", "02:42:ac:11:00:02\n", "02-42"]
@@ -80,8 +80,8 @@ def requests(network: str) -> list[tuple[str, dict]]:
     found += [create(ConfigFrom="x"), create(ConfigFrom={"Network": ["x"]}), create(ConfigOnly="x")]
     found += [pool(Subnet=text) for text in SUBNETS]
     found += [pool(Subnet="10.0.0.0/24", Gateway=text) for text in [*ADDRESSES, "10.0.1.1", "10.0.0.0", "10.0.0.255"]]
-    found += [pool(Subnet="10.0.0.0/24", IPRange=text) for text in [*SUBNETS, "10.0.1.0/25"] if text != "10.0.0.0/31"
-              and text != "10.0.0.0/32" and text != "10.0.0.0" and "255.255" not in text]  # fmt: skip
+    found += [pool(Subnet="10.0.0.0/24", IPRange=text) for text in [*SUBNETS, "10.0.1.0/25"] if text != "10.0.0.0"
+              and "255.255" not in text]  # fmt: skip
     found += [pool(Subnet="10.0.0.0/24", AuxiliaryAddresses={"a": text}) for text in ADDRESSES]
     found += [pool(Subnet="10.0.0.0/24", AuxiliaryAddresses={word: "10.0.0.9"}) for word in WORDS]
     found += [create(Options={name: value}) for name, values in OPTIONS.items() for value in values]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import ForbiddenError, InvalidParameterError, SystemFailureError
-from orlop.network.networks import AUX_GATEWAY, AUX_GATEWAY6, OPTION_INHIBIT_IPV4
+from orlop.network.networks import AUX_GATEWAY, AUX_GATEWAY6, OPTION_INHIBIT_IPV4, reserved_ends
 from orlop.network.sandbox import Endpoint
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class AddressSpace:
-    """The addresses of one subnet; network address, broadcast address and what is reserved are never given out.
+    """The addresses of one subnet; its reserved ends, gateway and auxiliary addresses are never given out.
 
     Attributes:
         gateway: what leads out of it, "" for nothing.
@@ -46,11 +46,9 @@ class AddressSpace:
         span = ip_range or subnet
         self._first = int(span.network_address)
         self._last = int(span.broadcast_address)
-        self._taken = {int(subnet.network_address), *map(int, auxiliary)}
+        self._taken = {*map(int, reserved_ends(subnet)), *map(int, auxiliary)}
         if gateway is not None:
             self._taken.add(int(gateway))
-        if subnet.version == 4:
-            self._taken.add(int(subnet.broadcast_address))
         self._reserved = frozenset(self._taken)
         self._lowest = self._first  # nothing below this is free
 

@@ -28,6 +28,17 @@ OPTION_INTERFACE_PREFIX = "com.docker.network.container_iface_prefix"
 AUX_GATEWAY, AUX_GATEWAY6 = "DefaultGatewayIPv4", "DefaultGatewayIPv6"
 
 
+def reserved_ends(subnet: IpNetwork) -> tuple[IpAddress, ...]:
+    """Return the addresses of a subnet that nobody can have, as Docker 23 and later has it.
+
+    IPv4: the network's own and the broadcast address, which a /31 and a /32 do not have (RFC 3021). IPv6: the first,
+    which means any of its routers (RFC 4291, 2.6.1), whatever the length.
+    """
+    if subnet.version == 6:
+        return (subnet.network_address,)
+    return () if subnet.prefixlen > 30 else (subnet.network_address, subnet.broadcast_address)
+
+
 @dataclass(frozen=True, slots=True)
 class Pool:
     """A subnet of a network.

@@ -26,6 +26,7 @@ from orlop.network.networks import (
     OPTION_PARENT,
     IpAddress,
     IpNetwork,
+    reserved_ends,
 )
 from orlop.network.options import check_interface_name
 from orlop.spec.ports import check_host_ip
@@ -261,13 +262,11 @@ def check_pool(pool: PoolRequest) -> ChosenPool:
         raise InvalidParameterError(f"{head}invalid subnet {pool.subnet}: invalid CIDR block notation")
     if str(loose.network_address) != str(ipaddress.ip_address(pool.subnet.partition("/")[0])):
         raise InvalidParameterError(f"{head}invalid subnet {pool.subnet}: it should be {loose}")
-    if loose.max_prefixlen - loose.prefixlen < 2:
-        raise InvalidParameterError(f"{head}invalid subnet {pool.subnet}: no room for containers")
     if loose.is_multicast or loose.is_loopback or int(loose.network_address) >> (loose.max_prefixlen - 8) == 0:
         raise InvalidParameterError(f"{head}invalid subnet {pool.subnet}: not for hosts")
     return ChosenPool(
         loose,
-        _inside(pool.gateway, loose, "gateway") if pool.gateway else loose[1],
+        _inside(pool.gateway, loose, "gateway") if pool.gateway else _first_free(loose),
         _check_range(pool.ip_range, loose) if pool.ip_range else None,
         {_aux_name(name): str(_inside(text, loose, "auxiliary address")) for name, text in pool.auxiliary.items()},
     )
@@ -283,13 +282,19 @@ def _parse_cidr(text: str) -> IpNetwork | None:
         return None
 
 
+def _first_free(subnet: IpNetwork) -> IpAddress:
+    found = subnet.network_address + (subnet.network_address in reserved_ends(subnet))
+    if found not in subnet:
+        raise InvalidParameterError("failed to allocate gateway (): no available addresses on this pool")
+    return found
+
+
 def _inside(text: str, subnet: IpNetwork, what: str) -> IpAddress:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise InvalidParameterError(f"invalid network config:\ninvalid {what} {text}: invalid address") from None
-    edges = (subnet.network_address, subnet.broadcast_address if subnet.version == 4 else None)
-    if address in edges:
+    if address in reserved_ends(subnet):
         raise InvalidParameterError(f"failed to allocate {what} ({address}): Address already in use")
     if address.version != subnet.version or address not in subnet:
         raise InvalidParameterError(

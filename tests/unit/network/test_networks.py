@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from orlop.errors import ForbiddenError, InvalidParameterError, NotFoundError, OrlopError
+from orlop.errors import ForbiddenError, InvalidParameterError, NotFoundError, OrlopError, SystemFailureError
+from orlop.network.ipam import AddressSpace
 from orlop.network.networks import (
     OPTION_BRIDGE_NAME,
     OPTION_HOST_BINDING,
@@ -18,7 +19,7 @@ from orlop.network.networks import (
 )
 from orlop.network.options import AddressPool, NetworkOptions, check_bip, check_interface_name
 from orlop.network.records import Records
-from orlop.network.requests import NetworkRequest, PoolRequest, check_pools, check_request
+from orlop.network.requests import NetworkRequest, PoolRequest, check_pool, check_pools, check_request
 from orlop.network.sandbox import Endpoint
 from orlop.spec.ports import PortBinding
 
@@ -81,7 +82,10 @@ def test_good_options():
     [
         (PoolRequest(subnet="10.0.0.1/24"), "invalid subnet 10.0.0.1/24: it should be 10.0.0.0/24"),
         (PoolRequest(subnet="10.0.0.0/24 -j X"), "invalid CIDR block notation"),
-        (PoolRequest(subnet="10.0.0.0/31"), "no room for containers"),
+        (PoolRequest(subnet="10.0.0.1/31"), "it should be 10.0.0.0/31"),
+        (PoolRequest(subnet="10.0.0.0/31", gateway="10.0.0.2"), "invalid gateway 10.0.0.2: parent subnet"),
+        (PoolRequest(subnet="fd00::/127", gateway="fd00::"), r"allocate gateway \(fd00::\): Address already in use"),
+        (PoolRequest(subnet="fd00::8/128"), r"failed to allocate gateway \(\): no available addresses on this pool"),
         (
             PoolRequest(subnet="10.0.0.0/24", gateway="10.0.1.1"),
             "invalid gateway 10.0.1.1: parent subnet 10.0.0.0/24 doesn't",
@@ -97,6 +101,30 @@ def test_good_options():
 def test_bad_subnets(pool: PoolRequest, message: str):
     with pytest.raises(InvalidParameterError, match=message):
         check_pools(NetworkRequest("n", pools=(pool,)))
+
+
+@pytest.mark.parametrize(
+    ("subnet", "gateway", "free"),
+    [
+        ("10.0.0.0/30", "10.0.0.1", ["10.0.0.2"]),
+        ("10.0.0.2/31", "10.0.0.2", ["10.0.0.3"]),
+        ("10.0.0.5/32", "10.0.0.5", []),
+        ("fd00::8/126", "fd00::9", ["fd00::a", "fd00::b"]),
+        ("fd00::8/127", "fd00::9", []),
+    ],
+)
+def test_small_subnets(subnet: str, gateway: str, free: list[str]):  # RFC 3021, and what Docker does for IPv6
+    pool = check_pool(PoolRequest(subnet))
+    space = AddressSpace(pool.subnet, gateway=pool.gateway)
+    assert str(pool.gateway) == gateway
+    assert [str(space.allocate()) for _ in free] == free
+    with pytest.raises(SystemFailureError, match="no available IPv"):
+        space.allocate()
+
+
+def test_the_other_end_of_a_line_may_be_the_gateway():
+    pool = check_pool(PoolRequest("10.0.0.2/31", gateway="10.0.0.3"))
+    assert str(AddressSpace(pool.subnet, gateway=pool.gateway).allocate()) == "10.0.0.2"
 
 
 def test_subnets():
