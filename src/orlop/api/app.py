@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import re
 from typing import TYPE_CHECKING
 
@@ -34,13 +35,22 @@ __all__ = ["API_VERSION", "MIN_API_VERSION", "SERVER", "Application", "Route"]
 
 
 _BACKLOG = 1024
+_SOON = 0.2  # seconds: many starts' records come to the disk at once
+_log = logging.getLogger(__name__)
 
 
 class Application:
-    """Owns the router and the listening servers."""
+    """Owns the router and the listening servers.
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    Args:
+        routes: what is answered.
+        sync: waits until what a request changed is on the disk.
+    """
+
+    def __init__(self, routes: Iterable[Route], *, sync: Callable[[], Awaitable[None]] | None = None) -> None:
         self._router = Router(routes)
+        self._sync = sync
+        self._syncing: asyncio.Task[None] | None = None
         self._server = _make_server(self._handle)
         self._private_server = _make_server(self._handle_private)
         self._listeners: list[asyncio.Server] = []
@@ -64,6 +74,8 @@ class Application:
 
     async def close(self, timeout: float) -> None:
         """Stop accepting, let requests finish for ``timeout`` seconds, then cut them."""
+        if self._syncing is not None:
+            self._syncing.cancel()
         for listener in self._listeners:
             listener.close()
         for private in self._private_listeners:
@@ -94,6 +106,8 @@ class Application:
                 route, variables = self._router.find(request.method, path, version)
                 call = Call(request, version, variables)
                 response = await route.handler(call)
+                if self._sync is not None and route.method != "GET":
+                    await self._keep(self._sync, later=route.fleeting)
         except ConnectionError:
             # The client is gone; aiohttp finds that out again when it writes, and says nothing.
             return call.stream if call is not None and call.stream is not None else web.Response()
@@ -106,6 +120,22 @@ class Application:
         if not response.prepared:
             response.headers.update(_HEADERS)
         return response
+
+    async def _keep(self, sync: Callable[[], Awaitable[None]], *, later: bool) -> None:
+        """Have what a request changed on the disk, before it is answered or a little later."""
+        if not later:
+            await sync()
+        elif self._syncing is None:
+            self._syncing = asyncio.get_running_loop().create_task(self._keep_soon(sync))
+
+    async def _keep_soon(self, sync: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await asyncio.sleep(_SOON)
+            await sync()
+        except OSError as error:
+            _log.warning("records are not on the disk: %s", error)
+        finally:
+            self._syncing = None
 
 
 def _refusal(request: web.BaseRequest) -> web.Response | None:

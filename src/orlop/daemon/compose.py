@@ -190,7 +190,12 @@ class Engine:
         )
         self._commits = self._compose_commits()
         self.builds = self._compose_builds()
-        self._app = Application(self._routes())
+        self._app = Application(self._routes(), sync=self._sync)
+
+    async def _sync(self) -> None:
+        """Return when the records are on the disk. Raises OSError."""
+        for database in {self._records, self.database}:
+            await database.sync()
 
     def _load(self, images: ImageStore, volumes: VolumeStore) -> list[str]:
         """Read the stores; returns the tombstones that a crash left."""

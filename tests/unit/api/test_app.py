@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
+import os
 import socket
 
 import msgspec
@@ -272,3 +274,60 @@ def test_literal_route_wins_over_variable():
     router = Router([first, second])
     assert router.find("GET", "/containers/json", (1, 50))[0] is second
     assert router.find("GET", "/containers/x", (1, 50)) == (first, {"name": "x"})
+
+
+@pytest.mark.parametrize(
+    ("path", "order"),
+    [("/made", ["handler", "sync", "answer"]), ("/run", ["handler", "answer", "sync"]), ("/refused", ["answer"])],
+)
+async def test_what_is_told_is_on_the_disk(tmp_path, monkeypatch, path, order):
+    """Who hears that something was made finds it after a power failure, too; starts do not wait for that."""
+    monkeypatch.setattr("orlop.api.app._SOON", 0.2)
+    done = []
+
+    async def handler(call: Call):
+        done.append("handler")
+        return empty()
+
+    async def refuse(call: Call):
+        raise errors.ConflictError("no")
+
+    async def sync():
+        await asyncio.sleep(0)
+        done.append("sync")
+
+    routes = [
+        Route("POST", "/made", handler),
+        Route("POST", "/run", handler, fleeting=True),
+        Route("POST", "/refused", refuse),
+    ]
+    app = Application(routes, sync=sync)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    await app.listen(listener)
+    status, _, _ = await Client(str(tmp_path / "s"))("POST", path)
+    done.append("answer")
+    assert (status == 204) is (path != "/refused")
+    async with asyncio.timeout(30):
+        while len(done) < len(order):
+            await asyncio.sleep(0.01)
+    assert done == order
+    await app.close(0.1)
+
+
+async def test_what_is_not_on_the_disk_is_no_success(tmp_path):
+    async def handler(call: Call):
+        return empty()
+
+    async def sync():
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    app = Application([Route("POST", "/made", handler)], sync=sync)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    await app.listen(listener)
+    status, _, _ = await Client(str(tmp_path / "s"))("POST", "/made")
+    assert status == 500
+    await app.close(0.1)

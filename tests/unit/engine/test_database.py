@@ -26,9 +26,8 @@ def _rows(db):
 
 def test_opens_private_and_remembers(path):
     db = Database(path, [SCHEMA])
-    with db.transaction(durable=True) as connection:
+    with db.transaction() as connection:
         connection.execute("INSERT INTO thing VALUES ('a', 1)")
-    assert db.connection.execute("PRAGMA synchronous").fetchone() == (1,)
     db.close()
     assert os.stat(path).st_mode & 0o777 == 0o600
     db = Database(path, [SCHEMA])
@@ -64,6 +63,29 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     db = Database(path, [SCHEMA])
     assert _rows(db) == [("kept", 1)]
+    db.close()
+
+
+async def test_what_was_committed_is_synced_once(path, monkeypatch):
+    synced, real = [], os.fdatasync
+
+    def fdatasync(fd):
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    db = Database(path, [SCHEMA])
+    await db.sync()
+    synced.clear()
+    db.connection.execute("INSERT INTO thing VALUES ('a', 1)")
+    await db.sync()
+    assert synced == [os.path.realpath(f"{path}-wal")]
+    await db.sync()
+    assert len(synced) == 1
+    with db.transaction() as connection:
+        connection.execute("INSERT INTO thing VALUES ('b', 1)")
+    await db.sync()
+    assert len(synced) == 2
     db.close()
 
 

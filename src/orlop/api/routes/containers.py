@@ -46,24 +46,27 @@ def routes(containers: ContainerService) -> list[Route]:
             ("export", streams.export),
         ],
         "POST": [
-            ("start", handlers.start),
             ("stop", handlers.stop),
-            ("restart", handlers.restart),
-            ("kill", handlers.kill),
-            ("pause", handlers.pause),
-            ("unpause", handlers.unpause),
             ("rename", handlers.rename),
             ("update", handlers.update),
-            ("resize", handlers.resize),
-            ("wait", streams.wait),
         ],
     }
+    fleeting = [
+        ("start", handlers.start),
+        ("restart", handlers.restart),
+        ("kill", handlers.kill),
+        ("pause", handlers.pause),
+        ("unpause", handlers.unpause),
+        ("resize", handlers.resize),
+        ("wait", streams.wait),
+    ]
     return [
         Route("GET", "/containers/json", handlers.listing),
         Route("POST", "/containers/create", handlers.create),
         Route("POST", "/containers/prune", handlers.prune),
         Route("DELETE", _PLACE, handlers.remove),
         *(Route(method, f"{_PLACE}/{verb}", handler) for method, verbs in named.items() for verb, handler in verbs),
+        *(Route("POST", f"{_PLACE}/{verb}", handler, fleeting=True) for verb, handler in fleeting),
     ]
 
 

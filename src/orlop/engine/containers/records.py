@@ -162,7 +162,7 @@ class ContainerRecords:
         )
 
     def set_ready(self, container_id: str) -> None:
-        """The creation is finished; durable, because the client is told next."""
+        """The creation is finished."""
         self._database.connection.execute("UPDATE container SET ready = 1 WHERE id = ?", (container_id,))
 
     def set_state(self, container_id: str, state: State) -> None:
