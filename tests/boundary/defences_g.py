@@ -10,6 +10,7 @@ _USERS = "tests/integration/test_user_chain.py"
 _NAMES = "tests/integration/test_name_server.py"
 _ROUTER = "tests/integration/test_router_advertisements.py::test_a_container_that_advertises_itself_as_router"
 _MODES = "tests/integration/test_gateway_modes.py::test_who_reaches_whom"
+_TRUSTED = "tests/integration/test_trusted_interfaces.py::test_who_reaches_published_ports"
 _RULES = "tests/unit/network/test_firewall_rules.py"
 _TAKEN_UP = (
     "tests/integration/test_network_restoring.py::test_running_containers_are_taken_up_and_the_others_cleaned_up"
@@ -128,6 +129,22 @@ DEFENCES: tuple[Defence, ...] = (
         ),
         f"{_TABLE}[4-nftables]",
         f"{_TABLE}[6-nftables]",
+    ),
+    defence(
+        "G4",
+        "only trusted interfaces lead to containers (iptables)",
+        ("network/firewall/rules.py", "-i {name} -j RETURN", "-j RETURN"),
+        f"{_TRUSTED}[iptables]",
+    ),
+    defence(
+        "G4",
+        "only trusted interfaces lead to containers (nftables)",
+        (
+            "network/firewall/ruleset.py",
+            "        if family.is_hidden(bridge)\n",
+            "        if family.is_hidden(bridge) and not bridge.trusted\n",
+        ),
+        f"{_TRUSTED}[nftables]",
     ),
     defence(
         "G4",

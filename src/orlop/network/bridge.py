@@ -15,7 +15,7 @@ from orlop.kernel.netlink import NetlinkError
 from orlop.network import bandwidth, connections, ipam
 from orlop.network.bridge_device import BridgeDevice
 from orlop.network.firewall.contract import BridgeRules, PortRule
-from orlop.network.gateway_modes import ROUTED, mode_of, split_ports
+from orlop.network.gateway_modes import ROUTED, mode_of, split_ports, trusted_interfaces
 from orlop.network.networks import OPTION_HOST_BINDING, OPTION_ICC, OPTION_MASQUERADE, OPTION_MTU
 from orlop.network.ports import LOOPBACK6
 from orlop.spec.ids import generate_id
@@ -59,6 +59,7 @@ class BridgeDriver:
             crossing=self._around.crossing,
             mode=mode_of(self._network.options, 4),
             mode6=mode_of(self._network.options, 6),
+            trusted=trusted_interfaces(self._network.options),
         )
 
     def remove_strays(self) -> None:

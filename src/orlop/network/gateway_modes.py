@@ -5,6 +5,9 @@ nat-unprotected  likewise, and whoever has a route to a container reaches all of
 routed           nothing is translated: published ports are reached at the container's own address, also from other
                  networks; there are no ports of the host
 isolated         of an internal network: the bridge has no address, so that not even the host is reached
+
+With ``nat``, who comes in by an interface of the host that the network trusts reaches published ports at the
+container's own address as well (Docker 28).
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orlop.errors import InvalidParameterError
+from orlop.network.networks import OPTION_TRUSTED_INTERFACES
+from orlop.network.options import is_interface_name
 from orlop.spec.ports import PortBinding
 
 if TYPE_CHECKING:
@@ -43,6 +48,22 @@ def check_modes(options: Mapping[str, str], *, internal: bool) -> None:
             raise InvalidParameterError(f"failed to parse {option} value: {shown} (unknown gateway mode {shown})")
         if mode == ISOLATED and not internal:
             raise InvalidParameterError("gateway mode 'isolated' can only be used for an internal network")
+
+
+def trusted_interfaces(options: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the host's interfaces that a network trusts; empty parts of the list mean nothing (Docker)."""
+    return tuple(dict.fromkeys(filter(None, options.get(OPTION_TRUSTED_INTERFACES, "").split(":"))))
+
+
+def check_trusted(options: Mapping[str, str]) -> None:
+    """Raise InvalidParameterError for what is no interface's name, patterns of several among it (threats.md G10)."""
+    for name in trusted_interfaces(options):
+        if not is_interface_name(name):
+            value = options[OPTION_TRUSTED_INTERFACES]
+            shown = value if value.isprintable() and len(value) < 100 else repr(value[:100])
+            raise InvalidParameterError(
+                f"failed to parse {OPTION_TRUSTED_INTERFACES} value: {shown} (invalid interface name {name[:100]!r})"
+            )
 
 
 def split_ports(

@@ -23,6 +23,7 @@ OPTION_IPVLAN_MODE, OPTION_IPVLAN_FLAG = "ipvlan_mode", "ipvlan_flag"
 OPTION_ANTISPOOF = "orlop.antispoof"
 OPTION_MTU = "com.docker.network.driver.mtu"
 OPTION_INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
+OPTION_TRUSTED_INTERFACES = "com.docker.network.bridge.trusted_host_interfaces"
 OPTION_INTERFACE_PREFIX = "com.docker.network.container_iface_prefix"
 # auxiliary addresses, as Docker calls them, that take the bridge's place as gateway
 AUX_GATEWAY, AUX_GATEWAY6 = "DefaultGatewayIPv4", "DefaultGatewayIPv6"

@@ -24,6 +24,7 @@ from orlop.network.networks import (
     OPTION_MASQUERADE,
     OPTION_MTU,
     OPTION_PARENT,
+    OPTION_TRUSTED_INTERFACES,
     IpAddress,
     IpNetwork,
     reserved_ends,
@@ -48,6 +49,7 @@ _OPTIONS = {
         OPTION_HOST_BINDING,
         OPTION_INHIBIT_IPV4,
         *gateway_modes.OPTIONS.values(),
+        OPTION_TRUSTED_INTERFACES,
         OPTION_MTU,
         OPTION_INTERFACE_PREFIX,
         OPTION_ANTISPOOF,
@@ -165,6 +167,7 @@ def _check_bridge(request: NetworkRequest) -> None:
     if OPTION_BRIDGE_NAME in request.options:
         check_interface_name(request.options[OPTION_BRIDGE_NAME])
     gateway_modes.check_modes(request.options, internal=request.internal)
+    gateway_modes.check_trusted(request.options)
     check_prefix(request.options.get(OPTION_INTERFACE_PREFIX, ""), OPTION_INTERFACE_PREFIX)
     for option in (OPTION_ICC, OPTION_MASQUERADE, OPTION_INHIBIT_IPV4, OPTION_ANTISPOOF):
         value = request.options.get(option, "true")

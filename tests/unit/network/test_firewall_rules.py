@@ -79,6 +79,12 @@ MODES = [
     BridgeRules("br-six", "172.21.0.0/16", subnet6="fd00:21::/64", mode6="routed"),
     BridgeRules("br-alone", "172.22.0.0/16", subnet6="fd00:22::/64", mode="isolated", mode6="isolated", internal=True),
 ]
+TRUSTED = [
+    BridgeRules("br-nat", "172.18.0.0/16", subnet6="fd00:18::/64", trusted=("vxlan.1", "eth3")),
+    BridgeRules("br-in", "172.19.0.0/16", subnet6="fd00:19::/64", trusted=("eth3",), internal=True),
+    BridgeRules("br-way", "172.20.0.0/16", subnet6="fd00:20::/64", trusted=("eth3",), mode="routed"),
+    BridgeRules("br-open", "172.21.0.0/16", subnet6="", trusted=("eth3",), direct_routing=True),
+]
 MODES_PORTS = [
     PortRule("br-way", "tcp", "0.0.0.0", 0, "172.20.0.2", 80),
     PortRule("br-way", "tcp", "::", 0, "fd00:20::2", 80),
@@ -102,6 +108,10 @@ MODES_PORTS = [
         ("ip6tables-modes.txt", rules.render_changes("", rules.compute(MODES, MODES_PORTS, family=rules.IPV6))),
         ("nftables-modes.txt", ruleset.render(MODES, MODES_PORTS, name="orlop")),
         ("nftables-modes-ipv6.txt", ruleset.render(MODES, MODES_PORTS, name="orlop", family=rules.IPV6)),
+        ("iptables-trusted.txt", rules.render_changes("", rules.compute(TRUSTED, ()))),
+        ("ip6tables-trusted.txt", rules.render_changes("", rules.compute(TRUSTED, (), family=rules.IPV6))),
+        ("nftables-trusted.txt", ruleset.render(TRUSTED, (), name="orlop")),
+        ("nftables-trusted-ipv6.txt", ruleset.render(TRUSTED, (), name="orlop", family=rules.IPV6)),
         ("nftables-publish.txt", ruleset.render_publish(PORTS6, name="orlop")),
     ],
 )

@@ -6,8 +6,9 @@ import pytest
 
 from orlop.errors import InvalidParameterError
 from orlop.network.firewall import rules, ruleset
-from orlop.network.firewall.contract import PortRule
-from orlop.network.gateway_modes import OPTIONS, split_ports
+from orlop.network.firewall.contract import BridgeRules, PortRule
+from orlop.network.gateway_modes import OPTIONS, split_ports, trusted_interfaces
+from orlop.network.networks import OPTION_TRUSTED_INTERFACES
 from orlop.network.requests import NetworkRequest, check_request
 from orlop.network.sandbox import Endpoint
 from orlop.spec.ports import PortBinding, parse_publish
@@ -43,6 +44,28 @@ def test_ports_of_containers_of_one_version():
     assert split(four, (6,), "8080:80") == ([("0.0.0.0", 8080)], [])
     assert split(six, (4,), "8080:80") == ([("::", 8080)], [])
     assert split(six, (6,), "8080:80", "0.0.0.0:81:81") == ([("0.0.0.0", 81)], [("::", 80)])
+
+
+def test_trusted_interfaces():
+    for value, names in (
+        ("vxlan.1:eth3", ("vxlan.1", "eth3")),
+        ("eth3", ("eth3",)),
+        (":eth3::eth3:", ("eth3",)),
+        ("", ()),
+        ("::", ()),
+    ):
+        assert trusted_interfaces({OPTION_TRUSTED_INTERFACES: value}) == names
+        check_request(NetworkRequest("n", options={OPTION_TRUSTED_INTERFACES: value}))
+
+
+@pytest.mark.parametrize(
+    "value", ["eth*", "eth+", "eth3 eth4", "eth3,eth4", "sixteencharacter", 'a" accept', "a\n", "!eth3"]
+)
+def test_what_is_no_interface_is_not_trusted(value: str):
+    with pytest.raises(InvalidParameterError, match=f"failed to parse {OPTION_TRUSTED_INTERFACES} value: "):
+        check_request(NetworkRequest("n", options={OPTION_TRUSTED_INTERFACES: f"eth0:{value}"}))
+    with pytest.raises(ValueError, match="not an interface name"):
+        rules.check_rule_values(BridgeRules("br-a", "10.0.0.0/24", trusted=("eth0", value)), ())
 
 
 @pytest.mark.parametrize("version", [4, 6])

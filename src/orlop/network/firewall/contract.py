@@ -24,6 +24,8 @@ class BridgeRules:
         crossing: containers of other bridges reach published ports, by an address of the host.
         mode: "nat", "nat-unprotected", "routed" or "isolated", for IPv4 (``network.gateway_modes``).
         mode6: the same for IPv6.
+        trusted: interfaces of the host; what comes in by them may be addressed to containers themselves, and reaches
+            published ports so. An internal bridge trusts none.
     """
 
     name: str
@@ -36,6 +38,7 @@ class BridgeRules:
     crossing: bool = False
     mode: str = "nat"
     mode6: str = "nat"
+    trusted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ class Firewall(Protocol):
     Guarantees while the rules are in force (threats.md G3, G4, G8):
 
     - a published port of address 127.0.0.1 can't be reached from another machine, nor from a container;
-    - packets from outside reach a container on its published ports only, unless its bridge is "nat-unprotected";
+    - packets from outside reach a container on its published ports only, unless its bridge is "nat-unprotected",
+      and on the host's addresses only, unless they come in by an interface that its bridge trusts;
     - containers of different bridges don't reach each other, unless it is a published port of a ``crossing`` bridge, or
       of one that is "routed".
     """

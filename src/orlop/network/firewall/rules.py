@@ -71,6 +71,10 @@ class Family:
         hidden = bridge.internal or (bridge.masquerade and self.mode(bridge) == NAT)
         return hidden and not bridge.direct_routing
 
+    def entrances(self, bridge: BridgeRules) -> tuple[str, ...]:
+        """Return the interfaces by which one may send to a hidden bridge's containers, its own before all."""
+        return (bridge.name, *(() if bridge.internal else bridge.trusted))
+
 
 IPV4 = Family(4, "0.0.0.0", "/32", "127.0.0.0/8", "icmp")
 IPV6 = Family(6, "::", "/128", "::1/128", "ipv6-icmp")
@@ -138,10 +142,15 @@ def _raw(bridges: Sequence[BridgeRules], prefix: str, family: Family) -> Table:
     rules = ["-i lo -j RETURN"]
     if family.version == 4:
         rules += ["-d 127.0.0.0/8 -j DROP", "-s 127.0.0.0/8 -j DROP"]
-    rules += [
-        f"-d {family.subnet(bridge)} ! -i {bridge.name} -j DROP" for bridge in bridges if family.is_hidden(bridge)
-    ]
+    rules += [rule for bridge in bridges if family.is_hidden(bridge) for rule in _hide(bridge, family)]
     return Table(own={prefix: rules}, builtin={"PREROUTING": [f"-j {prefix}"]})
+
+
+def _hide(bridge: BridgeRules, family: Family) -> Iterable[str]:
+    own, *trusted = family.entrances(bridge)
+    subnet = family.subnet(bridge)
+    yield from (f"-d {subnet} -i {name} -j RETURN" for name in trusted)
+    yield f"-d {subnet} ! -i {own} -j DROP"
 
 
 def _filter(bridges: Sequence[BridgeRules], ports: Sequence[PortRule], *, prefix: str, family: Family) -> Table:
@@ -334,9 +343,10 @@ def render_removal(saved: str, wanted: RuleSet) -> str:
 
 def check_rule_values(bridge: BridgeRules | None, ports: Iterable[PortRule]) -> None:
     """Refuse values that could be more than one word of a rule; the last line of defence (threats.md G10)."""
-    if bridge is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", bridge.name):
-        raise ValueError(f"not an interface name: {bridge.name!r}")
     if bridge is not None:
+        for name in (bridge.name, *bridge.trusted):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", name):
+                raise ValueError(f"not an interface name: {name!r}")
         for subnet in filter(None, (bridge.subnet, bridge.subnet6)):
             ipaddress.ip_network(subnet)
     for port in ports:

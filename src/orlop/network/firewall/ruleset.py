@@ -156,11 +156,15 @@ def _raw(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
     ends = ("daddr", "saddr") if family.version == 4 else ()
     rules = [f'ip {end} {family.loopback} iifname != "lo" drop' for end in ends]
     rules += [
-        f'{_ip(family)} daddr {family.subnet(bridge)} iifname != "{bridge.name}" iifname != "lo" drop'
+        f"{_ip(family)} daddr {family.subnet(bridge)} {_by_none_of(*family.entrances(bridge), 'lo')} drop"
         for bridge in bridges
         if family.is_hidden(bridge)
     ]
     return _chain("raw", rules, hook="filter hook prerouting priority -300")
+
+
+def _by_none_of(*interfaces: str) -> str:
+    return " ".join(f'iifname != "{name}"' for name in interfaces)
 
 
 def _ports(family: Family) -> Iterable[str]:
