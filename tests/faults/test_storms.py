@@ -1,6 +1,7 @@
 """R10, R19, R21, R25, R31, R32, R50 of faults.md on a small scale: many requests, few descriptors, lost records."""
 
 import collections
+import contextlib
 import http.client
 import json
 import os
@@ -8,6 +9,8 @@ import random
 import resource
 import signal
 import socket
+import sqlite3
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -239,3 +242,30 @@ def test_damaged_records(own_engine, damage) -> None:
     else:
         assert engine.inspect("con")["State"]["Pid"] == pid
         assert engine.docker("exec", "con", "echo", "works").stdout == "works\n"
+
+
+def test_a_removal_that_cannot_be_finished(own_engine) -> None:
+    """R25: the engine starts, says so, serves the others, and lets the user try again."""
+    engine = own_engine
+    before = settled_state(engine)
+    stuck = engine.docker("create", "--name", "stuck", "busybox").stdout.strip()
+    engine.docker("run", "-d", "--name", "other", "busybox", "sleep", "1000")
+    engine.kill()
+    with contextlib.closing(sqlite3.connect(engine.data_root / "state.db", isolation_level=None)) as records:
+        assert records.execute("UPDATE container SET status = 'removing' WHERE id = ?", (stuck,)).rowcount == 1
+    # what something is mounted on cannot be renamed, and so not be taken away
+    directory = engine.data_root / "containers" / stuck
+    subprocess.run(["mount", "-t", "tmpfs", "none", directory], check=True)
+    try:
+        logged = len(engine.log_text())
+        engine.start()
+        assert f"cannot remove {stuck}" in engine.log_text()[logged:]
+        assert engine.docker("exec", "other", "echo", "works").stdout == "works\n"
+        assert engine.docker("run", "--rm", "busybox", "echo", "works").stdout == "works\n"
+        assert engine.http("DELETE", "/containers/stuck")[0] == 500
+    finally:
+        subprocess.run(["umount", directory], check=True)
+    assert engine.http("DELETE", "/containers/stuck")[0] == 204
+    assert not directory.exists()
+    engine.docker("rm", "-f", "other")
+    require_settled(engine, before)

@@ -125,9 +125,13 @@ class Remover:
         self._removals.bury(tombstones(os.path.dirname(self._settings.container_dir("0"))))
 
     def finish(self, container: Container) -> None:
-        """Remove what an earlier engine began to remove or did not finish to create."""
+        """Remove what an earlier engine began to remove or did not finish to create; it can be tried again."""
         container.removing = True
-        self._take_away(container, with_volumes=False)
+        try:
+            self._take_away(container, with_volumes=False)
+        except BaseException:
+            container.removing = False
+            raise
 
     def _take_away(self, container: Container, *, with_volumes: bool) -> None:
         if container.removed:
@@ -136,15 +140,17 @@ class Remover:
             self._directory.set_state(container, status=Status.REMOVING)
         container.pending.close()
         left = self._layers.remove_container(container.id)
-        with contextlib.suppress(FileNotFoundError):
-            left.append(entomb(self._settings.container_dir(container.id)))
-        remove_flat(self._settings.state_dir(container.id))
-        self._directory.remove(container)
-        if with_volumes:
-            self._remove_volumes(container)
-        self._events.publish("container", "destroy", container.id, container.attributes())
-        container.notify_removed()
-        self._removals.bury(left)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                left.append(entomb(self._settings.container_dir(container.id)))
+            remove_flat(self._settings.state_dir(container.id))
+            self._directory.remove(container)
+            if with_volumes:
+                self._remove_volumes(container)
+            self._events.publish("container", "destroy", container.id, container.attributes())
+            container.notify_removed()
+        finally:
+            self._removals.bury(left)  # also when the rest has to be tried again: the layers know no more of it
 
     def _remove_volumes(self, container: Container) -> None:
         for point in container.definition.mounts:
