@@ -5,10 +5,12 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from terminal_lab import Session
@@ -317,6 +319,40 @@ time.sleep(60)
         attacker.kill()
         attacker.wait()
         attacker.stdout.close()
+
+
+def test_out_of_descriptors(lab) -> None:
+    """R19 of faults.md: the engine tries again once a second, and goes on when there are descriptors again."""
+    engine = lab.engine
+    pid, before = engine.process.pid, resource.prlimit(engine.process.pid, resource.RLIMIT_NOFILE)
+    crowd = f"""
+import socket, sys
+clients = [socket.create_connection(("127.0.0.1", {PORT})) for _ in range(40)]
+print("there", flush=True)
+sys.stdin.read()
+"""
+    refusals = lambda: engine.log_text()[logged:].count("connection by TLS cannot be accepted")  # noqa: E731
+    logged = len(engine.log_text())
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")) + 10, before[1]))
+    clients = lab.start(sys.executable, "-c", crowd, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert clients.stdout.readline() == b"there\n"
+        wait_for(refusals, what="word of the first client that could not be let in")
+        began, worked, told = time.monotonic(), cpu_ticks(pid), refusals()
+        wait_for(lambda: refusals() >= told + 2, what="two more tries")
+        seconds = time.monotonic() - began
+        assert refusals() - told <= seconds + 1, "more tries than seconds"
+        assert cpu_ticks(pid) - worked < 10 + 10 * seconds, "busy while it waits"
+        assert len(engine.log_text()) - logged < 20_000
+    finally:
+        clients.communicate(timeout=20 * PATIENCE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    assert lab.run(DOCKER, "run", "--rm", "busybox", "echo", "on").stdout == "on\n"
+
+
+def cpu_ticks(pid: int) -> int:
+    """Return hundredths of a second."""
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
 
 
 def test_clients_that_vanish_before_the_start_keep_nobody_out(lab) -> None:
