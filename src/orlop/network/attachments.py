@@ -209,6 +209,14 @@ class Attachments:
         except (OSError, sqlite3.Error) as error:
             raise SystemFailureError(f"failed to set up container networking: {error}") from error
 
+    async def put_in_order(self, container_id: str, sandbox: Sandbox, request: AttachRequest) -> Sandbox:
+        """Do what follows a change of a running container's networks; returns its sandbox. Raises OrlopError."""
+        try:
+            async with self._inside(sandbox) as inside:
+                return await self._rearrange(container_id, sandbox, inside, request)
+        except (OSError, sqlite3.Error) as error:
+            raise SystemFailureError(f"failed to set up container networking: {error}") from error
+
     def hide(self, container_id: str, sandbox: Sandbox) -> None:
         """Make a container that has ended unknown to the others: who hears of its end finds it no more."""
         self._resolvers.stop(container_id)
@@ -314,6 +322,7 @@ class Attachments:
         for place, endpoint in enumerate(result):
             if endpoint.ports:
                 result[place] = await self._joinable(endpoint.network_id).withdraw(endpoint)
+                self._around.records.update_endpoint(result[place])
                 ports = _same_ports(endpoint, ports)
         if ways:
             place = next(i for i, endpoint in enumerate(result) if endpoint.id == ways[0].id)

@@ -17,6 +17,7 @@ from orlop.network.bridge_device import BridgeDevice
 from orlop.network.firewall.contract import BridgeRules, PortRule
 from orlop.network.gateway_modes import ROUTED, mode_of, split_ports, trusted_interfaces
 from orlop.network.networks import OPTION_HOST_BINDING, OPTION_ICC, OPTION_MASQUERADE, OPTION_MTU
+from orlop.network.pool import outer_name
 from orlop.network.ports import LOOPBACK6
 from orlop.spec.ids import generate_id
 from orlop.spec.ports import PortRequest
@@ -77,16 +78,17 @@ class BridgeDriver:
         around = self._around
         async with AsyncExitStack() as undo:
             pair = spot.pair
-            if pair is None:
-                pair = await around.pool.add_pair(spot.namespace, spot.inside, spot.interface)
-                undo.callback(around.execute_unless_gone, rtnetlink.delete_link(name=pair.host_name))
+            name = outer_name() if pair is None else pair.host_name
             endpoint = self.addresses.take(generate_id(), wish)
             undo.callback(self.addresses.release, endpoint)
-            endpoint = replace(endpoint, interface=spot.interface, host_interface=pair.host_name)
+            endpoint = replace(endpoint, interface=spot.interface, host_interface=name)
             if self._network.internal:
                 endpoint = replace(endpoint, gateway="", gateway6="")
             around.records.put_endpoint(container_id, endpoint)
             undo.callback(around.records.delete_endpoint, endpoint.id)
+            if pair is None:  # recorded first: a running container's namespace would keep it
+                pair = await around.pool.add_pair(spot.namespace, spot.inside, spot.interface, name=name)
+                undo.callback(around.execute_unless_gone, rtnetlink.delete_link(name=name))
             if endpoint.address6:
                 self._set_hardware_address(spot, pair, endpoint)  # before a link-local address is made of it
                 conf = f"ipv6/conf/{spot.interface}"

@@ -109,6 +109,11 @@ class ReadyNamespace:
         self.netns.close()
 
 
+def outer_name() -> str:
+    """Return a name for a link on the host's side that no other has."""
+    return f"veth{os.urandom(4).hex()[:7]}"
+
+
 class NamespacePool:
     """Keeps namespaces ready; takes from it never wait while one is there.
 
@@ -195,19 +200,18 @@ class NamespacePool:
 
     async def _prepare(self, ready: ReadyNamespace) -> ReadyNamespace:
         try:
-            ready.pair = await self.add_pair(ready.netns, ready.inside, INTERFACE)
+            ready.pair = await self.add_pair(ready.netns, ready.inside, INTERFACE, name=outer_name())
         except BaseException:
             ready.close()
             raise
         return ready
 
-    async def add_pair(self, netns: OwnedFd, inside: Rtnetlink, interface: str) -> LinkPair:
-        """Make a pair of links, the inner one called ``interface``. Raises NetlinkError; nothing is left then."""
+    async def add_pair(self, netns: OwnedFd, inside: Rtnetlink, interface: str, *, name: str) -> LinkPair:
+        """Make a pair of links ``name`` and, inside, ``interface``. Raises NetlinkError; nothing is left then."""
         async with self._host_turn:
-            return await run_to_end(asyncio.to_thread(self._add_links, netns, inside, interface))
+            return await run_to_end(asyncio.to_thread(self._add_links, netns, inside, interface, name))
 
-    def _add_links(self, netns: OwnedFd, inside: Rtnetlink, interface: str) -> LinkPair:
-        name = f"veth{os.urandom(4).hex()[:7]}"
+    def _add_links(self, netns: OwnedFd, inside: Rtnetlink, interface: str, name: str) -> LinkPair:
         answers = self._host.execute(
             rtnetlink.add_veth(name, interface, peer_netns=netns.fileno(), mtu=self._mtu),
             rtnetlink.refuse_link_local(name),

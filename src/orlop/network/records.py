@@ -193,9 +193,8 @@ class Records:
 
     def update_endpoint(self, endpoint: Endpoint) -> None:
         """Replace the ports, names and options of an endpoint that is written; one that is not is left alone."""
-        with self._database:
-            values = _port_column(endpoint), _more(endpoint), endpoint.id
-            self._database.execute("UPDATE endpoint SET ports = ?, more = ? WHERE id = ?", values)
+        values = _port_column(endpoint), _more(endpoint), endpoint.id
+        self._database.execute("UPDATE endpoint SET ports = ?, more = ? WHERE id = ?", values)
 
     def delete_endpoint(self, endpoint_id: str) -> None:
         """Remove the row of what is gone."""

@@ -249,6 +249,13 @@ class NetworkService:
         await run_to_end(self._keep_changed(container_id, sandbox, work))
         return endpoint
 
+    async def put_in_order(self, container_id: str, *, request: AttachRequest) -> None:
+        """Bring a running container's routes, ports and name server in step with its networks. Raises OrlopError."""
+        sandbox = self._running(container_id)
+        if sandbox.mode == "bridge":
+            work = self._attachments.put_in_order(container_id, sandbox, request)
+            await run_to_end(self._keep_changed(container_id, sandbox, work))
+
     async def _keep_changed(
         self, container_id: str, before: Sandbox, work: Coroutine[object, object, Sandbox]
     ) -> Sandbox:

@@ -60,9 +60,14 @@ class Connector:
             if container.alive:
                 before = self._network.sandbox(container.id)
                 request = attach_request(self._settings, container.definition)
-                after = await self._network.connect(container.id, wish, request=request)
-                rewrite_files(self._settings, definition, before, after, gateway=self._network.gateway)
-            self._directory.redefine(container, definition)
+                self._directory.mark(container, unsettled=True)
+                try:
+                    after = await self._network.connect(container.id, wish, request=request)
+                    rewrite_files(self._settings, definition, before, after, gateway=self._network.gateway)
+                except BaseException:
+                    self._directory.mark(container, unsettled=False)
+                    raise
+            self._note(container, {**container.definition.networks, network.name: wanted})
             if container.alive:  # else its start tells
                 self._tell("connect", container, network)
 
@@ -88,15 +93,49 @@ class Connector:
             if not name:
                 which = f"network {network.name}" if container.alive else f"the network {network.name}"
                 raise SystemFailureError(f"container {container.id} is not connected to {which}")
+            networks = container.definition.networks
+            request = attach_request(self._settings, container.definition)
+            rest = {key: value for key, value in networks.items() if key != name}
+            self._note(container, rest, unsettled=container.alive)
             if container.alive:
-                before = self._network.sandbox(container.id)
-                request = attach_request(self._settings, container.definition)
-                await self._network.disconnect(container.id, network, request=request)
-                after = self._network.sandbox(container.id)
-                rewrite_files(self._settings, container.definition, before, after, gateway=self._network.gateway)
-            networks = {key: value for key, value in container.definition.networks.items() if key != name}
-            self._directory.redefine(container, msgspec.structs.replace(container.definition, networks=networks))
+                try:
+                    await self._leave(container, network, request)
+                except BaseException:
+                    self._note(container, networks)
+                    raise
+                self._directory.mark(container, unsettled=False)
         self._tell("disconnect", container, network)
+
+    async def finish(self, container: Container) -> None:
+        """Take a running container off networks that its definition does not name; put in order what depends on them.
+
+        For the engine that comes after one that was killed in the middle of a change.
+
+        Raises:
+            OrlopError: it cannot be done.
+        """
+        sandbox = self._network.sandbox(container.id)
+        if sandbox is None or sandbox.mode in {"host", "container"}:
+            return
+        request = attach_request(self._settings, container.definition)
+        for endpoint in sandbox.endpoints:
+            network = self._network.network(endpoint.network_id)
+            if not any(self._means(name, network) for name in container.definition.networks):
+                await self._leave(container, network, request)
+        await self._network.put_in_order(container.id, request=request)
+        self._network.shape(container.id, request.endpoints or ())
+
+    async def _leave(self, container: Container, network: Network, request: AttachRequest) -> None:
+        before = self._network.sandbox(container.id)
+        await self._network.disconnect(container.id, network, request=request)
+        after = self._network.sandbox(container.id)
+        rewrite_files(self._settings, container.definition, before, after, gateway=self._network.gateway)
+
+    def _note(
+        self, container: Container, networks: dict[str, EndpointConfig | None], *, unsettled: bool = False
+    ) -> None:
+        definition = msgspec.structs.replace(container.definition, networks=networks, unsettled=unsettled)
+        self._directory.redefine(container, definition)
 
     def _find(self, name: str) -> Container:
         if not name:

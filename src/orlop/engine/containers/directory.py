@@ -129,6 +129,11 @@ class Directory:
         self._by_name[definition.name] = definition.id
         container.definition = definition
 
+    def mark(self, container: Container, *, unsettled: bool) -> None:
+        """Note that a change of what runs has begun, or that it is done."""
+        if container.definition.unsettled is not unsettled:
+            self.redefine(container, msgspec.structs.replace(container.definition, unsettled=unsettled))
+
     def rename(self, container: Container, name: str) -> None:
         """Give another name. Raises InvalidParameterError, ConflictError."""
         self.redefine(container, msgspec.structs.replace(container.definition, name=parse_container_name(name)))

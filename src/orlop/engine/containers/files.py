@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from orlop.network.sandbox import NameServerWish, Sandbox
 
 TARGETS = {"resolv.conf": "/etc/resolv.conf", "hostname": "/etc/hostname", "hosts": "/etc/hosts"}
+_MOST = 65536  # bytes that are read of a file
 
 
 def name_servers(settings: Settings, definition: Definition) -> NameServerWish:
@@ -165,13 +166,17 @@ def existing_files(directory: str) -> dict[str, str]:
 
 def _read(path: str) -> str:
     with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
-        return file.read(65536)
+        return file.read(_MOST)
     return ""
 
 
 def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    """Replace a file's content in place, as it is mounted; never with nothing in it, even if the engine is killed."""
+    data = text.encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
-        os.write(descriptor, text.encode())
+        size = min(os.fstat(descriptor).st_size, _MOST)  # the container may have made it any size
+        os.write(descriptor, data.ljust(size, b"\n"))
+        os.ftruncate(descriptor, len(data))
     finally:
         os.close(descriptor)

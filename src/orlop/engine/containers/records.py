@@ -104,6 +104,8 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
         networks: what the user asked of each network.
         mounts: resolved, in order of destination.
         arguments: entrypoint and command, joined.
+        unsettled: a change of its networks or limits was begun while it runs: if this engine does not finish it, the
+            next makes of what runs what is written here.
     """
 
     id: str
@@ -117,6 +119,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     networks: dict[str, EndpointConfig | None]
     mounts: tuple[MountPoint, ...]
     arguments: tuple[str, ...]
+    unsettled: bool = False
 
     @property
     def images(self) -> list[tuple[str, str]]:

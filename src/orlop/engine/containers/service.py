@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from orlop.engine.containers.reports import Reports
 from orlop.engine.containers.restore import Restorer
 from orlop.engine.containers.roots import ContainerRoots
 from orlop.engine.containers.stopping import Stopper
-from orlop.engine.containers.updating import redefine
+from orlop.engine.containers.updating import apply_limits, redefine
 from orlop.engine.containers.users import count_states, image_users, volume_users
 from orlop.engine.containers.waiting import wait, wait_end
 from orlop.errors import ConflictError, InvalidParameterError, NotModifiedError, OrlopError
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from orlop.spec.launch import AttachTarget
     from orlop.storage.layers import LayerStore
 
+_LOG = logging.getLogger(__name__)
+
 
 class ContainerService:
     """Everything that the API can do with a container, except exec."""
@@ -75,6 +78,7 @@ class ContainerService:
         self._layers = layers
         self._network = network
         self._removals = removals
+        self._database = database
         records = ContainerRecords(database)
         self.directory = Directory(records)
         self.cgroups = CgroupAccess(settings)
@@ -140,10 +144,23 @@ class ContainerService:
 
     async def resume(self) -> None:
         """After the network's start: finish what was begun, apply restart policies."""
+        for container in self.directory:
+            if container.definition.unsettled:
+                await self._settle(container)
         await self._restorer.resume()
         for container in self.directory:
             if container.alive:
                 self.started(container)
+
+    async def _settle(self, container: Container) -> None:
+        """Finish the change of what runs that an earlier engine had begun (faults.md R9)."""
+        try:
+            if container.shim is not None:
+                apply_limits(container, cgroups=self.cgroups)
+                await self.connector.finish(container)
+            self.directory.mark(container, unsettled=False)
+        except (OSError, OrlopError) as error:
+            _LOG.warning("a change of %s that was begun cannot be finished: %s", container.id, error)
 
     async def close(self) -> None:
         """Let go of everything; running containers run on."""
@@ -249,20 +266,23 @@ class ContainerService:
         if new.removeprefix("/") == container.name:
             raise InvalidParameterError("Renaming a container with the same name as its current name")
         old = container.name
-        try:
-            self.directory.rename(container, new)
-        except (ConflictError, InvalidParameterError) as error:
-            raise type(error)(f"Error when allocating new name: {error}") from error
-        self._network.rename(container.id, old, container.name)
-        rename_links(self.settings, container, old, self.directory, self._network.sandbox)
+        with self._database.transaction():  # others find it by the new name as soon as it has that name
+            try:
+                self.directory.rename(container, new)
+            except (ConflictError, InvalidParameterError) as error:
+                raise type(error)(f"Error when allocating new name: {error}") from error
+            self._network.rename(container.id, old, container.name)
+            rename_links(self.settings, container, old, self.directory, self._network.sandbox)
         self.events.publish("container", "rename", container.id, container.attributes(oldName=f"/{old}"))
 
     def update(self, name: str, changes: ContainerUpdate) -> list[str]:
         """Change limits and restart policy; returns warnings."""
         container = self.get(name)
+        unsettled = container.definition.unsettled  # by a change of its networks
         redefine(container, changes, directory=self.directory, cgroups=self.cgroups)
         if changes.annotations and container.alive:
             self._network.shape(container.id, attach_request(self.settings, container.definition).endpoints or ())
+        self.directory.mark(container, unsettled=unsettled)
         self.events.publish("container", "update", container.id, container.attributes())
         return []
 

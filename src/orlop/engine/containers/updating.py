@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 def redefine(container: Container, changes: ContainerUpdate, *, directory: Directory, cgroups: CgroupAccess) -> None:
-    """Apply the changes to the control groups, then note them; zero and empty mean "as it was".
+    """Note the changes, then apply them to the control groups; zero and empty mean "as it was".
 
-    What is noted is what the next start uses; what runs has it at once.
+    What is noted is what the next start uses; what runs has it at once. Until all of it has, the caller too, the
+    container is noted as unsettled (faults.md R9).
 
     Raises:
         InvalidParameterError: out of range or contradictory, in dockerd's words.
@@ -50,17 +51,32 @@ def redefine(container: Container, changes: ContainerUpdate, *, directory: Direc
     except ConflictError as error:
         raise ConflictError(f"Cannot update container {container.id}: {error}") from None
     updated = check_limits(msgspec.structs.replace(host, **wanted))
-    if container.alive and set(wanted) - {"restart_policy", "annotations"}:
-        groups = cgroups.open(container)
+    before = container.definition
+    networks = without_rates(before.networks, changes.annotations or {})
+    changed = msgspec.structs.replace(before, host=updated, networks=networks)
+    if not container.alive or not set(wanted) - {"restart_policy"}:
+        directory.redefine(container, changed)
+        return
+    directory.redefine(container, msgspec.structs.replace(changed, unsettled=True))
+    if set(wanted) - {"restart_policy", "annotations"}:
         try:
-            limits: JsonObject = {**resources(updated), "devices": []}
-            if "pids_limit" in wanted and updated.pids_limit is None:
-                limits["pids"] = {"limit": -1}  # a limit is taken away only by saying so
-            groups.update(parse_resources(limits))
-        finally:
-            groups.close()
-    networks = without_rates(container.definition.networks, changes.annotations or {})
-    directory.redefine(container, msgspec.structs.replace(container.definition, host=updated, networks=networks))
+            apply_limits(container, cgroups=cgroups, with_pids="pids_limit" in wanted)
+        except BaseException:
+            directory.redefine(container, before)
+            raise
+
+
+def apply_limits(container: Container, *, cgroups: CgroupAccess, with_pids: bool = True) -> None:
+    """Hold what runs to the limits that are noted. Raises OrlopError, OSError."""
+    host = container.definition.host
+    limits: JsonObject = {**resources(host), "devices": []}
+    if with_pids and host.pids_limit is None:
+        limits["pids"] = {"limit": -1}  # a limit is taken away only by saying so
+    groups = cgroups.open(container)
+    try:
+        groups.update(parse_resources(limits))
+    finally:
+        groups.close()
 
 
 def _refuse_conflicts(host: HostConfig, changes: ContainerUpdate) -> None:
