@@ -159,6 +159,7 @@ DEFENCES: tuple[Defence, ...] = (
             "_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC",
             "_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC",
         ),
+        ("engine/builds/context_tree.py", ", extra_resolve=RESOLVE_NO_SYMLINKS", ""),
         f"{_CONTEXTS}::test_manifest_that_leads_out_of_its_directories",
     ),
     defence(

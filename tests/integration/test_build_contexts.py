@@ -83,6 +83,7 @@ def test_hostile_manifest(engine, client, rows):
     ("rows", "message"),
     [
         ([["l", "l", 0o777, 0, 0, "/etc"], row("l/escaped", b"x")], "no directory in the context"),
+        ([["d", "d", 0o755, 0, 0], ["l", "l", 0o777, 0, 0, "d"], row("l/x", b"x")], "no directory in the context"),
         ([row("a", b"x"), row("a", b"x")], "twice in the context"),
         ([row("a", b"x"), row("a/b", b"x")], "no directory in the context"),
         ([row("none/b", b"x")], "no directory in the context"),

@@ -20,8 +20,9 @@ from orlop.network.host import HostDriver
 from orlop.network.interface_sysctls import OPTION_SYSCTLS, settings_of
 from orlop.network.none import NoneDriver
 from orlop.network.pool import INTERFACE
+from orlop.network.publishing import publish_by_way_out
 from orlop.network.records import SandboxRow
-from orlop.network.routing import outward, set_default_routes
+from orlop.network.routing import set_default_routes
 from orlop.network.sandbox import NameServerWish, Sandbox
 from orlop.spec.ids import generate_id
 
@@ -96,7 +97,7 @@ class Attachments:
                 undo.push_async_callback(driver.leave, endpoints[-1])
                 await self._set_sysctls(endpoints[-1], spot)
             set_default_routes(ready.inside, endpoints, fresh=True)
-            endpoints = await self._publish_by_way_out(endpoints, request.ports, request.container_name)
+            endpoints = await self._publish(endpoints, request.ports, request.container_name)
             named = any(endpoint.names for endpoint in endpoints)
             sandbox = Sandbox(
                 generate_id(), "bridge", ready.netns, tuple(endpoints), _sysctls(ready, endpoints), name_server=named
@@ -298,7 +299,7 @@ class Attachments:
         set_default_routes(inside, sandbox.endpoints, fresh=False)
         row = self._kept.get(container_id)
         ports = row.ports if row is not None else request.ports
-        endpoints = await self._publish_by_way_out(sandbox.endpoints, ports, request.container_name)
+        endpoints = await self._publish(sandbox.endpoints, ports, request.container_name)
         if sandbox.netns is not None:
             for endpoint in endpoints:
                 self._around.ports.watch(endpoint.id, sandbox.netns)
@@ -311,24 +312,11 @@ class Attachments:
                 await self._resolvers.serve(container_id, changed, servers)
         return changed
 
-    async def _publish_by_way_out(
+    async def _publish(
         self, endpoints: Sequence[Endpoint], ports: Sequence[PortRequest], container_name: str
     ) -> list[Endpoint]:
-        """Have the ports published by the network that leads out, and by no other."""
-        ways = outward(endpoints)
-        result = list(endpoints)
-        if not ports or (ways and ways[0].ports):
-            return result
-        for place, endpoint in enumerate(result):
-            if endpoint.ports:
-                result[place] = await self._joinable(endpoint.network_id).withdraw(endpoint)
-                self._around.records.update_endpoint(result[place])
-                ports = _same_ports(endpoint, ports)
-        if ways:
-            place = next(i for i, endpoint in enumerate(result) if endpoint.id == ways[0].id)
-            driver = self._joinable(ways[0].network_id)
-            result[place] = await driver.publish(result[place], ports, container_name)
-        return result
+        records = self._around.records
+        return await publish_by_way_out(endpoints, ports, container_name, driver=self._joinable, records=records)
 
     @contextlib.asynccontextmanager
     async def _inside(self, sandbox: Sandbox) -> AsyncIterator[Rtnetlink]:
@@ -381,17 +369,6 @@ class Attachments:
     def _forget(self, container_id: str) -> None:
         if self._kept.pop(container_id, None) is not None:
             self._around.records.delete_sandbox(container_id)
-
-
-def _same_ports(endpoint: Endpoint, ports: Sequence[PortRequest]) -> list[PortRequest]:
-    """Return the requests with the host ports that they were given before, so that moving changes none."""
-    given = {(binding.container_port, binding.protocol): binding.host_port for binding in endpoint.ports}
-    result = []
-    for port in ports:
-        host_port = given.get((port.container_port, port.protocol))
-        keep = host_port is not None and not port.first
-        result.append(replace(port, first=host_port or 0, last=host_port or 0) if keep else port)
-    return result
 
 
 def _sysctls(ready: ReadyNamespace, endpoints: Sequence[Endpoint]) -> dict[str, str]:
