@@ -107,7 +107,7 @@ class Application:
                 call = Call(request, version, variables)
                 response = await route.handler(call)
                 if self._sync is not None and route.method != "GET":
-                    await self._keep(self._sync, later=route.fleeting)
+                    await self._keep(self._sync, later=route.prompt)
         except ConnectionError:
             # The client is gone; aiohttp finds that out again when it writes, and says nothing.
             return call.stream if call is not None and call.stream is not None else web.Response()

@@ -160,15 +160,15 @@ class Route:
         path: ``/containers/{name}/start``; a variable ``{name:.*}`` takes slashes.
         handler: what answers.
         since: the version of the API that had it first; older clients get "page not found".
-        fleeting: it is answered before what it changed is on the disk, since it is about what runs, which ends with the
-            machine anyway.
+        prompt: it is answered before what it changed is on the disk, where that is a moment later: what every container
+            goes through, and what is about processes, which end with the machine.
     """
 
     method: str
     path: str
     handler: Handler
     since: tuple[int, int] = (1, 24)
-    fleeting: bool = False
+    prompt: bool = False
 
 
 def decode(data: bytes, model: type[T]) -> T:

@@ -298,7 +298,7 @@ async def test_what_is_told_is_on_the_disk(tmp_path, monkeypatch, path, order):
 
     routes = [
         Route("POST", "/made", handler),
-        Route("POST", "/run", handler, fleeting=True),
+        Route("POST", "/run", handler, prompt=True),
         Route("POST", "/refused", refuse),
     ]
     app = Application(routes, sync=sync)

@@ -31,7 +31,7 @@ def routes(containers: ContainerService) -> list[Route]:
     """Return the routes."""
     handlers = _Handlers(containers)
     return [
-        Route("POST", "/containers/{name}/attach", handlers.attach, fleeting=True),
+        Route("POST", "/containers/{name}/attach", handlers.attach, prompt=True),
         Route("GET", "/containers/{name}/attach/ws", handlers.attach_websocket),
     ]
 

@@ -53,7 +53,7 @@ def routes(builds: BuildService, exporting: Exporting, engine_id: str, version: 
             await sessions.serve(headers, hijacked.fd, hijacked.preface)
         return hijacked.response
 
-    return [Route("POST", "/grpc", serve, fleeting=True), Route("POST", "/session", open_session, fleeting=True)]
+    return [Route("POST", "/grpc", serve, prompt=True), Route("POST", "/session", open_session, prompt=True)]
 
 
 def _require_upgrade(call: Call) -> None:

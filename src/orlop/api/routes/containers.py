@@ -51,7 +51,7 @@ def routes(containers: ContainerService) -> list[Route]:
             ("update", handlers.update),
         ],
     }
-    fleeting = [
+    prompt = [
         ("start", handlers.start),
         ("restart", handlers.restart),
         ("kill", handlers.kill),
@@ -62,11 +62,11 @@ def routes(containers: ContainerService) -> list[Route]:
     ]
     return [
         Route("GET", "/containers/json", handlers.listing),
-        Route("POST", "/containers/create", handlers.create),
+        Route("POST", "/containers/create", handlers.create, prompt=True),
         Route("POST", "/containers/prune", handlers.prune),
-        Route("DELETE", _PLACE, handlers.remove),
+        Route("DELETE", _PLACE, handlers.remove, prompt=True),
         *(Route(method, f"{_PLACE}/{verb}", handler) for method, verbs in named.items() for verb, handler in verbs),
-        *(Route("POST", f"{_PLACE}/{verb}", handler, fleeting=True) for verb, handler in fleeting),
+        *(Route("POST", f"{_PLACE}/{verb}", handler, prompt=True) for verb, handler in prompt),
     ]
 
 

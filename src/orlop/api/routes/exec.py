@@ -28,9 +28,9 @@ def routes(execs: ExecService) -> list[Route]:
     """Return the routes."""
     handlers = _Handlers(execs)
     return [
-        Route("POST", "/containers/{name}/exec", handlers.create, fleeting=True),
-        Route("POST", "/exec/{id}/start", handlers.start, fleeting=True),
-        Route("POST", "/exec/{id}/resize", handlers.resize, fleeting=True),
+        Route("POST", "/containers/{name}/exec", handlers.create, prompt=True),
+        Route("POST", "/exec/{id}/start", handlers.start, prompt=True),
+        Route("POST", "/exec/{id}/resize", handlers.resize, prompt=True),
         Route("GET", "/exec/{id}/json", handlers.inspect),
     ]
 
