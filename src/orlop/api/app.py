@@ -50,7 +50,8 @@ class Application:
     def __init__(self, routes: Iterable[Route], *, sync: Callable[[], Awaitable[None]] | None = None) -> None:
         self._router = Router(routes)
         self._sync = sync
-        self._syncing: asyncio.Task[None] | None = None
+        self._later: asyncio.TimerHandle | None = None
+        self._syncing: set[asyncio.Task[None]] = set()
         self._server = _make_server(self._handle)
         self._private_server = _make_server(self._handle_private)
         self._listeners: list[asyncio.Server] = []
@@ -74,8 +75,8 @@ class Application:
 
     async def close(self, timeout: float) -> None:
         """Stop accepting, let requests finish for ``timeout`` seconds, then cut them."""
-        if self._syncing is not None:
-            self._syncing.cancel()
+        if self._later is not None:
+            self._later.cancel()
         for listener in self._listeners:
             listener.close()
         for private in self._private_listeners:
@@ -125,17 +126,21 @@ class Application:
         """Have what a request changed on the disk, before it is answered or a little later."""
         if not later:
             await sync()
-        elif self._syncing is None:
-            self._syncing = asyncio.get_running_loop().create_task(self._keep_soon(sync))
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(_SOON, self._keep_behind, sync)
 
-    async def _keep_soon(self, sync: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await asyncio.sleep(_SOON)
-            await sync()
-        except OSError as error:
-            _log.warning("records are not on the disk: %s", error)
-        finally:
-            self._syncing = None
+    def _keep_behind(self, sync: Callable[[], Awaitable[None]]) -> None:
+        self._later = None  # what changes from now on needs another time
+        task = asyncio.get_running_loop().create_task(_sync_or_warn(sync))
+        self._syncing.add(task)
+        task.add_done_callback(self._syncing.discard)
+
+
+async def _sync_or_warn(sync: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await sync()
+    except OSError as error:
+        _log.warning("records are not on the disk: %s", error)
 
 
 def _refusal(request: web.BaseRequest) -> web.Response | None:

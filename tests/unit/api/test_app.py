@@ -316,6 +316,35 @@ async def test_what_is_told_is_on_the_disk(tmp_path, monkeypatch, path, order):
     await app.close(0.1)
 
 
+async def test_what_changes_while_the_disk_is_waited_for_is_waited_for_as_well(tmp_path, monkeypatch):
+    monkeypatch.setattr("orlop.api.app._SOON", 0)
+    begun, go_on, times = asyncio.Event(), asyncio.Event(), 0
+
+    async def handler(call: Call):
+        return empty()
+
+    async def sync():
+        nonlocal times
+        times += 1
+        begun.set()
+        await go_on.wait()
+
+    app = Application([Route("POST", "/run", handler, prompt=True)], sync=sync)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    await app.listen(listener)
+    client = Client(str(tmp_path / "s"))
+    await client("POST", "/run")
+    await begun.wait()
+    await client("POST", "/run")
+    async with asyncio.timeout(30):
+        while times < 2:
+            await asyncio.sleep(0.01)
+    go_on.set()
+    await app.close(0.1)
+
+
 async def test_what_is_not_on_the_disk_is_no_success(tmp_path):
     async def handler(call: Call):
         return empty()
