@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
@@ -37,6 +38,19 @@ class Client:
         lines = head.decode().split("\r\n")
         fields = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:])}
         return int(lines[0].split()[1]), fields, rest
+
+
+@contextlib.asynccontextmanager
+async def serving(app, tmp_path):
+    """Serve for as long as the context lasts; gives what asks."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    await app.listen(listener)
+    try:
+        yield Client(str(tmp_path / "s"))
+    finally:
+        await app.close(0.1)
 
 
 @pytest.fixture
@@ -87,15 +101,9 @@ async def client(tmp_path):
             Route("POST", "/empty", lambda call: asyncio.sleep(0, empty())),
         ]
     )
-    path = str(tmp_path / "s")
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen()
-    await app.listen(listener)
-    caller = Client(path)
-    caller.state = state
-    yield caller
-    await app.close(0.1)
+    async with serving(app, tmp_path) as caller:
+        caller.state = state
+        yield caller
 
 
 @pytest.mark.parametrize(
@@ -301,19 +309,14 @@ async def test_what_is_told_is_on_the_disk(tmp_path, monkeypatch, path, order):
         Route("POST", "/run", handler, prompt=True),
         Route("POST", "/refused", refuse),
     ]
-    app = Application(routes, sync=sync)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tmp_path / "s"))
-    listener.listen()
-    await app.listen(listener)
-    status, _, _ = await Client(str(tmp_path / "s"))("POST", path)
-    done.append("answer")
-    assert (status == 204) is (path != "/refused")
-    async with asyncio.timeout(30):
-        while len(done) < len(order):
-            await asyncio.sleep(0.01)
-    assert done == order
-    await app.close(0.1)
+    async with serving(Application(routes, sync=sync), tmp_path) as client:
+        status, _, _ = await client("POST", path)
+        done.append("answer")
+        assert (status == 204) is (path != "/refused")
+        async with asyncio.timeout(30):
+            while len(done) < len(order):
+                await asyncio.sleep(0.01)
+        assert done == order
 
 
 async def test_what_changes_while_the_disk_is_waited_for_is_waited_for_as_well(tmp_path, monkeypatch):
@@ -329,20 +332,14 @@ async def test_what_changes_while_the_disk_is_waited_for_is_waited_for_as_well(t
         begun.set()
         await go_on.wait()
 
-    app = Application([Route("POST", "/run", handler, prompt=True)], sync=sync)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tmp_path / "s"))
-    listener.listen()
-    await app.listen(listener)
-    client = Client(str(tmp_path / "s"))
-    await client("POST", "/run")
-    await begun.wait()
-    await client("POST", "/run")
-    async with asyncio.timeout(30):
-        while times < 2:
-            await asyncio.sleep(0.01)
-    go_on.set()
-    await app.close(0.1)
+    async with serving(Application([Route("POST", "/run", handler, prompt=True)], sync=sync), tmp_path) as client:
+        await client("POST", "/run")
+        await begun.wait()
+        await client("POST", "/run")
+        async with asyncio.timeout(30):
+            while times < 2:
+                await asyncio.sleep(0.01)
+        go_on.set()
 
 
 async def test_what_is_not_on_the_disk_is_no_success(tmp_path):
@@ -352,11 +349,6 @@ async def test_what_is_not_on_the_disk_is_no_success(tmp_path):
     async def sync():
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    app = Application([Route("POST", "/made", handler)], sync=sync)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tmp_path / "s"))
-    listener.listen()
-    await app.listen(listener)
-    status, _, _ = await Client(str(tmp_path / "s"))("POST", "/made")
-    assert status == 500
-    await app.close(0.1)
+    async with serving(Application([Route("POST", "/made", handler)], sync=sync), tmp_path) as client:
+        status, _, _ = await client("POST", "/made")
+        assert status == 500
