@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.privileged,
     pytest.mark.requires("root", "netns", "overlay", "iptables", "docker-client", "busybox"),
 ]
-ROUNDS = 8
+ROUNDS = 5
 MIB = 1 << 20
 NAMES = ("one", "two")
 
