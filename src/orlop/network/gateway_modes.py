@@ -44,7 +44,7 @@ def check_modes(options: Mapping[str, str], *, internal: bool) -> None:
     for version, option in OPTIONS.items():
         mode = mode_of(options, version)
         if mode not in (NAT, UNPROTECTED, ROUTED, ISOLATED):
-            shown = mode if mode.isprintable() and len(mode) < 100 else repr(mode[:100])
+            shown = _shown(mode)
             raise InvalidParameterError(f"failed to parse {option} value: {shown} (unknown gateway mode {shown})")
         if mode == ISOLATED and not internal:
             raise InvalidParameterError("gateway mode 'isolated' can only be used for an internal network")
@@ -59,11 +59,14 @@ def check_trusted(options: Mapping[str, str]) -> None:
     """Raise InvalidParameterError for what is no interface's name, patterns of several among it (threats.md G10)."""
     for name in trusted_interfaces(options):
         if not is_interface_name(name):
-            value = options[OPTION_TRUSTED_INTERFACES]
-            shown = value if value.isprintable() and len(value) < 100 else repr(value[:100])
+            shown = _shown(options[OPTION_TRUSTED_INTERFACES])
             raise InvalidParameterError(
                 f"failed to parse {OPTION_TRUSTED_INTERFACES} value: {shown} (invalid interface name {name[:100]!r})"
             )
+
+
+def _shown(value: str) -> str:
+    return value if value.isprintable() and len(value) < 100 else repr(value[:100])
 
 
 def split_ports(

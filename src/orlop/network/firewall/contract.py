@@ -40,6 +40,11 @@ class BridgeRules:
     mode6: str = "nat"
     trusted: tuple[str, ...] = ()
 
+    @property
+    def entrances(self) -> tuple[str, ...]:
+        """The interfaces by which one may send to the containers of a hidden bridge, its own before all."""
+        return (self.name, *(() if self.internal else self.trusted))
+
 
 @dataclass(frozen=True, slots=True)
 class PortRule:

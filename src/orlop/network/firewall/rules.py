@@ -71,10 +71,6 @@ class Family:
         hidden = bridge.internal or (bridge.masquerade and self.mode(bridge) == NAT)
         return hidden and not bridge.direct_routing
 
-    def entrances(self, bridge: BridgeRules) -> tuple[str, ...]:
-        """Return the interfaces by which one may send to a hidden bridge's containers, its own before all."""
-        return (bridge.name, *(() if bridge.internal else bridge.trusted))
-
 
 IPV4 = Family(4, "0.0.0.0", "/32", "127.0.0.0/8", "icmp")
 IPV6 = Family(6, "::", "/128", "::1/128", "ipv6-icmp")
@@ -147,7 +143,7 @@ def _raw(bridges: Sequence[BridgeRules], prefix: str, family: Family) -> Table:
 
 
 def _hide(bridge: BridgeRules, family: Family) -> Iterable[str]:
-    own, *trusted = family.entrances(bridge)
+    own, *trusted = bridge.entrances
     subnet = family.subnet(bridge)
     yield from (f"-d {subnet} -i {name} -j RETURN" for name in trusted)
     yield f"-d {subnet} ! -i {own} -j DROP"

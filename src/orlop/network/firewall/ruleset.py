@@ -156,7 +156,7 @@ def _raw(bridges: Sequence[BridgeRules], family: Family) -> Iterable[str]:
     ends = ("daddr", "saddr") if family.version == 4 else ()
     rules = [f'ip {end} {family.loopback} iifname != "lo" drop' for end in ends]
     rules += [
-        f"{_ip(family)} daddr {family.subnet(bridge)} {_by_none_of(*family.entrances(bridge), 'lo')} drop"
+        f"{_ip(family)} daddr {family.subnet(bridge)} {_by_none_of(*bridge.entrances, 'lo')} drop"
         for bridge in bridges
         if family.is_hidden(bridge)
     ]
