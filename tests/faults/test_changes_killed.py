@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -124,10 +125,9 @@ def require_agreement(engine: Engine, box: str) -> None:
     assert shown["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"] == "8080"
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("kind", ["network", "joining", "name", "limits"])
-def test_killed_while_what_runs_changes(own_engine, kind) -> None:
-    engine = own_engine
+@contextlib.contextmanager
+def running_box(engine: Engine) -> Iterator[str]:
+    """A container on one of two networks, and a peer on both; nothing of them is left afterwards."""
     before = settled_state(engine)
     for name in ("first", "second"):
         engine.docker("network", "create", name)
@@ -135,54 +135,55 @@ def test_killed_while_what_runs_changes(own_engine, kind) -> None:
     engine.docker("network", "connect", "second", "peer")
     options = ("--name", "one", "--network", "first", "-p", "8080:80", "-m", "64m", "--pids-limit", "50")
     box = engine.docker("run", "-d", *options, "busybox", "sleep", "1000").stdout.strip()
-    pid = engine.inspect(box)["State"]["Pid"]
-    moments = random.Random(9)
-    for _ in range(ROUNDS):
-        changer = Changer(engine, box, kind)
-        changer.start()
-        assert changer.begun.wait(60)
-        time.sleep(moments.uniform(0, 0.06))
-        engine.kill()
-        changer.join()
-        engine.start()
-        require_agreement(engine, box)
-        # each round begins anew
-        for network in documents(engine, "/networks"):
-            if network["Name"].startswith("made"):
-                assert engine.http("DELETE", f"/networks/{network['Name']}")[0] == 204
-        if "second" in documents(engine, f"/containers/{box}/json")["NetworkSettings"]["Networks"]:
-            assert engine.http("POST", "/networks/second/disconnect", {"Container": box})[0] == 200
-        if kind == "name" and engine.inspect(box)["Name"] == "/two":
-            assert engine.http("POST", f"/containers/{box}/rename?name=one")[0] == 204
-    assert engine.inspect(box)["State"]["Pid"] == pid
-    assert "Traceback" not in engine.log_text()
+    yield box
     engine.docker("rm", "-f", box, "peer")
     engine.docker("network", "rm", "first", "second")
     assert_nothing_left(engine, before, seconds=10, descriptors=8)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", ["network", "joining", "name", "limits"])
+def test_killed_while_what_runs_changes(own_engine, kind) -> None:
+    engine = own_engine
+    with running_box(engine) as box:
+        pid = engine.inspect(box)["State"]["Pid"]
+        moments = random.Random(9)
+        for _ in range(ROUNDS):
+            changer = Changer(engine, box, kind)
+            changer.start()
+            assert changer.begun.wait(60)
+            time.sleep(moments.uniform(0, 0.06))
+            engine.kill()
+            changer.join()
+            engine.start()
+            require_agreement(engine, box)
+            # each round begins anew
+            for network in documents(engine, "/networks"):
+                if network["Name"].startswith("made"):
+                    assert engine.http("DELETE", f"/networks/{network['Name']}")[0] == 204
+            if "second" in documents(engine, f"/containers/{box}/json")["NetworkSettings"]["Networks"]:
+                assert engine.http("POST", "/networks/second/disconnect", {"Container": box})[0] == 200
+            if kind == "name" and engine.inspect(box)["Name"] == "/two":
+                assert engine.http("POST", f"/containers/{box}/rename?name=one")[0] == 204
+        assert engine.inspect(box)["State"]["Pid"] == pid
+        assert "Traceback" not in engine.log_text()
 
 
 def test_a_change_that_was_begun_is_finished(own_engine) -> None:
     """The moments between two steps, each as the engine would leave them: what the definition says holds."""
     engine = own_engine
-    before = settled_state(engine)
-    for name in ("first", "second"):
-        engine.docker("network", "create", name)
-    engine.docker("run", "-d", "--name", "peer", "--network", "first", "--dns", "127.0.0.1", "busybox", "sleep", "1000")
-    engine.docker("network", "connect", "second", "peer")
-    options = ("--name", "one", "--network", "first", "-p", "8080:80", "-m", "64m", "--pids-limit", "50")
-    box = engine.docker("run", "-d", *options, "busybox", "sleep", "1000").stdout.strip()
-    for networks in ("both", "one", "other"):
-        if networks != "one":
-            engine.docker("network", "connect", "second", box)
-        engine.kill()
-        redefine(engine, box, networks={"second" if networks == "other" else "first": None}, memory=80 * MIB, pids=60)
-        engine.start()
-        require_agreement(engine, box)
-        shown = engine.inspect(box)
-        assert shown["HostConfig"]["Memory"] == 80 * MIB
-    engine.docker("rm", "-f", box, "peer")
-    engine.docker("network", "rm", "first", "second")
-    assert_nothing_left(engine, before, seconds=10, descriptors=8)
+    with running_box(engine) as box:
+        for networks in ("both", "one", "other"):
+            if networks != "one":
+                engine.docker("network", "connect", "second", box)
+            engine.kill()
+            redefine(
+                engine, box, networks={"second" if networks == "other" else "first": None}, memory=80 * MIB, pids=60
+            )
+            engine.start()
+            require_agreement(engine, box)
+            shown = engine.inspect(box)
+            assert shown["HostConfig"]["Memory"] == 80 * MIB
 
 
 def test_a_name_changes_in_one_step(own_engine) -> None:
