@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from orlop.logs.entry import LogEntry
 
 _PLACE = "/containers/{name}"
+_LASTING = {"stop", "rename", "update"}  # the others are about what runs
 _MAC_OF_ENDPOINT_SINCE = (1, 44)
 _MAC_DEPRECATED = (
     "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
@@ -46,27 +47,28 @@ def routes(containers: ContainerService) -> list[Route]:
             ("export", streams.export),
         ],
         "POST": [
+            ("start", handlers.start),
             ("stop", handlers.stop),
+            ("restart", handlers.restart),
+            ("kill", handlers.kill),
+            ("pause", handlers.pause),
+            ("unpause", handlers.unpause),
             ("rename", handlers.rename),
             ("update", handlers.update),
+            ("resize", handlers.resize),
+            ("wait", streams.wait),
         ],
     }
-    prompt = [
-        ("start", handlers.start),
-        ("restart", handlers.restart),
-        ("kill", handlers.kill),
-        ("pause", handlers.pause),
-        ("unpause", handlers.unpause),
-        ("resize", handlers.resize),
-        ("wait", streams.wait),
-    ]
     return [
         Route("GET", "/containers/json", handlers.listing),
         Route("POST", "/containers/create", handlers.create, prompt=True),
         Route("POST", "/containers/prune", handlers.prune),
         Route("DELETE", _PLACE, handlers.remove, prompt=True),
-        *(Route(method, f"{_PLACE}/{verb}", handler) for method, verbs in named.items() for verb, handler in verbs),
-        *(Route("POST", f"{_PLACE}/{verb}", handler, prompt=True) for verb, handler in prompt),
+        *(
+            Route(method, f"{_PLACE}/{verb}", handler, prompt=verb not in _LASTING)
+            for method, verbs in named.items()
+            for verb, handler in verbs
+        ),
     ]
 
 
