@@ -249,7 +249,7 @@ DEFENCES: tuple[Defence, ...] = (
     defence(
         "A14",
         "the cgroup is joined",
-        ("runtime/init.py", "    task.cgroup.join(cloned=task.cloned, fds=files)\n", ""),
+        ("runtime/init.py", "    task.cgroup.join(cloned=task.cloned)\n", ""),
         "test_inheritance.py::test_the_program_is_in_its_cgroup_from_its_first_instruction",
     ),
     defence(

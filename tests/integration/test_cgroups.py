@@ -14,7 +14,7 @@ import pytest
 
 from harness import PATIENCE, remove_cgroups
 from orlop.errors import ConflictError, SystemFailureError, UnsupportedError
-from orlop.runtime.cgroups import begin_cgroup, create_cgroup, detect, open_cgroup
+from orlop.runtime.cgroups import create_cgroup, detect, open_cgroup
 from orlop.runtime.cgroups.controllers.devices import program
 from orlop.spec.oci import default_device_rules, parse_resources
 
@@ -88,24 +88,6 @@ def test_limits_join_and_removal(hierarchies, parent):
         process.communicate()
     assert process.returncode == -signal.SIGKILL
     cgroup.remove()
-    assert not any(os.path.exists(directory) for directory in cgroup.directories().values())
-
-
-@pytest.mark.requires("cgroup1")
-def test_what_was_begun_is_completed_or_given_up(hierarchies, parent):
-    cgroup = begin_cgroup(hierarchies, f"{parent}/begun", parse_resources({"pids": {"limit": 50}}))
-    assert not cgroup.is_whole
-    assert cgroup.join_fds == ()
-    assert not os.path.exists(f"{hierarchies.directory('pids')}{parent}/begun")
-    cgroup.complete()
-    assert cgroup.is_whole
-    assert len(cgroup.join_fds) == len(hierarchies.v1)
-    assert read(hierarchies, "pids", f"{parent}/begun", "pids.max") == "50"
-    cgroup.give_up()
-    assert os.path.exists(f"{hierarchies.directory('pids')}{parent}/begun")
-    cgroup.remove()
-    cgroup = begin_cgroup(hierarchies, f"{parent}/begun", parse_resources({"pids": {"limit": 5}}))
-    cgroup.give_up()
     assert not any(os.path.exists(directory) for directory in cgroup.directories().values())
 
 

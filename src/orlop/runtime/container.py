@@ -15,7 +15,7 @@ from orlop.primitives.channel import Channel
 from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup, suppress
 from orlop.runtime import init
-from orlop.runtime.cgroups import begin_cgroup, begin_cgroup_if_permitted, normalise_path
+from orlop.runtime.cgroups import create_cgroup, create_cgroup_if_permitted, normalise_path
 from orlop.runtime.device_root import mount_device, mount_devices
 from orlop.runtime.init_task import MADE_ROOT, SHM_DONOR, TMPFS_DONOR, InitTask
 from orlop.runtime.namespaces import Caller, choose_namespaces
@@ -116,7 +116,7 @@ def create(creation: Creation, hierarchies: Hierarchies) -> RunningProcess:
             creation = with_its_mappings(creation, userns)
         parent = _parent(creation, always, on_failure)
         prepared = prepare_privileges(creation, process)
-        cgroup = _begin_cgroup(creation, hierarchies)
+        cgroup = _create_cgroup(creation, hierarchies)
         on_failure.callback(_remove_cgroup, cgroup)
         always.callback(cgroup.close)
         ours, theirs = Channel.pair()
@@ -176,7 +176,6 @@ def _task(
         operations=operations,
         prepared=prepared,
         cloned=cgroup.clone_fd is not None,
-        joins_later=not cgroup.is_whole,
         joins=joins,
         unshare=unshare,
         stdio=creation.stdio,
@@ -195,19 +194,17 @@ def _task(
 
 
 def _let_go(ours: Channel, pid: int, creation: Creation, task: InitTask, *, mapped: bool) -> None:
-    """Do what init waits for before it builds its root: the rest of its cgroups, its ids, mounts made outside."""
-    if task.joins_later:
-        _complete_cgroup(task.cgroup)
-    if task.user_namespace:
-        if not mapped:
-            _map_ids(pid, creation)
-        if not creation.caller.ordinary:
-            from orlop.runtime.remapping import send_trees
+    """Do what an init in a user namespace waits for before it builds its root: its ids, mounts made outside."""
+    if not task.user_namespace:
+        return
+    if not mapped:
+        _map_ids(pid, creation)
+    if not creation.caller.ordinary:
+        from orlop.runtime.remapping import send_trees
 
-            send_trees(ours, pid, creation, task.operations, taken=frozenset(task.trees))
-        _schedule(task.process, pid)
-    if task.user_namespace or task.joins_later:
-        ours.send({"go": True}, task.cgroup.join_fds if task.joins_later else ())
+        send_trees(ours, pid, creation, task.operations, taken=frozenset(task.trees))
+    _schedule(task.process, pid)
+    ours.send({"go": True})
 
 
 def _clone(flags: int, userns: int | None, task: InitTask) -> tuple[int, int]:
@@ -312,9 +309,6 @@ def kill_and_reap(pidfd: OwnedFd) -> None:
 
 
 def _remove_cgroup(cgroup: CgroupSet) -> None:
-    if not cgroup.is_whole:
-        cgroup.give_up()
-        return
     with suppress(OrlopError, OSError):
         cgroup.kill()
     cgroup.remove()
@@ -362,21 +356,13 @@ def prepare_privileges(made: Creation | Execution, process: Process) -> Prepared
     return prepared
 
 
-def _begin_cgroup(creation: Creation, hierarchies: Hierarchies) -> CgroupSet:
+def _create_cgroup(creation: Creation, hierarchies: Hierarchies) -> CgroupSet:
     linux = creation.config.linux
     path = normalise_path(linux.cgroups_path, container_id=creation.id)
-    make = begin_cgroup if creation.needs_cgroup else begin_cgroup_if_permitted
+    make = create_cgroup if creation.needs_cgroup else create_cgroup_if_permitted
     mask = os.umask(0o022)  # users other than root read their limits there
     try:
         return make(hierarchies, path, linux.resources)
-    finally:
-        os.umask(mask)
-
-
-def _complete_cgroup(cgroup: CgroupSet) -> None:
-    mask = os.umask(0o022)
-    try:
-        cgroup.complete()
     finally:
         os.umask(mask)
 

@@ -7,8 +7,8 @@ A failure travels back through the sync channel as ``{"error": {"kind", "message
 one means that execve succeeded.
 
     init                                       shim
-     │  (user namespace, cgroups v1)     ◀──    writes uid_map, gid_map; {"trees"} + mounts made for it
-     │  wait "go"                        ◀──    {"go"} + on v1 the files of the cgroups to join
+     │  (user namespace)                 ◀──    writes uid_map, gid_map; {"trees"} + mounts made for it
+     │  wait "go"                        ◀──    {"go"}
      │  ──▶ {"terminal"} + pty descriptor       with a terminal only
      │  ──▶ {"ready"}                           everything is made; OCI create: then init waits on the fifo
      │  ──▶ end of file, or {"error"}           execve, or why not
@@ -40,7 +40,7 @@ from orlop.spec.record import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from typing import NoReturn
 
     from orlop.primitives.channel import Channel
@@ -87,26 +87,20 @@ def _run(task: InitTask) -> None:
     reset_signals()
     if task.die_with_parent:
         set_pdeathsig(signal.SIGKILL)
-    waits = task.user_namespace or task.joins_later
-    if not waits and select.select([task.sync], [], [], 0)[0]:
+    if not task.user_namespace and select.select([task.sync], [], [], 0)[0]:
         raise UnavailableError("shim is gone")
     os.setsid()
     os.umask(0)
     set_name(b"orlop-init")
-    files: Sequence[int] = () if task.joins_later else task.cgroup.join_fds
-    if waits:
-        trees, came = _await_go(task.sync)
-        if task.joins_later and not came:
-            raise UnavailableError("the cgroup's files did not come")  # never run outside of it
-        files = [file.release() for file in came] or files
-        task.trees.update(trees)
+    if task.user_namespace:
+        task.trees.update(_await_go(task.sync))
     if task.rootless:
         set_dumpable(0)
     _process_limits(task.process)
     # 4
-    task.cgroup.join(cloned=task.cloned, fds=files)
+    task.cgroup.join(cloned=task.cloned)
     k.allow_every_cpu()
-    close_fds(files)
+    close_fds(task.cgroup.join_fds)
     for fd, flag in task.joins:
         k.setns(fd, flag)
     if task.unshare:
@@ -318,8 +312,8 @@ def close_fds(fds: Iterable[int]) -> None:
         os.close(fd)
 
 
-def _await_go(sync: Channel) -> tuple[dict[int, list[OwnedFd]], list[OwnedFd]]:
-    """Wait until the parent has done its part; returns the mounts that were made meanwhile, and the cgroups' files."""
+def _await_go(sync: Channel) -> dict[int, list[OwnedFd]]:
+    """Wait until the parent has done its part; returns the mounts that were made meanwhile."""
     trees: dict[int, list[OwnedFd]] = {}
     while True:
         got = sync.receive()
@@ -333,7 +327,7 @@ def _await_go(sync: Channel) -> tuple[dict[int, list[OwnedFd]], list[OwnedFd]]:
                     trees.setdefault(place, []).append(fd)
             continue
         if message.get("go") is True:
-            return trees, fds
+            return trees
 
 
 def _await_start(fifo: int, *, hold: bool) -> int:

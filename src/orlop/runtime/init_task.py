@@ -35,7 +35,6 @@ class InitTask:
         sync: init's end of the sync channel.
         cgroup: joined before anything of the container runs.
         cloned: clone3 put us into the unified hierarchy already.
-        joins_later: the other hierarchies' directories are made while we begin; their files come with "go".
         overlay: layers of the root, or None.
         root_target: a directory of the host where the root is mounted, in our own mount namespace only.
         operations: what makes the root.
@@ -66,7 +65,6 @@ class InitTask:
     operations: Sequence[Operation]
     prepared: PreparedPrivileges
     cloned: bool = False
-    joins_later: bool = False
     joins: Sequence[tuple[int, int]] = ()
     unshare: int = 0
     stdio: tuple[int, int, int] | None = None
@@ -85,8 +83,7 @@ class InitTask:
 
     def descriptors(self) -> list[int]:
         """Return what must survive the first close_range."""
-        kept = [self.sync.fileno(), *(fd for fd, _ in self.joins), *(self.stdio or ())]
-        kept += () if self.joins_later else self.cgroup.join_fds
+        kept = [self.sync.fileno(), *self.cgroup.join_fds, *(fd for fd, _ in self.joins), *(self.stdio or ())]
         kept += [tree.fileno() for trees in self.trees.values() for tree in trees]
         kept += range(3, 3 + self.preserve)
         return kept if self.fifo is None else [*kept, self.fifo]

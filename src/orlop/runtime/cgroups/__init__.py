@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 from orlop.runtime.cgroups.hierarchy import Hierarchies, Hierarchy, detect, require_systemd
-from orlop.runtime.cgroups.opening import begin_cgroup, begin_cgroup_if_permitted, create_cgroup, open_cgroup
+from orlop.runtime.cgroups.opening import create_cgroup, create_cgroup_if_permitted, open_cgroup
 from orlop.runtime.cgroups.path import normalise_path
 
 __all__ = [
     "Hierarchies",
     "Hierarchy",
-    "begin_cgroup",
-    "begin_cgroup_if_permitted",
     "create_cgroup",
+    "create_cgroup_if_permitted",
     "detect",
     "normalise_path",
     "open_cgroup",

@@ -9,7 +9,6 @@ from orlop.errors import UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import NoReturn
 
     from orlop.runtime.cgroups.contract import OomEvents
@@ -24,15 +23,8 @@ class AbsentCgroup:
     version = 0
     join_fds: tuple[int, ...] = ()
     clone_fd = None
-    is_whole = True
 
-    def complete(self) -> None:
-        """Nothing is missing."""
-
-    def give_up(self) -> None:
-        """Nothing was made."""
-
-    def join(self, *, cloned: bool, fds: Sequence[int] | None = None) -> None:
+    def join(self, *, cloned: bool) -> None:
         """Stay."""
 
     def close(self) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from orlop.spec.json import JsonObject
     from orlop.spec.oci import Resources
 
@@ -56,21 +54,7 @@ class CgroupSet(Protocol):
         On a hybrid machine both are used: this for the unified hierarchy, :meth:`join` for the others.
         """
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether it is made; else it was only begun (``begin_cgroup``), and :meth:`complete` is to follow."""
-
-    def complete(self) -> None:
-        """Make what ``begin_cgroup`` left.
-
-        Raises:
-            ConflictError, UnsupportedError, SystemFailureError: as ``create_cgroup``; :meth:`give_up` is to follow.
-        """
-
-    def give_up(self) -> None:
-        """Remove what was made of a cgroup that did not become whole; nothing is in it any more."""
-
-    def join(self, *, cloned: bool, fds: Sequence[int] | None = None) -> None:
+    def join(self, *, cloned: bool) -> None:
         """Move the calling, single-threaded process in, before it runs anything of the container's (threats.md A14).
 
         Unshare the cgroup namespace after it, or the namespace's root is the old cgroup.
@@ -78,7 +62,6 @@ class CgroupSet(Protocol):
         Args:
             cloned: the process was made by ``clone3`` with ``clone_fd``, and has closed every descriptor but
                 ``join_fds`` (``close_range``): ``clone_fd`` is forgotten, not closed.
-            fds: the ``join_fds``, where another process completed the cgroup after this one was made.
         """
 
     def close(self) -> None:

@@ -35,18 +35,8 @@ def create_cgroup(hierarchies: Hierarchies, path: str, resources: Resources) -> 
     return _v2().create(hierarchies, path, resources)
 
 
-def begin_cgroup(hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupSet:
-    """Make of the cgroup what ``clone3`` enters; on v1 the other hierarchies' directories come by ``complete``.
-
-    They are a dozen, and init can be made meanwhile. Raises as :func:`create_cgroup`.
-    """
-    if hierarchies.version == 1 and not is_scope(path):
-        return _v1().begin(hierarchies, path, resources)
-    return create_cgroup(hierarchies, path, resources)
-
-
-def begin_cgroup_if_permitted(hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupSet:
-    """Make the whole cgroup like :func:`create_cgroup`, or none where this user may not."""
+def create_cgroup_if_permitted(hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupSet:
+    """Make the cgroup like :func:`create_cgroup`, or none where this user may not."""
     try:
         return create_cgroup(hierarchies, path, resources)
     except (SystemFailureError, OSError) as error:

@@ -17,9 +17,8 @@ from orlop.runtime.cgroups.device_defaults import with_default_devices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from orlop.runtime.cgroups.controllers.write import Write
     from orlop.runtime.cgroups.events import NoOomEvents, OomEventsV1
     from orlop.runtime.cgroups.hierarchy import Hierarchies
     from orlop.spec.json import JsonObject
@@ -47,67 +46,33 @@ class CgroupV1:
         self._join_fds: tuple[int, ...] | None = None
         self._clone_fd: int | None = None
         self._closed = False
-        self._made: list[str] = []
-        self._writes: list[Write] | None = None
 
     @classmethod
     def create(cls, hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupV1:
         """See ``create_cgroup``."""
-        cgroup = cls.begin(hierarchies, path, resources)
-        try:
-            cgroup.complete()
-        except BaseException:
-            cgroup.give_up()
-            raise
-        return cgroup
-
-    @classmethod
-    def begin(cls, hierarchies: Hierarchies, path: str, resources: Resources) -> CgroupV1:
-        """See ``begin_cgroup``: check the limits, make what ``clone3`` enters."""
         cgroup = cls(hierarchies, path)
-        cgroup._writes = v1_writes(with_default_devices(resources))
-        cgroup._join_fds = ()
+        writes = v1_writes(with_default_devices(resources))
+        made: list[str] = []
         try:
             if cgroup._unified is not None:
-                cgroup._make(cgroup._unified)
-                cgroup._clone_fd = os.open(cgroup._unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                cgroup._make(cgroup._unified, made)
+            for directory in cgroup._directories:
+                cgroup._make(directory, made)
+            if "cpuset" in cgroup._by_controller:
+                _inherit_cpuset(cgroup._by_controller["cpuset"])
+            files.apply(writes, cgroup._by_controller.get)
+            cgroup._open()
         except BaseException as error:
-            cgroup.give_up()
+            cgroup.close()
+            for directory in reversed(made):
+                with suppress(OrlopError):
+                    files.remove_tree(directory)
             if isinstance(error, OSError):
                 raise SystemFailureError(f"unable to create cgroup: {os_error_text(error)}") from error
             raise
         return cgroup
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether :meth:`complete` has nothing to do."""
-        return self._writes is None
-
-    def complete(self) -> None:
-        """Make the directories with controllers, set the limits, open what joining needs."""
-        if self._writes is None:
-            return
-        try:
-            for directory in self._directories:
-                self._make(directory)
-            if "cpuset" in self._by_controller:
-                _inherit_cpuset(self._by_controller["cpuset"])
-            files.apply(self._writes, self._by_controller.get)
-            self._join_fds = self._open_tasks()
-        except OSError as error:
-            raise SystemFailureError(f"unable to create cgroup: {os_error_text(error)}") from error
-        self._writes = None
-        self._made = []
-
-    def give_up(self) -> None:
-        """Remove what was made so far; nothing once it is whole."""
-        self.close()
-        for directory in reversed(self._made):
-            with suppress(OrlopError):
-                files.remove_tree(directory)
-        self._made = []
-
-    def _make(self, directory: str) -> None:
+    def _make(self, directory: str, made: list[str]) -> None:
         """Make one cgroup, and its parents if this is the first in them; a stale empty one is replaced."""
         try:
             os.mkdir(directory, _DIRECTORY_MODE)
@@ -121,7 +86,7 @@ class CgroupV1:
             # left by a crash, with another container's limits
             files.remove_tree(directory)
             os.mkdir(directory, _DIRECTORY_MODE)
-        self._made.append(directory)
+        made.append(directory)
 
     def _make_parents(self, directory: str) -> None:
         parent = os.path.dirname(directory)
@@ -183,15 +148,18 @@ class CgroupV1:
         if self._unified is not None and not os.path.isdir(self._unified):
             self._unified = None
         try:
-            self._join_fds = self._open_tasks()
-            if self._unified is not None:
-                self._clone_fd = os.open(self._unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._open()
         except OSError as error:
             raise SystemFailureError(f"unable to open cgroup: {os_error_text(error)}") from error
 
-    def join(self, *, cloned: bool, fds: Sequence[int] | None = None) -> None:
+    def _open(self) -> None:
+        self._join_fds = self._open_tasks()
+        if self._unified is not None:
+            self._clone_fd = os.open(self._unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def join(self, *, cloned: bool) -> None:
         """Write "0", which is the writer itself in any pid namespace, to each ``tasks``."""
-        for fd in self.join_fds if fds is None else fds:
+        for fd in self.join_fds:
             os.write(fd, b"0")
         if cloned:
             self._clone_fd = None  # closed with everything that join does not need; its number may be another's now

@@ -35,7 +35,6 @@ class CgroupV2:
     """See :class:`~orlop.runtime.cgroups.contract.CgroupSet`."""
 
     version = 2
-    is_whole = True
 
     def __init__(self, hierarchies: Hierarchies, path: str) -> None:
         self.path = path
@@ -125,13 +124,7 @@ class CgroupV2:
         """The cgroup's directory."""
         return self._open()
 
-    def complete(self) -> None:
-        """Nothing is missing: there is one directory."""
-
-    def give_up(self) -> None:
-        """Nothing is to be undone: what was begun is whole."""
-
-    def join(self, *, cloned: bool, fds: Sequence[int] | None = None) -> None:  # noqa: ARG002 - v1's
+    def join(self, *, cloned: bool) -> None:
         """Write "0" to cgroup.procs, unless the kernel put the process there at birth."""
         if cloned:
             self._fd = None  # closed with everything that join does not need; its number may be another's now
