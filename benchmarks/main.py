@@ -371,7 +371,7 @@ def measure(hosts: dict[str, str], scratch: Path, exchange: Path | None, options
         (f"starts {APART} s apart", "apart", APART),
         ("one after the other", "at once", AT_ONCE),
     ):
-        started = runtimes(scratch, options.rounds, exchange, pause)
+        started = runtimes(scratch, 2 * options.rounds, exchange, pause)
         requested = started.pop("spawner")
         medians[f"runtime {name}"] = report(f"RUNTIME run of one bundle, process start included, {words}", started)
         requested = {**started, "orlop": requested}
