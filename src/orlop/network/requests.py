@@ -267,12 +267,22 @@ def check_pool(pool: PoolRequest) -> ChosenPool:
         raise InvalidParameterError(f"{head}invalid subnet {pool.subnet}: it should be {loose}")
     if loose.is_multicast or loose.is_loopback or int(loose.network_address) >> (loose.max_prefixlen - 8) == 0:
         raise InvalidParameterError(f"{head}invalid subnet {pool.subnet}: not for hosts")
-    return ChosenPool(
-        loose,
-        _inside(pool.gateway, loose, "gateway") if pool.gateway else _first_free(loose),
-        _check_range(pool.ip_range, loose) if pool.ip_range else None,
-        {_aux_name(name): str(_inside(text, loose, "auxiliary address")) for name, text in pool.auxiliary.items()},
-    )
+    taken = {*reserved_ends(loose)}
+    gateway = _inside(pool.gateway, loose, "gateway") if pool.gateway else _first_free(loose)
+    _take(gateway, taken, "gateway", str(gateway))
+    ip_range = _check_range(pool.ip_range, loose) if pool.ip_range else None
+    auxiliary: dict[str, str] = {}
+    for name, text in pool.auxiliary.items():
+        address = _inside(text, loose, "auxiliary address")
+        auxiliary[_aux_name(name)] = str(address)
+        _take(address, taken, "secondary ip address", f"{name}:{address}")
+    return ChosenPool(loose, gateway, ip_range, auxiliary)
+
+
+def _take(address: IpAddress, taken: set[IpAddress], what: str, shown: str) -> None:
+    if address in taken:
+        raise InvalidParameterError(f"failed to allocate {what} ({shown}): Address already in use")
+    taken.add(address)
 
 
 def _parse_cidr(text: str) -> IpNetwork | None:
@@ -297,8 +307,6 @@ def _inside(text: str, subnet: IpNetwork, what: str) -> IpAddress:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise InvalidParameterError(f"invalid network config:\ninvalid {what} {text}: invalid address") from None
-    if address in reserved_ends(subnet):
-        raise InvalidParameterError(f"failed to allocate {what} ({address}): Address already in use")
     if address.version != subnet.version or address not in subnet:
         raise InvalidParameterError(
             f"invalid network config:\ninvalid {what} {address}: parent subnet {subnet} doesn't contain this address"

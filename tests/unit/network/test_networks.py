@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from dataclasses import replace
 
@@ -125,6 +126,23 @@ def test_small_subnets(subnet: str, gateway: str, free: list[str]):  # RFC 3021,
 def test_the_other_end_of_a_line_may_be_the_gateway():
     pool = check_pool(PoolRequest("10.0.0.2/31", gateway="10.0.0.3"))
     assert str(AddressSpace(pool.subnet, gateway=pool.gateway).allocate()) == "10.0.0.2"
+
+
+@pytest.mark.parametrize(
+    ("gateway", "auxiliary", "refused"),
+    [
+        ("10.0.0.1", {"a": "10.0.0.1"}, "a:10.0.0.1"),
+        ("", {"a": "10.0.0.1"}, "a:10.0.0.1"),
+        ("", {"a": "10.0.0.9", "b": "10.0.0.9"}, "b:10.0.0.9"),
+        ("", {"DefaultGatewayIPv4": "10.0.0.1"}, "DefaultGatewayIPv4:10.0.0.1"),
+        ("", {"a": "10.0.0.0"}, "a:10.0.0.0"),
+    ],
+)
+def test_an_auxiliary_address_is_nobody_elses(gateway, auxiliary, refused):
+    """As dockerd 26 says it; the answer's status is 500 there."""
+    message = re.escape(f"failed to allocate secondary ip address ({refused}): Address already in use")
+    with pytest.raises(InvalidParameterError, match=message):
+        check_pool(PoolRequest("10.0.0.0/24", gateway=gateway, auxiliary=auxiliary))
 
 
 def test_subnets():
