@@ -27,7 +27,6 @@ from orlop.primitives.owned_fd import OwnedFd
 from orlop.primitives.scope import Cleanup
 from orlop.runtime import init, rootfs
 from orlop.runtime.cgroups import normalise_path, open_cgroup
-from orlop.runtime.cgroups.v1 import CgroupV1
 from orlop.runtime.container import RunningProcess, await_running, kill_and_reap, prepare_privileges
 from orlop.runtime.importing import refuse_loading
 from orlop.runtime.namespaces import CLONE_FLAGS, Caller
@@ -92,8 +91,8 @@ def execute(execution: Execution, hierarchies: Hierarchies) -> RunningProcess:
         path = normalise_path(config.linux.cgroups_path, container_id=execution.container_id)
         cgroup = open_cgroup(hierarchies, "" if execution.without_cgroup else path)
         always.callback(cgroup.close)
-        if execution.sub_cgroups and isinstance(cgroup, CgroupV1):
-            cgroup.enter_below(execution.sub_cgroups)
+        if execution.sub_cgroups:
+            _enter_below(cgroup, execution.sub_cgroups)
         joined = _open_cgroup_files(cgroup, always)
         if execution.stdio is not None and config.linux.uid_mappings and not execution.caller.ordinary:
             from orlop.runtime.remapping import give_streams, host_owner
@@ -132,6 +131,13 @@ def _handlers(execution: Execution, pid: int) -> dict[str, Handler] | None:
     state = ContainerState(execution.container_id, execution.bundle, config.annotations)
     agent = Agent(profile, state.document(k.pidfd_pid(execution.pidfd), "running"))
     return {MESSAGE: lambda fds: deliver(agent, pid, fds)}
+
+
+def _enter_below(cgroup: CgroupSet, parts: Mapping[str, str]) -> None:
+    from orlop.runtime.cgroups.v1 import CgroupV1  # which there is, then; on v2 the path itself is another
+
+    if isinstance(cgroup, CgroupV1):
+        cgroup.enter_below(parts)
 
 
 def _open_cgroup_files(cgroup: CgroupSet, stack: Cleanup) -> list[int]:
