@@ -54,10 +54,9 @@ class CgroupV1:
         writes = v1_writes(with_default_devices(resources))
         made: list[str] = []
         try:
-            if cgroup._unified is not None:
-                cgroup._make(cgroup._unified, made)
-            for directory in cgroup._directories:
-                cgroup._make(directory, made)
+            for directory in cgroup._everywhere():
+                cgroup._make(directory)
+                made.append(directory)
             if "cpuset" in cgroup._by_controller:
                 _inherit_cpuset(cgroup._by_controller["cpuset"])
             files.apply(writes, cgroup._by_controller.get)
@@ -72,7 +71,11 @@ class CgroupV1:
             raise
         return cgroup
 
-    def _make(self, directory: str, made: list[str]) -> None:
+    def _everywhere(self) -> list[str]:
+        """Return its directory in each hierarchy, the unified one too."""
+        return self._directories if self._unified is None else [*self._directories, self._unified]
+
+    def _make(self, directory: str) -> None:
         """Make one cgroup, and its parents if this is the first in them; a stale empty one is replaced."""
         try:
             os.mkdir(directory, _DIRECTORY_MODE)
@@ -86,7 +89,6 @@ class CgroupV1:
             # left by a crash, with another container's limits
             files.remove_tree(directory)
             os.mkdir(directory, _DIRECTORY_MODE)
-        made.append(directory)
 
     def _make_parents(self, directory: str) -> None:
         parent = os.path.dirname(directory)
@@ -279,7 +281,7 @@ class CgroupV1:
         """Remove each directory; all are tried, the first failure is raised."""
         self.close()
         failure: SystemFailureError | None = None
-        for directory in self._directories if self._unified is None else [*self._directories, self._unified]:
+        for directory in self._everywhere():
             try:
                 files.remove_tree(directory)
             except SystemFailureError as error:
